@@ -1,0 +1,50 @@
+//! What can go wrong on a database, in fields and without secrets.
+
+use crate::run::{Failure, FailureClass};
+
+use super::Holder;
+
+/// A driver's error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Something failed, and it is known that nothing of the attempt was committed.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+    /// The connection ended after COMMIT was sent: it may or may not have happened. Ask the ledger.
+    #[error("{}", .0.message)]
+    Unknown(Failure),
+    /// Another run holds an overlapping claim on the target.
+    #[error("run {} of plan {} holds this database", .0.run, .0.plan)]
+    Held(Box<Holder>),
+    /// The token is no longer the highest: another runner took over.
+    #[error("another runner took over with token {newest}, ours was {ours}")]
+    Fenced {
+        /// The token of this runner.
+        ours: u64,
+        /// The token found.
+        newest: u64,
+    },
+}
+
+impl Error {
+    /// A failure with a class and a sentence, and nothing else known.
+    pub fn failed(class: FailureClass, message: impl Into<String>) -> Self {
+        Self::Failed(Failure {
+            class,
+            code: None,
+            message: message.into(),
+            detail: None,
+            help: None,
+            line: None,
+        })
+    }
+
+    /// The same error with advice.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
+            failure.help = Some(help.into());
+        }
+        self
+    }
+}

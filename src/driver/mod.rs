@@ -1,0 +1,452 @@
+//! What the engine asks of a database, and the databases that answer.
+//!
+//! Invariants:
+//! - Everything that changes a target takes a [`Fence`] and checks it in the same transaction, so that a runner that lost its
+//!   lease can't commit.
+//! - Everything that a step changes in a transaction commits together with its row in the ledger, and finds that row when
+//!   asked again: the answer is then [`Applied::before`], and nothing is done twice.
+//! - What may destroy takes a [`Runnable`] or a [`Permit`], which only gate logic makes.
+//! - Keys are compared by the database only. Here they are opaque.
+//!
+//! Absent on purpose: retries, timeouts and decisions. A driver does one thing once and says how it went.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::copy::chunk::{Chunk, Key, Planned, Walk};
+use crate::copy::compare::Compared;
+use crate::run::{
+    Digest, Direction, Ending, Mapping, Method, Permit, RetireShape, RunId, Runnable, Script, StepId,
+    Value, Way,
+};
+
+pub mod error;
+pub mod sqlite;
+
+pub use error::Error;
+
+/// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
+pub trait Driver: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer {}
+impl<T: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer> Driver for T {}
+
+/// A shared driver.
+pub type SharedDriver = Arc<dyn Driver>;
+
+/// Who works on a target for a run, as the target itself records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The run.
+    pub run: RunId,
+    /// The plan's name.
+    pub plan: String,
+    /// The plan's digest.
+    pub digest: Digest,
+    /// The identity of the state store that holds the journal.
+    pub store: String,
+    /// The machine that runs it.
+    pub host: String,
+    /// The operating system's process id there.
+    pub pid: u32,
+    /// The objects it works on; empty means the whole database.
+    pub objects: Vec<String>,
+}
+
+/// A claim found in a target that overlaps with ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The run that holds it.
+    pub run: RunId,
+    /// Its plan.
+    pub plan: String,
+    /// The state store it belongs to.
+    pub store: String,
+    /// The machine that last drove it.
+    pub host: String,
+    /// The process that last drove it.
+    pub pid: u32,
+    /// Since when, as the target wrote it (UTC).
+    pub since: String,
+}
+
+/// The right to change a target, for one worker slot of one run, under one lease. Checked in every commit.
+///
+/// Made by [`Session::enter`] only (its fields are private to this room).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    run: RunId,
+    slot: u32,
+    token: u64,
+}
+
+impl Fence {
+    /// The run it belongs to.
+    #[must_use]
+    pub const fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// The worker slot: 0 is for steps, 1 and up for the workers of a copy.
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The fencing token of the lease it was made under.
+    #[must_use]
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
+}
+
+/// An attempt at a step, as the ledger in the target knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// The step.
+    pub step: StepId,
+    /// Done or undone.
+    pub way: Way,
+    /// The journal's version when the attempt was recorded, and the hash of that entry: the target keeps the highest as
+    /// the head of the history, against which `history --verify` holds the journal.
+    pub head: Head,
+}
+
+/// A place in a journal and the hash of the chain up to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The record's version.
+    pub version: u64,
+    /// The hash of the chain up to that record.
+    pub hash: Digest,
+}
+
+/// How a recorded piece of work went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether the ledger already had it, and nothing was done now.
+    pub before: bool,
+    /// Rows changed, as the ledger has it.
+    pub rows: u64,
+    /// One sentence for people, if there is more to say.
+    pub detail: Option<String>,
+}
+
+/// What a database can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How many workers a copy may have.
+    pub copy_workers: u32,
+}
+
+/// A database's own identity: where approvals and claims hold. Never the URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The system: a cluster's system id, a file's canonical path.
+    pub system: String,
+    /// The database in it.
+    pub database: String,
+    /// The role that acts.
+    pub role: String,
+}
+
+/// What a plan wants to find in a database before its first change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Tables that must be there, each with the columns that must be there and how they're used.
+    pub mappings: Vec<SurveyedMapping>,
+    /// Tables and columns that steps before create, so that they count as present.
+    pub created: Vec<CreatedObject>,
+    /// Queries that must prepare (their names resolve), unless they name created objects.
+    pub queries: Vec<(StepId, String)>,
+}
+
+/// A mapping to look at before the first change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurveyedMapping {
+    /// The step that uses it first.
+    pub step: StepId,
+    /// The mapping.
+    pub mapping: Mapping,
+    /// Which way it is kept in step.
+    pub direction: Option<Direction>,
+}
+
+/// Something that an earlier step of the plan creates.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CreatedObject {
+    /// The table.
+    pub table: String,
+    /// The column, where only that is created.
+    pub column: Option<String>,
+}
+
+/// Something that stands in the plan's way, found by looking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The step it belongs to.
+    pub step: StepId,
+    /// The code of the finding, as `explain` knows it.
+    pub code: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// What to do; a suggestion where a name was likely mistyped.
+    pub help: Option<String>,
+}
+
+/// Whether both sides of a mapping are being kept in step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyncState {
+    /// Everything is in place, by the catalogue.
+    Active,
+    /// Something is missing or changed; says what.
+    Broken(String),
+}
+
+/// What is known of a copy from the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// Where the walker is.
+    pub walk: Walk,
+    /// Chunks entered and not committed, in order.
+    pub open: Vec<Planned>,
+    /// The largest number up to which every chunk is committed; 0 when none is.
+    pub watermark: u64,
+    /// Rows read by committed chunks.
+    pub rows_read: u64,
+    /// Rows written by committed chunks.
+    pub rows_written: u64,
+}
+
+/// How a chunk went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Whether the ledger already had it.
+    pub before: bool,
+    /// Rows of the source in it.
+    pub rows_read: u64,
+    /// Rows written.
+    pub rows_written: u64,
+    /// Time spent in the database, in microseconds, without waiting for locks.
+    pub took_us: u64,
+}
+
+/// The connection: identity, claims, fences, statements.
+#[async_trait]
+pub trait Session: Send + Sync + fmt::Debug {
+    /// What the database can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Who it is.
+    async fn identity(&self) -> Result<Identity, Error>;
+
+    /// An unfinished claim of another run that overlaps with this one, if there is any. Changes nothing.
+    async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error>;
+
+    /// Makes our objects where they are missing, checks for overlap and enters the claim in the same transaction, ends the
+    /// sessions of an earlier runner, and writes the token to every slot. From here on fences of a lower token can't
+    /// commit. [`Error::Held`] when another run has it.
+    async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error>;
+
+    /// Removes everything of ours that no other run needs, and closes the run's one row: ending, totals, head of the
+    /// history. Doing it again changes nothing.
+    async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error>;
+
+    /// The head of the history that the target keeps for a run.
+    async fn head(&self, run: &RunId) -> Result<Option<Head>, Error>;
+
+    /// The value of a query: one row, one column; on a connection that can't write.
+    async fn value(&self, query: &str) -> Result<Value, Error>;
+
+    /// Runs a script and enters it in the ledger, in one transaction. Going back, it does nothing when the ledger has no
+    /// entry of the way forward.
+    async fn execute(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        script: Runnable<'_>,
+    ) -> Result<Applied, Error>;
+
+    /// Whether the ledger has this work.
+    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error>;
+
+    /// Stops whatever is being executed now, as soon as the database allows.
+    async fn cancel(&self);
+
+    /// Closes every connection.
+    async fn close(&self);
+}
+
+/// Looking at the catalogue.
+#[async_trait]
+pub trait Introspect: Send + Sync {
+    /// Holds what a plan needs against what is there. Changes nothing.
+    async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error>;
+
+    /// The fingerprint of tables (columns, types, constraints, indexes, triggers that are not ours). A table that isn't
+    /// there counts as such.
+    async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error>;
+}
+
+/// Keeping both sides of a mapping in step.
+#[async_trait]
+pub trait DualWriter: Send + Sync {
+    /// Installs the sync and enters it in the ledger, in one transaction.
+    async fn install(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> Result<Applied, Error>;
+
+    /// Removes it, likewise. Where the new side was found empty when the sync began, it is emptied again when
+    /// `work.way` is back.
+    async fn remove(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> Result<Applied, Error>;
+
+    /// Whether it is in place, by the catalogue.
+    async fn sync_state(&self, mapping: &Mapping, direction: Direction)
+    -> Result<SyncState, Error>;
+
+    /// Puts right the keys that the sync could only note. Returns how many are still noted.
+    async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error>;
+}
+
+/// The reading side of a copy: where chunks begin and end.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// How many rows a mapping has to copy, about.
+    async fn estimate(&self, mapping: &Mapping) -> Result<u64, Error>;
+
+    /// Finds the bounds of the next `count` chunks of `rows` rows behind `walk`, enters them in the ledger, and folds
+    /// chunks below the watermark into one row. The copy's upper bound is found and frozen at the first call.
+    async fn plan_chunks(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        size: Window,
+    ) -> Result<CopyState, Error>;
+}
+
+/// How much to plan ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Rows in each chunk.
+    pub rows: u32,
+    /// How many chunks.
+    pub count: u32,
+}
+
+/// The writing side of a copy.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// What the ledger knows of a copy; the beginning of one when it knows nothing.
+    async fn copy_state(&self, run: &RunId, step: &StepId) -> Result<CopyState, Error>;
+
+    /// Copies one chunk and marks it committed, in one transaction.
+    async fn copy_chunk(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Planned,
+    ) -> Result<Copied, Error>;
+
+    /// Ends a copy: checks that every chunk is committed, enters the step in the ledger with its totals, and forgets the
+    /// chunks, in one transaction.
+    async fn finish_copy(&self, fence: &Fence, work: &Work) -> Result<Applied, Error>;
+}
+
+/// Comparing both sides of a mapping.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// The end of the next chunk of about `rows` keys of either side behind `after`; `None` when the rest is one chunk.
+    async fn verify_bound(
+        &self,
+        mapping: &Mapping,
+        after: Option<&Key>,
+        rows: u32,
+    ) -> Result<Option<Key>, Error>;
+
+    /// Compares one chunk both ways, in one snapshot.
+    async fn compare_chunk(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<Compared, Error>;
+
+    /// Compares less than everything: how many rows there are, or so many of them.
+    async fn compare_partly(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        method: Method,
+    ) -> Result<Compared, Error>;
+
+    /// Makes the new side of one chunk as the old side says, through the same guarded path as the copy. Returns the
+    /// rows changed.
+    async fn repair_chunk(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<u64, Error>;
+}
+
+/// Putting the old shape aside, and removing it.
+#[async_trait]
+pub trait Retirer: Send + Sync {
+    /// Renames as `shape` says, in one transaction with the ledger; `mapping` has the names from before. With `both` the
+    /// sync lives on under the new names; with `forward` it ends, and a guard refuses writes to a table put aside.
+    async fn retire(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+        shape: &RetireShape,
+    ) -> Result<Applied, Error>;
+
+    /// Undoes that; `mapping` has the names from before `retire`. With `forward` it is refused with
+    /// [`Error::Unsafe`] when the sides are no longer equal, unless `losses` accepts it.
+    async fn unretire(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+        shape: &RetireShape,
+        losses: Losses,
+    ) -> Result<Applied, Error>;
+
+    /// Removes the sync or the guard, then what `shape` put aside, in one transaction with the ledger. `mapping` has the
+    /// names from before `retire`. Refused when something else depends on it.
+    async fn drop_retired(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        shape: &RetireShape,
+        permit: Permit,
+    ) -> Result<Applied, Error>;
+}
+
+/// Whether writes that reached the new side alone may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Losses {
+    /// No: prove that there are none, or refuse.
+    Refused,
+    /// An operator accepted them by the mapping's name.
+    Accepted,
+}
+

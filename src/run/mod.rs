@@ -1,0 +1,44 @@
+//! The pure core: what a run is, what it may do next, and what its records add up to.
+//!
+//! Architecture invariants:
+//! - Nothing here does I/O, reads a clock or draws a random number. Time and chance come in as arguments.
+//! - State is made by [`apply`] only, from records only; live execution and recovery are the same.
+//! - A [`Permit`] is made by gate logic (or, for undoing, by the checks of a rollback) only; without one no destructive
+//!   effect can be built.
+
+mod apply;
+mod command;
+mod decide;
+mod digest;
+mod gate;
+mod mapping;
+mod name;
+mod permit;
+mod program;
+mod ready;
+mod record;
+mod retry;
+mod state;
+mod time;
+
+pub use apply::{ApplyError, apply, begin, replay};
+pub use command::{Command, Refusal, RefusalKind};
+pub use decide::{Decided, Input, Observation, decide};
+pub use digest::Digest;
+pub use gate::{Condition, ConditionKind, ConditionVerdict, GateReport, Observations, TargetFacts};
+pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
+pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
+pub use permit::{Permit, PermitError, Runnable};
+pub use program::{
+    Action, Approvals, Backfill, ChunkRows, Direction, DualWrite, Engine, Expect, Gate, GateQuery,
+    Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts, QueryCheck, Retire,
+    RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step, Target, Undo, Value,
+    Verify, Within,
+};
+pub use ready::{Effect, Goal, Stop, ready, stop};
+pub use record::{
+    Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass, Outcome,
+    PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
+};
+pub use state::{Decision, DecisionVerdict, GateState, Progress, Standing, State, StepState};
+pub use time::Timestamp;

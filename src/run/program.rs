@@ -1,0 +1,761 @@
+//! What a valid plan compiles to: everything the run needs to know, and nothing of how it was written.
+//!
+//! A [`Program`] can't hold a cycle, a need on an unknown step or on a later phase, or two steps of one id: the only way to
+//! one is [`Program::new`], which checks. It is pinned in the journal, so it has a stable serialised form.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::mapping::Mapping;
+use super::name::{EnvironmentName, GroupName, MappingName, StepId, TargetName};
+
+/// A checked, executable plan in one environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ProgramParts", into = "ProgramParts")]
+pub struct Program {
+    parts: ProgramParts,
+    index: BTreeMap<StepId, usize>,
+    dependents: BTreeMap<StepId, Vec<StepId>>,
+    releasing: BTreeMap<StepId, BTreeSet<StepId>>,
+    order: Vec<StepId>,
+}
+
+/// The parts that [`Program::new`] checks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgramParts {
+    /// The plan's name.
+    pub plan: String,
+    /// The digest of the plan's meaning.
+    pub digest: Digest,
+    /// The environment it was compiled for.
+    pub environment: EnvironmentName,
+    /// The databases.
+    pub targets: BTreeMap<TargetName, Target>,
+    /// The mappings.
+    pub mappings: BTreeMap<MappingName, Mapping>,
+    /// The steps in the plan's order.
+    pub steps: Vec<Step>,
+    /// What the environment asks of every plan.
+    pub policy: Policy,
+}
+
+/// A database of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Which product it is.
+    pub engine: Engine,
+    /// How to reach it: a URL whose secrets are still references (`${env:X}`), so that it may be stored and shown.
+    pub url: String,
+    /// The schema for our own objects, where the database has schemas.
+    pub schema: Option<String>,
+    /// How many steps may work on it at once.
+    pub parallel: u32,
+}
+
+/// The databases that plans may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// PostgreSQL.
+    Postgres,
+    /// Neo4j.
+    Neo4j,
+    /// Redis.
+    Redis,
+    /// SQL Server.
+    Sqlserver,
+    /// MySQL and MariaDB.
+    Mysql,
+    /// SQLite.
+    Sqlite,
+}
+
+/// What an environment's policy asks, out of the plan author's reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Whether the environment is production.
+    pub production: bool,
+    /// The members of each group; `None` where no project file defines groups, and any name counts for any group.
+    pub groups: Option<BTreeMap<GroupName, BTreeSet<String>>>,
+    /// Whether the author of the run may approve. `None`: not asked.
+    pub author_may_approve: Option<bool>,
+    /// Caps every `soak`, in milliseconds.
+    pub longest_wait_ms: Option<u64>,
+    /// Whether a partial verify (counts, sample) may open a destructive gate.
+    pub allow_partial_verify: bool,
+}
+
+/// The phases, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// New shapes are made beside the old.
+    Expand,
+    /// Writes reach both shapes.
+    DualWrite,
+    /// Rows from before are copied.
+    Backfill,
+    /// Both shapes are compared.
+    Verify,
+    /// The old shape goes.
+    Contract,
+}
+
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 5] =
+        [Self::Expand, Self::DualWrite, Self::Backfill, Self::Verify, Self::Contract];
+
+    /// The phase as plans write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expand => "expand",
+            Self::DualWrite => "dual-write",
+            Self::Backfill => "backfill",
+            Self::Verify => "verify",
+            Self::Contract => "contract",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A node of the graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its id.
+    pub id: StepId,
+    /// Its phase.
+    pub phase: Phase,
+    /// The database it works on; none for gates without conditions on one.
+    pub target: Option<TargetName>,
+    /// Every step that must have succeeded before: those named, those implied by order, and every gate listed before.
+    pub needs: BTreeSet<StepId>,
+    /// What it does.
+    pub action: Action,
+    /// How it is undone.
+    pub undo: Undo,
+    /// Why it can't be undone, which makes it part of the point of no return.
+    pub irreversible: Option<String>,
+    /// What it may destroy.
+    pub hazard: Hazard,
+    /// How long one attempt may take, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// How long it may wait for a lock, in milliseconds.
+    pub lock_timeout_ms: Option<u64>,
+    /// When and how often it is tried again.
+    pub retry: RetryPolicy,
+    /// The digest of this step's meaning.
+    pub digest: Digest,
+    /// The line of the plan it starts on, counted from 1.
+    pub line: u32,
+    /// What the plan says of it.
+    pub description: Option<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Runs statements.
+    Sql(Script),
+    /// Keeps both sides of a mapping in step.
+    DualWrite(DualWrite),
+    /// Copies a mapping's rows.
+    Backfill(Backfill),
+    /// Compares a mapping's sides, or a query's value with what is expected.
+    Verify(Verify),
+    /// Lets what follows start only while its conditions hold.
+    Gate(Gate),
+    /// Puts the old shape aside under another name.
+    Retire(Retire),
+    /// Removes what `retire` put aside.
+    Drop {
+        /// Whose old side goes.
+        mapping: MappingName,
+    },
+    /// Ends a dual-write where nothing is dropped.
+    StopDualWrite {
+        /// Whose sync ends.
+        mapping: MappingName,
+    },
+}
+
+impl Action {
+    /// The action's key in plans.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sql(_) => "sql",
+            Self::DualWrite(_) => "dual_write",
+            Self::Backfill(_) => "backfill",
+            Self::Verify(_) => "verify",
+            Self::Gate(_) => "gate",
+            Self::Retire(_) => "retire",
+            Self::Drop { .. } => "drop",
+            Self::StopDualWrite { .. } => "stop_dual_write",
+        }
+    }
+
+    /// The mapping it works on, if any.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&MappingName> {
+        match self {
+            Self::DualWrite(DualWrite { mapping, .. })
+            | Self::Backfill(Backfill { mapping, .. })
+            | Self::Verify(Verify::Mapping { mapping, .. })
+            | Self::Retire(Retire { mapping, .. })
+            | Self::Drop { mapping }
+            | Self::StopDualWrite { mapping } => Some(mapping),
+            Self::Sql(_) | Self::Verify(Verify::Query(_)) | Self::Gate(_) => None,
+        }
+    }
+
+    /// Whether performing it may change a database.
+    #[must_use]
+    pub const fn changes_data(&self) -> bool {
+        !matches!(self, Self::Verify(_) | Self::Gate(_))
+    }
+}
+
+/// Statements to run in order, in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The statements, split.
+    pub statements: Vec<Statement>,
+    /// The file they came from, relative to the plan; none when they stand in the plan.
+    pub file: Option<String>,
+    /// The most severe hazard of its statements.
+    pub hazard: Hazard,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Its text, without the closing semicolon.
+    pub text: String,
+    /// The line it starts on in the plan (or in its file), counted from 1.
+    pub line: u32,
+}
+
+/// What a step or statement may destroy, as found by reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hazard {
+    /// Nothing that a gate must guard.
+    None,
+    /// Data or objects; says what.
+    Destructive(String),
+    /// It can't be told; says why.
+    Unknown(String),
+}
+
+impl Hazard {
+    /// Whether it takes a permit to run.
+    #[must_use]
+    pub const fn needs_permit(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+/// How a step is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Nothing to undo, with the reason where the plan gave one.
+    None(Option<String>),
+    /// By these statements.
+    Script(Script),
+    /// By the action's own way back.
+    Derived,
+    /// Not at all; the step says why in `irreversible`.
+    Impossible,
+}
+
+/// Keeps both sides of a mapping in step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DualWrite {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Which way writes are mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the old shape into the new.
+    Forward,
+    /// And back.
+    Both,
+}
+
+/// Copies a mapping's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// How many rows a chunk holds.
+    pub chunk_rows: ChunkRows,
+    /// How long a chunk should take, in milliseconds of database time.
+    pub chunk_time_ms: u64,
+    /// How many chunks may be copied at once (the target may allow fewer).
+    pub workers: u32,
+    /// How long to rest between chunks, in milliseconds.
+    pub pause_between_ms: u64,
+}
+
+/// The size of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkRows {
+    /// Follows the time a chunk should take.
+    Auto,
+    /// This many, always.
+    Fixed(u32),
+}
+
+/// A comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Both sides of a mapping.
+    Mapping {
+        /// Which.
+        mapping: MappingName,
+        /// How thoroughly.
+        method: Method,
+        /// Whether differences are put right, and everything compared again.
+        repair: bool,
+    },
+    /// The value of a query.
+    Query(QueryCheck),
+}
+
+/// How thoroughly two sides are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Every row, both ways.
+    Full,
+    /// Only how many rows there are: PARTIAL.
+    Counts,
+    /// So many rows: PARTIAL.
+    Sample(u32),
+}
+
+/// A query whose value is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryCheck {
+    /// The query: one row, one column.
+    pub query: String,
+    /// What its value must be.
+    pub expect: Option<Expect>,
+    /// The name under which the value is kept.
+    pub capture: Option<String>,
+    /// How near to a captured value it must be.
+    pub within: Option<Within>,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Equal to this.
+    Value(Value),
+    /// In this range, both ends included.
+    Range {
+        /// At least.
+        min: Option<f64>,
+        /// At most.
+        max: Option<f64>,
+    },
+}
+
+/// A value that a query gave or a plan expects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// No value.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Another number.
+    Real(f64),
+    /// Text.
+    Text(String),
+}
+
+/// A bound relative to a captured value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Within {
+    /// The name it was captured under.
+    pub of: String,
+    /// The largest difference, in percent of the captured value.
+    pub percent: f64,
+}
+
+/// The conditions of a gate, all of which must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Whose approval is needed.
+    pub approvals: Vec<Approvals>,
+    /// The greatest age of the evidence, in milliseconds.
+    pub verified_within_ms: Option<u64>,
+    /// How long something must have been well.
+    pub soak: Option<Soak>,
+    /// Values that queries must give.
+    pub queries: Vec<GateQuery>,
+    /// How long an approval counts, in milliseconds.
+    pub expires_ms: u64,
+    /// Conditions that the plan didn't ask for and policy did, by name, so that they can be shown as such.
+    pub from_policy: Vec<String>,
+}
+
+/// Approvals asked of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvals {
+    /// The group.
+    pub group: GroupName,
+    /// How many distinct people of it.
+    pub count: u32,
+}
+
+/// A time that something must have been well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Soak {
+    /// The step from whose end (or first PASS) it counts.
+    pub after: StepId,
+    /// How long, in milliseconds, as the plan asks.
+    pub for_ms: u64,
+}
+
+/// A query condition of a gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateQuery {
+    /// The database asked.
+    pub target: TargetName,
+    /// The query: one row, one column.
+    pub query: String,
+    /// What its value must be.
+    pub expect: Expect,
+}
+
+/// Puts the old shape aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retire {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// What is renamed.
+    pub shape: RetireShape,
+}
+
+/// What `retire` renames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetireShape {
+    /// A whole table.
+    Table {
+        /// The old table's new name.
+        old_name: String,
+        /// Whether the new table takes the old one's name.
+        take_name: bool,
+    },
+    /// Columns.
+    Columns(Vec<RetiredColumn>),
+}
+
+/// One column put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredColumn {
+    /// The column.
+    pub column: String,
+    /// Its new name.
+    pub old_name: String,
+    /// The column that takes its name, in the same table.
+    pub take_name: Option<String>,
+}
+
+/// When and how often a failed step is tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included.
+    pub attempts: u32,
+    /// The wait before the second attempt, in milliseconds; doubled for each one after.
+    pub first_wait_ms: u64,
+    /// The longest wait, in milliseconds.
+    pub longest_wait_ms: u64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, first_wait_ms: 250, longest_wait_ms: 10_000 }
+    }
+}
+
+/// Why parts make no program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// Two steps of one id.
+    #[error("two steps are called {0}")]
+    Duplicate(StepId),
+    /// A need on a step that isn't there.
+    #[error("{step} needs {need}, which is not a step of the plan")]
+    UnknownNeed {
+        /// Who needs.
+        step: StepId,
+        /// What.
+        need: StepId,
+    },
+    /// A need on a step of a later phase.
+    #[error("{step} needs {need}, which belongs to a later phase")]
+    LaterPhase {
+        /// Who needs.
+        step: StepId,
+        /// What.
+        need: StepId,
+    },
+    /// Steps that need each other.
+    #[error("steps need each other in a circle: {}", .0.iter().map(StepId::as_str).collect::<Vec<_>>().join(" -> "))]
+    Cycle(Vec<StepId>),
+    /// A mapping or target that isn't there.
+    #[error("{step} names {name}, which the plan does not define")]
+    UnknownName {
+        /// Who names it.
+        step: StepId,
+        /// The name.
+        name: String,
+    },
+}
+
+impl TryFrom<ProgramParts> for Program {
+    type Error = ProgramError;
+    fn try_from(parts: ProgramParts) -> Result<Self, Self::Error> {
+        Self::new(parts)
+    }
+}
+
+impl From<Program> for ProgramParts {
+    fn from(program: Program) -> Self {
+        program.parts
+    }
+}
+
+impl Program {
+    /// Checks the parts and indexes them.
+    pub fn new(parts: ProgramParts) -> Result<Self, ProgramError> {
+        let mut index = BTreeMap::new();
+        for (at, step) in parts.steps.iter().enumerate() {
+            if index.insert(step.id.clone(), at).is_some() {
+                return Err(ProgramError::Duplicate(step.id.clone()));
+            }
+        }
+        let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
+        for step in &parts.steps {
+            for need in &step.needs {
+                let unknown =
+                    || ProgramError::UnknownNeed { step: step.id.clone(), need: need.clone() };
+                let needed = &parts.steps[*index.get(need).ok_or_else(unknown)?];
+                if needed.phase > step.phase {
+                    return Err(ProgramError::LaterPhase {
+                        step: step.id.clone(),
+                        need: need.clone(),
+                    });
+                }
+                dependents.entry(need.clone()).or_default().push(step.id.clone());
+            }
+            let unknown = |name: &str| ProgramError::UnknownName {
+                step: step.id.clone(),
+                name: name.to_owned(),
+            };
+            if let Some(mapping) = step.action.mapping() {
+                parts.mappings.get(mapping).ok_or_else(|| unknown(mapping.as_str()))?;
+            }
+            if let Some(target) = &step.target {
+                parts.targets.get(target).ok_or_else(|| unknown(target.as_str()))?;
+            }
+        }
+        let order = sorted(&parts.steps, &index, &dependents)?;
+        let mut releasing: BTreeMap<StepId, BTreeSet<StepId>> = BTreeMap::new();
+        for id in &order {
+            let step = &parts.steps[index[id]];
+            let gates = nearest_gates(step, &parts.steps, &index, &releasing);
+            releasing.insert(id.clone(), gates);
+        }
+        Ok(Self { parts, index, dependents, releasing, order })
+    }
+
+    /// The plan's name.
+    #[must_use]
+    pub fn plan(&self) -> &str {
+        &self.parts.plan
+    }
+
+    /// The digest of the plan's meaning.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.parts.digest
+    }
+
+    /// The environment it was compiled for.
+    #[must_use]
+    pub const fn environment(&self) -> &EnvironmentName {
+        &self.parts.environment
+    }
+
+    /// The databases.
+    #[must_use]
+    pub const fn targets(&self) -> &BTreeMap<TargetName, Target> {
+        &self.parts.targets
+    }
+
+    /// The mappings, under the names of the plan.
+    #[must_use]
+    pub const fn mappings(&self) -> &BTreeMap<MappingName, Mapping> {
+        &self.parts.mappings
+    }
+
+    /// What the environment asks.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.parts.policy
+    }
+
+    /// The steps in the plan's order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.parts.steps
+    }
+
+    /// The step of an id.
+    #[must_use]
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.index.get(id).map(|at| &self.parts.steps[*at])
+    }
+
+    /// The ids in an order in which every step stands behind what it needs; the plan's order wherever that allows it.
+    #[must_use]
+    pub fn order(&self) -> &[StepId] {
+        &self.order
+    }
+
+    /// The steps that need this one directly.
+    #[must_use]
+    pub fn dependents(&self, id: &StepId) -> &[StepId] {
+        self.dependents.get(id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The gates that release a step: those before it with no other gate between.
+    pub fn releasing_gates(&self, id: &StepId) -> impl Iterator<Item = &StepId> {
+        self.releasing.get(id).into_iter().flatten()
+    }
+
+    /// The steps that a gate releases: those that need it with no other gate between.
+    pub fn released_by<'a>(&'a self, gate: &'a StepId) -> impl Iterator<Item = &'a Step> {
+        self.parts
+            .steps
+            .iter()
+            .filter(move |step| self.releasing.get(&step.id).is_some_and(|gates| gates.contains(gate)))
+    }
+
+    /// Every step that a step needs, directly or not.
+    #[must_use]
+    pub fn needed_by(&self, id: &StepId) -> BTreeSet<StepId> {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<&StepId> = self.step(id).into_iter().flat_map(|s| &s.needs).collect();
+        while let Some(need) = open.pop() {
+            if seen.insert(need.clone()) {
+                open.extend(self.step(need).into_iter().flat_map(|s| &s.needs));
+            }
+        }
+        seen
+    }
+}
+
+/// Kahn's algorithm, taking the first step in plan order that is free; what is left over holds a circle.
+fn sorted(
+    steps: &[Step],
+    index: &BTreeMap<StepId, usize>,
+    dependents: &BTreeMap<StepId, Vec<StepId>>,
+) -> Result<Vec<StepId>, ProgramError> {
+    let mut open_needs: Vec<usize> = steps.iter().map(|step| step.needs.len()).collect();
+    let mut free: BTreeSet<usize> =
+        (0..steps.len()).filter(|at| open_needs[*at] == 0).collect();
+    let mut order = Vec::with_capacity(steps.len());
+    while let Some(at) = free.pop_first() {
+        order.push(steps[at].id.clone());
+        for dependent in dependents.get(&steps[at].id).into_iter().flatten() {
+            let dependent = index[dependent];
+            open_needs[dependent] -= 1;
+            if open_needs[dependent] == 0 {
+                free.insert(dependent);
+            }
+        }
+    }
+    if order.len() == steps.len() {
+        return Ok(order);
+    }
+    Err(ProgramError::Cycle(circle(steps, index, &open_needs)))
+}
+
+/// Follows unmet needs until a step comes up again; the steps between are a circle.
+fn circle(steps: &[Step], index: &BTreeMap<StepId, usize>, open_needs: &[usize]) -> Vec<StepId> {
+    let mut path: Vec<usize> = Vec::new();
+    let mut at = open_needs.iter().position(|needs| *needs > 0).unwrap_or(0);
+    loop {
+        if let Some(start) = path.iter().position(|seen| *seen == at) {
+            let mut ids: Vec<StepId> =
+                path[start..].iter().map(|at| steps[*at].id.clone()).collect();
+            ids.reverse();
+            ids.extend(ids.first().cloned());
+            return ids;
+        }
+        path.push(at);
+        let unmet = steps[at].needs.iter().map(|need| index[need]).find(|n| open_needs[*n] > 0);
+        match unmet {
+            Some(next) => at = next,
+            None => return path.into_iter().map(|at| steps[at].id.clone()).collect(),
+        }
+    }
+}
+
+fn nearest_gates(
+    step: &Step,
+    steps: &[Step],
+    index: &BTreeMap<StepId, usize>,
+    releasing: &BTreeMap<StepId, BTreeSet<StepId>>,
+) -> BTreeSet<StepId> {
+    let mut gates = BTreeSet::new();
+    let mut behind = BTreeSet::new();
+    for need in &step.needs {
+        if matches!(steps[index[need]].action, Action::Gate(_)) {
+            gates.insert(need.clone());
+            behind.extend(releasing.get(need).into_iter().flatten().cloned());
+        } else {
+            gates.extend(releasing.get(need).into_iter().flatten().cloned());
+        }
+    }
+    // A gate that another of these gates already stands behind has a gate between it and the step.
+    let mut hidden = BTreeSet::new();
+    let mut open: Vec<StepId> = behind.into_iter().collect();
+    for gate in &gates {
+        open.extend(releasing.get(gate).into_iter().flatten().cloned());
+    }
+    while let Some(gate) = open.pop() {
+        if hidden.insert(gate.clone()) {
+            open.extend(releasing.get(&gate).into_iter().flatten().cloned());
+        }
+    }
+    gates.retain(|gate| !hidden.contains(gate));
+    gates
+}

@@ -1,0 +1,280 @@
+//! What a journal adds up to. Made only by [`apply`](super::apply), from records only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::digest::Digest;
+use super::mapping::Mapping;
+use super::name::{GroupName, MappingName, RunId, StepId};
+use super::program::{Action, DualWrite, Direction, Program, Value};
+use super::record::{
+    Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way,
+};
+use super::time::Timestamp;
+
+/// The state of a run after its first records.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) run: RunId,
+    pub(super) version: u64,
+    pub(super) pin: Arc<Pin>,
+    pub(super) author: Actor,
+    pub(super) started_at: Timestamp,
+    pub(super) standing: Standing,
+    pub(super) paused: Option<Option<String>>,
+    pub(super) steps: BTreeMap<StepId, StepState>,
+    pub(super) gates: BTreeMap<StepId, GateState>,
+    pub(super) captures: BTreeMap<String, Value>,
+    pub(super) accepted_losses: Vec<MappingName>,
+}
+
+/// Where a run as a whole stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes forward.
+    Forward,
+    /// It goes back.
+    Back,
+    /// It is being given up.
+    Aborting {
+        /// Whether changes stay in the targets.
+        leave: bool,
+    },
+    /// It is over.
+    Ended {
+        /// How.
+        ending: Ending,
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, Default)]
+pub struct StepState {
+    /// Its progress.
+    pub progress: Progress,
+    /// Attempts begun, in the present way.
+    pub attempts: u32,
+    /// When its first attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When its last attempt ended.
+    pub ended_at: Option<Timestamp>,
+    /// What came of the last attempt that succeeded going forward.
+    pub outcome: Option<Outcome>,
+    /// The last evidence, also when it was a FAIL.
+    pub evidence: Option<Evidence>,
+    /// The first PASS since the last FAIL, from which a soak counts.
+    pub passing_since: Option<Timestamp>,
+    /// The permit of the present or last destructive attempt.
+    pub permit: Option<PermitRecord>,
+    /// Changes to its settings.
+    pub tuning: Tuning,
+}
+
+/// The progress of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// An attempt is under way, or was when its process died.
+    Running {
+        /// Done or undone.
+        way: Way,
+    },
+    /// The last attempt failed and the engine tries again by itself.
+    Retrying {
+        /// Done or undone.
+        way: Way,
+        /// When.
+        at: Timestamp,
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// It succeeded.
+    Succeeded,
+    /// It failed, and waits for an operator.
+    Failed {
+        /// Done or undone.
+        way: Way,
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// It compared, and found differences.
+    Differs,
+    /// Nobody can tell whether it was done.
+    Ambiguous {
+        /// Done or undone.
+        way: Way,
+        /// What is known.
+        detail: String,
+    },
+    /// It was done, and undone.
+    Undone,
+}
+
+/// What is known of a gate beside its progress as a step.
+#[derive(Clone, Debug, Default)]
+pub struct GateState {
+    /// The digest of the work it releases, once it can take approvals.
+    pub work: Option<Digest>,
+    /// Decisions that stand, in order.
+    pub decisions: Vec<Decision>,
+    /// Why it was shut again, if it was.
+    pub shut: Vec<String>,
+}
+
+/// An approval or a rejection that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Who.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// What they were shown.
+    pub work: Digest,
+    /// The group it counts for.
+    pub group: Option<GroupName>,
+    /// Yes, or no and why.
+    pub verdict: DecisionVerdict,
+}
+
+/// Yes or no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecisionVerdict {
+    /// Approved, perhaps with a comment.
+    Approved(Option<String>),
+    /// Rejected, with the reason.
+    Rejected(String),
+}
+
+impl State {
+    /// The run.
+    #[must_use]
+    pub const fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// How many records made this state: the version of the next append is one more.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The pinned plan.
+    #[must_use]
+    pub fn pin(&self) -> &Pin {
+        &self.pin
+    }
+
+    /// What the pinned plan compiled to.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.pin.program
+    }
+
+    /// Whoever started the run or last amended it.
+    #[must_use]
+    pub const fn author(&self) -> &Actor {
+        &self.author
+    }
+
+    /// When the run began.
+    #[must_use]
+    pub const fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether it is paused, and why.
+    #[must_use]
+    pub const fn paused(&self) -> Option<&Option<String>> {
+        self.paused.as_ref()
+    }
+
+    /// The state of a step; that of an untouched one if the step is unknown.
+    #[must_use]
+    pub fn step(&self, id: &StepId) -> &StepState {
+        static UNTOUCHED: StepState = StepState {
+            progress: Progress::Pending,
+            attempts: 0,
+            started_at: None,
+            ended_at: None,
+            outcome: None,
+            evidence: None,
+            passing_since: None,
+            permit: None,
+            tuning: Tuning { chunk_rows: None, pause_between_ms: None },
+        };
+        self.steps.get(id).unwrap_or(&UNTOUCHED)
+    }
+
+    /// The state of a gate; `None` until something is known of it.
+    #[must_use]
+    pub fn gate(&self, id: &StepId) -> Option<&GateState> {
+        self.gates.get(id)
+    }
+
+    /// The value captured under a name.
+    #[must_use]
+    pub fn captured(&self, name: &str) -> Option<&Value> {
+        self.captures.get(name)
+    }
+
+    /// Mappings whose loss was accepted by name.
+    #[must_use]
+    pub fn accepted_losses(&self) -> &[MappingName] {
+        &self.accepted_losses
+    }
+
+    /// A mapping under the names that hold now: those of the plan, until a `retire` of it has succeeded.
+    #[must_use]
+    pub fn mapping(&self, name: &MappingName) -> Option<Mapping> {
+        let mapping = self.program().mappings().get(name)?;
+        let retired = self.program().steps().iter().find_map(|step| match &step.action {
+            Action::Retire(retire)
+                if retire.mapping == *name
+                    && self.is_applied(&step.id) =>
+            {
+                Some(&retire.shape)
+            }
+            _ => None,
+        });
+        Some(retired.map_or_else(|| mapping.clone(), |shape| mapping.retired(shape)))
+    }
+
+    /// The direction in which the plan's dual-write keeps a mapping in step.
+    #[must_use]
+    pub fn direction(&self, name: &MappingName) -> Option<Direction> {
+        self.program().steps().iter().find_map(|step| match &step.action {
+            Action::DualWrite(DualWrite { mapping, direction }) if mapping == name => {
+                Some(*direction)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether a step has succeeded and not been undone since.
+    #[must_use]
+    pub fn is_applied(&self, id: &StepId) -> bool {
+        match &self.step(id).progress {
+            Progress::Succeeded => true,
+            Progress::Running { way: Way::Back }
+            | Progress::Retrying { way: Way::Back, .. }
+            | Progress::Failed { way: Way::Back, .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the run is over.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.standing, Standing::Ended { .. })
+    }
+}
