@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
-    Digest, Direction, Ending, Mapping, Method, Permit, RetireShape, RunId, Runnable, Script, StepId,
+    Digest, Direction, Ending, Mapping, Method, Permit, RetireShape, RunId, Runnable, StepId,
     Value, Way,
 };
 
@@ -449,4 +449,3 @@ pub enum Losses {
     /// An operator accepted them by the mapping's name.
     Accepted,
 }
-

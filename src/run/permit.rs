@@ -83,7 +83,9 @@ impl<'a> Runnable<'a> {
             Some(permit) if permit.step != *step => {
                 Err(PermitError::Mismatch { step: step.clone(), permitted: permit.step })
             }
-            None if script.hazard.needs_permit() => Err(PermitError::Missing { step: step.clone() }),
+            None if script.hazard.needs_permit() => {
+                Err(PermitError::Missing { step: step.clone() })
+            }
             _ => Ok(Self { script }),
         }
     }

@@ -662,10 +662,9 @@ impl Program {
 
     /// The steps that a gate releases: those that need it with no other gate between.
     pub fn released_by<'a>(&'a self, gate: &'a StepId) -> impl Iterator<Item = &'a Step> {
-        self.parts
-            .steps
-            .iter()
-            .filter(move |step| self.releasing.get(&step.id).is_some_and(|gates| gates.contains(gate)))
+        self.parts.steps.iter().filter(move |step| {
+            self.releasing.get(&step.id).is_some_and(|gates| gates.contains(gate))
+        })
     }
 
     /// Every step that a step needs, directly or not.
@@ -689,8 +688,7 @@ fn sorted(
     dependents: &BTreeMap<StepId, Vec<StepId>>,
 ) -> Result<Vec<StepId>, ProgramError> {
     let mut open_needs: Vec<usize> = steps.iter().map(|step| step.needs.len()).collect();
-    let mut free: BTreeSet<usize> =
-        (0..steps.len()).filter(|at| open_needs[*at] == 0).collect();
+    let mut free: BTreeSet<usize> = (0..steps.len()).filter(|at| open_needs[*at] == 0).collect();
     let mut order = Vec::with_capacity(steps.len());
     while let Some(at) = free.pop_first() {
         order.push(steps[at].id.clone());

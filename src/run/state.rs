@@ -6,10 +6,8 @@ use std::sync::Arc;
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, RunId, StepId};
-use super::program::{Action, DualWrite, Direction, Program, Value};
-use super::record::{
-    Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way,
-};
+use super::program::{Action, Direction, DualWrite, Program, Value};
+use super::record::{Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way};
 use super::time::Timestamp;
 
 /// The state of a run after its first records.
@@ -238,10 +236,7 @@ impl State {
     pub fn mapping(&self, name: &MappingName) -> Option<Mapping> {
         let mapping = self.program().mappings().get(name)?;
         let retired = self.program().steps().iter().find_map(|step| match &step.action {
-            Action::Retire(retire)
-                if retire.mapping == *name
-                    && self.is_applied(&step.id) =>
-            {
+            Action::Retire(retire) if retire.mapping == *name && self.is_applied(&step.id) => {
                 Some(&retire.shape)
             }
             _ => None,

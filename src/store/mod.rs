@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::run::{Digest, EnvironmentName, Event, Actor, Record, RunId, StepId, Timestamp};
+use crate::run::{Actor, Digest, EnvironmentName, Event, Record, RunId, StepId, Timestamp};
 
-pub mod sqlite;
 pub mod postgres;
+pub mod sqlite;
 pub mod wire;
 
 /// A shared store.

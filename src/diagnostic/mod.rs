@@ -1,0 +1,1 @@
+//! Codes, places and sentences for everything that people can mend.

@@ -1,0 +1,1 @@
+//! SQL and Cypher as text: identifiers, splitting, classification. Pure.
