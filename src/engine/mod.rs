@@ -2,4 +2,127 @@
 //!
 //! Absent on purpose: printing, reading plans, and any knowledge of a particular database or store.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::driver::{self, Finding, SharedDriver};
+use crate::run::{
+    Actor, ApplyError, Command, GateReport, Goal, Pin, Refusal, RunId, State, StepId, Stop,
+    TargetName,
+};
+use crate::store::{self, Claimant, Lease, SharedStore};
+
 pub mod event;
+
+use event::Observer;
+
+/// What every operation of the engine works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Where the journal is.
+    pub store: SharedStore,
+    /// The plan's databases, by logical name; all of those of the program.
+    pub drivers: BTreeMap<TargetName, SharedDriver>,
+    /// Who acts.
+    pub actor: Actor,
+    /// This process, as lease holder.
+    pub claimant: Claimant,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// What the operating system asked of the process.
+    pub signal: watch::Receiver<Signal>,
+}
+
+/// What the operating system asked of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signal {
+    /// Nothing.
+    #[default]
+    None,
+    /// Ctrl-C: finish the chunk, checkpoint, end.
+    Interrupt,
+    /// SIGTERM: the same.
+    Terminate,
+    /// A second one: cancel on the server, end.
+    Now(Urgent),
+}
+
+/// Which signal came second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgent {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+/// How far to drive, and how long to wait at gates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How far.
+    pub goal: Goal,
+    /// How long to wait at shut gates, in milliseconds; 0: not at all.
+    pub wait_ms: u64,
+}
+
+/// Why driving ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Driven {
+    /// The run has a reason to stop.
+    Stopped(Stop),
+    /// A signal came; everything done is recorded.
+    Interrupted(Signal),
+}
+
+/// What can go wrong around a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A target, before or beside the steps.
+    #[error("target {target}: {source}")]
+    Target {
+        /// Which.
+        target: TargetName,
+        /// What.
+        source: driver::Error,
+    },
+    /// Looking at the targets found things in the plan's way. Nothing was changed.
+    #[error("the targets are not as the plan needs them")]
+    Findings(Vec<(TargetName, Finding)>),
+    /// An operator's wish can't be met.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The journal makes no sense.
+    #[error("the journal of run {run} is damaged: {source}")]
+    Journal {
+        /// Whose.
+        run: RunId,
+        /// How.
+        source: ApplyError,
+    },
+    /// The lease was lost to another runner, in words.
+    #[error("another runner took over: {0}")]
+    TakenOver(String),
+}
+
+/// A run as its journal has it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its state.
+    pub state: State,
+    /// The hash of the chain up to its last record.
+    pub head: driver::Head,
+    /// Who drives it now, or did last.
+    pub lease: Option<Lease>,
+}
+
+// The operations, whose signatures the commands rely on:
+//   pub async fn load(store: &SharedStore, run: &RunId) -> Result<Loaded, Error>;
+//   pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error>;
+//   pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driven, Error>;
+//   pub async fn ask(store: &SharedStore, run: &RunId, by: &Actor, command: Command) -> Result<State, Error>;
+//   pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error>;

@@ -1,0 +1,10 @@
+//! The one integration binary. Servers are started by `tests/services/`; `tests/run` does both.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_luck;
+mod commands;
+mod house;
+mod plans;
+mod quickstart;
+mod sqlite;
+mod store;
