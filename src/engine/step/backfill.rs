@@ -92,7 +92,9 @@ async fn prove_active(job: &Job) -> Result<(), Fault> {
             FailureClass::Unsafe,
             format!("dual-write of this mapping is not active: {why}"),
         )
-        .with_help("rows written now would be missed; roll back, or put the triggers back as they were")),
+        .with_help(
+            "rows written now would be missed; roll back, or put the triggers back as they were",
+        )),
     }
 }
 
@@ -108,7 +110,7 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
     let copy = Copy {
         mapping,
         workers: workers.min(free.len().max(1)),
-        sizer: Sizer::new(Policy { target_us, ..Policy::default() }),
+        sizer: Sizer::new(Policy::with_target_us(target_us)),
         planned: known.open.into(),
         in_flight: BTreeSet::new(),
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
@@ -210,7 +212,9 @@ async fn yield_to_clients(
 ) -> Result<(), Fault> {
     let blocked = *copy.blocked.get_or_insert(since);
     if blocked.elapsed_ms() > BLOCKED_FOR_MS {
-        return Err(Fault::Failed(failure).with_help("something holds its locks; end it, then retry"));
+        return Err(
+            Fault::Failed(failure).with_help("something holds its locks; end it, then retry")
+        );
     }
     pause(job, YIELD_MS).await;
     Ok(())

@@ -28,7 +28,6 @@ mod verify;
 /// All that one attempt needs.
 pub(super) struct Job {
     pub(super) step: Step,
-    pub(super) attempt: u32,
     pub(super) work: Work,
     pub(super) permit: Option<Permit>,
     pub(super) driver: SharedDriver,
@@ -126,7 +125,8 @@ impl Job {
         let result = match limit {
             None => self.act().await,
             Some(ms) => {
-                if let Ok(result) = tokio::time::timeout(Duration::from_millis(ms), self.act()).await
+                if let Ok(result) =
+                    tokio::time::timeout(Duration::from_millis(ms), self.act()).await
                 {
                     result
                 } else {
