@@ -3,6 +3,7 @@
 
 mod bad_luck;
 mod commands;
+mod gates;
 mod house;
 mod plans;
 mod quickstart;
