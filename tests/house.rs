@@ -162,6 +162,11 @@ mod can_fail {
                 "root must not know engine",
             ),
             ("src/lib.rs", "pub use crate::run::State;", "root must not know run"),
+            (
+                "src/copy/mod.rs",
+                "mod a { mod b { } use super::super::plan::X; }",
+                "must not know plan::X",
+            ),
             ("src/attic/mod.rs", "use crate::run::State;", "no room"),
         ];
         for (path, text, expected) in cases {
@@ -235,6 +240,10 @@ mod can_fail {
             ),
             ("src/run/state.rs", "#[cfg(test)] use crate::engine::X;"),
             ("src/main.rs", "fn main() { phasegate::cli::main() }"),
+            (
+                "src/diagnostic/mod.rs",
+                "pub mod a { pub use super::codes::X; mod b { use super::super::y::Z; } }",
+            ),
             ("src/clock.rs", "fn f() { Instant::now(); }"),
             ("src/plan/source.rs", "use saphyr::Scalar;"),
         ];

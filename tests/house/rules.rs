@@ -112,8 +112,7 @@ fn from_root(source: &Source, path: &Path) -> Option<Vec<String>> {
         return Some(segments[1..].to_vec());
     }
     let ups = segments.iter().take_while(|segment| *segment == "super").count();
-    let module = source.module();
-    if ups == 0 || ups < module.len() {
+    if ups == 0 || ups < source.module().len() + path.inner {
         return None;
     }
     Some(segments[ups..].to_vec())

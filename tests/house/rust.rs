@@ -213,16 +213,30 @@ fn closing(tokens: &[Token], open: usize) -> usize {
 pub struct Path {
     pub segments: Vec<String>,
     pub line: usize,
+    /// How many `mod name { … }` of its file it stands in.
+    pub inner: usize,
 }
 
 /// Every path of at least two segments.
 pub fn paths(tokens: &[Token]) -> Vec<Path> {
     let mut found = Vec::new();
+    // Where the modules end that are open here.
+    let mut ends: Vec<usize> = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
+        ends.retain(|end| at < *end);
+        if is(tokens, at, "mod") && is(tokens, at + 2, "{") {
+            ends.push(closing(tokens, at + 2));
+        }
         let begins = is_word(&tokens[at].text) && is(tokens, at + 1, "::");
         let goes_on = at > 0 && is(tokens, at - 1, "::");
-        at = if begins && !goes_on { tree(tokens, at, &[], &mut found) } else { at + 1 };
+        if begins && !goes_on {
+            let from = found.len();
+            at = tree(tokens, at, &[], &mut found);
+            found[from..].iter_mut().for_each(|path| path.inner = ends.len());
+        } else {
+            at += 1;
+        }
     }
     found
 }
@@ -262,7 +276,7 @@ fn tree(tokens: &[Token], start: usize, prefix: &[String], found: &mut Vec<Path>
         at += 1;
     }
     if segments.len() > 1 {
-        found.push(Path { segments, line: tokens[start].line });
+        found.push(Path { segments, line: tokens[start].line, inner: 0 });
     }
     at.max(start + 1)
 }
