@@ -136,6 +136,9 @@ mod tests {
     const ALL: [Dialect; 4] =
         [Dialect::Sqlite, Dialect::Postgres, Dialect::Mysql, Dialect::Sqlserver];
 
+    /// Each statement with its line.
+    type Parts = &'static [(u32, &'static str)];
+
     fn parts(dialect: Dialect, text: &str) -> Vec<(u32, String)> {
         split(dialect, text, 1).unwrap().into_iter().map(|s| (s.line, s.text)).collect()
     }
@@ -147,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_dialect_splits_plain_scripts() {
-        let cases: [(&str, &[(u32, &str)]); 9] = [
+        let cases: [(&str, Parts); 9] = [
             ("", &[]),
             (" ;; \n ; -- nothing\n", &[]),
             ("SELECT 1", &[(1, "SELECT 1")]),
@@ -173,7 +176,7 @@ mod tests {
 
     #[test]
     fn each_dialect_has_quotes_of_its_own() {
-        let cases: [(Dialect, &str, &[(u32, &str)]); 18] = [
+        let cases: [(Dialect, &str, Parts); 18] = [
             (
                 Dialect::Sqlite,
                 "SELECT \"a;\"\"b\", `c;``d`, [e;f]; x",
