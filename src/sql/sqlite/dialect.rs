@@ -48,6 +48,51 @@ pub(super) fn without_comments(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// How deep a tree of this text can be at the most: what stands between two commas may be one chain, a level for each word,
+/// with the deepest of its parentheses at the end.
+pub(super) fn depth(text: &str) -> usize {
+    /// Between two parentheses.
+    #[derive(Default)]
+    struct Group {
+        /// Of what stands between the commas so far.
+        deepest: usize,
+        /// Words since the last comma.
+        words: usize,
+        /// Of the parentheses since the last comma.
+        inner: usize,
+    }
+    impl Group {
+        fn end_part(&mut self) {
+            self.deepest = self.deepest.max(self.words + self.inner);
+            (self.words, self.inner) = (0, 0);
+        }
+    }
+    let tokens = token::tokens(Dialect::Sqlite, text, 1).unwrap_or_default();
+    let mut outer: Vec<Group> = Vec::new();
+    let mut group = Group::default();
+    for token in &tokens {
+        if token.is_punct(text, "(") {
+            outer.push(std::mem::take(&mut group));
+        } else if token.is_punct(text, ",") {
+            group.end_part();
+        } else if token.is_punct(text, ")") {
+            group.end_part();
+            let depth = group.deepest + 1;
+            group = outer.pop().unwrap_or_default();
+            group.inner = group.inner.max(depth);
+        } else {
+            group.words += 1;
+        }
+    }
+    group.end_part();
+    while let Some(mut around) = outer.pop() {
+        around.inner = around.inner.max(group.deepest + 1);
+        around.end_part();
+        group = around;
+    }
+    group.deepest
+}
+
 /// The text in standard words; `None` if there is nothing to put into them.
 pub(super) fn standard(text: &str) -> Option<String> {
     let tokens = token::tokens(Dialect::Sqlite, text, 1).ok()?;
@@ -147,6 +192,23 @@ mod tests {
         let read = without_comments(text).unwrap();
         assert_eq!(read, "INSERT OR REPLACE INTO t VALUES ('--  /*', \"a  b\")");
         assert_eq!(without_comments("SELECT 'a"), None);
+    }
+
+    #[test]
+    fn depth_adds_up_along_chains_and_into_parentheses_but_not_over_commas() {
+        let cases = [
+            ("", 0),
+            ("1", 1),
+            ("1 + 1", 3),
+            ("f(1, 2, 3)", 3),
+            ("(1), (2), (3)", 2),
+            ("(1 + (2 + 3)), 4", 7),
+            ("((((1", 5),
+            ("1))))", 5),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(depth(text), expected, "{text}");
+        }
     }
 
     #[test]

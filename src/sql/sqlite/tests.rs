@@ -473,3 +473,26 @@ fn ordinary_statements_are_read() {
         }
     }
 }
+
+#[test]
+fn long_and_deep_statements_are_met_calmly() {
+    let too_deep = [
+        format!("SELECT 1{}", " + 1".repeat(200_000)),
+        format!("SELECT * FROM t WHERE a{}", " IS NULL".repeat(100_000)),
+        format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000)),
+        format!("SELECT {}1", "NOT ".repeat(100_000)),
+        format!("SELECT {}1{}", "CASE WHEN ".repeat(50_000), " THEN 1 END".repeat(50_000)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(50_000)),
+        format!("SELECT * FROM t{}", " JOIN t".repeat(100_000)),
+        // A thousand at each of forty levels.
+        format!("SELECT {}1{}", format!("({} + ", "1 + ".repeat(1_000)).repeat(40), ")".repeat(40)),
+    ];
+    for statement in too_deep {
+        check(&statement, &Unknown("too deeply"));
+    }
+    let or = " OR a = 1".repeat(100_000);
+    check(&format!("DELETE FROM t WHERE a = 1{or}"), &Destructive("deletes rows"));
+    // Long is not deep: 20,000 rows are as good as one.
+    check(&format!("INSERT INTO t VALUES (1, -1){}", ", (1, 2 + 3)".repeat(20_000)), &Harmless);
+    check(&format!("SELECT 1{}", " + 1".repeat(900)), &Harmless);
+}
