@@ -155,6 +155,11 @@ fn statements_over_rows() {
         ("INSERT INTO t VALUES (1) ON CONFLICT (lower(a)) DO NOTHING", Unknown("can't be read")),
         ("TRUNCATE TABLE leads", Unknown("")),
         ("MERGE INTO leads USING x ON x.id = leads.id WHEN MATCHED THEN DELETE", Unknown("")),
+        // SQLite's comments don't nest: OR REPLACE is code here.
+        (
+            "INSERT /* /* */ OR REPLACE -- */ */\n INTO leads VALUES (1)",
+            Destructive("replaces rows of leads"),
+        ),
         ("SELEC 1", Unknown("")),
         ("SELECT 1; DROP TABLE leads", Unknown("more than one")),
         ("SELECT 'unterminated", Unknown("no end")),
