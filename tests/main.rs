@@ -6,5 +6,6 @@ mod commands;
 mod house;
 mod plans;
 mod quickstart;
+mod services;
 mod sqlite;
 mod store;
