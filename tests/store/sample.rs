@@ -178,35 +178,35 @@ fn program() -> Value {
             "calm",
             "expand",
             &[],
-            json!({ "verify": { "query": {
+            &json!({ "verify": { "query": {
             "query": "SELECT 1", "expect": { "range": { "min": null, "max": 5.0 } }, "capture": "ones", "within": null } } }),
         ),
-        step("make", "expand", &["calm"], json!({ "sql": script })),
+        step("make", "expand", &["calm"], &json!({ "sql": script })),
         step(
             "sync",
             "dual-write",
             &["make"],
-            json!({ "dual_write": { "mapping": "leads", "direction": "both" } }),
+            &json!({ "dual_write": { "mapping": "leads", "direction": "both" } }),
         ),
         step(
             "copy",
             "backfill",
             &["sync"],
-            json!({ "backfill": {
+            &json!({ "backfill": {
             "mapping": "leads", "chunk_rows": "auto", "chunk_time_ms": 100, "workers": 2, "pause_between_ms": 0 } }),
         ),
         step(
             "compare",
             "verify",
             &["copy"],
-            json!({ "verify": { "mapping": {
+            &json!({ "verify": { "mapping": {
             "mapping": "leads", "method": { "sample": 100 }, "repair": true } } }),
         ),
         step(
             "count",
             "verify",
             &["copy"],
-            json!({ "verify": { "query": {
+            &json!({ "verify": { "query": {
             "query": "SELECT 1", "expect": { "value": { "integer": 1 } }, "capture": null,
             "within": { "of": "ones", "percent": 10.0 } } } }),
         ),
@@ -214,7 +214,7 @@ fn program() -> Value {
             "ready",
             "contract",
             &["compare", "count"],
-            json!({ "gate": {
+            &json!({ "gate": {
             "approvals": [{ "group": "dba", "count": 1 }], "verified_within_ms": 3_600_000,
             "soak": { "after": "compare", "for_ms": 1000 },
             "queries": [{ "target": "app", "query": "SELECT 0", "expect": { "value": { "text": "0" } } }],
@@ -224,18 +224,23 @@ fn program() -> Value {
             "retire",
             "contract",
             &["ready"],
-            json!({ "retire": {
+            &json!({ "retire": {
             "mapping": "leads", "shape": { "table": { "old_name": "leads_old", "take_name": true } } } }),
         ),
         step(
             "retire-columns",
             "contract",
             &["ready"],
-            json!({ "retire": {
+            &json!({ "retire": {
             "mapping": "leads", "shape": { "columns": [{ "column": "email", "old_name": "email_old", "take_name": null }] } } }),
         ),
-        step("stop", "contract", &["retire"], json!({ "stop_dual_write": { "mapping": "leads" } })),
-        step("drop", "contract", &["retire"], json!({ "drop": { "mapping": "leads" } })),
+        step(
+            "stop",
+            "contract",
+            &["retire"],
+            &json!({ "stop_dual_write": { "mapping": "leads" } }),
+        ),
+        step("drop", "contract", &["retire"], &json!({ "drop": { "mapping": "leads" } })),
     ];
     steps[1]["undo"] = json!({ "script": script });
     steps[2]["hazard"] = json!({ "unknown": "a function" });
@@ -258,7 +263,7 @@ fn program() -> Value {
     })
 }
 
-fn step(id: &str, phase: &str, needs: &[&str], action: Value) -> Value {
+fn step(id: &str, phase: &str, needs: &[&str], action: &Value) -> Value {
     json!({
         "id": id, "phase": phase, "target": "app", "needs": needs, "action": action, "undo": "derived",
         "irreversible": null, "hazard": "none", "timeout_ms": 1000, "lock_timeout_ms": 300,

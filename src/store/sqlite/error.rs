@@ -109,7 +109,7 @@ mod tests {
     impl StdError for Raised {}
 
     impl DatabaseError for Raised {
-        fn message(&self) -> &str {
+        fn message(&self) -> &'static str {
             "it went wrong"
         }
         fn code(&self) -> Option<Cow<'_, str>> {
