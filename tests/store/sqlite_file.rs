@@ -304,6 +304,24 @@ async fn what_was_acknowledged_survives_kill_9() {
 }
 
 #[tokio::test]
+async fn a_store_whose_making_was_killed_is_made_anew() {
+    for _ in 0..8 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut child = child::start("exec \"$@\"", Task::Append, text(&path));
+        while names(folder.path()).is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended before it made anything");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = store::open(text(&path), Create::IfMissing).await.unwrap();
+        begin(&store).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_copy_by_vacuum_is_a_whole_store() {
     let (folder, path) = filled(5).await;
     let store = store::open(text(&path), Create::Never).await.unwrap();
