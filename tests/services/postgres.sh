@@ -66,7 +66,7 @@ start() {
     tries=0
     while [ "$tries" -lt 20 ]; do
         tries=$((tries + 1))
-        port=$(awk -v seed="$$$tries$(date +%N)" 'BEGIN { srand(seed); print 20000 + int(rand() * 12000) }')
+        port=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
         if as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t 30 -o "-c port=$port \
             -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c full_page_writes=off \
             -c max_connections=200 -c shared_buffers=32MB -c autovacuum=on -c log_statement=none" \
