@@ -255,6 +255,12 @@ impl Connections {
         }
     }
 
+    /// How many connections work now.
+    #[cfg(test)]
+    pub(super) fn busy_count(&self) -> usize {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Closes every connection that does not work now.
     pub(super) async fn close(&self) {
         let writer = self.writer.lock().await.take();

@@ -12,9 +12,16 @@ use crate::driver::Error;
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod claim;
 mod connection;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod ledger;
+mod script;
+mod session;
+mod suggest;
 
 use connection::{Connections, MissingFile};
 
