@@ -13,14 +13,17 @@ use crate::run::FailureClass;
 
 mod catalogue;
 mod cells;
+mod chunks;
 mod claim;
 mod connection;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod keyset;
 mod ledger;
 mod script;
 mod session;
+mod source;
 mod suggest;
 
 use connection::{Connections, MissingFile};
