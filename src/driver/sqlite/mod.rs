@@ -19,12 +19,15 @@ mod connection;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod identity;
+mod introspect;
 mod keyset;
 mod ledger;
 mod script;
 mod session;
 mod source;
 mod suggest;
+mod survey;
 
 use connection::{Connections, MissingFile};
 
