@@ -13,8 +13,14 @@ use crate::run::FailureClass;
 
 mod catalogue;
 mod connection;
+mod dual_write;
 mod error;
+mod expression;
 mod ledger;
+mod shape;
+mod shape_sql;
+mod trigger_in_place;
+mod trigger_sql;
 
 use connection::{Connections, MissingFile};
 
