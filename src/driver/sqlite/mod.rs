@@ -16,7 +16,9 @@ mod cells;
 mod chunks;
 mod claim;
 mod connection;
+mod dual_write;
 mod error;
+mod expression;
 #[cfg(test)]
 mod fixture;
 mod identity;
@@ -25,9 +27,13 @@ mod keyset;
 mod ledger;
 mod script;
 mod session;
+mod shape;
+mod shape_sql;
 mod source;
 mod suggest;
 mod survey;
+mod trigger_in_place;
+mod trigger_sql;
 
 use connection::{Connections, MissingFile};
 
