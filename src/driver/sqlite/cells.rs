@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
 use super::error::{damaged, failed};
-use crate::copy::chunk::{Cell, Key};
+use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::driver::Error;
 use crate::run::FailureClass;
 
@@ -24,6 +24,16 @@ pub(super) fn bind_key<'q>(query: Bound<'q>, key: &Key) -> Bound<'q> {
         Cell::Text(text) => query.bind(text.clone()),
         Cell::Blob(bytes) => query.bind(bytes.clone()),
     })
+}
+
+/// Binds a chunk's bounds that are there: the cells of `lo`, then those of `hi`.
+pub(super) fn bind_chunk<'q>(query: Bound<'q>, chunk: &Chunk) -> Bound<'q> {
+    [&chunk.lo, &chunk.hi].into_iter().flatten().fold(query, bind_key)
+}
+
+/// How many values [`bind_chunk`] binds.
+pub(super) fn places(chunk: &Chunk) -> usize {
+    [&chunk.lo, &chunk.hi].into_iter().flatten().map(|key| key.0.len()).sum()
 }
 
 /// The cell in a column of a row.

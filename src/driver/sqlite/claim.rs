@@ -10,7 +10,7 @@ use super::catalogue::quote;
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, signed, unsigned};
 use crate::driver::{Claim, Error, Fence, Head, Holder};
-use crate::run::{Ending, FailureClass, RunId};
+use crate::run::{Ending, RunId};
 
 /// An unfinished run other than this one.
 pub(super) async fn holder(
@@ -181,11 +181,6 @@ async fn drop_objects(conn: &mut SqliteConnection) -> Result<(), Error> {
             .map_err(failed("remove our objects"))?;
     }
     Ok(())
-}
-
-/// What is wrong when a run leaves that never entered.
-pub(super) fn never_entered(run: &RunId) -> Error {
-    Error::failed(FailureClass::Stale, format!("run {run} has no claim on this database"))
 }
 
 /// An ending as the run's row has it.

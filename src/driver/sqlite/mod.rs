@@ -23,12 +23,13 @@ mod expression;
 mod fixture;
 mod identity;
 mod introspect;
-mod keyset;
 mod ledger;
+mod prepared;
 mod script;
 mod session;
 mod shape;
 mod shape_sql;
+mod sink;
 mod source;
 mod suggest;
 mod survey;
@@ -41,6 +42,7 @@ use connection::{Connections, MissingFile};
 #[derive(Debug)]
 pub struct Sqlite {
     connections: Connections,
+    shapes: prepared::Shapes,
 }
 
 impl Sqlite {
@@ -57,7 +59,10 @@ impl Sqlite {
             return Err(Error::failed(FailureClass::Unreachable, message)
                 .with_help("check the path, or add ?mode=rwc to the URL to make the file"));
         }
-        let sqlite = Self { connections: Connections::new(options, missing) };
+        let sqlite = Self {
+            connections: Connections::new(options, missing),
+            shapes: prepared::Shapes::default(),
+        };
         let mut reader = sqlite.connections.read().await?;
         sqlx::query("SELECT count(*) FROM sqlite_schema")
             .fetch_one(reader.conn())

@@ -1,10 +1,10 @@
 //! Claims, fences, statements: [`Session`] for SQLite.
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, Column as _, Row as _};
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::TxKind;
-use super::error::{failed, refused};
+use super::error::refused;
 use super::{Sqlite, canonical, cells, claim, ledger, script};
 use crate::copy::chunk::Cell;
 use crate::driver::{
@@ -86,7 +86,7 @@ impl Session for Sqlite {
             _ => return Err(refuse("the query gave more than one row")),
         };
         if row.columns().len() != 1 {
-            let names: Vec<&str> = row.columns().iter().map(|column| column.name()).collect();
+            let names: Vec<&str> = row.columns().iter().map(sqlx::Column::name).collect();
             return Err(refuse(&format!("the query gave the columns {}", names.join(", "))));
         }
         match cells::cell(row, 0)? {

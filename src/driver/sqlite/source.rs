@@ -13,10 +13,12 @@ use super::catalogue::quote;
 use super::connection::TxKind;
 use super::error::{failed, refused};
 use super::ledger::unsigned;
-use super::{Sqlite, cells, chunks, keyset, ledger};
+use super::shape::{KeyPair, Shape};
+use super::shape_sql::Which;
+use super::{Sqlite, cells, chunks, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{CopyState, Error, Fence, Source, Window, Work};
-use crate::run::{Mapping, Relation};
+use crate::run::Mapping;
 
 /// Up to how many rows an estimate counts exactly: well under a second.
 const COUNTED_MAX: u64 = 1_000_000;
@@ -38,7 +40,10 @@ impl Source for Sqlite {
         size: Window,
     ) -> Result<CopyState, Error> {
         let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
-        let planned = plan(tx.conn(), fence, work, &mapping.from, size).await;
+        let planned = match prepared::shape(&self.shapes, tx.conn(), mapping).await {
+            Ok(shape) => plan(tx.conn(), fence, work, &shape, size).await,
+            Err(error) => Err(error),
+        };
         match planned {
             Ok(state) => {
                 tx.commit().await?;
@@ -56,13 +61,13 @@ async fn plan(
     conn: &mut SqliteConnection,
     fence: &Fence,
     work: &Work,
-    source: &Relation,
+    shape: &Shape,
     size: Window,
 ) -> Result<CopyState, Error> {
     let mut copy = match chunks::load(conn, fence.run(), &work.step).await? {
         Some(copy) => copy,
         None => {
-            let frozen = last_key(conn, source).await?;
+            let frozen = last_key(conn, shape).await?;
             chunks::Copy { ended: frozen.is_none(), frozen, ..chunks::Copy::default() }
         }
     };
@@ -70,7 +75,7 @@ async fn plan(
     for _ in 0..size.count {
         let Some(end) = copy.frozen.clone().filter(|_| !copy.ended) else { break };
         let rest = Chunk { lo: copy.hi.clone(), hi: Some(end.clone()) };
-        let found = nth_key(conn, source, &rest, size.rows).await?;
+        let found = nth_key(conn, shape, &rest, size.rows).await?;
         // Fewer rows than asked for are left, or just as many: this is the last chunk.
         copy.ended = found.is_none() || found.as_ref() == Some(&end);
         let hi = found.unwrap_or(end);
@@ -84,40 +89,59 @@ async fn plan(
 }
 
 /// The largest key; `None` when there is no row.
-async fn last_key(conn: &mut SqliteConnection, source: &Relation) -> Result<Option<Key>, Error> {
+async fn last_key(conn: &mut SqliteConnection, shape: &Shape) -> Result<Option<Key>, Error> {
+    let descending = |pair: &KeyPair| {
+        let collate = pair.collation.as_ref().map(|name| format!(" COLLATE {}", quote(name)));
+        format!("{}{} DESC", quote(&pair.old), collate.unwrap_or_default())
+    };
+    let order: Vec<String> = shape.keys.iter().map(descending).collect();
     let sql = format!(
         "SELECT {} FROM {} ORDER BY {} LIMIT 1",
-        keyset::list(&source.key),
-        quote(&source.table),
-        keyset::list_descending(&source.key)
+        shape.key(Which::Old).join(", "),
+        shape.table(Which::Old),
+        order.join(", ")
     );
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_optional(conn).await;
     let row = row.map_err(|error| refused(&error))?;
-    row.map(|row| cells::key(&row, source.key.len())).transpose()
+    row.map(|row| cells::key(&row, shape.keys.len())).transpose()
 }
 
-/// The key of the `rows`-th row of a range, counted from 1; `None` when it has fewer.
+/// The key of the `rows`-th row of a range of the old side, counted from 1; `None` when it has fewer.
 pub(super) async fn nth_key(
     conn: &mut SqliteConnection,
-    source: &Relation,
+    shape: &Shape,
     range: &Chunk,
     rows: u32,
 ) -> Result<Option<Key>, Error> {
-    let query = sqlx::query(AssertSqlSafe(nth_key_sql(source, range)));
-    let query = keyset::bind_range(query, range).bind(i64::from(rows.max(1)) - 1);
+    let query = sqlx::query(AssertSqlSafe(nth_key_sql(shape, range)));
+    let query = cells::bind_chunk(query, range).bind(i64::from(rows.max(1)) - 1);
     let row = query.fetch_optional(conn).await.map_err(|error| refused(&error))?;
-    row.map(|row| cells::key(&row, source.key.len())).transpose()
+    row.map(|row| cells::key(&row, shape.keys.len())).transpose()
 }
 
 /// OFFSET counts entries of the index inside one chunk; it never pages through what is behind.
-fn nth_key_sql(source: &Relation, range: &Chunk) -> String {
-    let key = keyset::list(&source.key);
+fn nth_key_sql(shape: &Shape, range: &Chunk) -> String {
     format!(
-        "SELECT {key} FROM {} WHERE {} ORDER BY {key} LIMIT 1 OFFSET ?{}",
-        quote(&source.table),
-        keyset::range(&source.key, range),
-        keyset::places(range) + 1
+        "SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT 1 OFFSET ?{}",
+        shape.key(Which::Old).join(", "),
+        shape.table(Which::Old),
+        shape.in_chunk(Which::Old, range),
+        shape.key_order(Which::Old),
+        cells::places(range) + 1
     )
+}
+
+/// How many rows the old side has in a range, whether the mapping's filter lets them pass or not.
+pub(super) async fn size(
+    conn: &mut SqliteConnection,
+    shape: &Shape,
+    range: &Chunk,
+) -> Result<u64, Error> {
+    let (table, rows) = (shape.table(Which::Old), shape.in_chunk(Which::Old, range));
+    let sql = format!("SELECT count(*) FROM {table} WHERE {rows}");
+    let row = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), range).fetch_one(conn).await;
+    let row = row.map_err(|error| refused(&error))?;
+    unsigned(row.try_get(0).map_err(failed("count rows"))?)
 }
 
 /// How many rows there are: exactly for a table of ordinary size, from statistics or the span of its ids beyond that.
@@ -187,6 +211,10 @@ mod tests {
              CREATE TABLE pair (a INT NOT NULL, b TEXT NOT NULL, n, PRIMARY KEY (a, b));
              CREATE TABLE folded (k TEXT COLLATE NOCASE NOT NULL UNIQUE, n);
              CREATE TABLE bare (k TEXT NOT NULL, j INT NOT NULL, n, PRIMARY KEY (k, j)) WITHOUT ROWID;
+             CREATE TABLE plain_v2 (id INTEGER PRIMARY KEY, n);
+             CREATE TABLE pair_v2 (a INT NOT NULL, b TEXT NOT NULL, n, PRIMARY KEY (a, b));
+             CREATE TABLE folded_v2 (k TEXT COLLATE NOCASE NOT NULL UNIQUE, n);
+             CREATE TABLE bare_v2 (k TEXT NOT NULL, j INT NOT NULL, n, PRIMARY KEY (k, j)) WITHOUT ROWID;
              INSERT INTO plain {ROWS} SELECT x, x FROM c;
              INSERT INTO pair {ROWS} SELECT x / 10, 'b' || x, x FROM c;
              INSERT INTO folded {ROWS} SELECT CASE x % 2 WHEN 0 THEN 'K' ELSE 'k' END || x, x FROM c;
@@ -195,38 +223,35 @@ mod tests {
         .await
     }
 
-    fn sources() -> Vec<Relation> {
+    /// Each table with its key, mapped to a copy of itself.
+    fn mappings() -> Vec<Mapping> {
         [("plain", &["id"][..]), ("pair", &["a", "b"]), ("folded", &["k"]), ("bare", &["k", "j"])]
             .into_iter()
-            .map(|side| mapping(side, side).from)
+            .map(|(name, key)| mapping((name, key), (&format!("{name}_v2"), key)))
             .collect()
     }
 
     #[tokio::test]
     async fn bounds_are_found_by_an_index_whatever_the_key() {
         let database = tables().await;
+        let sqlite = database.open().await;
         let mut client = database.client().await;
-        for source in sources() {
-            let bound = Key(vec![Cell::Integer(1); source.key.len()]);
+        for mapping in mappings() {
+            let shape = prepared::shape(&sqlite.shapes, &mut client, &mapping).await.unwrap();
+            let bound = Key(vec![Cell::Integer(1); shape.keys.len()]);
             for lo in [None, Some(bound.clone())] {
                 let range = Chunk { lo, hi: Some(bound.clone()) };
-                let sql = format!("EXPLAIN QUERY PLAN {}", nth_key_sql(&source, &range));
-                let query = keyset::bind_range(sqlx::query(AssertSqlSafe(sql)), &range).bind(1_i64);
+                let sql = format!("EXPLAIN QUERY PLAN {}", nth_key_sql(&shape, &range));
+                let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), &range).bind(1_i64);
                 let rows = query.fetch_all(&mut client).await.unwrap();
                 let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
                 let plan = plan.join("; ");
-                assert!(
-                    plan.contains("SEARCH") && !plan.contains("TEMP B-TREE"),
-                    "{}: {plan}",
-                    source.table
-                );
+                let name = &mapping.from.table;
+                assert!(plan.contains("SEARCH") && !plan.contains("TEMP B-TREE"), "{name}: {plan}");
                 // A composite key searches by the whole row value, not by its first column alone.
-                let whole = if source.key.len() > 1 {
-                    format!("({})", source.key.join(","))
-                } else {
-                    "SEARCH".into()
-                };
-                assert!(plan.contains(&whole), "{}: {plan}", source.table);
+                let key = &mapping.from.key;
+                let whole = format!("({})", key.join(","));
+                assert!(key.len() == 1 || plan.contains(&whole), "{name}: {plan}");
             }
         }
     }
@@ -236,16 +261,15 @@ mod tests {
         let database = tables().await;
         let sqlite = database.open().await;
         let (_, fence) = entered(&sqlite, 1).await;
-        for source in sources() {
-            let mapping = mapping((&source.table, &[]), (&source.table, &[]));
-            let mapping = Mapping { from: source.clone(), ..mapping };
-            let step = work(&source.table, Way::Forward);
+        for mapping in mappings() {
+            let name = mapping.from.table.as_str();
+            let step = work(name, Way::Forward);
             let size = Window { rows: 300, count: 2 };
             let state = sqlite.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
             assert_eq!((state.open.len(), state.watermark), (2, 0));
             assert!(matches!(state.walk, Walk::At { seq: 2, .. }));
             // Rows behind the end are none of the copy's.
-            let beyond = match source.table.as_str() {
+            let beyond = match name {
                 "plain" => "INSERT INTO plain VALUES (5000, 0)",
                 "pair" => "INSERT INTO pair VALUES (5000, 'z', 0)",
                 "folded" => "INSERT INTO folded VALUES ('Z1', 0)",
@@ -254,34 +278,32 @@ mod tests {
             database.run(beyond).await;
             let size = Window { rows: 250, count: 10 };
             let state = sqlite.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
-            assert_eq!(state.walk, Walk::Ended { seq: 4 }, "{}", source.table);
-            assert_eq!(count_by_chunk(&database, &source, &state).await, [300, 300, 250, 150]);
+            assert_eq!(state.walk, Walk::Ended { seq: 4 }, "{name}");
+            let mut client = database.client().await;
+            let shape = prepared::shape(&sqlite.shapes, &mut client, &mapping).await.unwrap();
+            let mut counts = Vec::new();
+            let mut lo = None;
+            for planned in &state.open {
+                assert_eq!(planned.chunk.lo, lo);
+                lo.clone_from(&planned.chunk.hi);
+                counts.push(super::size(&mut client, &shape, &planned.chunk).await.unwrap());
+            }
+            assert_eq!(counts, [300, 300, 250, 150], "{name}");
+            drop(client);
             let again = sqlite.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
             assert_eq!(again, state);
         }
     }
 
-    async fn count_by_chunk(database: &Database, source: &Relation, state: &CopyState) -> Vec<i64> {
-        let mut client = database.client().await;
-        let mut counts = Vec::new();
-        let mut lo = None;
-        for planned in &state.open {
-            assert_eq!(planned.chunk.lo, lo);
-            lo.clone_from(&planned.chunk.hi);
-            let range = keyset::range(&source.key, &planned.chunk);
-            let sql = format!("SELECT count(*) FROM {} WHERE {range}", quote(&source.table));
-            let query = keyset::bind_range(sqlx::query(AssertSqlSafe(sql)), &planned.chunk);
-            counts.push(query.fetch_one(&mut client).await.unwrap().get(0));
-        }
-        counts
-    }
-
     #[tokio::test]
     async fn an_empty_source_ends_at_once_and_an_even_one_without_an_empty_chunk() {
-        let database = Database::with("CREATE TABLE t (id INTEGER PRIMARY KEY)").await;
+        let database = Database::with(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE u (id INTEGER PRIMARY KEY)",
+        )
+        .await;
         let sqlite = database.open().await;
         let (_, fence) = entered(&sqlite, 1).await;
-        let mapping = mapping(("t", &["id"]), ("t", &["id"]));
+        let mapping = mapping(("t", &["id"]), ("u", &["id"]));
         let size = Window { rows: 2, count: 10 };
         let empty =
             sqlite.plan_chunks(&fence, &work("one", Way::Forward), &mapping, size).await.unwrap();

@@ -130,12 +130,11 @@ impl Look<'_> {
         for name in &relation.key {
             is_complete &= self.has_column(Some(&table), name) && table.column(name).is_some();
         }
-        if is_complete {
-            if let Some((message, help)) =
+        if is_complete
+            && let Some((message, help)) =
                 identity_problem(self.conn, &table, &relation.key).await?
-            {
-                self.find(NO_IDENTITY, message, Some(help));
-            }
+        {
+            self.find(NO_IDENTITY, message, Some(help));
         }
         Ok(Some(table))
     }
