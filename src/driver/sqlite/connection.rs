@@ -219,10 +219,11 @@ impl Connections {
         live.switch.0.rolled_back.store(false, Ordering::Release);
         let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut live.sqlx).await;
         if let Err(error) = begun {
-            if settings.is_empty() {
+            let error = failed("begin to write")(error);
+            if settings.is_empty() && error.class() == Some(FailureClass::Contention) {
                 *lane = Some(live);
             }
-            return Err(failed("begin to write")(error));
+            return Err(error);
         }
         let is_kept = settings.is_empty();
         Ok(Tx { live, lane, _busy: busy, kind, is_kept, watch: Stopwatch::start() })
@@ -351,6 +352,12 @@ impl Tx<'_> {
     /// The connection, inside the transaction.
     pub(super) fn conn(&mut self) -> &mut SqliteConnection {
         &mut self.live.sqlx
+    }
+
+    /// Has the connection closed after the transaction, since what runs in it may leave settings or temporary objects
+    /// behind.
+    pub(super) fn close_afterwards(&mut self) {
+        self.is_kept = false;
     }
 
     /// Microseconds since the transaction has its lock.
