@@ -22,6 +22,9 @@ mod shape_sql;
 mod trigger_in_place;
 mod trigger_sql;
 
+#[cfg(test)]
+mod sync_tests;
+
 use connection::{Connections, MissingFile};
 
 /// A SQLite database file.
