@@ -141,6 +141,11 @@ impl Table {
         (only.declared.eq_ignore_ascii_case("integer") && !has_index).then_some(only)
     }
 
+    /// Whether its rows have a rowid.
+    pub(super) fn has_rowid(&self) -> bool {
+        self.kind == TableKind::Table && !self.without_rowid
+    }
+
     /// Whether a column can hold NULL.
     pub(super) fn may_be_null(&self, column: &Column) -> bool {
         let is_rowid = self.rowid_alias().is_some_and(|alias| alias.name == column.name);

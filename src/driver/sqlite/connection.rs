@@ -236,8 +236,15 @@ impl Connections {
             Some(live) => (live, true),
             None => self.open_reader().await?,
         };
-        let _busy = self.work(&live);
-        Ok(Reader { live, _permit: permit, _busy, connections: self, is_kept, in_snapshot: false })
+        let busy = self.work(&live);
+        Ok(Reader {
+            live,
+            _permit: permit,
+            _busy: busy,
+            connections: self,
+            is_kept,
+            in_snapshot: false,
+        })
     }
 
     /// A connection that reads one moment of the database for as long as it is held.
@@ -253,6 +260,12 @@ impl Connections {
         for switch in self.busy.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             switch.stop.store(true, Ordering::Release);
         }
+    }
+
+    /// How many connections work now.
+    #[cfg(test)]
+    pub(super) fn busy_count(&self) -> usize {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Closes every connection that does not work now.
@@ -433,4 +446,57 @@ fn fail_point(place: &str, kind: TxKind) -> Result<(), Error> {
 #[allow(clippy::unnecessary_wraps)] // so that both forms are called alike
 const fn fail_point(_place: &str, _kind: TxKind) -> Result<(), Error> {
     Ok(())
+}
+
+#[cfg(all(test, feature = "failpoints"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::fixture::{Database, entered, work};
+    use super::super::{Sqlite, ledger};
+    use super::*;
+    use crate::driver::Session as _;
+    use crate::run::Way;
+
+    /// Where a child process of the test works.
+    const URL: &str = "PHASEGATE_TEST_FAIL_POINT_URL";
+
+    /// A step that is recorded in the ledger, through the transaction that has the fail points.
+    async fn record(url: &str, token: u64) -> Result<(), Error> {
+        let sqlite = Sqlite::open(url).await?;
+        let (fence, _) = entered(&sqlite, token).await;
+        let mut tx = sqlite.connections.begin(&fence, TxKind::Execute).await?;
+        ledger::record(tx.conn(), &fence, &work("s", Way::Forward), 1, None).await?;
+        tx.commit().await.map(|_| ())
+    }
+
+    /// The test runs itself as a child process, which dies or fails at a point that the environment names.
+    #[tokio::test]
+    async fn a_process_can_die_just_before_and_just_after_its_commit() {
+        if let Ok(url) = std::env::var(URL) {
+            let _scenario = fail::FailScenario::setup();
+            assert!(matches!(record(&url, 1).await, Err(Error::Unknown(_))));
+            return;
+        }
+        let table = [
+            ("sqlite::before-commit::execute=return", "before", false),
+            ("sqlite::after-commit::execute=return", "after", true),
+            ("sqlite::after-commit::execute=return(unknown)", "unknown", true),
+        ];
+        for (point, case, is_committed) in table {
+            let database = Database::with("").await;
+            let name = "a_process_can_die_just_before_and_just_after_its_commit";
+            let status = tokio::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("driver::sqlite::connection::tests::{name}")])
+                .env(URL, database.url(""))
+                .env("FAILPOINTS", point)
+                .output()
+                .await
+                .unwrap()
+                .status;
+            assert_eq!(status.success(), case == "unknown", "{case}: {status}");
+            let sqlite = database.open().await;
+            let is_applied = sqlite.is_applied(&"r1".into(), &"s".into(), Way::Forward).await;
+            assert_eq!(is_applied.unwrap(), is_committed, "{case}");
+        }
+    }
 }

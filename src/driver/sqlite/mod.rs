@@ -12,13 +12,27 @@ use crate::driver::Error;
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod chunks;
+mod claim;
 mod connection;
 mod dual_write;
 mod error;
 mod expression;
+#[cfg(test)]
+mod fixture;
+mod identity;
+mod introspect;
 mod ledger;
+mod prepared;
+mod script;
+mod session;
 mod shape;
 mod shape_sql;
+mod sink;
+mod source;
+mod suggest;
+mod survey;
 mod trigger_in_place;
 mod trigger_sql;
 
@@ -31,6 +45,7 @@ use connection::{Connections, MissingFile};
 #[derive(Debug)]
 pub struct Sqlite {
     connections: Connections,
+    shapes: prepared::Shapes,
 }
 
 impl Sqlite {
@@ -47,7 +62,10 @@ impl Sqlite {
             return Err(Error::failed(FailureClass::Unreachable, message)
                 .with_help("check the path, or add ?mode=rwc to the URL to make the file"));
         }
-        let sqlite = Self { connections: Connections::new(options, missing) };
+        let sqlite = Self {
+            connections: Connections::new(options, missing),
+            shapes: prepared::Shapes::default(),
+        };
         let mut reader = sqlite.connections.read().await?;
         sqlx::query("SELECT count(*) FROM sqlite_schema")
             .fetch_one(reader.conn())
