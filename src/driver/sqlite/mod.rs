@@ -36,6 +36,9 @@ mod survey;
 mod trigger_in_place;
 mod trigger_sql;
 
+#[cfg(test)]
+mod sync_tests;
+
 use connection::{Connections, MissingFile};
 
 /// A SQLite database file.

@@ -4,7 +4,7 @@
 //! - There is one text for "this column is as the mapping says" ([`Shape::same`]), used by triggers, copy, repair and verify
 //!   alike, and it holds exactly when storing the value would give what is stored: it applies the column's affinity to the
 //!   value as storage does, compares bytes whatever the column's collation, and tells 1 from 1.0 and '1' where the column
-//!   keeps them apart. The one exception is 0.0 and -0.0, which are equal here as they are to SQLite.
+//!   keeps them apart. Equal here as to SQLite are 0.0 and -0.0, and -2^63 as a whole and as a real number.
 //! - Expressions are evaluated over their own table alone, and the results meet under names that they can't see.
 //! - Values that triggers read must parse in old versions of SQLite, which applications may be linked with: nothing here
 //!   that a trigger uses is younger than 3.15.

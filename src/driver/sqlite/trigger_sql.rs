@@ -326,6 +326,8 @@ impl Flow<'_> {
         let (shape, to) = (self.shape, self.from.other());
         let mut statements = self.remove(key, None);
         statements.extend(self.note_risks(key));
+        let (stand_by, still_there) = self.watch_filter(key);
+        statements.extend(stand_by);
         let written: Vec<(usize, String)> =
             shape.written(to).iter().enumerate().map(|(at, w)| (at, quote(&w.column))).collect();
         let right = shape.is_right_at(self.direction, key, key);
@@ -357,6 +359,7 @@ impl Flow<'_> {
             shape.key_is(to, key),
         ));
         statements.extend(self.check_risks(key));
+        statements.extend(still_there);
         statements.push(self.check(key, None));
         statements
     }
@@ -387,15 +390,43 @@ impl Flow<'_> {
                 format!("v.phasegate_v{at}")
             };
             let is = format!("{}{}", shape.key_is(self.from, key), shape.and_filter(self.from));
+            // A row that has no source any more may go.
             let what = format!(
-                "(SELECT {} FROM {source} WHERE {is}) AS v, {table} WHERE {} AND NOT ({})",
+                "(SELECT {} FROM {source} WHERE {is}) AS v, {table} WHERE {} AND NOT ({}) AND {}",
                 values.join(", "),
                 shares(unique, &table, image),
                 shape.key_is(to, key),
+                shape.has(self.from, &shape.key(to)),
             );
             note(shape, self.risk_tag(), key, &shape.key(to), &what)
         };
         self.side(to).uniques.iter().filter(at_risk).map(note_one).collect()
+    }
+
+    /// What comes before and after a write back to the old side where the mapping has a filter: a row that a client of
+    /// the new shape wrote must not vanish because the filter no longer lets its old row pass.
+    fn watch_filter(&self, key: &[String]) -> (Vec<String>, Vec<String>) {
+        let (shape, tag) = (self.shape, "here-new");
+        if self.from == Which::Old || shape.filter.is_none() {
+            return (Vec::new(), Vec::new());
+        }
+        let found = shape.key(Which::New);
+        let table = shape.table(Which::New);
+        let what = format!("{table} WHERE {}", shape.key_is(Which::New, key));
+        let mine = noted_for(shape, tag, key);
+        let message = format!(
+            "phasegate: the row would fall outside the mapping's filter (mapping {})",
+            shape.mapping
+        );
+        let after = vec![
+            format!(
+                "SELECT RAISE(ABORT, {}) WHERE EXISTS (SELECT 1 FROM {TOUCHED} WHERE {mine}) AND NOT {}",
+                literal(&message),
+                shape.has(Which::New, key),
+            ),
+            format!("DELETE FROM {TOUCHED} WHERE {mine}"),
+        ];
+        (vec![note(shape, tag, key, &found, &what)], after)
     }
 
     /// Refuses the client's statement if a row that has its source lost its copy.
@@ -413,10 +444,9 @@ impl Flow<'_> {
         );
         vec![
             format!(
-                "SELECT RAISE(ABORT, {}) WHERE EXISTS (SELECT 1 FROM {TOUCHED} WHERE {mine} AND {} \
+                "SELECT RAISE(ABORT, {}) WHERE EXISTS (SELECT 1 FROM {TOUCHED} WHERE {mine} \
                  AND NOT EXISTS (SELECT 1 FROM {} WHERE {}))",
                 literal(&message),
-                shape.has(self.from, &noted),
                 shape.table(to),
                 shape.key_is(to, &noted),
             ),
