@@ -1,1 +1,5 @@
 //! From YAML to a valid plan.
+
+mod node;
+mod reports;
+mod source;
