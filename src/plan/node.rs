@@ -17,7 +17,7 @@ pub struct Span {
 }
 
 /// A value with its place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct At<T> {
     /// The value.
     pub value: T,

@@ -101,7 +101,13 @@ fn number(value: usize) -> u32 {
 
 /// A collection that isn't closed yet.
 enum Open {
-    List { items: Vec<Node>, is_flow: bool, anchor: usize, span: Span, nodes_before: usize },
+    List {
+        items: Vec<Node>,
+        is_flow: bool,
+        anchor: usize,
+        span: Span,
+        nodes_before: usize,
+    },
     Map {
         entries: Vec<Entry>,
         key: Option<Key>,
@@ -185,12 +191,7 @@ impl<'a, 'r> Builder<'a, 'r> {
     }
 
     /// One event. None when reading can't go on.
-    fn take(
-        &mut self,
-        event: Event<'_>,
-        span: Span,
-        place: &saphyr_parser::Span,
-    ) -> Option<()> {
+    fn take(&mut self, event: Event<'_>, span: Span, place: &saphyr_parser::Span) -> Option<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), span);
@@ -256,13 +257,7 @@ impl<'a, 'r> Builder<'a, 'r> {
         }
     }
 
-    fn scalar(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        anchor: usize,
-        span: Span,
-    ) -> Option<()> {
+    fn scalar(&mut self, text: &str, style: ScalarStyle, anchor: usize, span: Span) -> Option<()> {
         let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
         let first_line = span.line + u32::from(is_block);
         if let Some(Open::Map { key: key @ None, .. }) = self.stack.last_mut() {
