@@ -30,10 +30,10 @@ pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use permit::{Permit, PermitError, Runnable};
 pub use program::{
-    Action, Approvals, Backfill, ChunkRows, Direction, DualWrite, Engine, Expect, Gate, GateQuery,
-    Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts, QueryCheck, Retire,
-    RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step, Target, Undo, Value,
-    Verify, Within,
+    Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Engine, Expect,
+    Gate, GateQuery, Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts,
+    QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step,
+    Target, Undo, Value, Verify, Within,
 };
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{

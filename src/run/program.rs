@@ -234,6 +234,18 @@ pub struct Script {
     pub file: Option<String>,
     /// The most severe hazard of its statements.
     pub hazard: Hazard,
+    /// The tables and columns that are there after it, so that they count as present before it ran.
+    #[serde(default)]
+    pub creates: Vec<CreatedTable>,
+}
+
+/// A table or column that a script makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedTable {
+    /// The table, as the statement writes it.
+    pub table: String,
+    /// The column; `None`: the table with all of its columns.
+    pub column: Option<String>,
 }
 
 /// One statement.
