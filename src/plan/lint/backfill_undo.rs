@@ -16,10 +16,10 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         let Some(created) = target.map(|at| &view.created[at]) else { continue };
         let is_ours = if mapping.is_in_place() {
             mapping.columns.iter().all(|(column, _)| {
-                created.has(dialect, &Object::column(table, column.value.as_str()))
+                created.had(dialect, &Object::column(table, column.value.as_str()))
             })
         } else {
-            created.has(dialect, &Object::table(table))
+            created.had(dialect, &Object::table(table))
         };
         if is_ours {
             continue;
