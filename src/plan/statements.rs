@@ -63,6 +63,12 @@ pub const fn dialect(engine: Engine) -> Option<Dialect> {
     }
 }
 
+/// Whether statements and expressions can be read. The other languages come with their drivers; plans in them are refused
+/// until then, and nothing further is said of their statements.
+pub const fn can_be_read(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Sqlite)
+}
+
 /// What the plan made itself on one target, in the order of its steps.
 #[derive(Clone, Debug, Default)]
 pub struct Created {
