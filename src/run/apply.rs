@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
-use super::program::{Action, Program, QueryCheck, Verify};
+use super::program::Program;
 use super::record::{Event, Evidence, Outcome, Record, Tuning, Verdict, Way};
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use super::action::Hazard;
 use super::command::{Command, Refusal};
 use super::digest::Digest;
 use super::gate::{self, ConditionVerdict, GateReport, Observations};
 use super::name::{StepId, TargetName};
 use super::operator;
-use super::program::Hazard;
 use super::ready::{Goal, startable};
 use super::record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, Outcome, PermitRecord, Record, Way,

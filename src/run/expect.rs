@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::program::{Expect, Value, Within};
+use super::action::{Expect, Value, Within};
 
 /// Whether `value` meets `expect`. NULL meets only an expected NULL; numbers are compared as numbers, whether whole or not.
 #[must_use]

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use super::action::{
+    Action, Approvals, Direction, Gate, GateQuery, Method, QueryCheck, Soak, Value, Verify,
+};
 use super::digest::Digest;
 use super::expect::check;
 use super::name::{GroupName, MappingName, StepId, TargetName};
-use super::program::{
-    Action, Approvals, Direction, Gate, GateQuery, Method, Phase, QueryCheck, Soak, Step, Value,
-    Verify,
-};
+use super::program::{Phase, Step};
 use super::record::{Evidence, Proof, Verdict};
 use super::state::{Decision, DecisionVerdict, Progress, State};
 use super::time::Timestamp;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::action::RetireShape;
 use super::name::{MappingName, TargetName};
-use super::program::RetireShape;
 
 /// A mapping between two relations of SQL databases. The expressions are in the source database's own language.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //! - A [`Permit`] is made by gate logic (or, for undoing, by the checks of a rollback) only; without one no destructive
 //!   effect can be built.
 
+mod action;
 mod apply;
 mod command;
 mod decide;
@@ -28,6 +29,11 @@ mod tests;
 mod time;
 mod words;
 
+pub use action::{
+    Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
+    GateQuery, Hazard, Method, QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script,
+    Soak, Statement, Undo, Value, Verify, Within,
+};
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};
@@ -41,12 +47,7 @@ pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
 pub use permit::{Permit, PermitError, Runnable};
-pub use program::{
-    Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Engine, Expect,
-    Gate, GateQuery, Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts,
-    QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step,
-    Target, Undo, Value, Verify, Within,
-};
+pub use program::{Engine, Phase, Policy, Program, ProgramError, ProgramParts, Step, Target};
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
     Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass,

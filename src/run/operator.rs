@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::action::{Action, Gate};
 use super::command::{Command, Refusal, RefusalKind};
 use super::decide::Decided;
 use super::gate::{self, gate_of};
 use super::name::{GroupName, MappingName, StepId};
-use super::program::{Action, Gate, Program, Step};
+use super::program::{Program, Step};
 use super::record::{Actor, Event, Pin, Tuning, Way};
 use super::schedule::leaves_nothing;
 use super::state::{DecisionVerdict, GateState, Progress, Standing, State};

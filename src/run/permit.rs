@@ -4,8 +4,8 @@
 //! holds, and `ready` makes one for undoing while a run goes back. It is neither `Clone` nor readable from outside, so it is
 //! used for the one attempt it was made for.
 
+use super::action::Script;
 use super::name::StepId;
-use super::program::Script;
 use super::record::Way;
 
 /// Permission for one attempt at one destructive step.

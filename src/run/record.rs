@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::{ChunkRows, Value};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
-use super::program::{ChunkRows, Program, Value};
+use super::program::Program;
 use super::time::Timestamp;
 
 /// One entry of a journal.

@@ -1,6 +1,6 @@
 //! When a failed attempt is made again by itself.
 
-use super::program::RetryPolicy;
+use super::action::RetryPolicy;
 use super::record::FailureClass;
 use super::time::Timestamp;
 

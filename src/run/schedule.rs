@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use super::action::Undo;
 use super::gate::{gate_of, is_guarded};
 use super::name::{StepId, TargetName};
-use super::program::{Step, Undo};
+use super::program::Step;
 use super::ready::{Goal, startable};
 use super::record::{Event, Outcome, Way};
 use super::state::{Progress, Standing, State};

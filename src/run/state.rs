@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::action::{Action, Direction, DualWrite, Value};
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
-use super::program::{Action, Direction, DualWrite, Program, Value};
+use super::program::Program;
 use super::record::{Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way};
 use super::time::Timestamp;
 

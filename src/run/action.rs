@@ -1,0 +1,363 @@
+//! What steps do: one type per action, and the conditions, scripts and checks that they carry.
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{GroupName, MappingName, StepId, TargetName};
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Runs statements.
+    Sql(Script),
+    /// Keeps both sides of a mapping in step.
+    DualWrite(DualWrite),
+    /// Copies a mapping's rows.
+    Backfill(Backfill),
+    /// Compares a mapping's sides, or a query's value with what is expected.
+    Verify(Verify),
+    /// Lets what follows start only while its conditions hold.
+    Gate(Gate),
+    /// Puts the old shape aside under another name.
+    Retire(Retire),
+    /// Removes what `retire` put aside.
+    Drop {
+        /// Whose old side goes.
+        mapping: MappingName,
+    },
+    /// Ends a dual-write where nothing is dropped.
+    StopDualWrite {
+        /// Whose sync ends.
+        mapping: MappingName,
+    },
+}
+
+impl Action {
+    /// The action's key in plans.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sql(_) => "sql",
+            Self::DualWrite(_) => "dual_write",
+            Self::Backfill(_) => "backfill",
+            Self::Verify(_) => "verify",
+            Self::Gate(_) => "gate",
+            Self::Retire(_) => "retire",
+            Self::Drop { .. } => "drop",
+            Self::StopDualWrite { .. } => "stop_dual_write",
+        }
+    }
+
+    /// The mapping it works on, if any.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&MappingName> {
+        match self {
+            Self::DualWrite(DualWrite { mapping, .. })
+            | Self::Backfill(Backfill { mapping, .. })
+            | Self::Verify(Verify::Mapping { mapping, .. })
+            | Self::Retire(Retire { mapping, .. })
+            | Self::Drop { mapping }
+            | Self::StopDualWrite { mapping } => Some(mapping),
+            Self::Sql(_) | Self::Verify(Verify::Query(_)) | Self::Gate(_) => None,
+        }
+    }
+
+    /// Whether performing it may change a database.
+    #[must_use]
+    pub const fn changes_data(&self) -> bool {
+        !matches!(self, Self::Verify(_) | Self::Gate(_))
+    }
+}
+
+/// Statements to run in order, in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The statements, split.
+    pub statements: Vec<Statement>,
+    /// The file they came from, relative to the plan; none when they stand in the plan.
+    pub file: Option<String>,
+    /// The most severe hazard of its statements.
+    pub hazard: Hazard,
+    /// The tables that its statements name.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// The tables and columns that are there after it, so that they count as present before it ran.
+    #[serde(default)]
+    pub creates: Vec<CreatedTable>,
+}
+
+/// A table or column that a script makes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CreatedTable {
+    /// The table, as the statement writes it.
+    pub table: String,
+    /// The column; `None`: the table with all of its columns.
+    pub column: Option<String>,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Its text, without the closing semicolon.
+    pub text: String,
+    /// The line it starts on in the plan (or in its file), counted from 1.
+    pub line: u32,
+}
+
+/// What a step or statement may destroy, as found by reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hazard {
+    /// Nothing that a gate must guard.
+    None,
+    /// Data or objects; says what.
+    Destructive(String),
+    /// It can't be told; says why.
+    Unknown(String),
+}
+
+impl Hazard {
+    /// Whether it takes a permit to run.
+    #[must_use]
+    pub const fn needs_permit(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+/// How a step is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Nothing to undo, with the reason where the plan gave one.
+    None(Option<String>),
+    /// By these statements.
+    Script(Script),
+    /// By the action's own way back.
+    Derived,
+    /// Not at all; the step says why in `irreversible`.
+    Impossible,
+}
+
+/// Keeps both sides of a mapping in step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DualWrite {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Which way writes are mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the old shape into the new.
+    Forward,
+    /// And back.
+    Both,
+}
+
+/// Copies a mapping's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// How many rows a chunk holds.
+    pub chunk_rows: ChunkRows,
+    /// How long a chunk should take, in milliseconds of database time.
+    pub chunk_time_ms: u64,
+    /// How many chunks may be copied at once (the target may allow fewer).
+    pub workers: u32,
+    /// How long to rest between chunks, in milliseconds.
+    pub pause_between_ms: u64,
+}
+
+/// The size of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkRows {
+    /// Follows the time a chunk should take.
+    Auto,
+    /// This many, always.
+    Fixed(u32),
+}
+
+/// A comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Both sides of a mapping.
+    Mapping {
+        /// Which.
+        mapping: MappingName,
+        /// How thoroughly.
+        method: Method,
+        /// Whether differences are put right, and everything compared again.
+        repair: bool,
+    },
+    /// The value of a query.
+    Query(QueryCheck),
+}
+
+/// How thoroughly two sides are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Every row, both ways.
+    Full,
+    /// Only how many rows there are: PARTIAL.
+    Counts,
+    /// So many rows: PARTIAL.
+    Sample(u32),
+}
+
+/// A query whose value is looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryCheck {
+    /// The query: one row, one column.
+    pub query: String,
+    /// What its value must be.
+    pub expect: Option<Expect>,
+    /// The name under which the value is kept.
+    pub capture: Option<String>,
+    /// How near to a captured value it must be.
+    pub within: Option<Within>,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Equal to this.
+    Value(Value),
+    /// In this range, both ends included.
+    Range {
+        /// At least.
+        min: Option<f64>,
+        /// At most.
+        max: Option<f64>,
+    },
+}
+
+/// A value that a query gave or a plan expects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// No value.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Another number.
+    Real(f64),
+    /// Text.
+    Text(String),
+}
+
+/// A bound relative to a captured value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Within {
+    /// The name it was captured under.
+    pub of: String,
+    /// The largest difference, in percent of the captured value.
+    pub percent: f64,
+}
+
+/// The conditions of a gate, all of which must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Whose approval is needed.
+    pub approvals: Vec<Approvals>,
+    /// The greatest age of the evidence, in milliseconds.
+    pub verified_within_ms: Option<u64>,
+    /// How long something must have been well.
+    pub soak: Option<Soak>,
+    /// Values that queries must give.
+    pub queries: Vec<GateQuery>,
+    /// How long an approval counts, in milliseconds.
+    pub expires_ms: u64,
+    /// Conditions that the plan didn't ask for and policy did, by name, so that they can be shown as such.
+    pub from_policy: Vec<String>,
+}
+
+/// Approvals asked of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvals {
+    /// The group.
+    pub group: GroupName,
+    /// How many distinct people of it.
+    pub count: u32,
+}
+
+/// A time that something must have been well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Soak {
+    /// The step from whose end (or first PASS) it counts.
+    pub after: StepId,
+    /// How long, in milliseconds, as the plan asks.
+    pub for_ms: u64,
+}
+
+/// A query condition of a gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateQuery {
+    /// The database asked.
+    pub target: TargetName,
+    /// The query: one row, one column.
+    pub query: String,
+    /// What its value must be.
+    pub expect: Expect,
+}
+
+/// Puts the old shape aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retire {
+    /// Which mapping.
+    pub mapping: MappingName,
+    /// What is renamed.
+    pub shape: RetireShape,
+}
+
+/// What `retire` renames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetireShape {
+    /// A whole table.
+    Table {
+        /// The old table's new name.
+        old_name: String,
+        /// Whether the new table takes the old one's name.
+        take_name: bool,
+    },
+    /// Columns.
+    Columns(Vec<RetiredColumn>),
+}
+
+/// One column put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredColumn {
+    /// The column.
+    pub column: String,
+    /// Its new name.
+    pub old_name: String,
+    /// The column that takes its name, in the same table.
+    pub take_name: Option<String>,
+}
+
+/// When and how often a failed step is tried again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included.
+    pub attempts: u32,
+    /// The wait before the second attempt, in milliseconds; doubled for each one after.
+    pub first_wait_ms: u64,
+    /// The longest wait, in milliseconds.
+    pub longest_wait_ms: u64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, first_wait_ms: 250, longest_wait_ms: 10_000 }
+    }
+}
