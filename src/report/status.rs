@@ -1,0 +1,210 @@
+//! The status of a run: a sentence, a table of its steps, and the same as a document.
+
+use serde_json::{Map, Value, json};
+
+use crate::run::{DifferenceKind, Phase, Standing, State, StepId, Timestamp};
+use crate::store::{Lease, StepProgress};
+
+use super::advice::{self, Advice, CommandLine};
+use super::paint::{Colour, Tone};
+use super::steps::{self, StepRow};
+use super::table::{Alignment, Table};
+use super::words;
+
+/// Differences shown of each verify; the rest is counted.
+const SAMPLES_SHOWN: usize = 5;
+
+/// Everything that is known of a run.
+#[derive(Debug)]
+pub struct StatusView<'a> {
+    /// The run.
+    pub state: &'a State,
+    /// The lease, if somebody drives the run now.
+    pub driver: Option<&'a Lease>,
+    /// Rows of steps under way.
+    pub live: &'a [StepProgress],
+    /// How its reader calls this program.
+    pub line: &'a CommandLine,
+    /// The store's clock.
+    pub now: Timestamp,
+}
+
+impl StatusView<'_> {
+    fn rows(&self) -> Vec<StepRow> {
+        steps::rows(self.state, self.live, self.now)
+    }
+
+    /// The sentence and the commands.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        advice::advise(self.state, self.driver, self.line, self.now)
+    }
+
+    /// What the run waits for: gates by id, or the reason of a pause.
+    #[must_use]
+    pub fn waiting_for(&self) -> Vec<String> {
+        if let Some(reason) = self.state.paused() {
+            let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            return vec![format!("resume{reason}")];
+        }
+        advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id)).collect()
+    }
+
+    /// The status as documents have it.
+    #[must_use]
+    pub fn document(&self) -> Map<String, Value> {
+        let advice = self.advice();
+        let program = self.state.program();
+        let ended_at = match self.state.standing() {
+            Standing::Ended { at, .. } => words::rfc3339(*at),
+            _ => None,
+        };
+        let steps: Vec<Value> = self.rows().iter().map(StepRow::document).collect();
+        let suggestions: Vec<Value> = advice
+            .suggestions
+            .iter()
+            .map(|one| json!({ "command": one.command, "purpose": one.purpose }))
+            .collect();
+        let document = json!({
+            "run": self.state.run(),
+            "plan": program.plan(),
+            "digest": program.digest().as_str(),
+            "environment": program.environment(),
+            "state": advice::standing(self.state, self.driver),
+            "phase": current_phase(self.state).map(Phase::as_str),
+            "waiting_for": self.waiting_for(),
+            "driver": self.driver.map(driver_document),
+            "author": self.state.author().name,
+            "started_at": words::rfc3339(self.state.started_at()),
+            "ended_at": ended_at,
+            "version": self.state.version(),
+            "headline": advice.sentence,
+            "next": suggestions,
+            "steps": steps,
+            "differences": self.differences_document(),
+        });
+        match document {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    fn differences_document(&self) -> Value {
+        let all = differing(self.state).map(|(id, _)| {
+            let evidence = self.state.step(id).evidence.as_ref();
+            (id.to_string(), serde_json::to_value(evidence).unwrap_or(Value::Null))
+        });
+        Value::Object(all.collect())
+    }
+
+    /// The status for people.
+    #[must_use]
+    pub fn render(&self, colour: Colour) -> String {
+        let advice = self.advice();
+        let program = self.state.program();
+        let mut text = colour.paint(advice.tone, &words::visible(&advice.sentence));
+        text.push_str("\n\n");
+        let facts = format!(
+            "run {}  plan {} ({})  environment {}  by {}\n\n",
+            self.state.run(),
+            program.plan(),
+            program.digest(),
+            program.environment(),
+            words::actor(self.state.author()),
+        );
+        text.push_str(&colour.paint(Tone::Dim, &facts));
+        text.push_str(&table(&self.rows(), colour, self.now));
+        for (id, lines) in differing(self.state) {
+            text.push_str("\ndifferences found by ");
+            text.push_str(id.as_str());
+            text.push('\n');
+            text.push_str(&lines);
+        }
+        let lines = advice.lines(colour);
+        if !lines.is_empty() {
+            text.push('\n');
+            text.push_str(&lines);
+        }
+        text
+    }
+}
+
+/// The first phase that has an unfinished step; none when all are done.
+#[must_use]
+pub fn current_phase(state: &State) -> Option<Phase> {
+    let unfinished = state.program().steps().iter().filter(|step| !state.is_applied(&step.id));
+    unfinished.map(|step| step.phase).min()
+}
+
+/// A lease as documents have it.
+#[must_use]
+pub fn driver_document(lease: &Lease) -> Value {
+    json!({
+        "name": lease.holder.name,
+        "host": lease.holder.host,
+        "pid": lease.holder.pid,
+        "since": words::rfc3339(lease.since),
+        "expires_at": words::rfc3339(lease.expires_at),
+    })
+}
+
+fn differing(state: &State) -> impl Iterator<Item = (&StepId, String)> {
+    state.program().steps().iter().filter_map(|step| {
+        let known = state.step(&step.id);
+        let evidence = known.evidence.as_ref().filter(|evidence| !evidence.samples.is_empty())?;
+        let mut lines = String::new();
+        for one in evidence.samples.iter().take(SAMPLES_SHOWN) {
+            let what = match one.kind {
+                DifferenceKind::Missing => "missing on the new side".to_owned(),
+                DifferenceKind::Extra => "only on the new side".to_owned(),
+                DifferenceKind::Different => format!("differs in {}", one.columns.join(", ")),
+            };
+            lines.push_str(&words::visible(&format!("  key {}: {what}\n", one.key)));
+        }
+        let all = evidence.missing + evidence.extra + evidence.different;
+        let shown = evidence.samples.len().min(SAMPLES_SHOWN) as u64;
+        if all > shown {
+            lines.push_str(&format!("  and {} more\n", words::count(all - shown)));
+        }
+        Some((&step.id, lines))
+    })
+}
+
+fn table(rows: &[StepRow], colour: Colour, now: Timestamp) -> String {
+    let (left, right) = (Alignment::Left, Alignment::Right);
+    let columns = [
+        ("phase", left),
+        ("step", left),
+        ("action", left),
+        ("state", left),
+        ("tries", right),
+        ("rows", right),
+        ("started", left),
+        ("took", right),
+        ("detail", left),
+    ];
+    let mut table = Table::new(colour, &columns);
+    let mut last = None;
+    for row in rows {
+        let phase = if last == Some(row.phase) { "" } else { row.phase.as_str() };
+        last = Some(row.phase);
+        let dash = || "-".to_owned();
+        let started = row
+            .started_at
+            .map_or_else(dash, |at| format!("{} ago", words::duration(now.since_ms(at))));
+        let detail =
+            row.detail.as_deref().map_or_else(String::new, |text| words::clipped(text, 80));
+        table.row(&[
+            (phase.to_owned(), Tone::Plain),
+            (row.id.to_string(), Tone::Strong),
+            (row.action.to_owned(), Tone::Plain),
+            (row.standing.as_str().to_owned(), row.standing.tone()),
+            (row.attempts.to_string(), Tone::Dim),
+            (row.rows_text(), Tone::Plain),
+            (started, Tone::Dim),
+            (row.took_ms.map_or_else(dash, words::duration), Tone::Plain),
+            (detail, Tone::Plain),
+        ]);
+    }
+    table.render()
+}
