@@ -1,7 +1,16 @@
 //! From records to state: one total function for live runs and recovery.
+//!
+//! Whatever a record says is taken as it is: whether it was allowed was judged before it was made. So every event has an
+//! effect in every state, and none panics.
 
-use super::record::Record;
-use super::state::State;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::name::StepId;
+use super::program::{Action, Program, QueryCheck, Verify};
+use super::record::{Event, Evidence, Outcome, Record, Tuning, Verdict, Way};
+use super::state::{Decision, DecisionVerdict, GateState, Progress, Standing, State, StepState};
+use super::time::Timestamp;
 
 /// Why records make no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,13 +29,24 @@ pub enum ApplyError {
 }
 
 /// The state after the first record.
-pub fn begin(_first: &Record) -> Result<State, ApplyError> {
-    Err(ApplyError::NoStart)
-}
-
-/// The state after another record.
-pub fn apply(_state: &mut State, _record: &Record) -> Result<(), ApplyError> {
-    Ok(())
+pub fn begin(first: &Record) -> Result<State, ApplyError> {
+    let Event::RunStarted { run, pin } = &first.event else { return Err(ApplyError::NoStart) };
+    if first.version != 1 {
+        return Err(ApplyError::OutOfPlace { expected: 1, found: first.version });
+    }
+    Ok(State {
+        run: run.clone(),
+        version: 1,
+        pin: Arc::new((**pin).clone()),
+        author: first.by.clone(),
+        started_at: first.at,
+        standing: Standing::Forward,
+        paused: None,
+        steps: BTreeMap::new(),
+        gates: BTreeMap::new(),
+        captures: BTreeMap::new(),
+        accepted_losses: Vec::new(),
+    })
 }
 
 /// The state after all of a journal.
@@ -37,4 +57,220 @@ pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<State
         apply(&mut state, record)?;
     }
     Ok(state)
+}
+
+/// The state after another record. Fails only when the record is not the next one.
+pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
+    let expected = state.version + 1;
+    if record.version != expected {
+        return Err(ApplyError::OutOfPlace { expected, found: record.version });
+    }
+    state.version = expected;
+    let at = record.at;
+    match &record.event {
+        Event::RunStarted { .. } => {}
+        Event::PlanAmended { pin, changed, voided } => {
+            state.author = record.by.clone();
+            state.pin = Arc::new((**pin).clone());
+            amended(state, changed, voided);
+        }
+        Event::StepStarted { .. }
+        | Event::StepSucceeded { .. }
+        | Event::StepFailed { .. }
+        | Event::StepDiffers { .. }
+        | Event::StepAmbiguous { .. } => apply_attempt(state, &record.event, at),
+        Event::RetryAsked { steps } => {
+            for id in steps {
+                retry_asked(state.steps.entry(id.clone()).or_default(), at);
+            }
+        }
+        Event::GateReached { .. }
+        | Event::GateOpened { .. }
+        | Event::GateShut { .. }
+        | Event::Approved { .. }
+        | Event::Rejected { .. }
+        | Event::Revoked { .. } => apply_gate(state, record),
+        Event::Paused { reason } => state.paused = Some(reason.clone()),
+        Event::Resumed => state.paused = None,
+        Event::Tuned { step, tuning } => {
+            tune(&mut state.steps.entry(step.clone()).or_default().tuning, *tuning);
+        }
+        Event::RollbackBegun { accept_loss } => {
+            state.standing = Standing::Back;
+            state.accepted_losses.clone_from(accept_loss);
+        }
+        Event::AbortBegun { leave, .. } => state.standing = Standing::Aborting { leave: *leave },
+        Event::RunEnded { ending } => state.standing = Standing::Ended { ending: *ending, at },
+    }
+    Ok(())
+}
+
+/// What becomes of one attempt at a step.
+fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
+    match event {
+        Event::StepStarted { step, attempt, way, permit } => {
+            let entry = state.steps.entry(step.clone()).or_default();
+            if *attempt == 1 {
+                entry.tried = 0;
+            }
+            entry.progress = Progress::Running { way: *way };
+            entry.attempts = *attempt;
+            entry.tried += 1;
+            entry.started_at.get_or_insert(at);
+            entry.permit.clone_from(permit);
+        }
+        Event::StepSucceeded { step, way: Way::Back, .. } => {
+            let entry = state.steps.entry(step.clone()).or_default();
+            entry.progress = Progress::Undone;
+            entry.ended_at = Some(at);
+        }
+        Event::StepSucceeded { step, way: Way::Forward, outcome, .. } => {
+            succeeded(state, step, outcome, at);
+        }
+        Event::StepFailed { step, way, failure, retry_at, .. } => {
+            let entry = state.steps.entry(step.clone()).or_default();
+            entry.ended_at = Some(at);
+            entry.progress = match retry_at {
+                Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },
+                None => Progress::Failed { way: *way, failure: failure.clone() },
+            };
+        }
+        Event::StepDiffers { step, evidence, .. } => {
+            let entry = state.steps.entry(step.clone()).or_default();
+            entry.progress = Progress::Differs;
+            entry.ended_at = Some(at);
+            entry.passing_since = None;
+            entry.evidence = Some(evidence.clone());
+        }
+        Event::StepAmbiguous { step, way, detail, .. } => {
+            let entry = state.steps.entry(step.clone()).or_default();
+            entry.ended_at = Some(at);
+            entry.progress = Progress::Ambiguous { way: *way, detail: detail.clone() };
+        }
+        _ => {}
+    }
+}
+
+fn succeeded(state: &mut State, step: &StepId, outcome: &Outcome, at: Timestamp) {
+    if let Some(name) = captured_name(state.program(), step)
+        && let Some(value) = &outcome.value
+    {
+        state.captures.insert(name, value.clone());
+    }
+    for moved in &outcome.fingerprints {
+        let gate = state.gates.entry(moved.gate.clone()).or_default();
+        gate.expected.insert(moved.target.clone(), moved.fingerprint.clone());
+    }
+    let entry = state.steps.entry(step.clone()).or_default();
+    entry.progress = Progress::Succeeded;
+    entry.ended_at = Some(at);
+    if let Some(evidence) = &outcome.evidence {
+        take_evidence(entry, evidence);
+    }
+    entry.outcome = Some(outcome.clone());
+}
+
+fn take_evidence(entry: &mut StepState, evidence: &Evidence) {
+    if evidence.verdict == Verdict::Fail {
+        entry.passing_since = None;
+    } else {
+        entry.passing_since.get_or_insert(evidence.ended_at);
+    }
+    entry.evidence = Some(evidence.clone());
+}
+
+fn captured_name(program: &Program, step: &StepId) -> Option<String> {
+    match &program.step(step)?.action {
+        Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.clone(),
+        _ => None,
+    }
+}
+
+fn retry_asked(entry: &mut StepState, at: Timestamp) {
+    entry.tried = 0;
+    entry.progress = match std::mem::take(&mut entry.progress) {
+        Progress::Failed { way, failure } | Progress::Retrying { way, failure, .. } => {
+            Progress::Retrying { way, at, failure }
+        }
+        // A comparison that found differences left nothing behind: it simply runs again.
+        Progress::Differs => Progress::Pending,
+        other => other,
+    };
+}
+
+fn apply_gate(state: &mut State, record: &Record) {
+    let at = record.at;
+    match &record.event {
+        Event::GateReached { gate, work, fingerprints } => {
+            let known = state.gates.entry(gate.clone()).or_default();
+            known.work = Some(work.clone());
+            known.reached.clone_from(fingerprints);
+            known.expected.clone_from(fingerprints);
+            let entry = state.steps.entry(gate.clone()).or_default();
+            entry.progress = Progress::Running { way: Way::Forward };
+            entry.attempts = entry.attempts.max(1);
+            entry.started_at.get_or_insert(at);
+        }
+        Event::GateOpened { gate, .. } => {
+            state.gates.entry(gate.clone()).or_default().shut.clear();
+            let entry = state.steps.entry(gate.clone()).or_default();
+            entry.progress = Progress::Succeeded;
+            entry.ended_at = Some(at);
+        }
+        Event::GateShut { gate, reasons } => {
+            state.gates.entry(gate.clone()).or_default().shut.clone_from(reasons);
+            let entry = state.steps.entry(gate.clone()).or_default();
+            entry.progress = Progress::Running { way: Way::Forward };
+            entry.ended_at = None;
+        }
+        Event::Approved { gate, work, group, comment } => {
+            let verdict = DecisionVerdict::Approved(comment.clone());
+            let by = record.by.clone();
+            let decision = Decision { by, at, work: work.clone(), group: group.clone(), verdict };
+            stand(state.gates.entry(gate.clone()).or_default(), decision);
+        }
+        Event::Rejected { gate, work, reason } => {
+            let verdict = DecisionVerdict::Rejected(reason.clone());
+            let by = record.by.clone();
+            let decision = Decision { by, at, work: work.clone(), group: None, verdict };
+            stand(state.gates.entry(gate.clone()).or_default(), decision);
+        }
+        Event::Revoked { gate } => {
+            let known = state.gates.entry(gate.clone()).or_default();
+            known.decisions.retain(|decision| decision.by.name != record.by.name);
+        }
+        _ => {}
+    }
+}
+
+/// A person has one decision on a gate: the last.
+fn stand(gate: &mut GateState, decision: Decision) {
+    gate.decisions.retain(|other| other.by.name != decision.by.name);
+    gate.decisions.push(decision);
+}
+
+/// Steps whose work changed begin anew, gates whose work changed forget who approved.
+fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
+    for id in changed {
+        let keep = state.steps.get(id).is_some_and(|entry| entry.progress == Progress::Succeeded);
+        if !keep {
+            state.steps.remove(id);
+        }
+    }
+    for id in voided {
+        state.gates.remove(id);
+        state.steps.remove(id);
+    }
+    let known: Vec<StepId> = state.steps.keys().cloned().collect();
+    for id in known {
+        if state.pin.program.step(&id).is_none() {
+            state.steps.remove(&id);
+            state.gates.remove(&id);
+        }
+    }
+}
+
+fn tune(tuning: &mut Tuning, change: Tuning) {
+    tuning.chunk_rows = change.chunk_rows.or(tuning.chunk_rows);
+    tuning.pause_between_ms = change.pause_between_ms.or(tuning.pause_between_ms);
 }

@@ -1,11 +1,23 @@
 //! Gates: conditions, and what holds of them now.
+//!
+//! Everything a condition needs is in the state, in what was just read from the targets ([`Observations`]) and in the time.
+//! Unknown opens nothing: a query that could not be asked, a target that could not be read, evidence that is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
 
 use super::digest::Digest;
-use super::name::{GroupName, StepId, TargetName};
-use super::program::Value;
+use super::expect::check;
+use super::name::{GroupName, MappingName, StepId, TargetName};
+use super::program::{
+    Action, Approvals, Direction, Gate, GateQuery, Method, Phase, QueryCheck, Soak, Step, Value,
+    Verify,
+};
+use super::record::{Evidence, Proof, Verdict};
+use super::state::{Decision, DecisionVerdict, Progress, State};
 use super::time::Timestamp;
+use super::words::{duration, plural};
 
 /// What was read from the targets for a gate, since the pure part can't look.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,7 +25,7 @@ pub struct Observations {
     /// The value of each query condition, in the gate's order; or why there is none.
     pub queries: Vec<Result<Value, String>>,
     /// What the targets are, and what the released work touches there.
-    pub targets: BTreeMap<TargetName, TargetFacts>,
+    pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
 
 /// What approvals bind to in a target.
@@ -62,6 +74,8 @@ pub enum ConditionKind {
     Needs,
     /// Nobody has rejected.
     NotRejected,
+    /// The targets are as they were when the gate was reached.
+    Unchanged,
     /// Enough people of a group approved.
     Approvals(GroupName),
     /// The evidence is fresh.
@@ -88,5 +102,400 @@ impl GateReport {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.conditions.iter().all(|c| c.verdict == ConditionVerdict::Pass)
+    }
+}
+
+impl Condition {
+    fn new(kind: ConditionKind, needed: impl Into<String>) -> Self {
+        Self {
+            kind,
+            verdict: ConditionVerdict::Fail,
+            needed: needed.into(),
+            have: String::new(),
+            expires_at: None,
+            holds_at: None,
+            from_policy: false,
+        }
+    }
+
+    fn judged(mut self, verdict: ConditionVerdict, have: impl Into<String>) -> Self {
+        self.verdict = verdict;
+        self.have = have.into();
+        self
+    }
+}
+
+/// The gate that a step is, if it is one.
+pub(super) fn gate_of(step: &Step) -> Option<&Gate> {
+    match &step.action {
+        Action::Gate(gate) => Some(gate),
+        _ => None,
+    }
+}
+
+/// Whether a step may only start while its gates hold: what destroys, what nobody can tell, and `retire`.
+#[must_use]
+pub fn is_guarded(step: &Step) -> bool {
+    step.hazard.needs_permit() || matches!(step.action, Action::Retire(_))
+}
+
+/// The digest of the work that a gate releases: the steps with their statements, files, undo or irreversible reason; the
+/// verify definitions it relies on; who the targets are; what the touched objects look like; the policy; the run.
+/// Measured values and times are no part of it.
+pub(super) fn work(
+    state: &State,
+    gate: &StepId,
+    identities: &BTreeMap<TargetName, String>,
+    fingerprints: &BTreeMap<TargetName, Digest>,
+) -> Digest {
+    let program = state.program();
+    let released: Vec<_> =
+        program.released_by(gate).map(|step| json!([step.id, step.digest])).collect();
+    let verifies: Vec<_> =
+        judged_verifies(state, gate).map(|step| json!([step.id, step.digest])).collect();
+    let own = program.step(gate).map(|step| &step.digest);
+    Digest::of(
+        "work",
+        &json!({
+            "run": state.run(),
+            "gate": [gate, own],
+            "released": released,
+            "verifies": verifies,
+            "identities": identities,
+            "fingerprints": fingerprints,
+            "policy": program.policy(),
+        }),
+    )
+}
+
+/// What holds of a gate at `now`.
+#[must_use]
+pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> GateReport {
+    let work = state.gate(gate).and_then(|known| known.work.clone());
+    let mut conditions = Vec::new();
+    if let Some((step, asks)) =
+        state.program().step(gate).and_then(|step| Some((step, gate_of(step)?)))
+    {
+        conditions.push(needs(state, step));
+        conditions.extend(rejections(state, gate, work.as_ref()));
+        conditions.extend(targets(state, gate, work.as_ref(), seen));
+        for approvals in &asks.approvals {
+            conditions.push(approved(state, gate, asks, approvals, now));
+        }
+        conditions.extend(verified(state, step, asks, now));
+        conditions.extend(asks.soak.as_ref().map(|soak| soaked(state, soak, now)));
+        for (at, query) in asks.queries.iter().enumerate() {
+            conditions.push(queried(at, query, seen));
+        }
+        for condition in &mut conditions {
+            condition.from_policy =
+                asks.from_policy.iter().any(|name| *name == condition.kind.name());
+        }
+    }
+    GateReport { gate: gate.clone(), work, conditions }
+}
+
+impl ConditionKind {
+    /// The condition's key in plans, and the group for approvals (`approvals/dba`).
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Needs => "needs".to_owned(),
+            Self::NotRejected => "not_rejected".to_owned(),
+            Self::Unchanged => "unchanged".to_owned(),
+            Self::Approvals(group) => format!("approvals/{group}"),
+            Self::VerifiedWithin => "verified_within".to_owned(),
+            Self::Soak => "soak".to_owned(),
+            Self::Query(at) => format!("query/{at}"),
+        }
+    }
+}
+
+fn needs(state: &State, step: &Step) -> Condition {
+    let open: Vec<&str> = step
+        .needs
+        .iter()
+        .filter(|need| state.step(need).progress != Progress::Succeeded)
+        .map(StepId::as_str)
+        .collect();
+    let condition = Condition::new(
+        ConditionKind::Needs,
+        format!("{} before it to have succeeded", plural(step.needs.len() as u64, "step")),
+    );
+    if open.is_empty() {
+        condition.judged(ConditionVerdict::Pass, "all have")
+    } else {
+        condition.judged(ConditionVerdict::Fail, format!("not yet: {}", open.join(", ")))
+    }
+}
+
+fn rejections(state: &State, gate: &StepId, work: Option<&Digest>) -> Option<Condition> {
+    let known = state.gate(gate)?;
+    let rejected: Vec<String> = known
+        .decisions
+        .iter()
+        .filter(|decision| Some(&decision.work) == work)
+        .filter_map(|decision| match &decision.verdict {
+            DecisionVerdict::Rejected(reason) => Some(format!("{}: {reason}", decision.by.name)),
+            DecisionVerdict::Approved(_) => None,
+        })
+        .collect();
+    (!rejected.is_empty()).then(|| {
+        Condition::new(ConditionKind::NotRejected, "no rejection that stands")
+            .judged(ConditionVerdict::Fail, format!("rejected by {}", rejected.join("; ")))
+    })
+}
+
+/// Whether the targets are what the gate's digest was made over, moved on by the run's own steps only.
+fn targets(
+    state: &State,
+    gate: &StepId,
+    work_then: Option<&Digest>,
+    seen: &Observations,
+) -> Option<Condition> {
+    let known = state.gate(gate)?;
+    let condition = Condition::new(
+        ConditionKind::Unchanged,
+        "the targets as they were when the gate was reached",
+    );
+    let mut identities = BTreeMap::new();
+    let mut changed = Vec::new();
+    for (target, facts) in &seen.targets {
+        match facts {
+            Ok(facts) => {
+                identities.insert(target.clone(), facts.identity.clone());
+                let expected = known.expected.get(target);
+                if expected.is_some_and(|expected| *expected != facts.fingerprint) {
+                    changed.push(format!("{target} (its schema changed)"));
+                }
+            }
+            Err(reason) => {
+                let have = format!("{target} could not be read: {reason}");
+                return Some(condition.judged(ConditionVerdict::Unknown, have));
+            }
+        }
+    }
+    if changed.is_empty() && work_then != Some(&work(state, gate, &identities, &known.reached)) {
+        changed.push("the work itself, or which databases it goes to".to_owned());
+    }
+    if changed.is_empty() {
+        None
+    } else {
+        let have = format!("changed: {}", changed.join(", "));
+        Some(condition.judged(ConditionVerdict::Fail, have))
+    }
+}
+
+fn approved(
+    state: &State,
+    gate: &StepId,
+    asks: &Gate,
+    approvals: &Approvals,
+    now: Timestamp,
+) -> Condition {
+    let known = state.gate(gate);
+    let work = known.and_then(|known| known.work.as_ref());
+    let mut standing: Vec<&Decision> = known
+        .into_iter()
+        .flat_map(|known| &known.decisions)
+        .filter(|decision| {
+            matches!(decision.verdict, DecisionVerdict::Approved(_))
+                && Some(&decision.work) == work
+                && decision.at.plus_ms(asks.expires_ms) > now
+                && decision.group.as_ref().is_none_or(|group| *group == approvals.group)
+        })
+        .collect();
+    // In production nothing vouches for claimed names, so together they are one person.
+    if state.program().policy().production {
+        let mut claimed = false;
+        standing.retain(|decision| {
+            decision.by.proof != Proof::Claimed || !std::mem::replace(&mut claimed, true)
+        });
+    }
+    let have = u32::try_from(standing.len()).unwrap_or(u32::MAX);
+    let names: Vec<&str> = standing.iter().map(|decision| decision.by.name.as_str()).collect();
+    let mut condition = Condition::new(
+        ConditionKind::Approvals(approvals.group.clone()),
+        format!("{} of {}", plural(u64::from(approvals.count), "approval"), approvals.group),
+    );
+    condition.expires_at = standing.iter().map(|d| d.at.plus_ms(asks.expires_ms)).min();
+    let verdict =
+        if have >= approvals.count { ConditionVerdict::Pass } else { ConditionVerdict::Fail };
+    let have =
+        if names.is_empty() { "none".to_owned() } else { format!("{have}: {}", names.join(", ")) };
+    condition.judged(verdict, have)
+}
+
+/// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
+pub(super) fn judged_verifies<'a>(
+    state: &'a State,
+    gate: &StepId,
+) -> impl Iterator<Item = &'a Step> + use<'a> {
+    let needed = state.program().needed_by(gate);
+    state.program().steps().iter().filter(move |step| {
+        needed.contains(&step.id)
+            && step.phase >= Phase::Verify
+            && match &step.action {
+                Action::Verify(Verify::Mapping { .. }) => true,
+                Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.is_none(),
+                _ => false,
+            }
+    })
+}
+
+/// Verify steps whose evidence is too old, and which may be run again: only those are missing for the gate to open.
+pub(super) fn stale_verifies(state: &State, gate: &StepId, now: Timestamp) -> Vec<StepId> {
+    let Some(limit) =
+        state.program().step(gate).and_then(gate_of).and_then(|asks| asks.verified_within_ms)
+    else {
+        return Vec::new();
+    };
+    judged_verifies(state, gate)
+        .filter(|step| {
+            let age = state.step(&step.id).evidence.as_ref().map(|e| age_ms(state, step, e, now));
+            frozen_at(state, step).is_none() && age.is_none_or(|age| age > limit)
+        })
+        .map(|step| step.id.clone())
+        .collect()
+}
+
+/// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides
+/// part and can't be compared any more.
+fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
+    let mapping = verify.action.mapping()?;
+    if state.direction(mapping) != Some(Direction::Forward) {
+        return None;
+    }
+    let retire = state.program().steps().iter().find(|step| {
+        matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
+            && state.is_applied(&step.id)
+    })?;
+    state.step(&retire.id).started_at
+}
+
+fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {
+    frozen_at(state, verify).unwrap_or(now).since_ms(evidence.began_at)
+}
+
+fn verified(state: &State, gate: &Step, asks: &Gate, now: Timestamp) -> Option<Condition> {
+    let guarded: Vec<&Step> =
+        state.program().released_by(&gate.id).filter(|step| is_guarded(step)).collect();
+    if asks.verified_within_ms.is_none() && guarded.is_empty() {
+        return None;
+    }
+    let needed = match asks.verified_within_ms {
+        Some(limit) => format!("a PASS not older than {}", duration(limit)),
+        None => "a PASS".to_owned(),
+    };
+    let mut condition = Condition::new(ConditionKind::VerifiedWithin, needed);
+    let verifies: Vec<&Step> = judged_verifies(state, &gate.id).collect();
+    if verifies.is_empty() {
+        return Some(
+            condition.judged(ConditionVerdict::Fail, "no verify step stands before the gate"),
+        );
+    }
+    let missing = wanting_mappings(state, &verifies, &guarded);
+    if !missing.is_empty() {
+        let have = format!("no full PASS of mapping {}", missing.join(", "));
+        return Some(condition.judged(ConditionVerdict::Fail, have));
+    }
+    let mut oldest: u64 = 0;
+    for step in &verifies {
+        let Some(evidence) = &state.step(&step.id).evidence else {
+            let have = format!("{} has no result", step.id);
+            return Some(condition.judged(ConditionVerdict::Unknown, have));
+        };
+        if evidence.verdict == Verdict::Fail {
+            let have = format!("{} found differences", step.id);
+            return Some(condition.judged(ConditionVerdict::Fail, have));
+        }
+        let age = age_ms(state, step, evidence, now);
+        oldest = oldest.max(age);
+        let Some(limit) = asks.verified_within_ms else { continue };
+        let took = evidence.ended_at.since_ms(evidence.began_at);
+        if took > limit {
+            let have = format!(
+                "{} itself takes {}, so its result is always older than that",
+                step.id,
+                duration(took)
+            );
+            return Some(condition.judged(ConditionVerdict::Unknown, have));
+        }
+        if age > limit {
+            let have = format!("{} is {} old", step.id, duration(age));
+            return Some(condition.judged(ConditionVerdict::Fail, have));
+        }
+        if frozen_at(state, step).is_none() {
+            let lapses = evidence.began_at.plus_ms(limit);
+            condition.expires_at =
+                Some(condition.expires_at.map_or(lapses, |other| other.min(lapses)));
+        }
+    }
+    Some(condition.judged(ConditionVerdict::Pass, format!("PASS, {} old", duration(oldest))))
+}
+
+/// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, one
+/// pass of any kind will do, which the caller has looked for.
+fn wanting_mappings<'a>(state: &State, verifies: &[&Step], guarded: &[&'a Step]) -> Vec<&'a str> {
+    let partial_will_do = state.program().policy().allow_partial_verify;
+    let vouched = |mapping: &MappingName| {
+        verifies.iter().any(|step| {
+            let full = match &step.action {
+                Action::Verify(Verify::Mapping { mapping: of, method, .. }) => {
+                    of == mapping && (*method == Method::Full || partial_will_do)
+                }
+                _ => false,
+            };
+            let verdict = state.step(&step.id).evidence.as_ref().map(|evidence| evidence.verdict);
+            full && (verdict == Some(Verdict::Pass)
+                || partial_will_do && verdict == Some(Verdict::Partial))
+        })
+    };
+    let wanting: BTreeSet<&MappingName> = guarded
+        .iter()
+        .filter_map(|step| step.action.mapping())
+        .filter(|mapping| !vouched(mapping))
+        .collect();
+    wanting.into_iter().map(MappingName::as_str).collect()
+}
+
+fn soaked(state: &State, soak: &Soak, now: Timestamp) -> Condition {
+    let cut =
+        state.program().policy().longest_wait_ms.map_or(soak.for_ms, |cap| cap.min(soak.for_ms));
+    let mut needed = format!("{} after {}", duration(cut), soak.after);
+    if cut < soak.for_ms {
+        needed = format!("{needed} (cut from {} by policy)", duration(soak.for_ms));
+    }
+    let mut condition = Condition::new(ConditionKind::Soak, needed);
+    let after = state.step(&soak.after);
+    let is_verify =
+        state.program().step(&soak.after).is_some_and(|s| matches!(s.action, Action::Verify(_)));
+    let since = if is_verify {
+        after.passing_since
+    } else if after.progress == Progress::Succeeded {
+        after.ended_at
+    } else {
+        None
+    };
+    let Some(since) = since else {
+        return condition
+            .judged(ConditionVerdict::Fail, format!("{} has not ended well", soak.after));
+    };
+    let passed = now.since_ms(since);
+    condition.holds_at = (passed < cut).then(|| since.plus_ms(cut));
+    let verdict = if passed >= cut { ConditionVerdict::Pass } else { ConditionVerdict::Fail };
+    condition.judged(verdict, duration(passed))
+}
+
+fn queried(at: usize, query: &GateQuery, seen: &Observations) -> Condition {
+    let needed = format!("{} on {} to give {}", query.query.trim(), query.target, query.expect);
+    let condition = Condition::new(ConditionKind::Query(at), needed);
+    match seen.queries.get(at) {
+        None => condition.judged(ConditionVerdict::Unknown, "not asked yet"),
+        Some(Err(reason)) => condition.judged(ConditionVerdict::Unknown, reason.clone()),
+        Some(Ok(value)) if check(&query.expect, value) => {
+            condition.judged(ConditionVerdict::Pass, value.to_string())
+        }
+        Some(Ok(value)) => condition.judged(ConditionVerdict::Fail, value.to_string()),
     }
 }

@@ -10,24 +10,33 @@ mod apply;
 mod command;
 mod decide;
 mod digest;
+mod expect;
 mod gate;
 mod mapping;
 mod name;
+mod operator;
 mod permit;
 mod program;
 mod ready;
 mod record;
 mod retry;
+mod schedule;
 mod state;
 mod time;
+mod words;
 
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};
 pub use digest::Digest;
-pub use gate::{Condition, ConditionKind, ConditionVerdict, GateReport, Observations, TargetFacts};
+pub use expect::{check, is_within};
+pub use gate::{
+    Condition, ConditionKind, ConditionVerdict, GateReport, Observations, TargetFacts, is_guarded,
+    report,
+};
 pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
+pub use operator::to_undo;
 pub use permit::{Permit, PermitError, Runnable};
 pub use program::{
     Action, Approvals, Backfill, ChunkRows, Direction, DualWrite, Engine, Expect, Gate, GateQuery,
@@ -37,8 +46,10 @@ pub use program::{
 };
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
-    Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass, Outcome,
-    PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
+    Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass,
+    GateFingerprint, Outcome, PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
 };
+pub use retry::{back_off_ms, is_transient};
 pub use state::{Decision, DecisionVerdict, GateState, Progress, Standing, State, StepState};
 pub use time::Timestamp;
+pub use words::{duration, plural};

@@ -3,11 +3,13 @@
 //! An [`Event`] says what happened; a [`Record`] says when, by whom, and as which entry. Chunks are never recorded one by one:
 //! their truth is the ledger in the target.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::name::{GroupName, MappingName, RunId, StepId};
-use super::program::{Program, Value};
+use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
+use super::program::{ChunkRows, Program, Value};
 use super::time::Timestamp;
 
 /// One entry of a journal.
@@ -155,6 +157,8 @@ pub enum Event {
         gate: StepId,
         /// The digest of the work it releases.
         work: Digest,
+        /// The fingerprints of the objects that the work touches, by target, as of now. The run's own steps move them on.
+        fingerprints: BTreeMap<TargetName, Digest>,
     },
     /// Every condition of a gate held.
     GateOpened {
@@ -270,8 +274,20 @@ pub struct Outcome {
     pub evidence: Option<Evidence>,
     /// The value that a query gave.
     pub value: Option<Value>,
-    /// The fingerprints of touched objects after this step, by target.
-    pub fingerprint: Option<Digest>,
+    /// The fingerprints after this step, for the gates that released it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<GateFingerprint>,
+}
+
+/// What the objects behind a gate look like after a step of the run itself changed them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateFingerprint {
+    /// The gate.
+    pub gate: StepId,
+    /// The database.
+    pub target: TargetName,
+    /// The fingerprint of the objects that the gate's work touches there.
+    pub fingerprint: Digest,
 }
 
 /// What was compared, from when to when, and with which verdict.
@@ -376,8 +392,8 @@ pub enum FailureClass {
 /// A change to a backfill that runs or will run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
-    /// Rows in a chunk: `Some(None)` is automatic.
-    pub chunk_rows: Option<super::program::ChunkRows>,
+    /// Rows in a chunk.
+    pub chunk_rows: Option<ChunkRows>,
     /// Rest between chunks, in milliseconds.
     pub pause_between_ms: Option<u64>,
 }

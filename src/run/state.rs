@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::digest::Digest;
 use super::mapping::Mapping;
-use super::name::{GroupName, MappingName, RunId, StepId};
+use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::{Action, Direction, DualWrite, Program, Value};
 use super::record::{Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way};
 use super::time::Timestamp;
@@ -54,6 +54,8 @@ pub struct StepState {
     pub progress: Progress,
     /// Attempts begun, in the present way.
     pub attempts: u32,
+    /// Attempts begun since an operator last had a hand in it; what the retry policy counts.
+    pub tried: u32,
     /// When its first attempt began.
     pub started_at: Option<Timestamp>,
     /// When its last attempt ended.
@@ -117,6 +119,10 @@ pub enum Progress {
 pub struct GateState {
     /// The digest of the work it releases, once it can take approvals.
     pub work: Option<Digest>,
+    /// What the touched objects looked like when `work` was made; part of that digest.
+    pub reached: BTreeMap<TargetName, Digest>,
+    /// What they must look like now: the run's own steps move this on.
+    pub expected: BTreeMap<TargetName, Digest>,
     /// Decisions that stand, in order.
     pub decisions: Vec<Decision>,
     /// Why it was shut again, if it was.
@@ -202,6 +208,7 @@ impl State {
         static UNTOUCHED: StepState = StepState {
             progress: Progress::Pending,
             attempts: 0,
+            tried: 0,
             started_at: None,
             ended_at: None,
             outcome: None,

@@ -1,0 +1,401 @@
+//! What operators ask, and the records or the refusal it comes to.
+
+use std::collections::BTreeSet;
+
+use super::command::{Command, Refusal, RefusalKind};
+use super::decide::Decided;
+use super::gate::{self, gate_of};
+use super::name::{GroupName, MappingName, StepId};
+use super::program::{Action, Gate, Program, Step};
+use super::record::{Actor, Event, Pin, Tuning, Way};
+use super::schedule::leaves_nothing;
+use super::state::{DecisionVerdict, GateState, Progress, Standing, State};
+use super::time::Timestamp;
+
+/// The records that a command comes to.
+pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestamp) -> Decided {
+    if let Standing::Ended { ending, .. } = state.standing() {
+        let message = format!("run {} is over: {}", state.run(), ending.as_str());
+        return Err(Refusal::new(RefusalKind::Usage, message)
+            .with_help("`phasegate run --new PLAN` starts another"));
+    }
+    match command {
+        Command::Pause { reason } if state.paused().is_none() => {
+            Ok(vec![Event::Paused { reason: reason.clone() }])
+        }
+        Command::Pause { .. } => Ok(Vec::new()),
+        Command::Resume if state.paused().is_some() => Ok(vec![Event::Resumed]),
+        Command::Resume => Err(Refusal::new(RefusalKind::Usage, "the run is not paused")
+            .with_help("`phasegate run PLAN` goes on with a run that stopped")),
+        Command::Retry => retry(state),
+        Command::Rollback { accept_loss } => rollback(state, accept_loss),
+        Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
+        Command::Amend { pin } => amend(state, pin),
+        Command::Tune { step, tuning } => tune(state, step.as_ref(), *tuning),
+        Command::Approve { gate, work, group, comment } => {
+            let (known, asks) = reached(state, gate)?;
+            let work = shown(known, gate, work.as_deref())?;
+            may_approve(state, gate, known, by)?;
+            let group = group_of(state, gate, asks, group.as_ref(), (by, now))?;
+            Ok(vec![Event::Approved { gate: gate.clone(), work, group, comment: comment.clone() }])
+        }
+        Command::Reject { gate, reason } => {
+            let (known, _) = reached(state, gate)?;
+            let work = shown(known, gate, None)?;
+            let rejected = Event::Rejected { gate: gate.clone(), work, reason: reason.clone() };
+            let why = format!("rejected by {}: {reason}", by.name);
+            Ok(std::iter::once(rejected).chain(shut_again(state, gate, why)).collect())
+        }
+        Command::Revoke { gate } => revoke(state, gate, by),
+    }
+}
+
+fn usage(message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Usage, message)
+}
+
+fn not_permitted(message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::NotPermitted, message)
+}
+
+fn retry(state: &State) -> Decided {
+    let steps: Vec<StepId> = steps_where(state, |progress| {
+        matches!(progress, Progress::Failed { .. } | Progress::Differs | Progress::Retrying { .. })
+    });
+    if steps.is_empty() {
+        return Err(
+            usage("no step has failed").with_help("`phasegate status` shows where the run stands")
+        );
+    }
+    Ok(vec![Event::RetryAsked { steps }])
+}
+
+fn steps_where(state: &State, wanted: impl Fn(&Progress) -> bool) -> Vec<StepId> {
+    let steps = state.program().steps().iter();
+    steps.filter(|s| wanted(&state.step(&s.id).progress)).map(|s| s.id.clone()).collect()
+}
+
+fn rollback(state: &State, accept_loss: &[MappingName]) -> Decided {
+    if let Some(unknown) =
+        accept_loss.iter().find(|name| !state.program().mappings().contains_key(*name))
+    {
+        return Err(usage(format!("the plan has no mapping {unknown}")));
+    }
+    if *state.standing() == Standing::Back && state.accepted_losses() == accept_loss {
+        return Ok(Vec::new());
+    }
+    let passed: Vec<String> = state
+        .program()
+        .steps()
+        .iter()
+        .filter(|step| step.irreversible.is_some() && left_traces(state, step))
+        .map(|step| format!("{} ({})", step.id, step.irreversible.as_deref().unwrap_or_default()))
+        .collect();
+    if !passed.is_empty() {
+        let message = format!(
+            "the run is past its point of no return: {} can't be undone",
+            passed.join(", ")
+        );
+        return Err(not_permitted(message).with_help(
+            "go on with `phasegate run PLAN`, or `phasegate abort --leave --reason …`",
+        ));
+    }
+    Ok(vec![Event::RollbackBegun { accept_loss: accept_loss.to_vec() }])
+}
+
+/// Whether a step may have changed something: statements that failed were rolled back with their transaction, a copy that
+/// failed keeps its chunks.
+fn left_traces(state: &State, step: &Step) -> bool {
+    let progress = &state.step(&step.id).progress;
+    let rolled_back = matches!(
+        progress,
+        Progress::Failed { way: Way::Forward, .. } | Progress::Retrying { way: Way::Forward, .. }
+    ) && !matches!(step.action, Action::Backfill(_));
+    let only_looked = *progress == Progress::Differs || gate_of(step).is_some();
+    !matches!(progress, Progress::Pending | Progress::Undone) && !rolled_back && !only_looked
+}
+
+fn abort(state: &State, leave: bool, reason: Option<&String>) -> Decided {
+    let changed: Vec<&str> = state
+        .program()
+        .steps()
+        .iter()
+        .filter(|step| step.action.changes_data() && left_traces(state, step))
+        .map(|step| step.id.as_str())
+        .collect();
+    if !leave && !changed.is_empty() {
+        let message = format!("{} already changed the targets", changed.join(", "));
+        return Err(not_permitted(message).with_help(
+            "`phasegate rollback RUN` undoes it; `phasegate abort RUN --leave --reason …` leaves it",
+        ));
+    }
+    if leave && reason.is_none() {
+        return Err(usage("leaving changes behind needs a reason").with_help("add --reason"));
+    }
+    Ok(vec![Event::AbortBegun { leave, reason: reason.cloned() }])
+}
+
+fn tune(state: &State, step: Option<&StepId>, tuning: Tuning) -> Decided {
+    let backfills: Vec<&Step> = state
+        .program()
+        .steps()
+        .iter()
+        .filter(|step| matches!(step.action, Action::Backfill(_)))
+        .collect();
+    let names = || backfills.iter().map(|step| step.id.as_str()).collect::<Vec<_>>().join(", ");
+    let chosen = match (step, backfills.as_slice()) {
+        (Some(id), all) => all.iter().find(|step| step.id == *id).copied().ok_or_else(|| {
+            usage(format!("{id} is not a backfill of this plan")).with_help(names())
+        })?,
+        (None, [only]) => only,
+        (None, []) => return Err(usage("the plan has no backfill")),
+        (None, _) => {
+            return Err(usage("the plan has several backfills")
+                .with_help(format!("say which with --step: {}", names())));
+        }
+    };
+    if state.step(&chosen.id).progress == Progress::Succeeded {
+        return Err(usage(format!("{} has ended", chosen.id)));
+    }
+    Ok(vec![Event::Tuned { step: chosen.id.clone(), tuning }])
+}
+
+fn reached<'a>(state: &'a State, id: &StepId) -> Result<(&'a GateState, &'a Gate), Refusal> {
+    let asks = state.program().step(id).and_then(gate_of);
+    let Some(asks) = asks else {
+        let gates: Vec<&str> = state
+            .program()
+            .steps()
+            .iter()
+            .filter(|step| gate_of(step).is_some())
+            .map(|step| step.id.as_str())
+            .collect();
+        return Err(usage(format!("the plan has no gate {id}"))
+            .with_help(format!("its gates are: {}", gates.join(", "))));
+    };
+    match state.gate(id) {
+        Some(known) if known.work.is_some() => Ok((known, asks)),
+        _ => {
+            Err(usage(format!("gate {id} has not been reached: what it releases is not final yet"))
+                .with_help("`phasegate run PLAN` goes on until it is"))
+        }
+    }
+}
+
+fn shown(known: &GateState, gate: &StepId, typed: Option<&str>) -> Result<super::Digest, Refusal> {
+    let Some(work) = &known.work else {
+        return Err(usage(format!("gate {gate} has not been reached")));
+    };
+    match typed {
+        Some(typed) if !work.is_named_by(typed) => Err(Refusal::new(
+            RefusalKind::Stale,
+            format!("gate {gate} now releases work {work}, not {typed}"),
+        )
+        .with_help(format!("`phasegate gates RUN` shows it; then approve --digest {work}"))),
+        _ => Ok(work.clone()),
+    }
+}
+
+fn may_approve(state: &State, gate: &StepId, known: &GateState, by: &Actor) -> Result<(), Refusal> {
+    let own = known.decisions.iter().find(|decision| {
+        decision.by.name == by.name && Some(&decision.work) == known.work.as_ref()
+    });
+    match own.map(|decision| &decision.verdict) {
+        Some(DecisionVerdict::Approved(_)) => {
+            return Err(not_permitted(format!("{} has approved gate {gate} already", by.name))
+                .with_help("approvals come from distinct people"));
+        }
+        Some(DecisionVerdict::Rejected(_)) => {
+            return Err(not_permitted(format!("{} has rejected gate {gate}", by.name))
+                .with_help(format!("`phasegate revoke RUN {gate}` takes that back")));
+        }
+        None => {}
+    }
+    let is_author = state.author().name == by.name;
+    if is_author && state.program().policy().author_may_approve == Some(false) {
+        return Err(not_permitted(format!(
+            "{} started or amended this run, and policy lets nobody approve their own",
+            by.name
+        )));
+    }
+    Ok(())
+}
+
+/// The group that an approval counts for.
+fn group_of(
+    state: &State,
+    gate: &StepId,
+    asks: &Gate,
+    typed: Option<&GroupName>,
+    (by, now): (&Actor, Timestamp),
+) -> Result<Option<GroupName>, Refusal> {
+    let asked: Vec<&GroupName> = asks.approvals.iter().map(|approvals| &approvals.group).collect();
+    if asked.is_empty() {
+        return Err(usage(format!("gate {gate} asks for no approval")));
+    }
+    if let Some(group) = typed
+        && !asked.contains(&group)
+    {
+        let names = join(&asked);
+        return Err(usage(format!("gate {gate} asks for no approval of {group}"))
+            .with_help(format!("it asks for: {names}")));
+    }
+    let is_member = |group: &GroupName| match &state.program().policy().groups {
+        None => true,
+        Some(groups) => groups.get(group).is_some_and(|members| members.contains(&by.name)),
+    };
+    let wanted = typed.map_or_else(|| asked.clone(), |group| vec![group]);
+    let able: Vec<&GroupName> = wanted.iter().copied().filter(|group| is_member(group)).collect();
+    match able.as_slice() {
+        [] => Err(not_permitted(format!("{} is not a member of {}", by.name, join(&wanted)))),
+        [only] => Ok(Some((*only).clone())),
+        several => {
+            let report = gate::report(state, gate, &gate::Observations::default(), now);
+            let open = |group: &&&GroupName| {
+                report.conditions.iter().any(|condition| {
+                    condition.kind == gate::ConditionKind::Approvals((**group).clone())
+                        && condition.verdict != gate::ConditionVerdict::Pass
+                })
+            };
+            let open: Vec<&GroupName> = several.iter().filter(open).copied().collect();
+            match open.as_slice() {
+                [only] => Ok(Some((*only).clone())),
+                _ => Err(usage(format!("{} may approve for several groups", by.name))
+                    .with_help(format!("say which with --group: {}", join(several)))),
+            }
+        }
+    }
+}
+
+fn join(groups: &[&GroupName]) -> String {
+    groups.iter().map(|group| group.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn revoke(state: &State, gate: &StepId, by: &Actor) -> Decided {
+    let (known, _) = reached(state, gate)?;
+    if !known.decisions.iter().any(|decision| decision.by.name == by.name) {
+        return Err(usage(format!("{} has decided nothing on gate {gate}", by.name)));
+    }
+    let why = format!("{} took back an approval", by.name);
+    let revoked = Event::Revoked { gate: gate.clone() };
+    Ok(std::iter::once(revoked).chain(shut_again(state, gate, why)).collect())
+}
+
+/// An open gate shuts, unless all it releases has begun.
+fn shut_again(state: &State, gate: &StepId, why: String) -> Option<Event> {
+    let is_open = state.step(gate).progress == Progress::Succeeded;
+    let is_waited_for = state
+        .program()
+        .released_by(gate)
+        .any(|step| state.step(&step.id).progress != Progress::Succeeded);
+    (is_open && is_waited_for).then(|| Event::GateShut { gate: gate.clone(), reasons: vec![why] })
+}
+
+/// Steps that have begun must be in the new plan as they are; what else changed begins anew.
+fn amend(state: &State, pin: &Pin) -> Decided {
+    if *state.standing() != Standing::Forward {
+        return Err(usage("a run that goes back can't be amended"));
+    }
+    let (old, new) = (state.program(), &pin.program);
+    if old.plan() != new.plan() || old.environment() != new.environment() {
+        let message = format!(
+            "the run is of plan {} in environment {}, the file is plan {} for {}",
+            old.plan(),
+            old.environment(),
+            new.plan(),
+            new.environment()
+        );
+        return Err(usage(message));
+    }
+    let mut against = Vec::new();
+    for step in old.steps().iter().filter(|step| left_traces(state, step)) {
+        match new.step(&step.id) {
+            None => against.push(format!("{} has begun and is no longer in the plan", step.id)),
+            Some(now) if !same_work(old, step, new, now) => {
+                against.push(format!("{} has begun and is changed", step.id));
+            }
+            Some(now) => against.extend(needs_unmet(state, now)),
+        }
+    }
+    if !against.is_empty() {
+        return Err(Refusal::new(RefusalKind::Findings, against.join("; ")).with_help(
+            "only steps that have not begun can be replaced; `phasegate rollback` undoes the others",
+        ));
+    }
+    let changed = changed_steps(old, new);
+    let voided = voided_gates(old, new, &changed);
+    Ok(vec![Event::PlanAmended { pin: Box::new(pin.clone()), changed, voided }])
+}
+
+/// Whether a step does the same, on the same objects of the same database.
+fn same_work(old: &Program, was: &Step, new: &Program, is: &Step) -> bool {
+    let mapping = |program: &Program, step: &Step| {
+        step.action.mapping().and_then(|name| program.mappings().get(name).cloned())
+    };
+    let target = |program: &Program, step: &Step| {
+        step.target.as_ref().and_then(|name| program.targets().get(name).cloned())
+    };
+    was.digest == is.digest
+        && was.phase == is.phase
+        && mapping(old, was) == mapping(new, is)
+        && target(old, was) == target(new, is)
+}
+
+/// A step that has begun can't be given a new need that has not been met: it would have begun too early.
+fn needs_unmet(state: &State, step: &Step) -> Option<String> {
+    if gate_of(step).is_some() {
+        return None;
+    }
+    let unmet: Vec<&str> = step
+        .needs
+        .iter()
+        .filter(|need| state.step(need).progress != Progress::Succeeded)
+        .map(StepId::as_str)
+        .collect();
+    (!unmet.is_empty())
+        .then(|| format!("{} has begun, and would need {} first", step.id, unmet.join(", ")))
+}
+
+fn changed_steps(old: &Program, new: &Program) -> Vec<StepId> {
+    let ids: BTreeSet<&StepId> =
+        old.steps().iter().chain(new.steps()).map(|step| &step.id).collect();
+    ids.into_iter()
+        .filter(|id| match (old.step(id), new.step(id)) {
+            (Some(was), Some(is)) => !same_work(old, was, new, is),
+            _ => true,
+        })
+        .cloned()
+        .collect()
+}
+
+fn voided_gates(old: &Program, new: &Program, changed: &[StepId]) -> Vec<StepId> {
+    old.steps()
+        .iter()
+        .filter(|step| gate_of(step).is_some())
+        .filter(|gate| {
+            let releases = |program: &Program| -> BTreeSet<StepId> {
+                program.released_by(&gate.id).map(|step| step.id.clone()).collect()
+            };
+            let (was, is) = (releases(old), releases(new));
+            was != is || changed.contains(&gate.id) || was.iter().any(|id| changed.contains(id))
+        })
+        .map(|gate| gate.id.clone())
+        .collect()
+}
+
+/// The steps that a rollback will undo, in its order, for people to see before they confirm.
+#[must_use]
+pub fn to_undo(state: &State) -> Vec<StepId> {
+    let program = state.program();
+    program
+        .order()
+        .iter()
+        .rev()
+        .filter_map(|id| program.step(id))
+        .filter(|step| {
+            !matches!(state.step(&step.id).progress, Progress::Pending | Progress::Undone)
+                && !leaves_nothing(step)
+        })
+        .map(|step| step.id.clone())
+        .collect()
+}

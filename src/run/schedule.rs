@@ -1,0 +1,159 @@
+//! What may start now.
+//!
+//! Nothing new starts while the run is paused or while a step waits for an operator; what is under way ends first.
+
+use std::collections::BTreeMap;
+
+use super::gate::{gate_of, is_guarded};
+use super::name::{StepId, TargetName};
+use super::program::{Step, Undo};
+use super::ready::{Goal, startable};
+use super::record::{Event, Outcome, Way};
+use super::state::{Progress, Standing, State};
+use super::time::Timestamp;
+
+/// The attempts to begin.
+pub(super) fn tick(state: &State, goal: &Goal, now: Timestamp) -> Vec<Event> {
+    if state.paused().is_some() {
+        return Vec::new();
+    }
+    match state.standing() {
+        Standing::Forward => forward(state, goal, now),
+        Standing::Back => back(state, now),
+        Standing::Aborting { .. } | Standing::Ended { .. } => Vec::new(),
+    }
+}
+
+/// Whether a step waits for an operator, so that nothing new is begun.
+pub(super) fn is_halted(state: &State) -> bool {
+    state.program().steps().iter().any(|step| {
+        matches!(
+            state.step(&step.id).progress,
+            Progress::Failed { .. } | Progress::Differs | Progress::Ambiguous { .. }
+        )
+    })
+}
+
+/// Whether a gate waits for its conditions: everything it needs has succeeded, and it has not opened.
+pub(super) fn is_waiting_gate(state: &State, id: &StepId) -> bool {
+    let Some(step) = state.program().step(id) else { return false };
+    *state.standing() == Standing::Forward
+        && gate_of(step).is_some()
+        && matches!(
+            state.step(id).progress,
+            Progress::Pending | Progress::Running { way: Way::Forward }
+        )
+        && step.needs.iter().all(|need| state.step(need).progress == Progress::Succeeded)
+}
+
+fn forward(state: &State, goal: &Goal, now: Timestamp) -> Vec<Event> {
+    if is_halted(state) {
+        return Vec::new();
+    }
+    let mut room = Room::of(state);
+    let mut events = Vec::new();
+    for step in state.program().steps() {
+        let may_start = goal.includes(&step.id)
+            && gate_of(step).is_none()
+            && !is_guarded(step)
+            && startable(state, step, now);
+        if may_start && room.take(step) {
+            events.push(Event::StepStarted {
+                step: step.id.clone(),
+                attempt: state.step(&step.id).attempts + 1,
+                way: Way::Forward,
+                permit: None,
+            });
+        }
+    }
+    events
+}
+
+/// Undoes what has been done, each step after everything that needed it. Steps that left nothing behind are settled at
+/// once; the rest are attempts like any other.
+fn back(state: &State, now: Timestamp) -> Vec<Event> {
+    let halted = state.program().steps().iter().any(|step| {
+        matches!(state.step(&step.id).progress, Progress::Failed { way: Way::Back, .. })
+    });
+    if halted {
+        return Vec::new();
+    }
+    let mut room = Room::of(state);
+    let mut events = Vec::new();
+    let mut settled_now: Vec<&StepId> = Vec::new();
+    for id in state.program().order().iter().rev() {
+        let Some(step) = state.program().step(id) else { continue };
+        let is_free = state.program().dependents(id).iter().all(|dependent| {
+            is_settled(&state.step(dependent).progress) || settled_now.contains(&dependent)
+        });
+        if !is_free {
+            continue;
+        }
+        let known = state.step(id);
+        let attempt = match &known.progress {
+            Progress::Pending | Progress::Undone | Progress::Running { way: Way::Back } => continue,
+            Progress::Retrying { way: Way::Back, at, .. } if *at > now => continue,
+            Progress::Retrying { way: Way::Back, .. } => known.attempts + 1,
+            _ => 1,
+        };
+        if leaves_nothing(step) {
+            settled_now.push(id);
+            events.push(Event::StepSucceeded {
+                step: id.clone(),
+                attempt,
+                way: Way::Back,
+                outcome: Outcome::default(),
+            });
+        } else if room.take(step) {
+            events.push(Event::StepStarted {
+                step: id.clone(),
+                attempt,
+                way: Way::Back,
+                permit: None,
+            });
+        }
+    }
+    events
+}
+
+fn is_settled(progress: &Progress) -> bool {
+    matches!(progress, Progress::Pending | Progress::Undone)
+}
+
+/// Whether a step has nothing to undo.
+pub(super) fn leaves_nothing(step: &Step) -> bool {
+    !step.action.changes_data() || matches!(step.undo, Undo::None(_))
+}
+
+/// How many more steps each target takes at once.
+struct Room(BTreeMap<TargetName, u32>);
+
+impl Room {
+    fn of(state: &State) -> Self {
+        let mut room: BTreeMap<TargetName, u32> = state
+            .program()
+            .targets()
+            .iter()
+            .map(|(name, target)| (name.clone(), target.parallel.max(1)))
+            .collect();
+        for step in state.program().steps() {
+            let runs = matches!(state.step(&step.id).progress, Progress::Running { .. });
+            if runs
+                && gate_of(step).is_none()
+                && let Some(free) = step.target.as_ref().and_then(|target| room.get_mut(target))
+            {
+                *free = free.saturating_sub(1);
+            }
+        }
+        Self(room)
+    }
+
+    fn take(&mut self, step: &Step) -> bool {
+        let Some(free) = step.target.as_ref().and_then(|target| self.0.get_mut(target)) else {
+            return true;
+        };
+        let has_room = *free > 0;
+        *free = free.saturating_sub(1);
+        has_room
+    }
+}
