@@ -24,6 +24,7 @@ pub fn condition_name(kind: &ConditionKind) -> String {
     match kind {
         ConditionKind::Needs => "needs".to_owned(),
         ConditionKind::NotRejected => "not rejected".to_owned(),
+        ConditionKind::Unchanged => "unchanged".to_owned(),
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
         ConditionKind::VerifiedWithin => "verified_within".to_owned(),
         ConditionKind::Soak => "soak".to_owned(),
@@ -61,7 +62,9 @@ impl GateView<'_> {
         }
         let gate = &self.report.gate;
         Some(match &condition.kind {
-            ConditionKind::Needs | ConditionKind::VerifiedWithin => self.line.go_on(self.state),
+            ConditionKind::Needs | ConditionKind::Unchanged | ConditionKind::VerifiedWithin => {
+                self.line.go_on(self.state)
+            }
             ConditionKind::NotRejected => self.line.of(&format!("revoke {{run}} {gate}")),
             ConditionKind::Approvals(group) => {
                 // Nobody can approve work whose digest isn't known yet.
@@ -84,6 +87,7 @@ impl GateView<'_> {
                 ConditionKind::Approvals(group) => format!("approval of {group}"),
                 ConditionKind::NotRejected => "its revocation".to_owned(),
                 ConditionKind::Needs => "earlier steps".to_owned(),
+                ConditionKind::Unchanged => "a look at what changed".to_owned(),
                 ConditionKind::VerifiedWithin => "a fresh verify".to_owned(),
                 ConditionKind::Soak => "time".to_owned(),
                 ConditionKind::Query(_) => "another value".to_owned(),

@@ -111,7 +111,7 @@ pub fn sentence(event: &Event) -> String {
             format!("{step}: nobody can tell whether it was done: {detail}")
         }
         Event::RetryAsked { steps } => format!("asked to try {} again", names(steps)),
-        Event::GateReached { gate, work } => {
+        Event::GateReached { gate, work, .. } => {
             format!("gate {gate}: takes approvals for digest {work}")
         }
         Event::GateOpened { gate, work } => format!("gate {gate}: opened for digest {work}"),

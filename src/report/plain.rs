@@ -112,7 +112,7 @@ mod tests {
         };
         assert_eq!(
             describe(&progress, 25_000, 5_000),
-            "  running copy: 50,000 of about 200,000 rows (25 %), 5,000 rows/s, about 30.0 s left"
+            "  running copy: 50,000 of about 200,000 rows (25 %), 5,000 rows/s, about 30.0s left"
         );
         assert_eq!(
             describe(&progress, 0, 5_000),

@@ -25,7 +25,7 @@ pub fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", count(number))
 }
 
-/// A length of time in the two units that matter: `850 ms`, `4.2 s`, `3 min 05 s`, `2 h 14 min`, `3 d 4 h`.
+/// A length of time in the two units that matter: `850ms`, `4.2s`, `3m 05s`, `2h 14m`, `3d 04h`.
 #[must_use]
 pub fn duration(ms: u64) -> String {
     const SECOND: u64 = 1_000;
@@ -33,18 +33,18 @@ pub fn duration(ms: u64) -> String {
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
     match ms {
-        0..SECOND => format!("{ms} ms"),
-        SECOND..MINUTE => format!("{}.{} s", ms / SECOND, ms % SECOND / 100),
-        MINUTE..HOUR => pair((ms / MINUTE, "min"), (ms % MINUTE / SECOND, "s")),
-        HOUR..DAY => pair((ms / HOUR, "h"), (ms % HOUR / MINUTE, "min")),
+        0..SECOND => format!("{ms}ms"),
+        SECOND..MINUTE => format!("{}.{}s", ms / SECOND, ms % SECOND / 100),
+        MINUTE..HOUR => pair((ms / MINUTE, "m"), (ms % MINUTE / SECOND, "s")),
+        HOUR..DAY => pair((ms / HOUR, "h"), (ms % HOUR / MINUTE, "m")),
         DAY.. => pair((ms / DAY, "d"), (ms % DAY / HOUR, "h")),
     }
 }
 
 fn pair((whole, unit): (u64, &str), (part, smaller): (u64, &str)) -> String {
     match part {
-        0 => format!("{whole} {unit}"),
-        _ => format!("{whole} {unit} {part:02} {smaller}"),
+        0 => format!("{whole}{unit}"),
+        _ => format!("{whole}{unit} {part:02}{smaller}"),
     }
 }
 
@@ -136,14 +136,14 @@ mod tests {
     #[test]
     fn durations_show_two_units_at_most() {
         let cases = [
-            (0, "0 ms"),
-            (999, "999 ms"),
-            (4_250, "4.2 s"),
-            (60_000, "1 min"),
-            (185_000, "3 min 05 s"),
-            (8_040_000, "2 h 14 min"),
-            (86_400_000, "1 d"),
-            (273_600_000, "3 d 04 h"),
+            (0, "0ms"),
+            (999, "999ms"),
+            (4_250, "4.2s"),
+            (60_000, "1m"),
+            (185_000, "3m 05s"),
+            (8_040_000, "2h 14m"),
+            (86_400_000, "1d"),
+            (273_600_000, "3d 04h"),
         ];
         for (ms, text) in cases {
             assert_eq!(duration(ms), text);
