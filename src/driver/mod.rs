@@ -137,6 +137,9 @@ pub struct Applied {
 pub struct Capabilities {
     /// How many workers a copy may have.
     pub copy_workers: u32,
+    /// The longest time a chunk should take, in milliseconds, whatever the plan says: where one writer locks out all others,
+    /// that is how long clients wait.
+    pub chunk_time_max_ms: u64,
 }
 
 /// A database's own identity: where approvals and claims hold. Never the URL.

@@ -8,13 +8,21 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::driver::{self, Finding, SharedDriver};
-use crate::run::{
-    Actor, ApplyError, Command, GateReport, Goal, Pin, Refusal, RunId, State, StepId, Stop,
-    TargetName,
-};
+use crate::run::{Actor, ApplyError, Goal, Refusal, RunId, State, Stop, TargetName};
 use crate::store::{self, Claimant, Lease, SharedStore};
 
+mod drive;
 pub mod event;
+mod finish;
+mod journal;
+mod lease;
+mod probe;
+pub mod process;
+mod start;
+mod step;
+
+pub use drive::drive;
+pub use start::{ask, inspect, load, start};
 
 use event::Observer;
 
@@ -119,10 +127,3 @@ pub struct Loaded {
     /// Who drives it now, or did last.
     pub lease: Option<Lease>,
 }
-
-// The operations, whose signatures the commands rely on:
-//   pub async fn load(store: &SharedStore, run: &RunId) -> Result<Loaded, Error>;
-//   pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error>;
-//   pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driven, Error>;
-//   pub async fn ask(store: &SharedStore, run: &RunId, by: &Actor, command: Command) -> Result<State, Error>;
-//   pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error>;

@@ -234,6 +234,9 @@ pub struct Script {
     pub file: Option<String>,
     /// The most severe hazard of its statements.
     pub hazard: Hazard,
+    /// The tables that its statements name.
+    #[serde(default)]
+    pub tables: Vec<String>,
 }
 
 /// One statement.

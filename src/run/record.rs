@@ -36,6 +36,14 @@ pub struct Actor {
     pub host: String,
 }
 
+impl Actor {
+    /// The engine itself, on a machine.
+    #[must_use]
+    pub fn engine(host: &str) -> Self {
+        Self { name: "phasegate".to_owned(), proof: Proof::Engine, host: host.to_owned() }
+    }
+}
+
 /// How an actor's name is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,1 +1,54 @@
-//! SQL and Cypher as text: identifiers, splitting, classification. Pure.
+//! SQL as text: splitting scripts, classifying statements, reading expressions, quoting names.
+//!
+//! Architecture invariants:
+//! - Nothing here touches a database. What is said of a statement is said from its text alone.
+//! - What can't be read is [`Hazard::Unknown`](crate::run::Hazard::Unknown) with the reason, or an error; never silently
+//!   harmless. Where one of two readings is worse, the worse one is given.
+//! - Text is never rebuilt from a syntax tree: what runs is what was written.
+//!
+//! SQLite is read completely. For the other databases [`split`] knows their quotes and comments and [`classify`] answers
+//! *unknown*: each is read by a parser of its own, which comes with its driver.
+//!
+//! Absent on purpose: whether a table or column exists, what a trigger that is already there does when a statement fires
+//! it, and whether the plan made an object. The first two only the database knows, the last only the plan.
+
+mod classify;
+mod expression;
+mod facts;
+mod identifier;
+mod reader;
+mod split;
+mod sqlite;
+mod token;
+
+pub use classify::classify;
+pub use expression::column_refs;
+pub use facts::{Change, Complaint, Facts, Object, worst};
+pub use identifier::{literal, quote, same_name};
+pub use split::{SplitError, split};
+
+/// Whose SQL it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL and MariaDB.
+    Mysql,
+    /// SQL Server.
+    Sqlserver,
+}
+
+impl Dialect {
+    /// The product's name, as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+            Self::Mysql => "MySQL",
+            Self::Sqlserver => "SQL Server",
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Keeping a lease while a run is driven.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock::Stopwatch;
+use crate::store::{self, Lease, SharedStore};
+
+/// How long a lease lasts without renewal.
+pub const TTL_MS: u64 = 15_000;
+/// How often it is renewed.
+pub const RENEW_EVERY_MS: u64 = 5_000;
+
+/// A lease that a task of its own renews. Dropping it ends the renewal, not the lease.
+pub(super) struct Keeper {
+    pub(super) lost: watch::Receiver<Option<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub(super) fn start(store: SharedStore, lease: Lease) -> Self {
+        let (say, lost) = watch::channel(None);
+        let task = tokio::spawn(renew(store, lease, say));
+        Self { lost, task }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn renew(store: SharedStore, mut lease: Lease, say: watch::Sender<Option<String>>) {
+    let mut ticks = interval(Duration::from_millis(RENEW_EVERY_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut since_renewal = Stopwatch::start();
+    loop {
+        ticks.tick().await;
+        match store.renew(&lease, TTL_MS).await {
+            Ok(renewed) => {
+                lease = renewed;
+                since_renewal = Stopwatch::start();
+            }
+            Err(store::Error::LeaseLost(_)) => {
+                let _ = say.send(Some(lost_to(&store, &lease).await));
+                return;
+            }
+            // The store may come back before the lease lapses; until then nobody else can have it.
+            Err(error) if since_renewal.elapsed_ms() < TTL_MS => {
+                tracing::warn!(%error, "the lease could not be renewed yet");
+            }
+            Err(error) => {
+                let _ = say.send(Some(format!("the lease lapsed: {error}")));
+                return;
+            }
+        }
+    }
+}
+
+/// Who has a lease now, in words.
+pub(super) async fn lost_to(store: &SharedStore, lost: &Lease) -> String {
+    match store.lease(&lost.run).await {
+        Ok(Some(lease)) if lease.token > lost.token => format!(
+            "{} (pid {} on {}) took over the run",
+            lease.holder.name, lease.holder.pid, lease.holder.host
+        ),
+        _ => "the lease lapsed before it was renewed".to_owned(),
+    }
+}

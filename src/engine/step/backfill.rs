@@ -1,0 +1,256 @@
+//! `backfill`: one walker, bounded chunks, as many workers as the target takes.
+//!
+//! The ledger in the target is the truth: this file keeps nothing that it couldn't read from there again. A chunk's bounds are
+//! entered before it is dispatched, so that a resumed run copies the same ranges. The copy is done when three things hold:
+//! the walker has ended, nothing is in flight, and the watermark is the last number; the sink checks them once more in the
+//! transaction that ends the copy.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::clock::Stopwatch;
+use crate::copy::chunk::{Planned, Walk};
+use crate::copy::sizer::{Policy, Sample, Sizer};
+use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window};
+use crate::run::{Backfill, ChunkRows, Failure, FailureClass, Mapping, Outcome};
+
+use super::{Fault, Halt, Job, outcome, verify};
+
+/// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
+/// of size or a pause is felt soon.
+const WINDOW_MAX: u32 = 8;
+/// How long a chunk may be kept from its locks in all before the step fails, in milliseconds (30 minutes).
+const BLOCKED_FOR_MS: u64 = 30 * 60 * 1_000;
+/// The rest after a chunk that could not get its locks, in milliseconds.
+const YIELD_MS: u64 = 50;
+
+/// The copy as this process sees it.
+struct Copy {
+    mapping: Mapping,
+    workers: usize,
+    sizer: Sizer,
+    planned: VecDeque<Planned>,
+    in_flight: BTreeSet<u64>,
+    walk_ended: bool,
+    windows: u32,
+    rows_done: u64,
+    rows_total: Option<u64>,
+    free: Vec<Fence>,
+    chunks: JoinSet<Chunked>,
+    blocked: Option<Stopwatch>,
+}
+
+/// What became of one chunk.
+struct Chunked {
+    chunk: Planned,
+    fence: Fence,
+    rows_asked: u32,
+    result: Result<Copied, Error>,
+}
+
+pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcome, Fault> {
+    let fence = job.fence()?.clone();
+    if job.driver.is_applied(fence.run(), &job.work.step, job.work.way).await? {
+        return Ok(outcome(job.driver.finish_copy(&fence, &job.work).await?));
+    }
+    prove_active(job).await?;
+    let mut copy = begin(job, backfill).await?;
+    loop {
+        if job.is_halted() {
+            drain(job, &mut copy).await?;
+            return Err(Fault::Interrupted);
+        }
+        plan(job, backfill, &mut copy).await?;
+        dispatch(job, &mut copy);
+        if copy.chunks.is_empty() {
+            if copy.planned.is_empty() && copy.walk_ended {
+                break;
+            }
+            continue;
+        }
+        if let Some(chunked) = copy.chunks.join_next().await {
+            settle_chunk(job, &mut copy, joined(chunked)?).await?;
+        }
+        rest(job, backfill).await;
+    }
+    // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
+    let mapping = copy.mapping.clone();
+    verify::settle(job, &mapping).await?;
+    prove_active(job).await?;
+    let applied = job.driver.finish_copy(&fence, &job.work).await?;
+    job.tell(applied.rows.max(copy.rows_done), Some(copy.rows_done), 0);
+    Ok(outcome(applied))
+}
+
+/// Dual-write must be there before the first chunk is read, and must have been there all the time.
+async fn prove_active(job: &Job) -> Result<(), Fault> {
+    match job.driver.sync_state(job.mapping()?, job.direction).await? {
+        SyncState::Active => Ok(()),
+        SyncState::Broken(why) => Err(Fault::failed(
+            FailureClass::Unsafe,
+            format!("dual-write of this mapping is not active: {why}"),
+        )
+        .with_help("rows written now would be missed; roll back, or put the triggers back as they were")),
+    }
+}
+
+async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
+    let mapping = job.mapping()?.clone();
+    let fence = job.fence()?;
+    let rows_total = job.driver.estimate(&mapping).await?;
+    let known = job.driver.copy_state(fence.run(), &job.work.step).await?;
+    let capabilities = job.driver.capabilities();
+    let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
+    let workers = backfill.workers.min(capabilities.copy_workers).max(1) as usize;
+    let target_us = backfill.chunk_time_ms.min(capabilities.chunk_time_max_ms) * 1_000;
+    let copy = Copy {
+        mapping,
+        workers: workers.min(free.len().max(1)),
+        sizer: Sizer::new(Policy { target_us, ..Policy::default() }),
+        planned: known.open.into(),
+        in_flight: BTreeSet::new(),
+        walk_ended: matches!(known.walk, Walk::Ended { .. }),
+        windows: 0,
+        rows_done: known.rows_read,
+        rows_total: Some(rows_total),
+        free,
+        chunks: JoinSet::new(),
+        blocked: None,
+    };
+    job.tell(copy.rows_done, copy.rows_total, 0);
+    Ok(copy)
+}
+
+/// How many rows the next chunks have: as the plan or an operator says, else as the sizer found.
+fn chunk_rows(job: &Job, backfill: &Backfill, sizer: &Sizer) -> u32 {
+    match job.tuning.borrow().chunk_rows.unwrap_or(backfill.chunk_rows) {
+        ChunkRows::Fixed(rows) => rows.max(1),
+        ChunkRows::Auto => sizer.rows(),
+    }
+}
+
+/// Plans more when the workers are about to run dry.
+async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
+    if copy.walk_ended || !copy.planned.is_empty() {
+        return Ok(());
+    }
+    let rows = chunk_rows(job, backfill, &copy.sizer);
+    let per_worker = WINDOW_MAX.min(1 + copy.windows);
+    let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
+    let watch = Stopwatch::start();
+    let size = Window { rows, count };
+    let planned = job.driver.plan_chunks(job.fence()?, &job.work, &copy.mapping, size).await;
+    let CopyState { walk, open, .. } = match planned {
+        Ok(state) => state,
+        Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {
+            return yield_to_clients(job, copy, failure, watch).await;
+        }
+        Err(other) => return Err(other.into()),
+    };
+    copy.windows += 1;
+    copy.walk_ended = matches!(walk, Walk::Ended { .. });
+    copy.planned = open.into_iter().filter(|c| !copy.in_flight.contains(&c.seq)).collect();
+    Ok(())
+}
+
+/// Gives waiting chunks to free workers.
+fn dispatch(job: &Job, copy: &mut Copy) {
+    while copy.chunks.len() < copy.workers {
+        let Some(chunk) = copy.planned.pop_front() else { return };
+        let Some(fence) = copy.free.pop().or_else(|| job.fences.first().cloned()) else {
+            copy.planned.push_front(chunk);
+            return;
+        };
+        copy.in_flight.insert(chunk.seq);
+        let (driver, work, mapping) = (job.driver.clone(), job.work.clone(), copy.mapping.clone());
+        let (direction, rows_asked) = (job.direction, copy.sizer.rows());
+        copy.chunks.spawn(async move {
+            let result = driver.copy_chunk(&fence, &work, &mapping, direction, &chunk).await;
+            Chunked { chunk, fence, rows_asked, result }
+        });
+    }
+}
+
+async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<(), Fault> {
+    let Chunked { chunk, fence, rows_asked, result } = chunked;
+    copy.in_flight.remove(&chunk.seq);
+    copy.free.push(fence);
+    match result {
+        Ok(copied) => {
+            copy.blocked = None;
+            if !copied.before {
+                copy.rows_done += copied.rows_read;
+                let rows = u32::try_from(copied.rows_read).unwrap_or(u32::MAX);
+                let took_us = copied.took_us;
+                copy.sizer.sample(Sample { rows_asked, rows, took_us, contended: false });
+            }
+            job.tell(copy.rows_done, copy.rows_total, rows_asked);
+            Ok(())
+        }
+        // The chunk goes back to the queue: clients first.
+        Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {
+            copy.planned.push_front(chunk);
+            yield_to_clients(job, copy, failure, Stopwatch::start()).await
+        }
+        Err(other) => {
+            copy.chunks.shutdown().await;
+            Err(other.into())
+        }
+    }
+}
+
+/// Rests a little after somebody else had the locks; fails when that has been so for too long.
+async fn yield_to_clients(
+    job: &Job,
+    copy: &mut Copy,
+    failure: Failure,
+    since: Stopwatch,
+) -> Result<(), Fault> {
+    let blocked = *copy.blocked.get_or_insert(since);
+    if blocked.elapsed_ms() > BLOCKED_FOR_MS {
+        return Err(Fault::Failed(failure).with_help("something holds its locks; end it, then retry"));
+    }
+    pause(job, YIELD_MS).await;
+    Ok(())
+}
+
+/// Lets what is in flight finish, so that a pause or a signal leaves no transaction open.
+async fn drain(job: &Job, copy: &mut Copy) -> Result<(), Fault> {
+    while let Some(chunked) = copy.chunks.join_next().await {
+        let chunked = joined(chunked)?;
+        copy.in_flight.remove(&chunked.chunk.seq);
+        match chunked.result {
+            Ok(copied) => copy.rows_done += copied.rows_read,
+            Err(fenced @ Error::Fenced { .. }) => return Err(fenced.into()),
+            // It was not committed; the ledger has it as open, and it is copied when the run goes on.
+            Err(_) => {}
+        }
+        job.tell(copy.rows_done, copy.rows_total, 0);
+    }
+    Ok(())
+}
+
+fn joined(chunked: Result<Chunked, tokio::task::JoinError>) -> Result<Chunked, Fault> {
+    chunked.map_err(|error| {
+        Fault::failed(FailureClass::Cancelled, format!("a copying task ended early: {error}"))
+    })
+}
+
+async fn rest(job: &Job, backfill: &Backfill) {
+    let pause_ms = job.tuning.borrow().pause_between_ms.unwrap_or(backfill.pause_between_ms);
+    if pause_ms > 0 {
+        pause(job, pause_ms).await;
+    }
+}
+
+/// Waits, but not longer than until the run is to halt.
+async fn pause(job: &Job, ms: u64) {
+    let mut halt = job.halt.clone();
+    let wait = tokio::time::sleep(Duration::from_millis(ms));
+    tokio::select! {
+        () = wait => {}
+        _ = halt.wait_for(|halt| *halt > Halt::No) => {}
+    }
+}

@@ -1,0 +1,46 @@
+//! `dual_write`: the sync goes in, or out again.
+
+use crate::driver::Losses;
+use crate::run::{Direction, FailureClass, Outcome};
+
+use super::{Fault, Job, outcome, verify};
+
+pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
+    let (fence, mapping) = (job.fence()?, job.mapping()?);
+    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    Ok(outcome(applied))
+}
+
+/// Takes the sync out. What only the new side has would be lost with it, so with `forward` that must be nothing: there the
+/// new side may hold no row that the old side doesn't account for. With `both` the old side has everything.
+pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
+    let (fence, mapping) = (job.fence()?, job.mapping()?);
+    let in_place = mapping.is_in_place();
+    let was_installed =
+        job.driver.is_applied(fence.run(), &job.work.step, crate::run::Way::Forward).await?;
+    if was_installed && job.direction == Direction::Forward && !in_place
+        && job.losses == Losses::Refused
+    {
+        let compared = verify::compare_all(job).await?;
+        if compared.extra > 0 || compared.different > 0 {
+            return Err(only_new(job, compared.extra + compared.different));
+        }
+    }
+    let applied = job.driver.remove(fence, &job.work, mapping, job.direction).await?;
+    Ok(outcome(applied))
+}
+
+/// The refusal of an undo that would lose what only the new side has.
+pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
+    let name = job.step.action.mapping().map_or("", |mapping| mapping.as_str());
+    Fault::failed(
+        FailureClass::Unsafe,
+        format!(
+            "{} on the new side of {name} differ from the old side; undoing would lose them",
+            crate::run::plural(rows, "row")
+        ),
+    )
+    .with_help(format!(
+        "bring them over, or accept the loss: `phasegate rollback RUN --accept-loss {name}`"
+    ))
+}

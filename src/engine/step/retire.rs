@@ -1,0 +1,22 @@
+//! `retire`: the old shape is put aside, or comes back.
+
+use crate::run::{Outcome, Retire};
+
+use super::{Fault, Job, outcome, verify};
+
+pub(super) async fn perform(job: &Job, retire: &Retire) -> Result<Outcome, Fault> {
+    let (fence, planned) = (job.fence()?, job.planned()?);
+    verify::settle(job, planned).await?;
+    let driver = &job.driver;
+    let applied = driver.retire(fence, &job.work, planned, job.direction, &retire.shape).await?;
+    Ok(outcome(applied))
+}
+
+pub(super) async fn undo(job: &Job, retire: &Retire) -> Result<Outcome, Fault> {
+    let (fence, planned) = (job.fence()?, job.planned()?);
+    let driver = &job.driver;
+    let applied = driver
+        .unretire(fence, &job.work, planned, job.direction, &retire.shape, job.losses)
+        .await?;
+    Ok(outcome(applied))
+}

@@ -1,0 +1,32 @@
+//! `stop_dual_write`: the sync ends where nothing is dropped.
+
+use crate::driver::Losses;
+use crate::run::Outcome;
+
+use super::{Fault, Job, dual_write, outcome, verify};
+
+pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
+    let (fence, mapping) = (job.fence()?, job.mapping()?);
+    let applied = job.driver.remove(fence, &job.work, mapping, job.direction).await?;
+    Ok(outcome(applied))
+}
+
+/// Puts the sync in again. Since it ended, clients may have written to one side only: both must be equal, or the loss be
+/// accepted.
+pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
+    let (fence, mapping) = (job.fence()?, job.mapping()?);
+    let was_done =
+        job.driver.is_applied(fence.run(), &job.work.step, crate::run::Way::Forward).await?;
+    if !was_done {
+        return Ok(Outcome::default());
+    }
+    if job.losses == Losses::Refused {
+        let compared = verify::compare_all(job).await?;
+        if !compared.is_clean() {
+            let rows = compared.missing + compared.extra + compared.different;
+            return Err(dual_write::only_new(job, rows));
+        }
+    }
+    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    Ok(outcome(applied))
+}
