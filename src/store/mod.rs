@@ -7,20 +7,69 @@
 //! - An append that carries a lease is refused with [`Error::LeaseLost`] when that lease is no longer the newest.
 //! - Each record carries the hash of the chain up to it; reading checks it and answers [`Error::Damaged`].
 //! - Time is the store's clock.
+//!
+//! When an append fails with anything but [`Error::Conflict`], [`Error::NoRun`], [`Error::LeaseLost`] or [`Error::Busy`], the
+//! caller does not know whether its records were kept, and must read the journal again before it acts.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::run::{Actor, Digest, EnvironmentName, Event, Record, RunId, StepId, Timestamp};
 
+mod chain;
+mod lease;
 pub mod postgres;
+mod rows;
+mod schema;
 pub mod sqlite;
 pub mod wire;
 
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
+
+/// Whether a store that isn't there is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// It is made, with the folder it stands in.
+    IfMissing,
+    /// It is [`Error::Unreachable`].
+    Never,
+}
+
+/// Opens the store at a location: `postgres://…`, `postgresql://…`, `sqlite://path`, or a path as it is.
+pub async fn open(location: &str, create: Create) -> Result<SharedStore, Error> {
+    let scheme =
+        location.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    match scheme {
+        None => Ok(Arc::new(sqlite::SqliteStore::open(Path::new(location), create).await?)),
+        Some((scheme, rest)) => match scheme.as_str() {
+            "sqlite" => Ok(Arc::new(sqlite::SqliteStore::open(sqlite_path(rest)?, create).await?)),
+            "postgres" | "postgresql" => {
+                Ok(Arc::new(postgres::PostgresStore::open(location, create).await?))
+            }
+            // The rest of the location may hold a password, so it is not repeated.
+            _ => Err(Error::Unreachable {
+                message: format!(
+                    "a state store can't be kept at {scheme}://: give a path (SQLite) or a postgres:// URL"
+                ),
+            }),
+        },
+    }
+}
+
+/// The path of a `sqlite://` location, which is taken as it is written and takes no parameters.
+fn sqlite_path(rest: &str) -> Result<&Path, Error> {
+    if rest.contains('?') {
+        return Err(Error::Unreachable {
+            message: "the URL of a SQLite state store takes no parameters: give the path alone"
+                .into(),
+        });
+    }
+    Ok(Path::new(rest))
+}
 
 /// A run as the store lists it, without reading its journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +167,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         events: Vec<Event>,
     ) -> Result<Vec<Entry>, Error>;
 
-    /// The records behind a version, in order, at most `limit`; checked against the chain.
+    /// The records behind a version, in order, at most `limit`; checked against the chain. [`Error::Conflict`] when the
+    /// journal hasn't come to that version: then the store was put back to an older copy of itself.
     async fn read(&self, run: &RunId, after_version: u64, limit: u32) -> Result<Vec<Entry>, Error>;
 
     /// The newest version of a run's journal. Cheap: a driver asks twice a second.
@@ -143,7 +193,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Gives a lease back. Nothing happens when it was lost.
     async fn release(&self, lease: &Lease) -> Result<(), Error>;
 
-    /// The lease of a run, also a lapsed one.
+    /// The lease of a run, also a lapsed one; none when it was given back.
     async fn lease(&self, run: &RunId) -> Result<Option<Lease>, Error>;
 
     /// Writes down how far steps have come.

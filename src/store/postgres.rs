@@ -1,1 +1,413 @@
-//! postgres
+//! Journals in PostgreSQL: for teams, whose machines see and drive the same runs.
+//!
+//! Invariants:
+//! - Everything that decides and writes for a run does so in one READ COMMITTED transaction that first locks the run's row,
+//!   so appends and leases of a run come one after another, and the clock is read behind the lock.
+//! - `synchronous_commit` is `on` (or stronger) in every session: a commit returns when the log is on disk.
+//! - A commit whose answer was lost is looked up before anything is said about it (see [`PostgresStore::settle`]).
+//! - Reads are single statements, so each sees one moment.
+//!
+//! Absent on purpose: support for poolers that share a session among clients by transaction; the settings of a session
+//! must hold. Any role will do that may create a schema, or owns one called `phasegate`.
+
+use async_trait::async_trait;
+use sqlx::Postgres;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+use crate::run::{Actor, Event, RunId, Timestamp};
+
+use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
+
+mod error;
+mod server;
+
+use error::{explain, unreachable};
+
+/// Connections of one process: its driver's appends, renewals, polls and progress, and one to spare.
+const CONNECTIONS_MAX: u32 = 4;
+
+/// A state store in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    place: String,
+    identity: String,
+    pool: PgPool,
+}
+
+/// A transaction that writes. Dropped without a commit, it is rolled back.
+struct Write<'a> {
+    place: &'a str,
+    tx: sqlx::Transaction<'static, Postgres>,
+}
+
+impl PostgresStore {
+    /// Opens the store in the database of a URL, and makes it when it is missing and `create` says so.
+    pub async fn open(url: &str, create: Create) -> Result<Self, Error> {
+        let (options, place) = server::read_url(url)?;
+        let identity = server::prepare(&options, &place, create).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(server::CONNECT_TIMEOUT)
+            .after_connect(|db, _| Box::pin(server::set_up(db)))
+            .connect_lazy_with(options);
+        Ok(Self { place, identity, pool })
+    }
+
+    fn failed(&self) -> impl Fn(sqlx::Error) -> Error + '_ {
+        |error| explain(&self.place, &error)
+    }
+
+    async fn write(&self) -> Result<Write<'_>, Error> {
+        let tx = self
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+            .await
+            .map_err(self.failed())?;
+        Ok(Write { place: &self.place, tx })
+    }
+
+    /// Commits an append. When the answer is lost, says what became of it: the run's row is locked again, which waits until
+    /// the lost session is over, and then the last record is there with our hash, or it never will be.
+    async fn settle(&self, write: Write<'_>, run: &RunId, last: &Entry) -> Result<(), Error> {
+        let Err(error) = write.commit().await else { return Ok(()) };
+        if !matches!(error, Error::Unreachable { .. }) {
+            return Err(error);
+        }
+        let kept = async {
+            let mut again = self.write().await?;
+            again.head(run).await?;
+            sqlx::query_scalar::<_, String>(
+                "SELECT hash FROM phasegate.state_records WHERE run = $1 AND version = $2",
+            )
+            .bind(run.as_str())
+            .bind(last.record.version.cast_signed())
+            .fetch_optional(&mut *again.tx)
+            .await
+            .map_err(self.failed())
+        };
+        match kept.await {
+            Ok(Some(hash)) if hash == last.hash.as_str() => Ok(()),
+            Ok(_) => Err(error),
+            Err(_) => Err(unreachable(
+                &self.place,
+                "the connection was lost during a commit, and whether its records were kept is not known",
+            )),
+        }
+    }
+}
+
+impl Write<'_> {
+    async fn commit(self) -> Result<(), Error> {
+        self.tx.commit().await.map_err(|error| explain(self.place, &error))
+    }
+
+    async fn now(&mut self) -> Result<Timestamp, Error> {
+        let ms: i64 = sqlx::query_scalar(NOW)
+            .fetch_one(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(Timestamp::from_unix_ms(ms))
+    }
+
+    /// Locks a run, and gives the head of its journal; [`Error::NoRun`] without one.
+    async fn head(&mut self, run: &RunId) -> Result<Head, Error> {
+        let row: Option<(i64, String)> = sqlx::query_as(
+            "SELECT head_version, head_hash FROM phasegate.state_runs WHERE run = $1 FOR UPDATE",
+        )
+        .bind(run.as_str())
+        .fetch_optional(&mut *self.tx)
+        .await
+        .map_err(|error| explain(self.place, &error))?;
+        let (version, hash) = row.ok_or_else(|| Error::NoRun(run.clone()))?;
+        Ok(Head { version: version.cast_unsigned(), hash })
+    }
+
+    async fn lease(&mut self, run: &RunId) -> Result<Option<lease::Row>, Error> {
+        sqlx::query_as(LEASE)
+            .bind(run.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))
+    }
+
+    async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::with_capacity(sealed.len());
+        for Sealed { entry, body } in sealed {
+            sqlx::query(
+                "INSERT INTO phasegate.state_records (run, version, body, hash) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(run.as_str())
+            .bind(entry.record.version.cast_signed())
+            .bind(body)
+            .bind(entry.hash.as_str())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    async fn create(
+        &mut self,
+        header: &RunHeader,
+        by: &Actor,
+        started: Event,
+    ) -> Result<Entry, Error> {
+        let stamp = Stamp { by, at: self.now().await? };
+        let first = chain::first(&header.run, &stamp, started)?;
+        let inserted = sqlx::query(
+            "INSERT INTO phasegate.state_runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, 1, $6) ON CONFLICT (run) DO NOTHING",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(first.entry.hash.as_str())
+        .execute(&mut *self.tx)
+        .await
+        .map_err(|error| explain(self.place, &error))?;
+        if inserted.rows_affected() == 0 {
+            let found = self.head(&header.run).await?.version;
+            return Err(Error::Conflict { expected: 0, found });
+        }
+        let entry = first.entry.clone();
+        self.insert(&header.run, vec![first]).await?;
+        Ok(entry)
+    }
+
+    async fn append(
+        &mut self,
+        to: &Append<'_>,
+        lease: Option<&Lease>,
+        events: Vec<Event>,
+    ) -> Result<Vec<Entry>, Error> {
+        let head = self.head(to.run).await?;
+        let at = self.now().await?;
+        if let Some(lease) = lease {
+            lease::check(self.lease(to.run).await?, to.run, lease, at)?;
+        }
+        if head.version != to.expected_version {
+            return Err(Error::Conflict { expected: to.expected_version, found: head.version });
+        }
+        let Some(ends) = events.last().map(|last| matches!(last, Event::RunEnded { .. })) else {
+            return Ok(Vec::new());
+        };
+        let sealed = chain::seal(to.run, &head, &Stamp { by: to.by, at }, events)?;
+        let entries = self.insert(to.run, sealed).await?;
+        let Some(last) = entries.last() else { return Ok(entries) };
+        sqlx::query(
+            "UPDATE phasegate.state_runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1",
+        )
+        .bind(to.run.as_str())
+        .bind(last.record.version.cast_signed())
+        .bind(last.hash.as_str())
+        .bind(ends)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(|error| explain(self.place, &error))?;
+        Ok(entries)
+    }
+
+    async fn put_lease(&mut self, lease: &Lease) -> Result<(), Error> {
+        sqlx::query(PUT_LEASE)
+            .bind(lease.run.as_str())
+            .bind(lease.token.cast_signed())
+            .bind(&lease.holder.id)
+            .bind(&lease.holder.name)
+            .bind(&lease.holder.host)
+            .bind(&lease.holder.boot)
+            .bind(i64::from(lease.holder.pid))
+            .bind(lease.holder.pid_started.cast_signed())
+            .bind(lease.since.as_unix_ms())
+            .bind(lease.renewed_at.as_unix_ms())
+            .bind(lease.expires_at.as_unix_ms())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(())
+    }
+}
+
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+const LEASE: &str = "SELECT token, holder_id, holder_name, holder_host, holder_boot, holder_pid, holder_pid_started, \
+     since_ms, renewed_ms, expires_ms FROM phasegate.state_leases WHERE run = $1";
+
+const PUT_LEASE: &str = "INSERT INTO phasegate.state_leases (run, token, holder_id, holder_name, holder_host, holder_boot, \
+     holder_pid, holder_pid_started, since_ms, renewed_ms, expires_ms) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+     ON CONFLICT (run) DO UPDATE SET token = excluded.token, holder_id = excluded.holder_id, \
+     holder_name = excluded.holder_name, holder_host = excluded.holder_host, holder_boot = excluded.holder_boot, \
+     holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
+     since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms";
+
+const PUT_PROGRESS: &str = "INSERT INTO phasegate.state_progress (run, step, rows_done, rows_total, at_ms) \
+     VALUES ($1, $2, $3, $4, $5) \
+     ON CONFLICT (run, step) DO UPDATE SET rows_done = excluded.rows_done, rows_total = excluded.rows_total, \
+     at_ms = excluded.at_ms";
+
+/// The head on every row, so that one statement sees both at one moment; the record's columns are NULL when there is none.
+const READ: &str = "SELECT r.head_version, r.head_hash, e.version, e.body, e.hash FROM phasegate.state_runs r \
+     LEFT JOIN phasegate.state_records e ON e.run = r.run AND e.version >= $2 \
+     WHERE r.run = $1 ORDER BY e.version LIMIT $3";
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn location(&self) -> String {
+        self.place.clone()
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        let ms: i64 = sqlx::query_scalar(NOW).fetch_one(&self.pool).await.map_err(self.failed())?;
+        Ok(Timestamp::from_unix_ms(ms))
+    }
+
+    async fn create(&self, header: &RunHeader, by: &Actor, started: Event) -> Result<Entry, Error> {
+        let mut write = self.write().await?;
+        let entry = write.create(header, by, started).await?;
+        self.settle(write, &header.run, &entry).await?;
+        Ok(entry)
+    }
+
+    async fn append(
+        &self,
+        run: &RunId,
+        expected_version: u64,
+        lease: Option<&Lease>,
+        by: &Actor,
+        events: Vec<Event>,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut write = self.write().await?;
+        let entries = write.append(&Append { run, expected_version, by }, lease, events).await?;
+        match entries.last() {
+            Some(last) => self.settle(write, run, last).await?,
+            None => write.commit().await?,
+        }
+        Ok(entries)
+    }
+
+    async fn read(&self, run: &RunId, after_version: u64, limit: u32) -> Result<Vec<Entry>, Error> {
+        let page = Page { after_version, limit };
+        let rows = sqlx::query_as(READ)
+            .bind(run.as_str())
+            .bind(after_version.cast_signed())
+            .bind(page.rows())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.failed())?;
+        rows::entries(run, page, rows)
+    }
+
+    async fn version(&self, run: &RunId) -> Result<u64, Error> {
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT head_version FROM phasegate.state_runs WHERE run = $1")
+                .bind(run.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(self.failed())?;
+        version.map(i64::cast_unsigned).ok_or_else(|| Error::NoRun(run.clone()))
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHeader>, Error> {
+        let rows: Vec<rows::RunRow> = sqlx::query_as(
+            "SELECT run, plan, environment, started_ms, ended FROM phasegate.state_runs \
+             ORDER BY started_ms DESC, run COLLATE \"C\" DESC",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed())?;
+        Ok(rows.into_iter().map(RunHeader::from).collect())
+    }
+
+    async fn acquire(
+        &self,
+        run: &RunId,
+        claimant: &Claimant,
+        ttl_ms: u64,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Lease, Error> {
+        let mut write = self.write().await?;
+        write.head(run).await?;
+        let present = write.lease(run).await?;
+        let now = write.now().await?;
+        let claim = lease::Claim { run, claimant, ttl_ms, now };
+        let lease = lease::claim(present, &claim, is_dead)?;
+        write.put_lease(&lease).await?;
+        write.commit().await?;
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
+        let mut write = self.write().await?;
+        write.head(&lease.run).await?;
+        let now = write.now().await?;
+        let present = write.lease(&lease.run).await?;
+        let renewed = lease::renew(present, lease, now, ttl_ms)?;
+        write.put_lease(&renewed).await?;
+        write.commit().await?;
+        Ok(renewed)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE phasegate.state_leases SET holder_id = NULL WHERE run = $1 AND token = $2 AND holder_id = $3",
+        )
+        .bind(lease.run.as_str())
+        .bind(lease.token.cast_signed())
+        .bind(&lease.holder.id)
+        .execute(&self.pool)
+        .await
+        .map_err(self.failed())?;
+        Ok(())
+    }
+
+    async fn lease(&self, run: &RunId) -> Result<Option<Lease>, Error> {
+        let row: Option<lease::Row> = sqlx::query_as(LEASE)
+            .bind(run.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(self.failed())?;
+        Ok(row.and_then(|row| row.into_lease(run)))
+    }
+
+    async fn put_progress(&self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        write.head(run).await?;
+        for step in progress {
+            sqlx::query(PUT_PROGRESS)
+                .bind(run.as_str())
+                .bind(step.step.as_str())
+                .bind(step.rows_done.cast_signed())
+                .bind(step.rows_total.map(u64::cast_signed))
+                .bind(step.at.as_unix_ms())
+                .execute(&mut *write.tx)
+                .await
+                .map_err(self.failed())?;
+        }
+        write.commit().await
+    }
+
+    async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error> {
+        let rows: Vec<rows::ProgressRow> = sqlx::query_as(
+            "SELECT step, rows_done, rows_total, at_ms FROM phasegate.state_progress WHERE run = $1 \
+             ORDER BY step COLLATE \"C\"",
+        )
+        .bind(run.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed())?;
+        Ok(rows.into_iter().map(StepProgress::from).collect())
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

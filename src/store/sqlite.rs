@@ -1,1 +1,423 @@
-//! sqlite
+//! Journals in a SQLite file: the default, for one machine.
+//!
+//! Invariants:
+//! - Everything that decides and writes does so in one `BEGIN IMMEDIATE` transaction, on the one connection that this
+//!   process writes with; SQLite itself keeps other processes out meanwhile.
+//! - `synchronous=FULL` in write-ahead mode: a commit returns when the log is on disk.
+//! - A connection on which a write failed or was given up half-way is dropped, never used again: dropping it rolls back.
+//! - Reads are single statements, so each sees one moment of the file.
+//!
+//! Absent on purpose: repair. A damaged file is reported and left as it is.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::run::{Actor, Event, RunId, Timestamp};
+
+use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
+
+mod error;
+mod file;
+
+use error::explain;
+
+/// Connections that read. Commands read one page after another; a second reader is a driver's poll.
+const READERS_MAX: u32 = 2;
+
+/// A state store in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    location: String,
+    identity: String,
+    readers: SqlitePool,
+    /// The connection that writes, while nobody uses it; none until the first write, and after one that failed.
+    writer: Mutex<Option<SqliteConnection>>,
+}
+
+/// A write transaction. Dropped without [`Write::finish`], it takes its connection along, which rolls it back.
+struct Write<'a> {
+    path: &'a Path,
+    slot: MutexGuard<'a, Option<SqliteConnection>>,
+    db: SqliteConnection,
+}
+
+impl SqliteStore {
+    /// Opens the store in a file, and makes it when it is missing and `create` says so.
+    pub async fn open(path: &Path, create: Create) -> Result<Self, Error> {
+        let location = path.display().to_string();
+        if location.is_empty() || location.starts_with(":memory:") {
+            return Err(Error::Unreachable {
+                message: format!(
+                    "a state store can't be kept at \"{location}\": it must be a file"
+                ),
+            });
+        }
+        // Absolute, so that neither a change of folder nor a name like `file:x` means something else to SQLite.
+        let path = std::path::absolute(path).map_err(|error| Error::Unreachable {
+            message: format!("the state store {location} can't be opened: {error}"),
+        })?;
+        let identity = file::prepare(&path, create).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .acquire_timeout(2 * file::BUSY_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_lazy_with(file::options(&path).pragma("query_only", "ON"));
+        Ok(Self { path, location, identity, readers, writer: Mutex::new(None) })
+    }
+
+    fn failed(&self) -> impl Fn(sqlx::Error) -> Error + '_ {
+        |error| explain(&self.path, &error)
+    }
+
+    /// Begins a write transaction, behind those of this process that came before.
+    async fn write(&self) -> Result<Write<'_>, Error> {
+        let mut slot = self.writer.lock().await;
+        if self.readers.is_closed() {
+            return Err(explain(&self.path, &sqlx::Error::PoolClosed));
+        }
+        let mut db = match slot.take() {
+            Some(db) => db,
+            None => file::options(&self.path).connect().await.map_err(self.failed())?,
+        };
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut db).await.map_err(self.failed())?;
+        Ok(Write { path: &self.path, slot, db })
+    }
+}
+
+impl Write<'_> {
+    /// Commits what succeeded, rolls back what was refused, and keeps the connection when that went well.
+    async fn finish<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
+        let ended = match &result {
+            Ok(_) => sqlx::query("COMMIT").execute(&mut self.db).await,
+            Err(_) => sqlx::query("ROLLBACK").execute(&mut self.db).await,
+        };
+        match (result, ended) {
+            (result, Ok(_)) => {
+                *self.slot = Some(self.db);
+                result
+            }
+            (Ok(_), Err(error)) => Err(explain(self.path, &error)),
+            (Err(refusal), Err(_)) => Err(refusal),
+        }
+    }
+
+    async fn now(&mut self) -> Result<Timestamp, Error> {
+        let ms: i64 = sqlx::query_scalar(NOW)
+            .fetch_one(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(Timestamp::from_unix_ms(ms))
+    }
+
+    /// The head of a run's journal; [`Error::NoRun`] without one.
+    async fn head(&mut self, run: &RunId) -> Result<Head, Error> {
+        let row: Option<(i64, String)> =
+            sqlx::query_as("SELECT head_version, head_hash FROM runs WHERE run = $1")
+                .bind(run.as_str())
+                .fetch_optional(&mut self.db)
+                .await
+                .map_err(|error| explain(self.path, &error))?;
+        let (version, hash) = row.ok_or_else(|| Error::NoRun(run.clone()))?;
+        Ok(Head { version: version.cast_unsigned(), hash })
+    }
+
+    async fn lease(&mut self, run: &RunId) -> Result<Option<lease::Row>, Error> {
+        sqlx::query_as(LEASE)
+            .bind(run.as_str())
+            .fetch_optional(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))
+    }
+
+    async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::with_capacity(sealed.len());
+        for Sealed { entry, body } in sealed {
+            sqlx::query("INSERT INTO records (run, version, body, hash) VALUES ($1, $2, $3, $4)")
+                .bind(run.as_str())
+                .bind(entry.record.version.cast_signed())
+                .bind(body)
+                .bind(entry.hash.as_str())
+                .execute(&mut self.db)
+                .await
+                .map_err(|error| explain(self.path, &error))?;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    async fn create(
+        &mut self,
+        header: &RunHeader,
+        by: &Actor,
+        started: Event,
+    ) -> Result<Entry, Error> {
+        match self.head(&header.run).await {
+            Err(Error::NoRun(_)) => {}
+            Ok(head) => return Err(Error::Conflict { expected: 0, found: head.version }),
+            Err(error) => return Err(error),
+        }
+        let stamp = Stamp { by, at: self.now().await? };
+        let first = chain::first(&header.run, &stamp, started)?;
+        sqlx::query(
+            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, 1, $6)",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(first.entry.hash.as_str())
+        .execute(&mut self.db)
+        .await
+        .map_err(|error| explain(self.path, &error))?;
+        let entry = first.entry.clone();
+        self.insert(&header.run, vec![first]).await?;
+        Ok(entry)
+    }
+
+    async fn append(
+        &mut self,
+        to: &Append<'_>,
+        lease: Option<&Lease>,
+        events: Vec<Event>,
+    ) -> Result<Vec<Entry>, Error> {
+        let head = self.head(to.run).await?;
+        let at = self.now().await?;
+        if let Some(lease) = lease {
+            lease::check(self.lease(to.run).await?, to.run, lease, at)?;
+        }
+        if head.version != to.expected_version {
+            return Err(Error::Conflict { expected: to.expected_version, found: head.version });
+        }
+        let Some(ends) = events.last().map(|last| matches!(last, Event::RunEnded { .. })) else {
+            return Ok(Vec::new());
+        };
+        let sealed = chain::seal(to.run, &head, &Stamp { by: to.by, at }, events)?;
+        let entries = self.insert(to.run, sealed).await?;
+        let Some(last) = entries.last() else { return Ok(entries) };
+        sqlx::query("UPDATE runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
+            .bind(to.run.as_str())
+            .bind(last.record.version.cast_signed())
+            .bind(last.hash.as_str())
+            .bind(ends)
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(entries)
+    }
+
+    async fn put_lease(&mut self, lease: &Lease) -> Result<(), Error> {
+        sqlx::query(PUT_LEASE)
+            .bind(lease.run.as_str())
+            .bind(lease.token.cast_signed())
+            .bind(&lease.holder.id)
+            .bind(&lease.holder.name)
+            .bind(&lease.holder.host)
+            .bind(&lease.holder.boot)
+            .bind(i64::from(lease.holder.pid))
+            .bind(lease.holder.pid_started.cast_signed())
+            .bind(lease.since.as_unix_ms())
+            .bind(lease.renewed_at.as_unix_ms())
+            .bind(lease.expires_at.as_unix_ms())
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn renew(&mut self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
+        let now = self.now().await?;
+        let present = self.lease(&lease.run).await?;
+        let renewed = lease::renew(present, lease, now, ttl_ms)?;
+        self.put_lease(&renewed).await?;
+        Ok(renewed)
+    }
+
+    async fn put_progress(&mut self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {
+        self.head(run).await?;
+        for step in progress {
+            sqlx::query(PUT_PROGRESS)
+                .bind(run.as_str())
+                .bind(step.step.as_str())
+                .bind(step.rows_done.cast_signed())
+                .bind(step.rows_total.map(u64::cast_signed))
+                .bind(step.at.as_unix_ms())
+                .execute(&mut self.db)
+                .await
+                .map_err(|error| explain(self.path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+const NOW: &str = "SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
+
+const LEASE: &str = "SELECT token, holder_id, holder_name, holder_host, holder_boot, holder_pid, holder_pid_started, \
+     since_ms, renewed_ms, expires_ms FROM leases WHERE run = $1";
+
+const PUT_LEASE: &str = "INSERT INTO leases (run, token, holder_id, holder_name, holder_host, holder_boot, holder_pid, \
+     holder_pid_started, since_ms, renewed_ms, expires_ms) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+     ON CONFLICT (run) DO UPDATE SET token = excluded.token, holder_id = excluded.holder_id, \
+     holder_name = excluded.holder_name, holder_host = excluded.holder_host, holder_boot = excluded.holder_boot, \
+     holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
+     since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms";
+
+const PUT_PROGRESS: &str = "INSERT INTO progress (run, step, rows_done, rows_total, at_ms) VALUES ($1, $2, $3, $4, $5) \
+     ON CONFLICT (run, step) DO UPDATE SET rows_done = excluded.rows_done, rows_total = excluded.rows_total, \
+     at_ms = excluded.at_ms";
+
+/// The head on every row, so that one statement sees both at one moment; the record's columns are NULL when there is none.
+const READ: &str = "SELECT r.head_version, r.head_hash, e.version, e.body, e.hash FROM runs r \
+     LEFT JOIN records e ON e.run = r.run AND e.version >= $2 WHERE r.run = $1 ORDER BY e.version LIMIT $3";
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    fn location(&self) -> String {
+        self.location.clone()
+    }
+
+    async fn now(&self) -> Result<Timestamp, Error> {
+        let ms: i64 =
+            sqlx::query_scalar(NOW).fetch_one(&self.readers).await.map_err(self.failed())?;
+        Ok(Timestamp::from_unix_ms(ms))
+    }
+
+    async fn create(&self, header: &RunHeader, by: &Actor, started: Event) -> Result<Entry, Error> {
+        let mut write = self.write().await?;
+        let created = write.create(header, by, started).await;
+        write.finish(created).await
+    }
+
+    async fn append(
+        &self,
+        run: &RunId,
+        expected_version: u64,
+        lease: Option<&Lease>,
+        by: &Actor,
+        events: Vec<Event>,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut write = self.write().await?;
+        let appended = write.append(&Append { run, expected_version, by }, lease, events).await;
+        write.finish(appended).await
+    }
+
+    async fn read(&self, run: &RunId, after_version: u64, limit: u32) -> Result<Vec<Entry>, Error> {
+        let page = Page { after_version, limit };
+        let rows = sqlx::query_as(READ)
+            .bind(run.as_str())
+            .bind(after_version.cast_signed())
+            .bind(page.rows())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(self.failed())?;
+        rows::entries(run, page, rows)
+    }
+
+    async fn version(&self, run: &RunId) -> Result<u64, Error> {
+        let version: Option<i64> =
+            sqlx::query_scalar("SELECT head_version FROM runs WHERE run = $1")
+                .bind(run.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(self.failed())?;
+        version.map(i64::cast_unsigned).ok_or_else(|| Error::NoRun(run.clone()))
+    }
+
+    async fn runs(&self) -> Result<Vec<RunHeader>, Error> {
+        let rows: Vec<rows::RunRow> = sqlx::query_as(
+            "SELECT run, plan, environment, started_ms, ended FROM runs ORDER BY started_ms DESC, run DESC",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(self.failed())?;
+        Ok(rows.into_iter().map(RunHeader::from).collect())
+    }
+
+    async fn acquire(
+        &self,
+        run: &RunId,
+        claimant: &Claimant,
+        ttl_ms: u64,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Lease, Error> {
+        let mut write = self.write().await?;
+        let acquired = async {
+            write.head(run).await?;
+            let present = write.lease(run).await?;
+            let now = write.now().await?;
+            let claim = lease::Claim { run, claimant, ttl_ms, now };
+            let lease = lease::claim(present, &claim, is_dead)?;
+            write.put_lease(&lease).await?;
+            Ok(lease)
+        }
+        .await;
+        write.finish(acquired).await
+    }
+
+    async fn renew(&self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
+        let mut write = self.write().await?;
+        let renewed = write.renew(lease, ttl_ms).await;
+        write.finish(renewed).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let released = sqlx::query(
+            "UPDATE leases SET holder_id = NULL WHERE run = $1 AND token = $2 AND holder_id = $3",
+        )
+        .bind(lease.run.as_str())
+        .bind(lease.token.cast_signed())
+        .bind(&lease.holder.id)
+        .execute(&mut write.db)
+        .await
+        .map(|_| ())
+        .map_err(self.failed());
+        write.finish(released).await
+    }
+
+    async fn lease(&self, run: &RunId) -> Result<Option<Lease>, Error> {
+        let row: Option<lease::Row> = sqlx::query_as(LEASE)
+            .bind(run.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(self.failed())?;
+        Ok(row.and_then(|row| row.into_lease(run)))
+    }
+
+    async fn put_progress(&self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let put = write.put_progress(run, progress).await;
+        write.finish(put).await
+    }
+
+    async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error> {
+        let rows: Vec<rows::ProgressRow> = sqlx::query_as(
+            "SELECT step, rows_done, rows_total, at_ms FROM progress WHERE run = $1 ORDER BY step",
+        )
+        .bind(run.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(self.failed())?;
+        Ok(rows.into_iter().map(StepProgress::from).collect())
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(db) = self.writer.lock().await.take() {
+            // Closing writes nothing that is needed: every commit is in the log already.
+            let _ = db.close().await;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Reaching the server: connections that are all set up alike, and the schema.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::super::schema::{self, Standing};
+use super::super::{Create, Error};
+use super::error::{damaged, explain, unreachable};
+
+/// How long to wait for a connection. Under the lease's time to live, so that a driver can still give up in order.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What people see of us in `pg_stat_activity`.
+const APPLICATION_NAME: &str = "phasegate";
+
+/// Settings of every session. A name that the server doesn't know is left out (`client_connection_check_interval` came
+/// with version 14). Commits wait for the disk, and for more where the server asks for more.
+const SETTINGS: &str = "SELECT set_config(s.name, v.value, false) FROM (VALUES \
+     ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END), \
+     ('lock_timeout', '5s'), ('statement_timeout', '15s'), ('idle_in_transaction_session_timeout', '10s'), \
+     ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed')) \
+     AS v (name, value) JOIN pg_settings s ON s.name = v.name";
+
+/// This program's migrations, under a table of our own in our own schema.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    migrator.dangerous_set_table_name("phasegate.state_migrations");
+    // sqlx's own lock is a session's; ours ends with the transaction, whatever happens.
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Reads a URL, and gives what people may see of it: no password, no parameters.
+pub(super) fn read_url(url: &str) -> Result<(PgConnectOptions, String), Error> {
+    // A parse error may repeat a piece of the URL, so it is not shown.
+    let options = PgConnectOptions::from_str(url).map_err(|_| Error::Unreachable {
+        message: "the state store's URL is not a valid postgres:// URL".into(),
+    })?;
+    let host = options
+        .get_socket()
+        .map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+    let place = format!(
+        "postgres://{}@{host}:{}/{}",
+        options.get_username(),
+        options.get_port(),
+        options.get_database().unwrap_or(options.get_username()),
+    );
+    Ok((options.application_name(APPLICATION_NAME).disable_statement_logging(), place))
+}
+
+/// Sets up a session.
+pub(super) async fn set_up(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(SETTINGS).execute(db).await.map(|_| ())
+}
+
+/// Looks at the schema on a connection of its own, makes it or brings it up to date, and gives the store's identity.
+pub(super) async fn prepare(
+    options: &PgConnectOptions,
+    place: &str,
+    create: Create,
+) -> Result<String, Error> {
+    let failed = |error: sqlx::Error| explain(place, &error);
+    let mut db = tokio::time::timeout(CONNECT_TIMEOUT, options.connect())
+        .await
+        .map_err(|_| unreachable(place, "the server did not answer in time"))?
+        .map_err(failed)?;
+    set_up(&mut db).await.map_err(failed)?;
+    match standing(place, &mut db).await? {
+        Some(Standing::Current) => {}
+        None if create == Create::Never => {
+            return Err(Error::Unreachable {
+                message: format!("there is no state store at {place}"),
+            });
+        }
+        _ => migrate(place, &mut db).await?,
+    }
+    let identity: Option<String> = sqlx::query_scalar("SELECT identity FROM phasegate.state_store")
+        .fetch_optional(&mut db)
+        .await
+        .map_err(failed)?;
+    let _ = db.close().await;
+    identity.ok_or_else(|| damaged(place, "its identity is missing"))
+}
+
+/// Where the schema stands, `None` where there is no store; newer and altered ones are errors.
+async fn standing(place: &str, db: &mut PgConnection) -> Result<Option<Standing>, Error> {
+    let failed = |error: sqlx::Error| explain(place, &error);
+    let is_there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'phasegate' AND c.relname = 'state_migrations')",
+    )
+    .fetch_one(&mut *db)
+    .await
+    .map_err(failed)?;
+    if !is_there {
+        return Ok(None);
+    }
+    let applied: Vec<schema::Applied> = sqlx::query_as(
+        "SELECT version, success, checksum FROM phasegate.state_migrations ORDER BY version",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(failed)?;
+    match schema::standing(&migrator(), &applied) {
+        Standing::Newer { found, known } => Err(Error::Newer {
+            message: format!(
+                "the state store {place} was written by a newer version of this program: its schema has version {found}, \
+                 this program knows {known}; use that version"
+            ),
+        }),
+        Standing::Altered(version) => Err(damaged(
+            place,
+            &format!("its schema's version {version} is not the one of that number"),
+        )),
+        standing => Ok(Some(standing)),
+    }
+}
+
+/// Makes the schema and applies what is missing in one transaction, one process at a time.
+///
+/// `CREATE SCHEMA IF NOT EXISTS` wants the right to create schemas even when there is nothing to do, so a schema that was
+/// made for us is looked for first.
+async fn migrate(place: &str, db: &mut PgConnection) -> Result<(), Error> {
+    let failed = |error: sqlx::Error| explain(place, &error);
+    let mut tx = db.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(failed)?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('phasegate state store', 0))")
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+    let has_schema: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'phasegate')")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed)?;
+    if !has_schema {
+        sqlx::query("CREATE SCHEMA phasegate").execute(&mut *tx).await.map_err(failed)?;
+    }
+    migrator().run_direct(None, &mut *tx, false).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failed(error),
+        error => damaged(place, &error.to_string()),
+    })?;
+    tx.commit().await.map_err(failed)
+}
