@@ -455,8 +455,10 @@ mod tests {
 
     #[test]
     fn global_options_stand_before_or_after_the_command() {
-        for line in [["phasegate", "--env", "staging", "version"], ["phasegate", "version", "--env", "staging"]]
-        {
+        for line in [
+            ["phasegate", "--env", "staging", "version"],
+            ["phasegate", "version", "--env", "staging"],
+        ] {
             let typed = Typed::try_parse_from(line).unwrap();
             assert_eq!(typed.global.environment.as_deref(), Some("staging"));
         }
@@ -469,7 +471,9 @@ mod tests {
             let line = ["phasegate", "tune", "leads", setting[0], setting[1]];
             Typed::try_parse_from(line).unwrap();
         }
-        assert!(Typed::try_parse_from(["phasegate", "tune", "leads", "--chunk-rows", "0"]).is_err());
+        assert!(
+            Typed::try_parse_from(["phasegate", "tune", "leads", "--chunk-rows", "0"]).is_err()
+        );
     }
 
     #[test]

@@ -126,9 +126,9 @@ impl Exit {
     pub const fn of_store(error: &store::Error) -> Self {
         match error {
             store::Error::NoRun(_) => Self::Usage,
-            store::Error::Conflict { .. }
-            | store::Error::Held(_)
-            | store::Error::LeaseLost(_) => Self::Held,
+            store::Error::Conflict { .. } | store::Error::Held(_) | store::Error::LeaseLost(_) => {
+                Self::Held
+            }
             store::Error::Unreachable { .. }
             | store::Error::Busy { .. }
             | store::Error::NotWritable { .. } => Self::Unreachable,
@@ -318,11 +318,8 @@ mod tests {
             different: 0,
             samples: Vec::new(),
         };
-        let failed = |class| Stop::StepFailed {
-            step: step(),
-            way: Way::Forward,
-            failure: failure(class),
-        };
+        let failed =
+            |class| Stop::StepFailed { step: step(), way: Way::Forward, failure: failure(class) };
         let table = [
             (Stop::Ended(Ending::Completed), 0),
             (Stop::Ended(Ending::RolledBack), 1),

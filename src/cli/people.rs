@@ -1,12 +1,9 @@
-//! Who acts, and which process this is.
+//! Who acts.
 
 use std::fs;
 use std::process::Command;
 
-use uuid::Uuid;
-
 use crate::run::{Actor, Proof};
-use crate::store::Claimant;
 
 use super::answer::Failure;
 use super::exit::Exit;
@@ -27,7 +24,9 @@ pub fn actor(typed: Option<&str>, identity: Identity) -> Result<Actor, Failure> 
     match (typed, identity) {
         (Some(name), Identity::Os) => Err(Failure::new(
             Exit::NotPermitted,
-            format!("--as {name} is not allowed here: this environment knows people by their account"),
+            format!(
+                "--as {name} is not allowed here: this environment knows people by their account"
+            ),
         )
         .help("leave --as out, and log in as the person who acts")),
         (Some(name), Identity::Claimed) => {
@@ -79,28 +78,6 @@ fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-/// This process, as the holder of leases.
-#[must_use]
-pub fn claimant(actor: &Actor) -> Claimant {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Claimant {
-        id: Uuid::now_v7().to_string(),
-        name: actor.name.clone(),
-        host: actor.host.clone(),
-        boot: boot.trim().to_owned(),
-        pid: std::process::id(),
-        pid_started: process_started().unwrap_or_default(),
-    }
-}
-
-/// When this process started, in clock ticks since boot: the 22nd field, counted behind the command's name, which may hold
-/// blanks and brackets itself.
-fn process_started() -> Option<u64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    let behind_name = stat.rsplit_once(')')?.1;
-    behind_name.split_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
@@ -120,14 +97,5 @@ mod tests {
         assert_eq!(known.proof, Proof::Os);
         assert!(!known.name.is_empty());
         assert_eq!(actor(None, Identity::Claimed).unwrap().proof, Proof::Claimed);
-    }
-
-    #[test]
-    fn two_claims_of_one_process_differ_in_their_id_alone() {
-        let actor = actor(None, Identity::Claimed).unwrap();
-        let (one, two) = (claimant(&actor), claimant(&actor));
-        assert_ne!(one.id, two.id);
-        assert_eq!(Claimant { id: two.id.clone(), ..one }, two);
-        assert_eq!(two.pid, std::process::id());
     }
 }

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use crate::engine::{self, Loaded, Signal};
+use crate::engine::{self, Loaded, Signal, process};
 use crate::report::{CommandLine, Printer};
 use crate::run::{Actor, Command, RunId, State, Timestamp};
-use crate::store::{Lease, RunHeader, SharedStore};
+use crate::store::{Create, Lease, RunHeader, SharedStore};
 
 use super::answer::Failure;
 use super::args::Global;
 use super::select;
 use super::settings::{Need, Settings};
 use super::trouble;
-use super::wiring::{self, Create};
+use super::wiring;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -121,7 +121,8 @@ impl OpenRun {
     /// Whoever drives it now.
     #[must_use]
     pub fn driver(&self) -> Option<&Lease> {
-        self.loaded.lease.as_ref().filter(|lease| lease.expires_at > self.now)
+        let lease = self.loaded.lease.as_ref()?;
+        (lease.expires_at > self.now && !process::is_dead(&lease.holder)).then_some(lease)
     }
 
     /// Asks something of it as an operator; the state is the one after that.

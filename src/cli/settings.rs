@@ -50,9 +50,7 @@ impl Settings {
         let given_state = global.state.clone().filter(|state| !state.is_empty());
         let environment = environment(project.as_ref(), global.environment.as_deref());
         let environment = match (environment, need) {
-            (Err(_), Need::StateStore)
-                if given_state.is_some() && global.environment.is_none() =>
-            {
+            (Err(_), Need::StateStore) if given_state.is_some() && global.environment.is_none() => {
                 None
             }
             (environment, _) => Some(environment?),
@@ -109,11 +107,14 @@ fn environment(project: Option<&Project>, typed: Option<&str>) -> Result<Environ
 /// the environment, or whose URL may hold a password, is left out.
 fn program(global: &Global, called: Option<PathBuf>) -> String {
     let called = called.filter(|path| path.components().count() > 1);
-    let shown = called.map_or_else(|| "phasegate".to_owned(), |path| {
-        let here = env::current_dir().unwrap_or_default();
-        let path = path.strip_prefix(&here).map(Path::to_path_buf).unwrap_or(path);
-        quoted(&path.display().to_string())
-    });
+    let shown = called.map_or_else(
+        || "phasegate".to_owned(),
+        |path| {
+            let here = env::current_dir().unwrap_or_default();
+            let path = path.strip_prefix(&here).map(Path::to_path_buf).unwrap_or(path);
+            quoted(&path.display().to_string())
+        },
+    );
     let mut words = vec![shown];
     if let Some(environment) = &global.environment {
         words.push(format!("--env {}", quoted(environment)));

@@ -9,7 +9,8 @@ use crate::engine::{Signal, Urgent};
 #[must_use]
 pub fn listen() -> watch::Receiver<Signal> {
     let (sender, receiver) = watch::channel(Signal::None);
-    let (interrupts, terminates) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (interrupts, terminates) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     // Where the system lets nobody listen, a signal ends the process as it would any other.
     if let (Ok(mut interrupts), Ok(mut terminates)) = (interrupts, terminates) {
         tokio::spawn(async move {

@@ -1,6 +1,6 @@
 //! From the rooms' errors to what people read: a sentence, the cause, and the next command.
 
-use crate::diagnostic::{self, Diagnostic, Location, Source};
+use crate::diagnostic::{self, Code, Diagnostic, Location, Source};
 use crate::driver::{self, Finding, Holder};
 use crate::engine;
 use crate::report::CommandLine;
@@ -125,15 +125,19 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
 
 /// A target's error outside a step.
 #[must_use]
-pub fn of_target(error: &driver::Error, target: &TargetName, line: Option<&CommandLine>) -> Failure {
+pub fn of_target(
+    error: &driver::Error,
+    target: &TargetName,
+    line: Option<&CommandLine>,
+) -> Failure {
     let exit = Exit::of_driver(error);
     match error {
         driver::Error::Held(holder) => claimed(holder, target, line),
-        driver::Error::Fenced { .. } => {
-            Failure::new(exit, format!("target {target}: {error}")).help("`status` shows who drives the run")
-        }
+        driver::Error::Fenced { .. } => Failure::new(exit, format!("target {target}: {error}"))
+            .help("`status` shows who drives the run"),
         driver::Error::Failed(failure) | driver::Error::Unknown(failure) => {
-            let mut shown = Failure::new(exit, format!("target {target}: {}", failure_line(failure)));
+            let mut shown =
+                Failure::new(exit, format!("target {target}: {}", failure_line(failure)));
             shown.causes.extend(failure.detail.clone());
             shown.help.extend(failure.help.clone());
             shown
@@ -182,17 +186,29 @@ fn in_place(help: &str, about: About<'_>) -> String {
 /// What looking at the targets found, each beside the step it belongs to.
 fn of_findings(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> Failure {
     let count = words::plural(findings.len() as u64, "finding");
-    let mut failure =
-        Failure::new(Exit::Findings, format!("the targets are not as the plan needs them: {count}"))
-            .help("nothing was changed; put it right, then run again");
-    failure.findings = findings.iter().map(|(target, finding)| shown(target, finding, pin)).collect();
+    let mut failure = Failure::new(
+        Exit::Findings,
+        format!("the targets are not as the plan needs them: {count}"),
+    )
+    .help("nothing was changed; put it right, then run again");
+    for (target, finding) in findings {
+        match diagnostic::code(finding.code) {
+            Some(code) => failure.findings.push(shown(code, target, finding, pin)),
+            // A finding is never lost, whether or not it has a page to explain it.
+            None => failure.causes.push(in_words(target, finding)),
+        }
+    }
     failure.sources = pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
     failure
 }
 
-fn shown(target: &TargetName, finding: &Finding, pin: Option<&Pin>) -> Diagnostic {
+fn in_words(target: &TargetName, finding: &Finding) -> String {
+    let help = finding.help.as_ref().map_or(String::new(), |help| format!("\n{help}"));
+    format!("[{}] target {target}, step {}: {}{help}", finding.code, finding.step, finding.message)
+}
+
+fn shown(code: Code, target: &TargetName, finding: &Finding, pin: Option<&Pin>) -> Diagnostic {
     let message = format!("target {target}: {}", finding.message);
-    let code = diagnostic::code(finding.code).unwrap_or(diagnostic::known::TARGET_FINDING);
     let mut shown = Diagnostic::error(code, message);
     if let Some(help) = &finding.help {
         shown = shown.with_help(help.clone());

@@ -5,20 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::driver::SharedDriver;
+use crate::report::CommandLine;
 use crate::run::{EnvironmentName, Pin, Program, TargetName};
-use crate::store::SharedStore;
+use crate::store::{self, Create, SharedStore};
 
 use super::answer::Failure;
 use super::people::Identity;
-
-/// Whether a state store is made where there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Create {
-    /// Yes: a run is about to start.
-    IfMissing,
-    /// No: there is nothing to look at.
-    Never,
-}
+use super::trouble;
 
 /// The project file, as far as the commands need it.
 #[derive(Clone, Debug)]
@@ -77,15 +70,38 @@ pub fn load_plan(
     Err(Failure::usage(format!("{} can't be read yet", path.display())))
 }
 
-/// Opens the state store.
-pub async fn open_store(location: &str, _create: Create) -> Result<SharedStore, Failure> {
-    Err(Failure::usage(format!("{location} can't be opened yet")))
+/// Opens the state store. Its location may hold a password: only what the store itself says of it is shown.
+pub async fn open_store(location: &str, create: Create) -> Result<SharedStore, Failure> {
+    let shown = if location.contains("://") { "the URL given" } else { location };
+    store::open(location, create).await.map_err(|error| trouble::opening(&error, shown))
 }
 
 /// Opens every database of a program.
 pub async fn open_drivers(
     _program: &Program,
     _base: &Path,
+    _line: Option<&CommandLine>,
 ) -> Result<BTreeMap<TargetName, SharedDriver>, Failure> {
     Ok(BTreeMap::new())
+}
+
+/// A place where two plans' meanings differ.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Where, with step ids.
+    pub path: String,
+    /// What stood there.
+    pub old: Option<serde_json::Value>,
+    /// What stands there now.
+    pub new: Option<serde_json::Value>,
+}
+
+/// Where two meanings differ.
+pub fn difference(_old: &serde_json::Value, _new: &serde_json::Value) -> Vec<Change> {
+    Vec::new()
+}
+
+/// The JSON Schema of plans or of the project file.
+pub fn schema(_document: super::args::Document) -> serde_json::Value {
+    serde_json::Value::Null
 }

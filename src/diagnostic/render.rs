@@ -152,9 +152,10 @@ mod tests {
         let sources = vec![Source::new("plan.yaml", "kind: Plan\nname: änd\nname: two\n")];
         let place =
             |line, column, length| Location { file: "plan.yaml".into(), line, column, length };
-        let mut diagnostic = Diagnostic::error(known::DUPLICATE_KEY, "the key `name` is written twice")
-            .at(place(3, 1, 4))
-            .with_help("remove one of the two");
+        let mut diagnostic =
+            Diagnostic::error(known::DUPLICATE_KEY, "the key `name` is written twice")
+                .at(place(3, 1, 4))
+                .with_help("remove one of the two");
         diagnostic.related.push((place(2, 1, 4), "first written here".into()));
         (diagnostic, sources)
     }

@@ -53,7 +53,13 @@ pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driv
     ctx.store.release(&lease).await.or_else(|error| match error {
         // It is somebody else's already, which the result says.
         store::Error::LeaseLost(_) => Ok(()),
-        other => if driven.is_err() { Ok(()) } else { Err(other) },
+        other => {
+            if driven.is_err() {
+                Ok(())
+            } else {
+                Err(other)
+            }
+        }
     })?;
     driven
 }
@@ -243,7 +249,11 @@ impl Drive<'_> {
             shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
             losses,
             captures,
-            gates: if way == Way::Forward { gates_moved_by(state, id, &target) } else { Vec::new() },
+            gates: if way == Way::Forward {
+                gates_moved_by(state, id, &target)
+            } else {
+                Vec::new()
+            },
             store: self.ctx.store.clone(),
             tuning: tuned,
             halt: halted,
@@ -460,10 +470,8 @@ impl Drive<'_> {
     }
 
     fn note_takeover(&self, before: &Lease) {
-        let from = format!(
-            "{} (pid {} on {})",
-            before.holder.name, before.holder.pid, before.holder.host
-        );
+        let from =
+            format!("{} (pid {} on {})", before.holder.name, before.holder.pid, before.holder.host);
         self.ctx.observer.observe(&Event::TookOver { from }, self.state());
     }
 

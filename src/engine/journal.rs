@@ -21,8 +21,8 @@ impl Journal {
     pub(super) async fn load(store: &SharedStore, run: &RunId) -> Result<Self, Error> {
         let mut page = store.read(run, 0, PAGE).await?;
         let first = page.first().ok_or_else(|| store::Error::NoRun(run.clone()))?;
-        let state = begin(&first.record)
-            .map_err(|source| Error::Journal { run: run.clone(), source })?;
+        let state =
+            begin(&first.record).map_err(|source| Error::Journal { run: run.clone(), source })?;
         let head = Head { version: 1, hash: first.hash.clone() };
         let mut journal = Self { store: store.clone(), state, head, lease: None };
         page.remove(0);
@@ -62,8 +62,7 @@ impl Journal {
             }
             let run = self.state.run().clone();
             let version = self.state.version();
-            let appended =
-                self.store.append(&run, version, self.lease.as_ref(), by, events).await;
+            let appended = self.store.append(&run, version, self.lease.as_ref(), by, events).await;
             match appended {
                 Ok(entries) => {
                     self.take(&entries)?;
@@ -83,10 +82,8 @@ impl Journal {
 
     fn take(&mut self, entries: &[Entry]) -> Result<(), Error> {
         for entry in entries {
-            apply(&mut self.state, &entry.record).map_err(|source| Error::Journal {
-                run: self.state.run().clone(),
-                source,
-            })?;
+            apply(&mut self.state, &entry.record)
+                .map_err(|source| Error::Journal { run: self.state.run().clone(), source })?;
             self.head = Head { version: entry.record.version, hash: entry.hash.clone() };
         }
         Ok(())

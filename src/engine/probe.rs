@@ -59,10 +59,7 @@ async fn facts(driver: &SharedDriver, tables: &[String]) -> Result<TargetFacts, 
 }
 
 /// The tables that the work behind a gate touches, by target.
-pub(super) fn tables_behind(
-    program: &Program,
-    gate: &StepId,
-) -> BTreeMap<TargetName, Vec<String>> {
+pub(super) fn tables_behind(program: &Program, gate: &StepId) -> BTreeMap<TargetName, Vec<String>> {
     let mut tables: BTreeMap<TargetName, BTreeSet<String>> = BTreeMap::new();
     for step in program.released_by(gate) {
         let Some(target) = &step.target else { continue };

@@ -92,7 +92,9 @@ async fn prove_active(job: &Job) -> Result<(), Fault> {
             FailureClass::Unsafe,
             format!("dual-write of this mapping is not active: {why}"),
         )
-        .with_help("rows written now would be missed; roll back, or put the triggers back as they were")),
+        .with_help(
+            "rows written now would be missed; roll back, or put the triggers back as they were",
+        )),
     }
 }
 
@@ -210,7 +212,9 @@ async fn yield_to_clients(
 ) -> Result<(), Fault> {
     let blocked = *copy.blocked.get_or_insert(since);
     if blocked.elapsed_ms() > BLOCKED_FOR_MS {
-        return Err(Fault::Failed(failure).with_help("something holds its locks; end it, then retry"));
+        return Err(
+            Fault::Failed(failure).with_help("something holds its locks; end it, then retry")
+        );
     }
     pause(job, YIELD_MS).await;
     Ok(())

@@ -18,7 +18,9 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
     let in_place = mapping.is_in_place();
     let was_installed =
         job.driver.is_applied(fence.run(), &job.work.step, crate::run::Way::Forward).await?;
-    if was_installed && job.direction == Direction::Forward && !in_place
+    if was_installed
+        && job.direction == Direction::Forward
+        && !in_place
         && job.losses == Losses::Refused
     {
         let compared = verify::compare_all(job).await?;

@@ -126,7 +126,8 @@ impl Job {
         let result = match limit {
             None => self.act().await,
             Some(ms) => {
-                if let Ok(result) = tokio::time::timeout(Duration::from_millis(ms), self.act()).await
+                if let Ok(result) =
+                    tokio::time::timeout(Duration::from_millis(ms), self.act()).await
                 {
                     result
                 } else {

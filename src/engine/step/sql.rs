@@ -14,7 +14,11 @@ pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
         Undo::None(_) | Undo::Derived => Ok(Outcome::default()),
         Undo::Impossible => Err(Fault::failed(
             FailureClass::Unsafe,
-            format!("{} can't be undone: {}", job.step.id, job.step.irreversible.as_deref().unwrap_or("")),
+            format!(
+                "{} can't be undone: {}",
+                job.step.id,
+                job.step.irreversible.as_deref().unwrap_or("")
+            ),
         )),
     }
 }
