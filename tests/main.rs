@@ -6,5 +6,6 @@ mod commands;
 mod house;
 mod plans;
 mod quickstart;
+mod sandbox;
 mod sqlite;
 mod store;

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Stopwatch;
 use crate::driver::{Fence, Losses, Work};
@@ -94,6 +94,7 @@ async fn drive_leased(
         known_progress: BTreeMap::new(),
         progress_written: Stopwatch::start(),
         waiting_since: None,
+        cancelled: false,
     };
     if let Some(before) = before.filter(|before| before.holder.id != ctx.claimant.id) {
         drive.note_takeover(&before);
@@ -105,7 +106,6 @@ async fn drive_leased(
 
 /// An attempt under way in this process.
 struct Running {
-    attempt: u32,
     way: Way,
     halt: watch::Sender<Halt>,
     tuning: watch::Sender<Tuning>,
@@ -142,6 +142,7 @@ struct Drive<'a> {
     known_progress: BTreeMap<StepId, Progress>,
     progress_written: Stopwatch,
     waiting_since: Option<Stopwatch>,
+    cancelled: bool,
 }
 
 impl Drive<'_> {
@@ -151,6 +152,7 @@ impl Drive<'_> {
             self.publish(&foreign);
             self.pass_on();
             let signal = *self.ctx.signal.borrow();
+            self.cancel_if(signal).await;
             let wake = if signal == Signal::None { self.advance().await? } else { Wake::Idle };
             if self.tasks.is_empty() {
                 if signal != Signal::None {
@@ -161,6 +163,16 @@ impl Drive<'_> {
                 }
             }
             self.wait(wake).await?;
+        }
+    }
+
+    /// After a second signal, what the databases are doing is cancelled there, once.
+    async fn cancel_if(&mut self, signal: Signal) {
+        if matches!(signal, Signal::Now(_)) && !self.cancelled {
+            self.cancelled = true;
+            for driver in self.ctx.drivers.values() {
+                driver.cancel().await;
+            }
         }
     }
 
@@ -201,7 +213,7 @@ impl Drive<'_> {
         if self.running.contains_key(&id) {
             return;
         }
-        let Some((job, running)) = self.job(&id, attempt, way, permit) else { return };
+        let Some((job, running)) = self.job(&id, way, permit) else { return };
         self.running.insert(id.clone(), running);
         self.tasks.spawn(async move {
             let end = job.perform().await;
@@ -209,13 +221,7 @@ impl Drive<'_> {
         });
     }
 
-    fn job(
-        &self,
-        id: &StepId,
-        attempt: u32,
-        way: Way,
-        permit: Option<Permit>,
-    ) -> Option<(Job, Running)> {
+    fn job(&self, id: &StepId, way: Way, permit: Option<Permit>) -> Option<(Job, Running)> {
         let state = self.state();
         let program = state.program();
         let step = program.step(id)?.clone();
@@ -235,7 +241,6 @@ impl Drive<'_> {
             .filter_map(|name| Some((name.clone(), state.captured(&name)?.clone())))
             .collect();
         let job = Job {
-            attempt,
             work: Work { step: id.clone(), way, head: self.journal.head.clone() },
             permit,
             driver,
@@ -260,7 +265,7 @@ impl Drive<'_> {
             progress: self.tell.clone(),
             step,
         };
-        Some((job, Running { attempt, way, halt, tuning }))
+        Some((job, Running { way, halt, tuning }))
     }
 
     /// Reads a gate's conditions, unless that was just done and nothing has changed since.
@@ -370,28 +375,23 @@ impl Drive<'_> {
         });
         let mut signal = self.ctx.signal.clone();
         signal.mark_unchanged();
-        tokio::select! {
+        let woke = tokio::select! {
             biased;
-            lost = self.keeper.lost.wait_for(Option::is_some) => {
-                let words = lost.ok().and_then(|lost| lost.clone());
-                Err(Error::TakenOver(words.unwrap_or_else(|| "the lease is gone".to_owned())))
-            }
-            changed = signal.changed() => {
-                if changed.is_ok() && matches!(*signal.borrow(), Signal::Now(_)) {
-                    for driver in self.ctx.drivers.values() {
-                        driver.cancel().await;
-                    }
-                }
-                Ok(())
-            }
+            lost = self.keeper.lost() => Woke::Lost(lost),
+            // A sender that is gone sends no more signals; the other branches go on.
+            Ok(()) = signal.changed() => Woke::Look,
             Some(joined) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                match joined {
-                    Ok(came) => self.take(came).await,
-                    Err(error) => Err(Error::TakenOver(format!("a task ended early: {error}"))),
-                }
+                Woke::Ended(joined.map(Box::new))
             }
-            Some(progress) = self.told.recv() => self.progressed(progress).await,
-            () = tokio::time::sleep(Duration::from_millis(idle)) => Ok(()),
+            Some(progress) = self.told.recv() => Woke::Progress(progress),
+            () = tokio::time::sleep(Duration::from_millis(idle)) => Woke::Look,
+        };
+        match woke {
+            Woke::Lost(words) => Err(Error::TakenOver(words)),
+            Woke::Ended(Ok(came)) => self.take(*came).await,
+            Woke::Ended(Err(error)) => Err(Error::Crashed(error.to_string())),
+            Woke::Progress(progress) => self.progressed(progress).await,
+            Woke::Look => Ok(()),
         }
     }
 
@@ -435,6 +435,11 @@ impl Drive<'_> {
         }
         let now = self.ctx.store.now().await?;
         let report = report(self.state(), &gate, seen, now);
+        // Somebody approved while it was being read: it is read again at once, and opens then.
+        if report.is_open() {
+            self.shut.remove(&gate);
+            return Ok(());
+        }
         let is_news = self.shut.get(&gate).is_none_or(|known| known.report != report);
         if is_news {
             let event = Event::Waiting(Box::new(report.clone()));
@@ -519,6 +524,14 @@ impl Drive<'_> {
         // Only for other terminals to look at; the ledger has the truth.
         let _ = self.write_progress().await;
     }
+}
+
+/// What the loop woke up for.
+enum Woke {
+    Lost(String),
+    Ended(Result<Box<Came>, JoinError>),
+    Progress(Progress),
+    Look,
 }
 
 /// When to look again.

@@ -62,9 +62,11 @@ impl Journal {
             }
             let run = self.state.run().clone();
             let version = self.state.version();
+            fail::fail_point!("journal::before-append", |_| std::process::abort());
             let appended = self.store.append(&run, version, self.lease.as_ref(), by, events).await;
             match appended {
                 Ok(entries) => {
+                    fail::fail_point!("journal::after-append", |_| std::process::abort());
                     self.take(&entries)?;
                     seen.extend(entries);
                     return Ok(seen);

@@ -16,7 +16,7 @@ pub const RENEW_EVERY_MS: u64 = 5_000;
 
 /// A lease that a task of its own renews. Dropping it ends the renewal, not the lease.
 pub(super) struct Keeper {
-    pub(super) lost: watch::Receiver<Option<String>>,
+    lost: watch::Receiver<Option<String>>,
     task: JoinHandle<()>,
 }
 
@@ -25,6 +25,17 @@ impl Keeper {
         let (say, lost) = watch::channel(None);
         let task = tokio::spawn(renew(store, lease, say));
         Self { lost, task }
+    }
+}
+
+impl Keeper {
+    /// Waits until the lease is lost, and says to whom.
+    pub(super) async fn lost(&mut self) -> String {
+        let gone = || "the lease is no longer being renewed".to_owned();
+        match self.lost.wait_for(Option::is_some).await {
+            Ok(words) => words.clone().unwrap_or_else(gone),
+            Err(_) => gone(),
+        }
     }
 }
 

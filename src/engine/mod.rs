@@ -112,6 +112,9 @@ pub enum Error {
         /// How.
         source: ApplyError,
     },
+    /// A task of the engine's own ended by a fault in this program.
+    #[error("a task of the engine ended early: {0}")]
+    Crashed(String),
     /// The lease was lost to another runner, in words.
     #[error("another runner took over: {0}")]
     TakenOver(String),

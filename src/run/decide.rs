@@ -121,7 +121,9 @@ fn ended(
 ) -> Vec<Event> {
     let known = state.step(step);
     let is_current = known.progress == Progress::Running { way } && known.attempts == attempt;
-    if !is_current {
+    // A gate is opened by its conditions and by nothing else.
+    let is_gate = state.program().step(step).is_none_or(|step| gate::gate_of(step).is_some());
+    if !is_current || is_gate {
         return Vec::new();
     }
     let step = step.clone();
@@ -229,7 +231,8 @@ fn rechecked(
     now: Timestamp,
 ) -> Vec<Event> {
     let Some(definition) = state.program().step(step) else { return Vec::new() };
-    if !startable(state, definition, now) {
+    let is_for_this = gate::is_guarded(definition) && gate::gate_of(definition).is_none();
+    if !is_for_this || !startable(state, definition, now) {
         return Vec::new();
     }
     let mut gates = Vec::new();

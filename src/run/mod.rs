@@ -22,6 +22,9 @@ mod record;
 mod retry;
 mod schedule;
 mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
 mod time;
 mod words;
 
@@ -39,10 +42,10 @@ pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetNam
 pub use operator::to_undo;
 pub use permit::{Permit, PermitError, Runnable};
 pub use program::{
-    Action, Approvals, Backfill, ChunkRows, Direction, DualWrite, Engine, Expect, Gate, GateQuery,
-    Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts, QueryCheck, Retire,
-    RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step, Target, Undo, Value,
-    Verify, Within,
+    Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Engine, Expect,
+    Gate, GateQuery, Hazard, Method, Phase, Policy, Program, ProgramError, ProgramParts,
+    QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Step,
+    Target, Undo, Value, Verify, Within,
 };
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{

@@ -35,7 +35,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Approve { gate, work, group, comment } => {
             let (known, asks) = reached(state, gate)?;
             let work = shown(known, gate, work.as_deref())?;
-            may_approve(state, gate, known, by)?;
+            may_approve(state, gate, asks, (by, now))?;
             let group = group_of(state, gate, asks, group.as_ref(), (by, now))?;
             Ok(vec![Event::Approved { gate: gate.clone(), work, group, comment: comment.clone() }])
         }
@@ -196,20 +196,28 @@ fn shown(known: &GateState, gate: &StepId, typed: Option<&str>) -> Result<super:
     }
 }
 
-fn may_approve(state: &State, gate: &StepId, known: &GateState, by: &Actor) -> Result<(), Refusal> {
-    let own = known.decisions.iter().find(|decision| {
-        decision.by.name == by.name && Some(&decision.work) == known.work.as_ref()
-    });
-    match own.map(|decision| &decision.verdict) {
-        Some(DecisionVerdict::Approved(_)) => {
+fn may_approve(
+    state: &State,
+    gate: &StepId,
+    asks: &Gate,
+    (by, now): (&Actor, Timestamp),
+) -> Result<(), Refusal> {
+    let known = state.gate(gate);
+    let work = known.and_then(|known| known.work.as_ref());
+    let own = known
+        .into_iter()
+        .flat_map(|known| &known.decisions)
+        .find(|decision| decision.by.name == by.name && Some(&decision.work) == work);
+    match own.map(|decision| (&decision.verdict, decision.at.plus_ms(asks.expires_ms))) {
+        Some((DecisionVerdict::Approved(_), expires)) if expires > now => {
             return Err(not_permitted(format!("{} has approved gate {gate} already", by.name))
                 .with_help("approvals come from distinct people"));
         }
-        Some(DecisionVerdict::Rejected(_)) => {
+        Some((DecisionVerdict::Rejected(_), _)) => {
             return Err(not_permitted(format!("{} has rejected gate {gate}", by.name))
                 .with_help(format!("`phasegate revoke RUN {gate}` takes that back")));
         }
-        None => {}
+        Some((DecisionVerdict::Approved(_), _)) | None => {}
     }
     let is_author = state.author().name == by.name;
     if is_author && state.program().policy().author_may_approve == Some(false) {
@@ -281,13 +289,12 @@ fn revoke(state: &State, gate: &StepId, by: &Actor) -> Decided {
     Ok(std::iter::once(revoked).chain(shut_again(state, gate, why)).collect())
 }
 
-/// An open gate shuts, unless all it releases has begun.
+/// An open gate shuts, unless all it releases has begun: what is under way is not torn out.
 fn shut_again(state: &State, gate: &StepId, why: String) -> Option<Event> {
     let is_open = state.step(gate).progress == Progress::Succeeded;
-    let is_waited_for = state
-        .program()
-        .released_by(gate)
-        .any(|step| state.step(&step.id).progress != Progress::Succeeded);
+    let is_waited_for = state.program().released_by(gate).any(|step| {
+        !matches!(state.step(&step.id).progress, Progress::Running { .. } | Progress::Succeeded)
+    });
     (is_open && is_waited_for).then(|| Event::GateShut { gate: gate.clone(), reasons: vec![why] })
 }
 

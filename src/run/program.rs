@@ -237,6 +237,18 @@ pub struct Script {
     /// The tables that its statements name.
     #[serde(default)]
     pub tables: Vec<String>,
+    /// The tables and columns that its statements create.
+    #[serde(default)]
+    pub creates: Vec<CreatedTable>,
+}
+
+/// A table, or a column of one, that a statement creates.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CreatedTable {
+    /// The table.
+    pub table: String,
+    /// The column; `None` where the whole table is created.
+    pub column: Option<String>,
 }
 
 /// One statement.
@@ -663,10 +675,11 @@ impl Program {
         self.releasing.get(id).into_iter().flatten()
     }
 
-    /// The steps that a gate releases: those that need it with no other gate between.
+    /// The work that a gate releases: the steps, gates aside, that need it with no other gate between.
     pub fn released_by<'a>(&'a self, gate: &'a StepId) -> impl Iterator<Item = &'a Step> {
         self.parts.steps.iter().filter(move |step| {
-            self.releasing.get(&step.id).is_some_and(|gates| gates.contains(gate))
+            !matches!(step.action, Action::Gate(_))
+                && self.releasing.get(&step.id).is_some_and(|gates| gates.contains(gate))
         })
     }
 

@@ -110,7 +110,7 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
     let copy = Copy {
         mapping,
         workers: workers.min(free.len().max(1)),
-        sizer: Sizer::new(Policy { target_us, ..Policy::default() }),
+        sizer: Sizer::new(Policy::with_target_us(target_us)),
         planned: known.open.into(),
         in_flight: BTreeSet::new(),
         walk_ended: matches!(known.walk, Walk::Ended { .. }),

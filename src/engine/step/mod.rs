@@ -28,7 +28,6 @@ mod verify;
 /// All that one attempt needs.
 pub(super) struct Job {
     pub(super) step: Step,
-    pub(super) attempt: u32,
     pub(super) work: Work,
     pub(super) permit: Option<Permit>,
     pub(super) driver: SharedDriver,

@@ -126,7 +126,7 @@ struct Walker {
 
 impl Walker {
     fn new() -> Self {
-        let policy = Policy { target_us: CHUNK_US, start_rows: 2_000, ..Policy::default() };
+        let policy = Policy { start_rows: 2_000, ..Policy::with_target_us(CHUNK_US) };
         Self { sizer: Sizer::new(policy), lo: None, ended: false }
     }
 

@@ -1,0 +1,737 @@
+//! The pure core, driven by hand: a small run whose world is a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+/// A run in memory. Time moves only when a test says so.
+struct World {
+    state: State,
+    now: Timestamp,
+    seen: Observations,
+}
+
+fn actor(name: &str) -> Actor {
+    Actor { name: name.into(), proof: Proof::Claimed, host: "here".into() }
+}
+
+fn facts(fingerprint: &str) -> Observations {
+    let facts = TargetFacts {
+        identity: "system / database as role".into(),
+        fingerprint: Digest::of_bytes(fingerprint.as_bytes()),
+    };
+    Observations { queries: Vec::new(), targets: BTreeMap::from([("app".into(), Ok(facts))]) }
+}
+
+fn mapping() -> Mapping {
+    let relation = |table: &str| Relation {
+        target: "app".into(),
+        table: table.into(),
+        key: vec!["id".into()],
+    };
+    Mapping {
+        name: "leads".into(),
+        from: relation("leads"),
+        into: relation("leads_v2"),
+        copy: CopyColumns::All,
+        columns: Vec::new(),
+        reverse: Vec::new(),
+        winner: Winner::New,
+        filter: None,
+        on_existing: OnExisting::Keep,
+        on_delete: OnDelete::Delete,
+    }
+}
+
+fn step(id: &str, phase: Phase, needs: &[&str], action: Action) -> Step {
+    let hazard = match &action {
+        Action::Drop { .. } => Hazard::Destructive("drops leads_old".into()),
+        _ => Hazard::None,
+    };
+    let irreversible = matches!(action, Action::Drop { .. }).then(|| "it is gone".to_owned());
+    let undo = match &action {
+        Action::Sql(_) => Undo::Script(script("DROP TABLE leads_v2")),
+        Action::Drop { .. } => Undo::Impossible,
+        Action::Verify(_) | Action::Gate(_) => Undo::None(None),
+        _ => Undo::Derived,
+    };
+    let meaning = serde_json::to_value(&action).unwrap();
+    Step {
+        id: id.into(),
+        phase,
+        needs: needs.iter().map(|need| (*need).into()).collect(),
+        target: (!matches!(action, Action::Gate(_))).then(|| "app".into()),
+        digest: Digest::of("step", &meaning),
+        action,
+        undo,
+        irreversible,
+        hazard,
+        timeout_ms: None,
+        lock_timeout_ms: None,
+        retry: RetryPolicy { attempts: 3, first_wait_ms: 100, longest_wait_ms: 1_000 },
+        line: 1,
+        description: None,
+    }
+}
+
+fn script(text: &str) -> Script {
+    let statement = Statement { text: text.into(), line: 1 };
+    Script {
+        statements: vec![statement],
+        file: None,
+        hazard: Hazard::None,
+        tables: Vec::new(),
+        creates: Vec::new(),
+    }
+}
+
+fn full_verify() -> Action {
+    let mapping = "leads".into();
+    Action::Verify(Verify::Mapping { mapping, method: Method::Full, repair: false })
+}
+
+fn gate() -> Gate {
+    Gate { expires_ms: 1_000_000, verified_within_ms: Some(60_000), ..Gate::default() }
+}
+
+fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
+    let mapping = || MappingName::from("leads");
+    let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
+    let backfill = Backfill {
+        mapping: mapping(),
+        chunk_rows: ChunkRows::Auto,
+        chunk_time_ms: 100,
+        workers: 1,
+        pause_between_ms: 0,
+    };
+    let dual = DualWrite { mapping: mapping(), direction: Direction::Forward };
+    vec![
+        step("create", Phase::Expand, &[], Action::Sql(script("CREATE TABLE leads_v2 (id)"))),
+        step("sync", Phase::DualWrite, &["create"], Action::DualWrite(dual)),
+        step("copy", Phase::Backfill, &["sync"], Action::Backfill(backfill)),
+        step("compare", Phase::Verify, &["copy"], full_verify()),
+        step("switch", Phase::Contract, &["compare"], Action::Gate(switch)),
+        step(
+            "retire",
+            Phase::Contract,
+            &["switch"],
+            Action::Retire(Retire { mapping: mapping(), shape }),
+        ),
+        step("end", Phase::Contract, &["retire", "switch"], Action::Gate(end)),
+        step("drop", Phase::Contract, &["end"], Action::Drop { mapping: mapping() }),
+    ]
+}
+
+fn pin(steps: Vec<Step>, policy: Policy) -> Pin {
+    let target =
+        Target { engine: Engine::Sqlite, url: "sqlite://app.db".into(), schema: None, parallel: 2 };
+    let digest = Digest::of("plan", &serde_json::to_value(&steps).unwrap());
+    let parts = ProgramParts {
+        plan: "leads".into(),
+        digest,
+        environment: "default".into(),
+        targets: BTreeMap::from([("app".into(), target)]),
+        mappings: BTreeMap::from([("leads".into(), mapping())]),
+        steps,
+        policy,
+    };
+    Pin {
+        path: "plan.yaml".into(),
+        source: String::new(),
+        meaning: serde_json::Value::Null,
+        program: Program::new(parts).unwrap(),
+    }
+}
+
+impl World {
+    fn new(steps: Vec<Step>) -> Self {
+        Self::under(steps, Policy::default())
+    }
+
+    fn under(steps: Vec<Step>, policy: Policy) -> Self {
+        let now = Timestamp::from_unix_ms(1_000_000);
+        let event = Event::RunStarted { run: "run".into(), pin: Box::new(pin(steps, policy)) };
+        let first = Record { version: 1, at: now, by: actor("ana"), event };
+        Self { state: begin(&first).unwrap(), now, seen: facts("before") }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+    }
+
+    fn feed_as(&mut self, by: &str, input: &Input) -> Result<Vec<Event>, Refusal> {
+        let events = decide(&self.state, input, &Goal::End, &actor(by), self.now)?;
+        for event in &events {
+            let version = self.state.version() + 1;
+            let record = Record { version, at: self.now, by: actor(by), event: event.clone() };
+            apply(&mut self.state, &record).unwrap();
+        }
+        Ok(events)
+    }
+
+    fn feed(&mut self, input: &Input) -> Vec<Event> {
+        self.feed_as("phasegate", input).unwrap()
+    }
+
+    fn ask(&mut self, by: &str, command: Command) -> Result<Vec<Event>, Refusal> {
+        self.feed_as(by, &Input::Asked(command))
+    }
+
+    fn approve(&mut self, by: &str, gate: &str) -> Result<Vec<Event>, Refusal> {
+        let gate = gate.into();
+        self.ask(by, Command::Approve { gate, work: None, group: None, comment: None })
+    }
+
+    /// Performs everything that is ready until nothing but gates is, each step ending well at once.
+    fn go(&mut self) {
+        for _ in 0..100 {
+            let before = self.state.version();
+            self.feed(&Input::Tick);
+            for effect in ready(&self.state, &Goal::End, self.now) {
+                self.perform(effect);
+            }
+            if self.state.version() == before {
+                return;
+            }
+        }
+        panic!("the run does not come to rest");
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Perform { step, attempt, way, .. } => {
+                let result = Observation::Done(self.outcome(&step, way));
+                self.feed(&Input::Ended { step, attempt, way, result, jitter: 0.5 });
+            }
+            Effect::ProbeGate { gate } => {
+                let seen = self.seen.clone();
+                self.feed(&Input::Probed { gate, seen });
+            }
+            Effect::Recheck { step, gates } => {
+                let seen = gates.into_iter().map(|gate| (gate, self.seen.clone())).collect();
+                self.feed(&Input::Rechecked { step, seen });
+            }
+            Effect::WakeAt(at) => self.now = self.now.max(at),
+            Effect::Finish { .. } => {
+                self.feed(&Input::Finished);
+            }
+        }
+    }
+
+    fn outcome(&self, step: &StepId, way: Way) -> Outcome {
+        let is_verify = matches!(
+            self.state.program().step(step).map(|step| &step.action),
+            Some(Action::Verify(_))
+        );
+        let evidence = (is_verify && way == Way::Forward).then(|| Evidence {
+            verdict: Verdict::Pass,
+            began_at: self.now,
+            ended_at: self.now,
+            rows: 10,
+            missing: 0,
+            extra: 0,
+            different: 0,
+            samples: Vec::new(),
+        });
+        Outcome { evidence, ..Outcome::default() }
+    }
+
+    fn is(&self, step: &str) -> &Progress {
+        &self.state.step(&step.into()).progress
+    }
+
+    fn has(&self, step: &str) -> bool {
+        *self.is(step) == Progress::Succeeded
+    }
+
+    fn missing(&self, gate: &str) -> Vec<ConditionKind> {
+        report(&self.state, &gate.into(), &self.seen, self.now)
+            .conditions
+            .into_iter()
+            .filter(|condition| condition.verdict != ConditionVerdict::Pass)
+            .map(|condition| condition.kind)
+            .collect()
+    }
+}
+
+fn approvals(group: &str, count: u32) -> Vec<Approvals> {
+    vec![Approvals { group: group.into(), count }]
+}
+
+#[test]
+fn a_plan_without_waits_runs_to_its_end() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    world.go();
+    let ended = matches!(world.state.standing(), Standing::Ended { ending: Ending::Completed, .. });
+    assert!(ended, "{:?}", world.state.standing());
+}
+
+#[test]
+fn nothing_starts_before_what_it_needs() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    let started: Vec<_> = world.feed(&Input::Tick);
+    assert_eq!(started.len(), 1);
+    assert!(matches!(&started[0], Event::StepStarted { step, .. } if step.as_str() == "create"));
+    assert!(world.feed(&Input::Tick).is_empty(), "what is under way is not started again");
+}
+
+#[test]
+fn at_most_as_many_steps_as_the_target_takes_run_at_once() {
+    let sql = || Action::Sql(script("SELECT 1"));
+    let steps = (0..5).map(|n| step(&format!("s{n}"), Phase::Expand, &[], sql())).collect();
+    let mut world = World::new(steps);
+    assert_eq!(world.feed(&Input::Tick).len(), 2);
+}
+
+#[test]
+fn an_attempt_found_under_way_after_a_death_is_taken_up_again_with_its_permit() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    for _ in 0..100 {
+        if matches!(world.is("drop"), Progress::Running { .. }) {
+            break;
+        }
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "drop") {
+                world.perform(effect);
+            }
+        }
+    }
+    let effects = ready(&world.state, &Goal::End, world.now);
+    let [Effect::Perform { step, permit: Some(permit), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((step.as_str(), permit.step().as_str()), ("drop", "drop"));
+}
+
+#[test]
+fn what_destroys_gets_no_permit_while_its_gate_is_shut() {
+    let end = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.go();
+    assert!(world.has("retire"));
+    assert_eq!(*world.is("drop"), Progress::Pending);
+    assert_eq!(world.missing("end"), [ConditionKind::Approvals("dba".into())]);
+    // Even if somebody fed a recheck out of turn.
+    let seen = vec![("end".into(), world.seen.clone())];
+    world.feed(&Input::Rechecked { step: "drop".into(), seen });
+    assert_eq!(*world.is("drop"), Progress::Pending);
+    world.approve("dee", "end").unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn approvals_come_from_distinct_people_and_bind_to_the_work() {
+    let switch = Gate { approvals: approvals("release", 2), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    assert_eq!(world.approve("ana", "switch").unwrap_err().kind, RefusalKind::Usage);
+    world.go();
+    world.approve("ana", "switch").unwrap();
+    assert_eq!(world.approve("ana", "switch").unwrap_err().kind, RefusalKind::NotPermitted);
+    world.go();
+    assert!(!world.has("switch"));
+    // The schema changes under the gate: what ana saw is no longer what it releases.
+    world.seen = facts("after");
+    world.go();
+    world.approve("ben", "switch").unwrap();
+    world.go();
+    assert!(!world.has("switch"), "an approval of other work counted");
+    let stale = Command::Approve {
+        gate: "switch".into(),
+        work: Some("0123456789ab".into()),
+        group: None,
+        comment: None,
+    };
+    assert_eq!(world.ask("chloe", stale).unwrap_err().kind, RefusalKind::Stale);
+    world.approve("ana", "switch").unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn approvals_expire_and_rejections_stand_until_taken_back() {
+    let switch = Gate { approvals: approvals("release", 1), expires_ms: 5_000, ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    let reject = Command::Reject { gate: "switch".into(), reason: "not today".into() };
+    world.ask("ben", reject).unwrap();
+    world.approve("ana", "switch").unwrap();
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::NotRejected]);
+    assert_eq!(world.approve("ben", "switch").unwrap_err().kind, RefusalKind::NotPermitted);
+    world.wait(5_000);
+    world.ask("ben", Command::Revoke { gate: "switch".into() }).unwrap();
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Approvals("release".into())]);
+    world.approve("ana", "switch").unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn members_only_and_authors_not_where_policy_says_so() {
+    let groups = BTreeMap::from([("dba".into(), BTreeSet::from(["dee".into(), "ana".into()]))]);
+    let policy =
+        Policy { groups: Some(groups), author_may_approve: Some(false), ..Policy::default() };
+    let switch = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::under(leads_steps(switch, gate()), policy);
+    world.go();
+    for refused in ["ben", "ana"] {
+        let refusal = world.approve(refused, "switch").unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::NotPermitted, "{refused}");
+    }
+    world.approve("dee", "switch").unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn claimed_names_never_make_up_two_approvals_in_production() {
+    let policy = Policy { production: true, ..Policy::default() };
+    let switch = Gate { approvals: approvals("release", 2), ..gate() };
+    let mut world = World::under(leads_steps(switch, gate()), policy);
+    world.go();
+    world.approve("ben", "switch").unwrap();
+    world.approve("chloe", "switch").unwrap();
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Approvals("release".into())]);
+}
+
+#[test]
+fn stale_evidence_is_refreshed_by_the_gate_once_all_else_holds() {
+    let switch = Gate { approvals: approvals("release", 1), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    let attempts = |world: &World| world.state.step(&"compare".into()).attempts;
+    world.wait(120_000);
+    world.go();
+    assert_eq!(attempts(&world), 1, "it was refreshed although an approval is missing");
+    world.approve("ben", "switch").unwrap();
+    world.go();
+    assert_eq!(attempts(&world), 2);
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn a_failed_refresh_shuts_the_gate_and_restarts_the_soak() {
+    let soak = Soak { after: "compare".into(), for_ms: 10_000 };
+    let switch = Gate { soak: Some(soak), verified_within_ms: Some(5_000), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Soak]);
+    world.wait(10_000);
+    world.feed(&Input::Probed { gate: "switch".into(), seen: world.seen.clone() });
+    assert!(matches!(world.is("compare"), Progress::Running { .. }));
+    let evidence = Evidence {
+        verdict: Verdict::Fail,
+        began_at: world.now,
+        ended_at: world.now,
+        rows: 10,
+        missing: 1,
+        extra: 0,
+        different: 0,
+        samples: Vec::new(),
+    };
+    let result = Observation::Differs(evidence);
+    let way = Way::Forward;
+    world.feed(&Input::Ended { step: "compare".into(), attempt: 2, way, result, jitter: 0.0 });
+    let stopped = stop(&world.state, &Goal::End, &[]);
+    assert!(matches!(stopped, Some(Stop::Differs { .. })), "{stopped:?}");
+    world.ask("ana", Command::Retry).unwrap();
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Soak], "the soak did not start again");
+    world.wait(10_000);
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn evidence_stands_still_after_a_forward_retire() {
+    let end = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.go();
+    world.wait(10 * 60_000);
+    world.approve("dee", "end").unwrap();
+    world.go();
+    assert_eq!(world.state.step(&"compare".into()).attempts, 1);
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn counts_open_no_destructive_gate() {
+    let mut steps = leads_steps(gate(), gate());
+    let mapping = "leads".into();
+    steps[3].action =
+        Action::Verify(Verify::Mapping { mapping, method: Method::Counts, repair: false });
+    let mut world = World::new(steps);
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::VerifiedWithin]);
+}
+
+#[test]
+fn the_run_s_own_steps_move_the_fingerprint_on_and_others_shut_the_gate() {
+    let drop = leads_steps(gate(), gate()).pop().unwrap();
+    let mut steps = leads_steps(gate(), gate());
+    steps.truncate(6);
+    steps.push(Step { needs: BTreeSet::from(["retire".into()]), ..drop });
+    let mut world = World::new(steps);
+    // Up to the retire, which changes the schema, as the run itself may.
+    while !matches!(world.is("retire"), Progress::Running { .. }) {
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            world.perform(effect);
+            if matches!(world.is("retire"), Progress::Running { .. }) {
+                break;
+            }
+        }
+    }
+    world.seen = facts("after retire");
+    let fingerprint = Digest::of_bytes(b"after retire");
+    let moved = GateFingerprint { gate: "switch".into(), target: "app".into(), fingerprint };
+    let outcome = Outcome { fingerprints: vec![moved], ..Outcome::default() };
+    let (result, way) = (Observation::Done(outcome), Way::Forward);
+    world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
+    // Somebody else's change shuts the gate again.
+    let strange = vec![("switch".into(), facts("somebody was here"))];
+    let events = world.feed(&Input::Rechecked { step: "drop".into(), seen: strange });
+    assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn contention_is_tried_again_and_refusal_is_not() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    let failure = |class| Failure {
+        class,
+        code: None,
+        message: "no".into(),
+        detail: None,
+        help: None,
+        line: None,
+    };
+    for attempt in 1..=3 {
+        world.feed(&Input::Tick);
+        let result = Observation::Failed(failure(FailureClass::Contention));
+        let (step, way) = ("create".into(), Way::Forward);
+        world.feed(&Input::Ended { step, attempt, way, result, jitter: 1.0 });
+        world.wait(1_000);
+    }
+    assert!(matches!(world.is("create"), Progress::Failed { .. }));
+    assert!(world.feed(&Input::Tick).is_empty(), "a failed step waits for an operator");
+    world.ask("ana", Command::Retry).unwrap();
+    world.feed(&Input::Tick);
+    let result = Observation::Failed(failure(FailureClass::Refused));
+    let (step, way) = ("create".into(), Way::Forward);
+    world.feed(&Input::Ended { step, attempt: 4, way, result, jitter: 0.0 });
+    assert!(matches!(world.is("create"), Progress::Failed { .. }));
+}
+
+#[test]
+fn rollback_goes_in_reverse_and_not_past_the_point_of_no_return() {
+    let end = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.go();
+    world.ask("ana", Command::Rollback { accept_loss: Vec::new() }).unwrap();
+    let mut undone = Vec::new();
+    for _ in 0..20 {
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if let Effect::Perform { step, way, permit, .. } = &effect {
+                assert_eq!(*way, Way::Back);
+                assert!(permit.is_some());
+                undone.push(step.to_string());
+            }
+            world.perform(effect);
+        }
+    }
+    assert_eq!(undone, ["retire", "copy", "sync", "create"]);
+    let ending = Ending::RolledBack;
+    assert!(matches!(world.state.standing(), Standing::Ended { ending: e, .. } if *e == ending));
+
+    let mut world = World::new(leads_steps(gate(), gate()));
+    while !matches!(world.is("drop"), Progress::Running { .. }) {
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "drop") {
+                world.perform(effect);
+            }
+        }
+    }
+    let refusal = world.ask("ana", Command::Rollback { accept_loss: Vec::new() }).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::NotPermitted);
+}
+
+#[test]
+fn abort_ends_an_untouched_run_and_is_refused_later_in_favour_of_rollback() {
+    let abort =
+        |leave, reason: Option<&str>| Command::Abort { leave, reason: reason.map(str::to_owned) };
+    let mut world = World::new(leads_steps(gate(), gate()));
+    world.ask("ana", abort(false, None)).unwrap();
+    world.go();
+    let aborted = Ending::Aborted;
+    assert!(matches!(world.state.standing(), Standing::Ended { ending: e, .. } if *e == aborted));
+
+    let switch = Gate { approvals: approvals("release", 1), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    let kind = world.ask("ana", abort(false, None)).unwrap_err().kind;
+    assert_eq!(kind, RefusalKind::NotPermitted);
+    assert_eq!(world.ask("ana", abort(true, None)).unwrap_err().kind, RefusalKind::Usage);
+    world.ask("ana", abort(true, Some("moved on"))).unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn amending_replaces_what_has_not_begun_and_voids_changed_gates() {
+    let switch = || Gate { approvals: approvals("release", 1), ..gate() };
+    let mut world = World::new(leads_steps(switch(), gate()));
+    world.go();
+    world.approve("ben", "switch").unwrap();
+    let mut begun = leads_steps(switch(), gate());
+    begun[0].digest = Digest::of_bytes(b"other statements");
+    let begun = Command::Amend { pin: Box::new(pin(begun, Policy::default())) };
+    assert_eq!(world.ask("ana", begun).unwrap_err().kind, RefusalKind::Findings);
+
+    let mut later = leads_steps(switch(), gate());
+    later[5].digest = Digest::of_bytes(b"another name");
+    let later = Command::Amend { pin: Box::new(pin(later, Policy::default())) };
+    world.ask("chloe", later).unwrap();
+    assert_eq!(world.state.author().name, "chloe");
+    world.go();
+    let missing = world.missing("switch");
+    assert_eq!(missing, [ConditionKind::Approvals("release".into())], "an approval survived");
+}
+
+#[test]
+fn a_pause_starts_nothing_and_resume_goes_on() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    world.ask("ana", Command::Pause { reason: Some("lunch".into()) }).unwrap();
+    world.go();
+    assert_eq!(*world.is("create"), Progress::Pending);
+    let stopped = stop(&world.state, &Goal::End, &[]);
+    assert_eq!(stopped, Some(Stop::Paused { reason: Some("lunch".into()) }));
+    world.ask("ana", Command::Resume).unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+/// A cheap deterministic generator: the constants are those of Knuth's MMIX.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Any interleaving of inputs keeps the promises on order and permits, and what replays is what lived.
+#[test]
+fn random_histories_keep_order_and_permits() {
+    for seed in 0..400 {
+        let mut dice = Dice(seed);
+        let switch = Gate { approvals: approvals("release", 1), ..gate() };
+        let mut world = World::new(leads_steps(switch, gate()));
+        for _ in 0..120 {
+            random_input(&mut world, &mut dice);
+            check_promises(&world, seed);
+        }
+    }
+}
+
+fn random_input(world: &mut World, dice: &mut Dice) {
+    let steps: Vec<StepId> = world.state.program().order().to_vec();
+    let any = steps[usize::try_from(dice.roll(8)).unwrap()].clone();
+    match dice.roll(14) {
+        0 => world.wait(dice.roll(50_000)),
+        1 => drop(world.approve("ben", "switch")),
+        2 => drop(world.ask("ben", Command::Revoke { gate: "switch".into() })),
+        3 => drop(world.ask("ana", Command::Retry)),
+        4 => drop(world.ask("ana", Command::Pause { reason: None })),
+        5 => drop(world.ask("ana", Command::Resume)),
+        6 if dice.roll(20) == 0 => {
+            drop(world.ask("ana", Command::Rollback { accept_loss: Vec::new() }));
+        }
+        7 => world.seen = facts(if dice.roll(5) == 0 { "changed" } else { "before" }),
+        8 => {
+            let way = if dice.roll(2) == 0 { Way::Forward } else { Way::Back };
+            let attempt = u32::try_from(1 + dice.roll(3)).unwrap();
+            let result = Observation::Done(world.outcome(&any, way));
+            world.feed(&Input::Ended { step: any, attempt, way, result, jitter: 0.3 });
+        }
+        9 => {
+            let seen =
+                vec![("switch".into(), world.seen.clone()), ("end".into(), world.seen.clone())];
+            world.feed(&Input::Rechecked { step: any, seen });
+        }
+        _ => {
+            world.feed(&Input::Tick);
+            for effect in ready(&world.state, &Goal::End, world.now) {
+                world.perform(effect);
+            }
+        }
+    }
+}
+
+fn check_promises(world: &World, seed: u64) {
+    for step in world.state.program().steps() {
+        let known = world.state.step(&step.id);
+        let begun_forward =
+            matches!(known.progress, Progress::Running { way: Way::Forward } | Progress::Succeeded);
+        // A verify that runs again for a gate makes what it needs no less done.
+        let unmet = step.needs.iter().any(|need| {
+            let need = world.state.step(need);
+            need.progress != Progress::Succeeded && need.ended_at.is_none()
+        });
+        assert!(!begun_forward || !unmet, "seed {seed}: {} began too early", step.id);
+        let destroyed = begun_forward && step.hazard.needs_permit();
+        assert!(
+            !destroyed || known.permit.as_ref().is_some_and(|permit| !permit.gates.is_empty()),
+            "seed {seed}: {} has no permit",
+            step.id
+        );
+    }
+}
+
+#[test]
+fn a_program_holds_no_cycle_no_unknown_need_and_no_later_phase() {
+    let sql = || Action::Sql(script("SELECT 1"));
+    let parts = |steps| {
+        let mut parts: ProgramParts =
+            pin(leads_steps(gate(), gate()), Policy::default()).program.into();
+        parts.steps = steps;
+        Program::new(parts)
+    };
+    let circle = parts(vec![
+        step("a", Phase::Expand, &["c"], sql()),
+        step("b", Phase::Expand, &["a"], sql()),
+        step("c", Phase::Expand, &["b"], sql()),
+    ]);
+    let words = circle.unwrap_err().to_string();
+    assert!(
+        words.contains("a -> b -> c -> a")
+            || words.contains("b -> c -> a -> b")
+            || words.contains("c -> a -> b -> c"),
+        "{words}"
+    );
+    let unknown = parts(vec![step("a", Phase::Expand, &["x"], sql())]);
+    assert!(matches!(unknown, Err(ProgramError::UnknownNeed { .. })));
+    let later =
+        parts(vec![step("a", Phase::Expand, &["b"], sql()), step("b", Phase::Verify, &[], sql())]);
+    assert!(matches!(later, Err(ProgramError::LaterPhase { .. })));
+}
+
+#[test]
+fn a_gate_releases_what_stands_behind_it_with_no_gate_between() {
+    let program = pin(leads_steps(gate(), gate()), Policy::default()).program;
+    let released = |gate: &str| -> Vec<String> {
+        let gate = gate.into();
+        program.released_by(&gate).map(|step| step.id.to_string()).collect()
+    };
+    assert_eq!(released("switch"), ["retire"]);
+    assert_eq!(released("end"), ["drop"]);
+}
