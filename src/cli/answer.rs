@@ -76,12 +76,19 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What to do, usually a command.
     pub help: Vec<String>,
-    /// What was found in files or databases.
+    /// What was found in files or databases. Boxed, since most failures found nothing and travel far.
+    pub found: Box<Found>,
+    /// What else the document holds.
+    pub body: Map<String, Value>,
+}
+
+/// Findings, and what is needed to show them.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What was found.
     pub findings: Vec<Diagnostic>,
     /// The files that findings point into.
     pub sources: Vec<Source>,
-    /// What else the document holds.
-    pub body: Map<String, Value>,
 }
 
 impl Failure {
@@ -93,8 +100,7 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             help: Vec::new(),
-            findings: Vec::new(),
-            sources: Vec::new(),
+            found: Box::default(),
             body: Map::new(),
         }
     }
@@ -129,7 +135,8 @@ impl Failure {
     /// The failure for people.
     #[must_use]
     pub fn render(&self, colour: Colour) -> String {
-        let mut text = diagnostic::render_all(&self.findings, &self.sources, style(colour));
+        let mut text =
+            diagnostic::render_all(&self.found.findings, &self.found.sources, style(colour));
         text.push_str(&colour.paint(Tone::Bad, "error"));
         text.push_str(": ");
         text.push_str(&words::visible(&self.message));
@@ -149,8 +156,8 @@ impl Failure {
         let mut body = self.body.clone();
         let error = json!({ "message": self.message, "causes": self.causes, "help": self.help });
         body.insert("error".to_owned(), error);
-        if !self.findings.is_empty() {
-            body.insert("findings".to_owned(), findings_document(&self.findings));
+        if !self.found.findings.is_empty() {
+            body.insert("findings".to_owned(), findings_document(&self.found.findings));
         }
         framed(command, self.exit, body)
     }

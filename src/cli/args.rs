@@ -2,6 +2,9 @@
 //!
 //! The text here is the help that people read, and `docs/commands.md` repeats it word for word (a test compares both).
 
+// What stands here is read in a terminal, where backticks would be noise.
+#![allow(clippy::doc_markdown)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -178,6 +178,8 @@ impl Exit {
             engine::Error::Refused(refusal) => Self::of_refusal(refusal.kind),
             engine::Error::Journal { .. } => Self::Damaged,
             engine::Error::TakenOver(_) => Self::Held,
+            // What was durable is durable, and the run can go on: the same as a step that failed.
+            engine::Error::Crashed(_) => Self::Failed,
         }
     }
 
@@ -303,6 +305,7 @@ mod tests {
         }
         assert_eq!(Exit::of_engine(&engine::Error::Findings(Vec::new())).code(), 3);
         assert_eq!(Exit::of_engine(&engine::Error::TakenOver(message())).code(), 5);
+        assert_eq!(Exit::of_engine(&engine::Error::Crashed(message())).code(), 1);
     }
 
     #[test]

@@ -86,8 +86,11 @@ impl Settings {
 }
 
 fn environment(project: Option<&Project>, typed: Option<&str>) -> Result<EnvironmentName, Failure> {
-    let names: Vec<&str> =
-        project.iter().flat_map(|one| one.environment_names()).map(|name| name.as_str()).collect();
+    let names: Vec<&str> = project
+        .iter()
+        .flat_map(|one| one.environment_names())
+        .map(EnvironmentName::as_str)
+        .collect();
     match typed {
         None if names.is_empty() => Ok(DEFAULT_ENVIRONMENT.into()),
         None => Err(Failure::usage("the project file defines environments: say which one with --env")

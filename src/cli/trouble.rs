@@ -160,6 +160,8 @@ pub fn of_engine(error: &engine::Error, desk: &Desk, about: About<'_>) -> Failur
         }
         engine::Error::Journal { .. } => Failure::new(Exit::of_engine(error), error.to_string())
             .help("nothing was changed; bring the state store back from a backup"),
+        engine::Error::Crashed(_) => Failure::new(Exit::of_engine(error), error.to_string())
+            .help("this is a fault of phasegate; everything done is recorded, and the same command goes on"),
         engine::Error::TakenOver(by) => {
             Failure::new(Exit::of_engine(error), "another runner took the run over")
                 .because(by.clone())
@@ -193,12 +195,13 @@ fn of_findings(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> Failure
     .help("nothing was changed; put it right, then run again");
     for (target, finding) in findings {
         match diagnostic::code(finding.code) {
-            Some(code) => failure.findings.push(shown(code, target, finding, pin)),
+            Some(code) => failure.found.findings.push(shown(code, target, finding, pin)),
             // A finding is never lost, whether or not it has a page to explain it.
             None => failure.causes.push(in_words(target, finding)),
         }
     }
-    failure.sources = pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
+    failure.found.sources =
+        pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
     failure
 }
 

@@ -1,5 +1,7 @@
 //! What happens while a run is driven, as lines: shared by bars and plain output, so that both say the same.
 
+use std::fmt::Write as _;
+
 use crate::engine::event::Event as Seen;
 use crate::run::{Action, Event, Outcome, State, StepId, Way};
 
@@ -138,17 +140,17 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
     let took = known.started_at.zip(known.ended_at).map(|(from, to)| to.since_ms(from));
     let rows = outcome.rows.or_else(|| outcome.evidence.as_ref().map(|evidence| evidence.rows));
     if let Some(rows) = rows.filter(|rows| *rows > 0) {
-        text.push_str(&format!(" {:>16}", words::plural(rows, "row")));
+        let _ = write!(text, " {:>16}", words::plural(rows, "row"));
     }
     if let Some(took) = took {
-        text.push_str(&format!(" in {}", words::duration(took)));
+        let _ = write!(text, " in {}", words::duration(took));
         let is_copy = matches!(
             state.program().step(step).map(|step| &step.action),
             Some(Action::Backfill(_) | Action::Verify(_))
         );
         let rate = rows.filter(|rows| is_copy && *rows > 0);
         if let Some(rate) = rate.and_then(|rows| words::rate(rows, took)) {
-            text.push_str(&format!(", {rate}"));
+            let _ = write!(text, ", {rate}");
         }
     }
     match way {

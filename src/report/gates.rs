@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Condition, ConditionKind, ConditionVerdict, GateReport, State, Timestamp,
+    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, State, StepId,
+    Timestamp,
 };
 
 use super::advice::CommandLine;
@@ -120,7 +121,7 @@ impl GateView<'_> {
             "gate": self.report.gate,
             "open": self.report.is_open(),
             "used": self.is_used(),
-            "work": self.report.work.as_ref().map(|work| work.as_str()),
+            "work": self.report.work.as_ref().map(Digest::as_str),
             "releases": self.releases(),
             "conditions": conditions,
         })
@@ -210,7 +211,7 @@ impl GateView<'_> {
 
 /// Whether everything that a gate releases is done, so that it guards nothing any more.
 #[must_use]
-pub fn is_used(state: &State, gate: &crate::run::StepId) -> bool {
+pub fn is_used(state: &State, gate: &StepId) -> bool {
     let mut released = state.program().released_by(gate).peekable();
     released.peek().is_some()
         && released.all(|step| state.is_applied(&step.id))

@@ -58,7 +58,7 @@ impl<'a> GraphView<'a> {
                 let mut line =
                     format!("  {:<width$}  {:<14}", step.id.as_str(), step.action.name());
                 if let Some(standing) = self.standing(step) {
-                    line.push_str(&format!("  {:<9}", standing.as_str()));
+                    let _ = write!(line, "  {:<9}", standing.as_str());
                 }
                 let needs: Vec<&str> = self.needs(step).iter().map(|need| need.as_str()).collect();
                 if !needs.is_empty() {

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::run::ChunkRows;
-use crate::run::{Event, Evidence, Outcome, PermitRecord, Pin, Tuning, Way};
+use crate::run::{
+    ChunkRows, Event, Evidence, MappingName, Outcome, PermitRecord, Pin, StepId, Tuning, Verdict,
+    Way,
+};
 use crate::store::Entry;
 
 use super::paint::{Colour, Tone};
@@ -130,7 +132,7 @@ pub fn sentence(event: &Event) -> String {
         Event::Resumed => "resumed the run".to_owned(),
         Event::Tuned { step, tuning } => format!("{step}: tuned: {}", tuned(*tuning)),
         Event::RollbackBegun { accept_loss } => {
-            let losses: Vec<&str> = accept_loss.iter().map(|mapping| mapping.as_str()).collect();
+            let losses: Vec<&str> = accept_loss.iter().map(MappingName::as_str).collect();
             let losses = if losses.is_empty() {
                 String::new()
             } else {
@@ -150,11 +152,11 @@ fn plan(pin: &Pin) -> String {
     format!("plan {} (digest {})", pin.program.plan(), pin.program.digest())
 }
 
-fn names(steps: &[crate::run::StepId]) -> String {
+fn names(steps: &[StepId]) -> String {
     if steps.is_empty() {
         return "nothing".to_owned();
     }
-    steps.iter().map(|step| step.as_str()).collect::<Vec<_>>().join(", ")
+    steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 const fn attempt_at(way: Way) -> &'static str {
@@ -194,9 +196,9 @@ fn came_of_it(outcome: &Outcome) -> String {
 
 fn compared(evidence: &Evidence) -> String {
     let verdict = match evidence.verdict {
-        crate::run::Verdict::Pass => "PASS",
-        crate::run::Verdict::Partial => "PARTIAL",
-        crate::run::Verdict::Fail => "FAIL",
+        Verdict::Pass => "PASS",
+        Verdict::Partial => "PARTIAL",
+        Verdict::Fail => "FAIL",
     };
     format!(
         "{verdict} over {}: {} missing, {} extra, {} different",

@@ -2,6 +2,7 @@
 //! step under way.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Stopwatch;
@@ -58,14 +59,14 @@ fn describe(progress: &Progress, done_now: u64, elapsed_ms: u64) -> String {
         format!("{:>9} {}: {}", "running", progress.step, words::count(progress.rows_done));
     if let Some(total) = progress.rows_total.filter(|total| *total > 0) {
         let percent = (progress.rows_done.min(total) * 100).checked_div(total).unwrap_or(0);
-        text.push_str(&format!(" of about {} rows ({percent} %)", words::count(total)));
+        let _ = write!(text, " of about {} rows ({percent} %)", words::count(total));
         let left = total.saturating_sub(progress.rows_done);
         if let Some(rate) = words::rate(done_now, elapsed_ms) {
-            text.push_str(&format!(", {rate}"));
+            let _ = write!(text, ", {rate}");
         }
         let left_ms = left.checked_mul(elapsed_ms).and_then(|work| work.checked_div(done_now));
         if let Some(left_ms) = left_ms {
-            text.push_str(&format!(", about {} left", words::duration(left_ms)));
+            let _ = write!(text, ", about {} left", words::duration(left_ms));
         }
     } else {
         text.push_str(" rows");

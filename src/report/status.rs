@@ -1,5 +1,7 @@
 //! The status of a run: a sentence, a table of its steps, and the same as a document.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 
 use crate::run::{DifferenceKind, Phase, Standing, State, StepId, Timestamp};
@@ -164,7 +166,7 @@ fn differing(state: &State) -> impl Iterator<Item = (&StepId, String)> {
         let all = evidence.missing + evidence.extra + evidence.different;
         let shown = evidence.samples.len().min(SAMPLES_SHOWN) as u64;
         if all > shown {
-            lines.push_str(&format!("  and {} more\n", words::count(all - shown)));
+            let _ = write!(lines, "  and {} more\n", words::count(all - shown));
         }
         Some((&step.id, lines))
     })

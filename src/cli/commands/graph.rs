@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::{Format, Graph};
-use crate::cli::session::Session;
+use crate::cli::session::{OpenRun, Session};
 use crate::cli::wiring;
 use crate::report::graph::GraphView;
 
@@ -17,7 +17,7 @@ pub async fn perform(session: &Session, args: &Graph) -> Result<Answer, Failure>
         Some(typed) => Some(session.open(typed).await?),
         None => None,
     };
-    let view = GraphView::new(&plan.pin.program, run.as_ref().map(|run| run.state()));
+    let view = GraphView::new(&plan.pin.program, run.as_ref().map(OpenRun::state));
     let human = match session.global.format {
         Format::Human | Format::Text => view.text(),
         Format::Mermaid => view.mermaid(),

@@ -31,7 +31,10 @@ pub async fn perform(session: &Session, args: &History) -> Result<Answer, Failur
         human.push('\n');
         for proof in &proofs {
             let (word, tone) = proof.verdict.shown();
-            human.push_str(&format!("{} {}\n", colour.paint(tone, word), proof.sentence));
+            human += &colour.paint(tone, word);
+            human.push(' ');
+            human += &proof.sentence;
+            human.push('\n');
         }
         answer.exit = proofs.iter().map(|proof| proof.verdict.exit()).max().unwrap_or(Exit::Done);
         let documents = proofs.iter().map(Proof::document).collect();
