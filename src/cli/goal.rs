@@ -46,3 +46,43 @@ pub fn next_phase(state: &State) -> Goal {
         _ => Goal::End,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{done, pin, started, state, up_to_gate};
+
+    fn through(goal: Goal) -> Vec<String> {
+        match goal {
+            Goal::Through(steps) => steps.iter().map(ToString::to_string).collect(),
+            Goal::End => vec!["end".into()],
+        }
+    }
+
+    #[test]
+    fn a_phase_brings_the_earlier_ones_and_a_step_what_it_needs() {
+        let program = pin().program;
+        let table: [(&str, &[&str]); 3] = [
+            ("dual-write", &["create", "sync"]),
+            ("copy", &["copy", "create", "sync"]),
+            ("contract", &["compare", "copy", "create", "drop", "ready", "sync"]),
+        ];
+        for (typed, steps) in table {
+            assert_eq!(through(to(&program, Some(typed)).unwrap()), steps, "{typed}");
+        }
+        assert_eq!(to(&program, None).unwrap(), Goal::End);
+        let unknown = to(&program, Some("contarct")).unwrap_err();
+        assert_eq!(unknown.exit.code(), 64);
+        assert_eq!(unknown.help, ["did you mean contract?"]);
+    }
+
+    #[test]
+    fn advancing_takes_the_first_unfinished_phase() {
+        assert_eq!(through(next_phase(&state(vec![started()]))), ["create"]);
+        let mut events = vec![started()];
+        events.extend(done("create", None));
+        assert_eq!(through(next_phase(&state(events))), ["create", "sync"]);
+        assert_eq!(next_phase(&state(up_to_gate())), Goal::End);
+    }
+}

@@ -298,6 +298,75 @@ mod tests {
         assert_eq!(quoted(""), "''");
     }
 
+    use crate::report::fixture::{
+        at, begun, done, evidence, failed, line, started, state, up_to_gate,
+    };
+    use crate::run::{Event, Verdict};
+
+    fn advice(events: Vec<Event>) -> (&'static str, Advice) {
+        let state = state(events);
+        (standing(&state, None), advise(&state, None, &line(), at(100)))
+    }
+
+    fn has(advice: &Advice, command: &str) -> bool {
+        advice.suggestions.iter().any(|one| one.command.starts_with(command))
+    }
+
+    #[test]
+    fn a_failed_step_says_what_and_offers_every_way_on() {
+        let (word, advice) = advice(vec![started(), begun("create"), failed("create")]);
+        assert_eq!(word, "failed");
+        assert_eq!(advice.sentence, "Step create failed: no such table: leads_v3 [SQLITE_ERROR].");
+        for command in [
+            "phasegate retry leads",
+            "phasegate amend leads plans/leads.yaml",
+            "phasegate rollback leads",
+        ] {
+            assert!(has(&advice, command), "{command} in {advice:?}");
+        }
+    }
+
+    #[test]
+    fn a_shut_gate_offers_its_approval() {
+        let (word, advice) = advice(up_to_gate());
+        assert_eq!(word, "waiting");
+        assert_eq!(advice.sentence, "The run of plan leads waits at gate ready.");
+        for command in [
+            "phasegate gates leads",
+            "phasegate approve leads ready",
+            "phasegate run plans/leads.yaml",
+        ] {
+            assert!(has(&advice, command), "{command} in {advice:?}");
+        }
+    }
+
+    #[test]
+    fn differences_come_before_everything_else() {
+        let mut events = vec![started()];
+        events.extend(done("create", None));
+        events.push(begun("compare"));
+        let evidence = evidence(Verdict::Fail, 3);
+        events.push(Event::StepDiffers { step: "compare".into(), attempt: 1, evidence });
+        let (word, advice) = advice(events);
+        assert_eq!(word, "differs");
+        assert!(has(&advice, "phasegate retry leads"), "{advice:?}");
+    }
+
+    #[test]
+    fn pauses_and_ends_have_their_words() {
+        let (word, paused) =
+            advice(vec![started(), Event::Paused { reason: Some("lunch".into()) }]);
+        assert_eq!(word, "paused");
+        assert_eq!(paused.sentence, "The run of plan leads is paused (lunch).");
+        let ending = crate::run::Ending::Completed;
+        let (word, ended) = advice(vec![started(), Event::RunEnded { ending }]);
+        assert_eq!(word, "completed");
+        assert!(has(&ended, "phasegate run plans/leads.yaml --new"), "{ended:?}");
+        let (word, stopped) = advice(vec![started()]);
+        assert_eq!(word, "stopped");
+        assert!(has(&stopped, "phasegate run plans/leads.yaml"), "{stopped:?}");
+    }
+
     #[test]
     fn commands_name_the_run_and_keep_the_settings() {
         let line =

@@ -209,3 +209,41 @@ fn escaped_for_mermaid(label: &str) -> String {
 fn escaped_for_dot(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{pin, state, up_to_gate};
+
+    #[test]
+    fn needs_that_follow_from_others_are_not_drawn() {
+        let pin = pin();
+        let view = GraphView::new(&pin.program, None);
+        let document = view.document();
+        let edges = document["edges"].as_array().unwrap();
+        assert_eq!(edges.len(), 5, "{document:#}");
+        let needs = document["nodes"][5]["needs"].as_array().unwrap();
+        assert_eq!(needs.len(), 2, "all needs stay in the document");
+        assert!(
+            view.text().contains("drop     drop            after ready  (point of no return)"),
+            "{}",
+            view.text()
+        );
+    }
+
+    #[test]
+    fn a_run_shows_where_its_steps_stand() {
+        let state = state(up_to_gate());
+        let view = GraphView::new(state.program(), Some(&state));
+        assert!(view.text().contains("ready    gate            waiting"), "{}", view.text());
+        assert!(view.mermaid().contains("s0[\"create<br/>sql: succeeded\"]"), "{}", view.mermaid());
+        assert!(view.dot().contains("\"compare\" -> \"ready\";"), "{}", view.dot());
+    }
+
+    #[test]
+    fn labels_cannot_break_out() {
+        assert_eq!(escaped_for_dot("a\"b\\c"), "a\\\"b\\\\c");
+        assert_eq!(escaped_for_mermaid("a\"b"), "a#quot;b");
+    }
+}

@@ -221,3 +221,46 @@ fn tuned(tuning: Tuning) -> String {
     let pause = tuning.pause_between_ms.map(|ms| format!("{} between chunks", words::duration(ms)));
     rows.into_iter().chain(pause).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{failed, records, started, up_to_gate};
+    use crate::run::Digest;
+
+    #[test]
+    fn every_record_is_a_sentence() {
+        let table = [
+            (started(), "started the run of plan leads"),
+            (failed("copy"), "copy: attempt 1 failed: no such table: leads_v3 [SQLITE_ERROR]"),
+            (
+                Event::Tuned {
+                    step: "copy".into(),
+                    tuning: Tuning {
+                        chunk_rows: Some(ChunkRows::Fixed(1)),
+                        pause_between_ms: Some(50),
+                    },
+                },
+                "copy: tuned: chunks of 1 row, 50ms between chunks",
+            ),
+            (
+                Event::AbortBegun { leave: true, reason: Some("no longer wanted".into()) },
+                "gave the run up, leaving what was changed: no longer wanted",
+            ),
+        ];
+        for (event, text) in table {
+            assert!(sentence(&event).starts_with(text), "{}", sentence(&event));
+        }
+    }
+
+    #[test]
+    fn documents_hold_the_plan_by_name_only() {
+        for record in records(up_to_gate()) {
+            let entry = Entry { record, hash: Digest::of_bytes(b"x") };
+            let document = document(&entry);
+            assert!(document["event"]["kind"].is_string(), "{document:#}");
+            assert!(document["event"].get("pin").is_none(), "{document:#}");
+        }
+    }
+}

@@ -9,6 +9,9 @@
 
 pub mod advice;
 pub mod events;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+pub(crate) mod fixture;
 pub mod gates;
 pub mod graph;
 pub mod history;

@@ -166,7 +166,7 @@ fn differing(state: &State) -> impl Iterator<Item = (&StepId, String)> {
         let all = evidence.missing + evidence.extra + evidence.different;
         let shown = evidence.samples.len().min(SAMPLES_SHOWN) as u64;
         if all > shown {
-            let _ = write!(lines, "  and {} more\n", words::count(all - shown));
+            let _ = writeln!(lines, "  and {} more", words::count(all - shown));
         }
         Some((&step.id, lines))
     })
@@ -209,4 +209,70 @@ fn table(rows: &[StepRow], colour: Colour, now: Timestamp) -> String {
         ]);
     }
     table.render()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{at, begun, done, line, started, state, up_to_gate};
+    use crate::store::StepProgress;
+
+    fn live(rows_done: u64) -> StepProgress {
+        StepProgress { step: "copy".into(), rows_done, rows_total: Some(1_000), at: at(20) }
+    }
+
+    #[test]
+    fn the_document_has_what_was_promised() {
+        let state = state(up_to_gate());
+        let line = line();
+        let view = StatusView { state: &state, driver: None, live: &[], line: &line, now: at(60) };
+        let document = Value::Object(view.document());
+        let keys =
+            ["run", "plan", "digest", "environment", "state", "phase", "waiting_for", "steps"];
+        for key in keys {
+            assert!(!document[key].is_null(), "{key} in {document:#}");
+        }
+        assert_eq!(document["state"], "waiting");
+        assert_eq!(document["phase"], "contract");
+        assert_eq!(document["waiting_for"][0], "gate ready");
+        let keys = [
+            "id",
+            "phase",
+            "action",
+            "state",
+            "attempts",
+            "rows_done",
+            "rows_total",
+            "started_at",
+            "ended_at",
+            "detail",
+        ];
+        for key in keys {
+            assert!(document["steps"][2].get(key).is_some(), "{key} in {document:#}");
+        }
+        assert_eq!(document["steps"][2]["rows_done"], 1_000);
+        assert_eq!(document["steps"][2]["state"], "succeeded");
+        assert_eq!(document["steps"][4]["state"], "waiting");
+        assert_eq!(document["steps"][5]["state"], "pending");
+    }
+
+    #[test]
+    fn rows_under_way_come_from_the_store() {
+        let mut events = vec![started()];
+        events.extend(done("create", None));
+        events.extend(done("sync", None));
+        events.push(begun("copy"));
+        let state = state(events);
+        let line = line();
+        let live = [live(400)];
+        let view =
+            StatusView { state: &state, driver: None, live: &live, line: &line, now: at(60) };
+        let document = Value::Object(view.document());
+        assert_eq!(document["steps"][2]["rows_done"], 400);
+        assert_eq!(document["steps"][2]["rows_total"], 1_000);
+        let text = view.render(Colour::Off);
+        assert!(text.contains("400/~1,000"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
 }
