@@ -1,1 +1,8 @@
-//! commands tests.
+//! The program as it is typed: exit codes, what goes to which stream, documents, help.
+
+#[path = "commands/documents.rs"]
+mod documents;
+#[path = "commands/help.rs"]
+mod help;
+#[path = "commands/tool.rs"]
+mod tool;
