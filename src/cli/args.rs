@@ -64,8 +64,15 @@ pub struct Global {
     /// Logs more to stderr: -v, -vv, -vvv
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// How logs are written
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    /// How logs are written: text or json
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
     pub log_format: LogFormat,
     /// Never writes colours; NO_COLOR does the same
     #[arg(long, global = true)]

@@ -17,7 +17,9 @@ fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
-/// The help of the program and of each command, as `docs/commands.md` has it.
+const GLOBAL: &str = "\nGlobal options:";
+
+/// The help of the program and of each command, as `docs/commands.md` has it: the options that all share stand there once.
 fn reference() -> String {
     let tool = Tool::new();
     let mut text = String::new();
@@ -25,8 +27,11 @@ fn reference() -> String {
         let words: Vec<&str> = [*command, "--help"].into_iter().filter(|w| !w.is_empty()).collect();
         let help = tool.run(&words).code(0);
         assert_eq!(help.err, "", "help is a result");
+        let (own, _global) =
+            help.out.split_once(GLOBAL).expect("every command has the global options");
+        let shown = if command.is_empty() { &help.out } else { own };
         let title = if command.is_empty() { "phasegate" } else { command };
-        text.push_str(&format!("## {title}\n\n```text\n{}\n```\n\n", help.out.trim_end()));
+        text.push_str(&format!("## {title}\n\n```text\n{}\n```\n\n", shown.trim_end()));
     }
     format!("{}\n", text.trim_end())
 }
