@@ -19,13 +19,24 @@ pub struct Answer {
     pub body: Map<String, Value>,
     /// The same for people.
     pub human: String,
+    /// How the document is written.
+    pub form: Form,
+}
+
+/// How a document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Indented, as the one document of its command.
+    Whole,
+    /// In one line, as the last of a stream of them.
+    Line,
 }
 
 impl Answer {
     /// A plain success that people read as this text.
     #[must_use]
     pub fn done(human: impl Into<String>) -> Self {
-        Self { exit: Exit::Done, body: Map::new(), human: human.into() }
+        Self { exit: Exit::Done, body: Map::new(), human: human.into(), form: Form::Whole }
     }
 
     /// The same answer with another field in its document.
@@ -46,6 +57,13 @@ impl Answer {
     #[must_use]
     pub const fn exiting(mut self, exit: Exit) -> Self {
         self.exit = exit;
+        self
+    }
+
+    /// The same answer, whose document ends a stream.
+    #[must_use]
+    pub const fn ending_a_stream(mut self) -> Self {
+        self.form = Form::Line;
         self
     }
 

@@ -19,7 +19,7 @@ impl From<bool> for Agreed {
 }
 
 /// Shows `what` and asks whether to go on. Where nobody can be asked, `--yes` is required.
-pub fn confirm(
+pub async fn confirm(
     session: &Session,
     agreed: Agreed,
     what: &str,
@@ -33,7 +33,10 @@ pub fn confirm(
         return Err(Failure::usage("nobody can be asked here, and --yes was not given")
             .help("read what is listed above, then give --yes"));
     }
-    let answer = session.printer.ask(&format!("{question} [y/N]"));
+    let (printer, question) = (session.printer.clone(), format!("{question} [y/N]"));
+    // On a thread of its own, so that Ctrl-C is heard meanwhile.
+    let asked = tokio::task::spawn_blocking(move || printer.ask(&question)).await;
+    let answer = asked.ok().flatten();
     match answer.as_deref().map(str::to_ascii_lowercase).as_deref() {
         Some("y" | "yes") => Ok(()),
         _ => Err(Failure::usage("not confirmed: nothing was done")),

@@ -108,6 +108,8 @@ pub async fn drive(
     journey: &Journey,
 ) -> Result<Answer, Failure> {
     let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), Some(&run.line)).await?;
+    // From here on a signal is the engine's: it ends in order, with everything recorded.
+    session.catch_signals();
     let driven = engine::drive(&cockpit.ctx, &run.id, &journey.options()).await;
     cockpit.close().await;
     let driven = driven.map_err(|error| run.failure(&error))?;
@@ -137,7 +139,8 @@ fn answer(session: &Session, run: &OpenRun, driven: &Driven, journey: &Journey) 
             human.push_str(&interrupted(*signal));
         }
     }
-    Answer { exit, body: view.document(), human }.with("stop", stop_document(run, driven))
+    let stop = stop_document(run, driven);
+    Answer::done(human).exiting(exit).with_all(view.document()).with("stop", stop)
 }
 
 fn gate_view<'a>(run: &'a OpenRun, report: &'a GateReport) -> GateView<'a> {

@@ -30,7 +30,7 @@ use clap::error::ErrorKind;
 
 use crate::report::{Colour, Format, Printer};
 
-use answer::{Answer, Failure};
+use answer::{Answer, Failure, Form};
 use args::{Command, Typed};
 use exit::Exit;
 use session::Session;
@@ -49,7 +49,12 @@ fn perform(typed: Typed) -> Exit {
     let printer = printer(&typed);
     logging::start(&typed.global, &printer);
     let name = typed.command.name();
-    let result = runtime().and_then(|runtime| runtime.block_on(dispatch(typed, &printer)));
+    let result = runtime().and_then(|runtime| {
+        let result = runtime.block_on(dispatch(typed, &printer));
+        // A question that nobody answered must not keep the process.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(answer) => {
             show(&printer, name, &answer);
@@ -89,15 +94,22 @@ async fn dispatch(typed: Typed, printer: &Printer) -> Result<Answer, Failure> {
             typed.command.name()
         )));
     }
-    let session =
-        Session { global: typed.global, printer: printer.clone(), signal: signals::listen() };
-    commands::perform(&session, typed.command).await
+    let session = Session::new(typed.global, printer.clone(), signals::listen());
+    tokio::select! {
+        result = commands::perform(&session, typed.command) => result,
+        signal = session.interrupted() => {
+            Err(Failure::new(Exit::of_signal(signal), "interrupted before any run was driven"))
+        }
+    }
 }
 
 fn show(printer: &Printer, command: &str, answer: &Answer) {
     match printer.format() {
         Format::Human => printer.result(&answer.human),
-        Format::Json => printer.document(&answer.document(command)),
+        Format::Json => match answer.form {
+            Form::Whole => printer.document(&answer.document(command)),
+            Form::Line => printer.line(&answer.document(command)),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every command works with: the settings, the printer, the signals; and the ways to a store and to a run.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -25,6 +26,7 @@ pub struct Session {
     pub printer: Printer,
     /// What the operating system asked of the process.
     pub signal: watch::Receiver<Signal>,
+    catches: AtomicBool,
 }
 
 /// An open state store with the settings that led to it.
@@ -52,6 +54,31 @@ pub struct OpenRun {
 }
 
 impl Session {
+    /// A session that leaves signals to [`Session::interrupted`] until a command catches them.
+    #[must_use]
+    pub fn new(global: Global, printer: Printer, signal: watch::Receiver<Signal>) -> Self {
+        Self { global, printer, signal, catches: AtomicBool::new(false) }
+    }
+
+    /// From now on the command looks at [`Session::signal`] itself and ends in order.
+    pub fn catch_signals(&self) {
+        self.catches.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for a signal that no command catches: whatever it is waiting for (a person, a network) is given up.
+    pub async fn interrupted(&self) -> Signal {
+        let mut signal = self.signal.clone();
+        loop {
+            if signal.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let came = *signal.borrow_and_update();
+            if !self.catches.load(Ordering::Relaxed) {
+                return came;
+            }
+        }
+    }
+
     /// The settings of a command on a plan's file.
     pub fn settings_for_plan(&self, plan: &Path) -> Result<Settings, Failure> {
         let directory = plan.parent().filter(|parent| !parent.as_os_str().is_empty());

@@ -32,7 +32,7 @@ pub async fn perform(session: &Session, args: &Amend) -> Result<Answer, Failure>
     }
     let changes = wiring::difference(&pinned.meaning, &plan.pin.meaning);
     let shown = difference::render(&changes, session.printer.message_colour());
-    confirm::confirm(session, Agreed::from(args.yes), &shown, "Amend the plan?")?;
+    confirm::confirm(session, Agreed::from(args.yes), &shown, "Amend the plan?").await?;
     run.ask(Command::Amend { pin: Box::new(plan.pin) }).await?;
     let sentence = format!(
         "Amended: {}; digest {} now. Gates whose work changed want new approvals.",

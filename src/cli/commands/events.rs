@@ -16,19 +16,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The last line of the stream is the command's own document, with its exit; each line before it is a record.
 pub async fn perform(session: &Session, args: &Events) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
+    session.catch_signals();
     let mut signal = session.signal.clone();
     let mut written = 0;
     loop {
         written = write(session, &run, written).await?;
         let is_over = run.state().is_ended() && run.state().version() <= written;
         if !args.follow || is_over || *signal.borrow() != Signal::None {
-            return Ok(Answer::done(String::new()));
+            return Ok(Answer::done(String::new()).ending_a_stream());
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             changed = signal.changed() => {
                 if changed.is_err() {
-                    return Ok(Answer::done(String::new()));
+                    return Ok(Answer::done(String::new()).ending_a_stream());
                 }
             }
         }

@@ -22,6 +22,10 @@ mod tune;
 mod validate;
 mod version;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
+
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Command;
 use crate::cli::session::{OpenRun, Session};

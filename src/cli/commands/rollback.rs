@@ -19,7 +19,7 @@ pub async fn perform(session: &Session, args: &Rollback) -> Result<Answer, Failu
     }
     if !run.state().is_ended() {
         let listed = listed(session, &run);
-        confirm::confirm(session, Agreed::from(args.yes), &listed, "Undo these steps?")?;
+        confirm::confirm(session, Agreed::from(args.yes), &listed, "Undo these steps?").await?;
     }
     // A rollback that was interrupted goes on as it is; what is asked again is only a loss that was not accepted before.
     if !goes_back || !accept_loss.is_empty() {

@@ -74,9 +74,10 @@ async fn answer(session: &Session, run: &OpenRun) -> Result<Answer, Failure> {
 
 /// Shows the status again and again until nobody drives the run. Ctrl-C ends the watching, and nothing else.
 async fn watch(session: &Session, run: &mut OpenRun) -> Result<Answer, Failure> {
+    session.catch_signals();
     let mut signal = session.signal.clone();
     loop {
-        let shown = answer(session, run).await?;
+        let shown = answer(session, run).await?.ending_a_stream();
         if run.driver().is_none() || *signal.borrow() != Signal::None {
             return Ok(shown);
         }
