@@ -3,6 +3,8 @@
 
 mod bad_luck;
 mod commands;
+mod failures;
+mod gates;
 mod house;
 mod plans;
 mod quickstart;

@@ -170,3 +170,15 @@ pub fn dump(path: &Path) -> Vec<String> {
     }
     lines
 }
+
+/// Waits until something holds, at most so long. The limit is far beyond what it takes; only a hang reaches it.
+pub fn wait_for(limit: std::time::Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let began = std::time::Instant::now();
+    while began.elapsed() < limit {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    holds()
+}

@@ -375,7 +375,7 @@ impl Drive<'_> {
         });
         let mut signal = self.ctx.signal.clone();
         signal.mark_unchanged();
-        let woke = tokio::select! {
+        let reason = tokio::select! {
             biased;
             lost = self.keeper.lost() => Woke::Lost(lost),
             // A sender that is gone sends no more signals; the other branches go on.
@@ -386,7 +386,7 @@ impl Drive<'_> {
             Some(progress) = self.told.recv() => Woke::Progress(progress),
             () = tokio::time::sleep(Duration::from_millis(idle)) => Woke::Look,
         };
-        match woke {
+        match reason {
             Woke::Lost(words) => Err(Error::TakenOver(words)),
             Woke::Ended(Ok(came)) => self.take(*came).await,
             Woke::Ended(Err(error)) => Err(Error::Crashed(error.to_string())),

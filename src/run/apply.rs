@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::name::StepId;
 use super::program::{Action, Program, QueryCheck, Verify};
 use super::record::{Event, Evidence, Outcome, Record, Tuning, Verdict, Way};
-use super::state::{Decision, DecisionVerdict, GateState, Progress, Standing, State, StepState};
+use super::state::{
+    Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
+};
 use super::time::Timestamp;
 
 /// Why records make no state.
@@ -90,7 +92,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         | Event::Approved { .. }
         | Event::Rejected { .. }
         | Event::Revoked { .. } => apply_gate(state, record),
-        Event::Paused { reason } => state.paused = Some(reason.clone()),
+        Event::Paused { reason } => state.paused = Some(Pause { reason: reason.clone() }),
         Event::Resumed => state.paused = None,
         Event::Tuned { step, tuning } => {
             tune(&mut state.steps.entry(step.clone()).or_default().tuning, *tuning);

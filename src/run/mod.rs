@@ -53,6 +53,8 @@ pub use record::{
     GateFingerprint, Outcome, PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
 };
 pub use retry::{back_off_ms, is_transient};
-pub use state::{Decision, DecisionVerdict, GateState, Progress, Standing, State, StepState};
+pub use state::{
+    Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
+};
 pub use time::Timestamp;
 pub use words::{duration, plural};

@@ -201,8 +201,8 @@ pub fn stop(state: &State, goal: &Goal, shut: &[GateReport]) -> Option<Stop> {
     if let Some(stop) = state.program().steps().iter().find_map(|step| halted_by(state, step)) {
         return Some(stop);
     }
-    if let Some(reason) = state.paused() {
-        return Some(Stop::Paused { reason: reason.clone() });
+    if let Some(pause) = state.paused() {
+        return Some(Stop::Paused { reason: pause.reason.clone() });
     }
     if let Goal::Through(steps) = goal
         && steps.iter().all(|step| state.step(step).progress == Progress::Succeeded)

@@ -19,11 +19,18 @@ pub struct State {
     pub(super) author: Actor,
     pub(super) started_at: Timestamp,
     pub(super) standing: Standing,
-    pub(super) paused: Option<Option<String>>,
+    pub(super) paused: Option<Pause>,
     pub(super) steps: BTreeMap<StepId, StepState>,
     pub(super) gates: BTreeMap<StepId, GateState>,
     pub(super) captures: BTreeMap<String, Value>,
     pub(super) accepted_losses: Vec<MappingName>,
+}
+
+/// Why a run is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// What the operator said.
+    pub reason: Option<String>,
 }
 
 /// Where a run as a whole stands.
@@ -198,7 +205,7 @@ impl State {
 
     /// Whether it is paused, and why.
     #[must_use]
-    pub const fn paused(&self) -> Option<&Option<String>> {
+    pub const fn paused(&self) -> Option<&Pause> {
         self.paused.as_ref()
     }
 
@@ -265,13 +272,13 @@ impl State {
     /// Whether a step has succeeded and not been undone since.
     #[must_use]
     pub fn is_applied(&self, id: &StepId) -> bool {
-        match &self.step(id).progress {
-            Progress::Succeeded => true,
-            Progress::Running { way: Way::Back }
-            | Progress::Retrying { way: Way::Back, .. }
-            | Progress::Failed { way: Way::Back, .. } => true,
-            _ => false,
-        }
+        matches!(
+            &self.step(id).progress,
+            Progress::Succeeded
+                | Progress::Running { way: Way::Back }
+                | Progress::Retrying { way: Way::Back, .. }
+                | Progress::Failed { way: Way::Back, .. }
+        )
     }
 
     /// Whether the run is over.

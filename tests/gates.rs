@@ -1,0 +1,148 @@
+//! Gates, as release managers meet them at the command line.
+
+use std::time::Duration;
+
+use crate::bad_luck::{APPROVAL, sandbox};
+use crate::sandbox::{Ran, Sandbox};
+
+fn said(ran: &Ran) -> String {
+    format!("{}{}", ran.stdout, ran.stderr)
+}
+
+fn digest(sandbox: &Sandbox) -> String {
+    let gates = sandbox.run(&["gates", "customers", "--format", "json"]).expect(4).json();
+    let ready = gates["gates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|gate| gate["id"] == "ready")
+        .unwrap()
+        .clone();
+    ready["work"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_shut_gate_says_what_is_missing_and_the_command_that_supplies_it() {
+    let sandbox = sandbox(APPROVAL);
+    let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let words = said(&stopped);
+    assert!(words.contains("1 approval of dba"), "{words}");
+    assert!(words.contains("phasegate approve") && words.contains(" ready"), "{words}");
+    // Nothing was put aside.
+    assert_eq!(
+        sandbox.value("app.db", "SELECT count(*) FROM sqlite_master WHERE name = 'customers_old'"),
+        "0"
+    );
+
+    let work = digest(&sandbox);
+    let stale = ["approve", "customers", "ready", "--as", "dee", "--digest", "0123456789abcdef"];
+    sandbox.run(&stale).expect(6);
+    let approve = ["approve", "customers", "ready", "--as", "dee", "--digest", &work];
+    sandbox.run(&approve).expect(0);
+    let twice = sandbox.run(&approve).expect(77);
+    assert!(said(&twice).contains("distinct"), "{twice}");
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+    let history = sandbox.run(&["history", "customers"]).expect(0);
+    assert!(history.stdout.contains("dee"), "{history}");
+}
+
+#[test]
+fn a_rejection_stands_until_its_author_takes_it_back() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let work = digest(&sandbox);
+    sandbox.run(&["reject", "customers", "ready", "--as", "ben", "--reason", "freeze"]).expect(0);
+    sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
+    let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
+    assert!(said(&stopped).contains("freeze"), "{stopped}");
+    sandbox.run(&["revoke", "customers", "ready", "--as", "chloe"]).expect(64);
+    sandbox.run(&["revoke", "customers", "ready", "--as", "ben"]).expect(0);
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+}
+
+#[test]
+fn a_change_by_somebody_else_voids_what_was_approved() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let work = digest(&sandbox);
+    sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
+    sandbox.sql("app.db", "CREATE INDEX somebody_else ON customers_v2 (name)");
+    let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
+    assert!(said(&stopped).contains("approval"), "{stopped}");
+    assert_ne!(digest(&sandbox), work);
+}
+
+#[test]
+fn waiting_sees_an_approval_from_another_terminal() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let work = digest(&sandbox);
+    let mut waiting = sandbox.command(&["run", "plan.yaml", "--wait", "60s"]).spawn().unwrap();
+    let driven = || {
+        let status = sandbox.run(&["status", "customers", "--format", "json"]);
+        !status.json()["driven_by"].is_null()
+    };
+    let ready = crate::sandbox::wait_for(Duration::from_secs(30), driven);
+    assert!(ready, "nobody drives the run");
+    sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
+    let ended =
+        crate::sandbox::wait_for(Duration::from_secs(30), || waiting.try_wait().unwrap().is_some());
+    if !ended {
+        waiting.kill().unwrap();
+    }
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn waiting_ends_with_the_time_it_was_given() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml", "--wait", "1s"]).expect(4);
+}
+
+#[test]
+fn a_stale_verify_is_run_again_by_the_gate_itself() {
+    let sandbox = sandbox(&format!("{APPROVAL}\n      soak: {{ after: compare, for: 1s }}"));
+    let plan = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
+    sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 500ms", 1));
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let work = digest(&sandbox);
+    sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
+    sandbox.run(&["run", "plan.yaml", "--wait", "30s"]).expect(0);
+    let status = sandbox.run(&["status", "customers", "--format", "json"]).expect(0).json();
+    let steps = status["steps"].as_array().unwrap();
+    let compare = steps.iter().find(|step| step["id"] == "compare").unwrap();
+    assert!(compare["attempts"].as_u64().unwrap() > 1, "{compare}");
+}
+
+#[test]
+fn a_failed_refresh_shuts_the_gate_and_ends_with_7() {
+    let sandbox = sandbox(APPROVAL);
+    let plan = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
+    sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 1s", 1));
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let work = digest(&sandbox);
+    // Somebody writes to the new side alone, where nothing mirrors it.
+    sandbox.sql("app.db", "UPDATE customers_v2 SET status_code = 'wrong' WHERE id = 9");
+    std::thread::sleep(Duration::from_millis(1_100));
+    sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
+    let differs = sandbox.run(&["run", "plan.yaml"]).expect(7);
+    assert!(said(&differs).contains("status_code"), "{differs}");
+    // A run with a failed step changes nothing; a retry compares again.
+    sandbox.run(&["run", "plan.yaml"]).expect(7);
+    sandbox.sql("app.db", "UPDATE customers_v2 SET status_code = 'new' WHERE id = 9");
+    sandbox.sql("app.db", "UPDATE customers SET status = status WHERE id = 9");
+    sandbox.run(&["retry", "customers"]).expect(0);
+}
+
+#[test]
+fn a_query_condition_opens_and_shuts() {
+    let condition =
+        "      query:\n        - { target: app, query: select count(*) from settings, expect: 0 }";
+    let sandbox = sandbox(condition);
+    sandbox
+        .sql("app.db", "CREATE TABLE settings (name TEXT); INSERT INTO settings VALUES ('frozen')");
+    let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
+    assert!(said(&stopped).contains("settings"), "{stopped}");
+    sandbox.sql("app.db", "DELETE FROM settings");
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+}
