@@ -1,0 +1,145 @@
+//! While a dual-write is live, nobody changes its tables under it.
+
+use std::collections::BTreeSet;
+
+use crate::diagnostic::{Diagnostic, known as codes};
+use crate::run::CopyColumns;
+use crate::sql::{self, Change, Dialect};
+
+use super::super::document::{ActionDef, MappingDef};
+use super::super::reports::Reports;
+use super::super::resolve::{Life, View};
+
+/// How the names of our triggers begin.
+const OUR_PREFIX: &str = "phasegate_";
+
+/// Applies the rule.
+pub fn check(view: &View<'_>, reports: &mut Reports) {
+    let guarded: Vec<Guarded<'_>> =
+        view.mappings().filter_map(|(m, l)| Guarded::of(view, m, l)).collect();
+    for (at, _) in view.all() {
+        let (Some(script), Some(target)) = (&view.steps[at].script, view.steps[at].target) else {
+            continue;
+        };
+        let target = view.document.targets[target].name.value.as_str();
+        for (statement, facts, _) in &script.statements {
+            for change in &facts.changes {
+                let broken = guarded
+                    .iter()
+                    .filter(|guarded| guarded.target == target)
+                    .find_map(|guarded| guarded.broken_by(view, at, change));
+                if let Some((message, help)) = broken.or_else(|| our_trigger(change)) {
+                    let finding = Diagnostic::error(codes::TOUCHES_LIVE_SYNC, message)
+                        .at(script.location(statement))
+                        .with_help(help);
+                    reports.add(finding);
+                }
+            }
+        }
+    }
+}
+
+fn our_trigger(change: &Change) -> Option<(String, String)> {
+    match change {
+        Change::DropTrigger { trigger } | Change::CreateTrigger { trigger, .. }
+            if trigger.to_ascii_lowercase().starts_with(OUR_PREFIX) =>
+        {
+            let message = format!("`{trigger}` has the name of one of the engine's own triggers");
+            Some((message, "leave names that begin with `phasegate_` to the engine".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// A mapping whose sync may be live.
+struct Guarded<'a> {
+    mapping: &'a MappingDef,
+    life: &'a Life,
+    dialect: Dialect,
+    target: &'a str,
+    /// The tables of the old side, under the names they have in the course of the plan.
+    old: Vec<&'a str>,
+    /// The table of the new side.
+    new: &'a str,
+    /// The mapped columns; `None`: all.
+    columns: Option<BTreeSet<String>>,
+}
+
+impl<'a> Guarded<'a> {
+    fn of(view: &'a View<'_>, mapping: &'a MappingDef, life: &'a Life) -> Option<Self> {
+        if life.dual_writes.is_empty() {
+            return None;
+        }
+        let (from, source, _, new) = mapping.tables()?;
+        let dialect = view.dialect_of(Some(from))?;
+        let retired = life.retires.iter().filter_map(|retire| match view.action(*retire)? {
+            ActionDef::Retire(retire) => Some(retire.old_name.as_ref()?.value.as_str()),
+            _ => None,
+        });
+        let columns = (mapping.copies() == CopyColumns::Listed).then(|| columns(mapping, dialect));
+        let old = [source].into_iter().chain(retired).collect();
+        Some(Self { mapping, life, dialect, target: from.target.value.as_str(), old, new, columns })
+    }
+
+    /// What is wrong with a change made by a step, and what to use instead.
+    fn broken_by(&self, view: &View<'_>, at: usize, change: &Change) -> Option<(String, String)> {
+        let table = change.table()?;
+        let is = |name: &str| sql::same_name(self.dialect, name, table);
+        let is_old = self.old.iter().any(|old| is(old));
+        if !(is_old || is(self.new)) || !self.may_be_live(view, at, is_old) {
+            return None;
+        }
+        let is_mapped = |column: &str| {
+            self.columns.as_ref().is_none_or(|mapped| mapped.contains(&column.to_ascii_lowercase()))
+        };
+        let (what, instead) = match change {
+            Change::RenameTable { .. } => ("renames a table", "`retire`"),
+            Change::DropTable { .. } => ("drops a table", "`retire`, and then `drop`"),
+            Change::RenameColumn { column, .. } if is_mapped(column) => {
+                ("renames a mapped column", "`retire`")
+            }
+            Change::DropColumn { column, .. } if is_mapped(column) => {
+                ("drops a mapped column", "`retire`, and then `drop`")
+            }
+            _ => return None,
+        };
+        let mapping = &self.mapping.name.value;
+        let message =
+            format!("this {what} while the dual-write of `{mapping}` is live on `{table}`");
+        let help = format!(
+            "use {instead}: it does so in one transaction with the sync; or do it before the dual-write or after its end"
+        );
+        Some((message, help))
+    }
+
+    /// Whether the sync, or the guard that a forward `retire` leaves on the old table, may be there when a step runs.
+    fn may_be_live(&self, view: &View<'_>, at: usize, is_old: bool) -> bool {
+        let graph = view.graph;
+        let is_before_all =
+            self.life.dual_writes.iter().all(|(sync, _)| graph.is_before(at, *sync));
+        let mut ends: Vec<usize> =
+            self.life.drops.iter().chain(&self.life.stops).copied().collect();
+        if !is_old && !self.life.is_both_ways() {
+            ends.extend(&self.life.retires);
+        }
+        !is_before_all && !ends.iter().any(|end| graph.is_before(*end, at))
+    }
+}
+
+fn columns(mapping: &MappingDef, dialect: Dialect) -> BTreeSet<String> {
+    let mut columns = BTreeSet::new();
+    let pairs = mapping.columns.iter().chain(&mapping.reverse);
+    for (column, expression) in pairs {
+        columns.insert(column.value.to_ascii_lowercase());
+        let read = sql::column_refs(dialect, &expression.value).unwrap_or_default();
+        columns.extend(read.into_iter().map(|column| column.to_ascii_lowercase()));
+    }
+    if let Some(filter) = &mapping.filter {
+        let read = sql::column_refs(dialect, &filter.value).unwrap_or_default();
+        columns.extend(read.into_iter().map(|column| column.to_ascii_lowercase()));
+    }
+    let sides = mapping.from.iter().chain(&mapping.into);
+    let keys = sides.flat_map(|side| side.key.iter().flatten());
+    columns.extend(keys.map(|column| column.value.to_ascii_lowercase()));
+    columns
+}

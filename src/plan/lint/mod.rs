@@ -1,0 +1,76 @@
+//! The rules that a plan keeps, one per file. Each looks at the whole view and reports everything it finds.
+//!
+//! Two groups: rules about what is written, which always run, and rules about what comes before what, which need an order
+//! and so run only when no steps need each other in a circle.
+
+mod backfill_undo;
+mod captures;
+mod circles;
+mod copying;
+mod destruction;
+mod ends;
+mod expressions;
+mod ids;
+mod live_sync;
+mod order;
+mod parted;
+mod people;
+mod retire;
+mod sides;
+mod statements;
+mod timeouts;
+mod undo;
+mod unknown_statements;
+mod unused;
+mod urls;
+mod waits;
+mod ways_back;
+
+use super::reports::Reports;
+use super::resolve::View;
+
+/// A rule.
+type Rule = fn(&View<'_>, &mut Reports);
+
+/// Rules about what is written.
+const WRITTEN: &[Rule] = &[
+    ids::check,
+    order::check,
+    circles::check,
+    unused::check,
+    urls::check,
+    sides::check,
+    expressions::check,
+    ways_back::check,
+    statements::check,
+    undo::check,
+    backfill_undo::check,
+    timeouts::check,
+    people::check,
+    super::not_yet::check,
+];
+
+/// Rules about what comes before what.
+const ORDERED: &[Rule] = &[
+    destruction::check,
+    unknown_statements::check,
+    live_sync::check,
+    waits::check,
+    captures::check,
+    copying::check,
+    retire::check,
+    ends::check,
+    parted::check,
+];
+
+/// Applies all rules that can be applied.
+pub fn check(view: &View<'_>, reports: &mut Reports) {
+    for rule in WRITTEN {
+        rule(view, reports);
+    }
+    if view.graph.is_ordered() {
+        for rule in ORDERED {
+            rule(view, reports);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What the format knows and this version can't do yet. Refused by name, never ignored.
+//!
+//! Each entry goes when its part of the engine comes.
+
+use crate::diagnostic::known as codes;
+use crate::run::Engine;
+
+use super::document::{ActionDef, CheckDef, OnError, RelationDef, UndoDef, Writer};
+use super::node::Span;
+use super::project::Identity;
+use super::reports::Reports;
+use super::resolve::View;
+
+/// Reports everything that comes later.
+pub fn check(view: &View<'_>, reports: &mut Reports) {
+    for target in &view.document.targets {
+        let Some(engine) = target.engine else { continue };
+        if engine.value != Engine::Sqlite {
+            let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
+            let name = name.map_or("this engine", |(name, _)| *name);
+            let message = format!("plans on {name} can't be run yet");
+            reports.error(codes::ENGINE_NOT_YET, engine.span, message).help("`sqlite` can");
+        }
+    }
+    mappings(view, reports);
+    for (at, step) in view.all() {
+        if let Some(span) = step.without_transaction {
+            option(reports, span, "`transaction: none`");
+        }
+        if let Some(undo) = &step.undo
+            && matches!(undo.value, UndoDef::Cypher(_))
+        {
+            option(reports, undo.span, "an undo in Cypher");
+        }
+        if let Some(action) = view.action(at) {
+            let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
+            actions(action, span, reports);
+        }
+    }
+    people(view, reports);
+}
+
+fn option(reports: &mut Reports, span: Span, what: &str) {
+    let message = format!("{what} can't be used yet");
+    reports.error(codes::OPTION_NOT_YET, span, message).help("it comes with a later version");
+}
+
+fn mappings(view: &View<'_>, reports: &mut Reports) {
+    for mapping in &view.document.mappings {
+        let sides = [mapping.from.as_ref(), mapping.into.as_ref()];
+        for side in sides.into_iter().flatten() {
+            let (span, what) = match &side.relation {
+                RelationDef::Table(_) => continue,
+                RelationDef::Node(name) => (name.span, "nodes"),
+                RelationDef::Relationship(name) => (name.span, "relationships"),
+                RelationDef::Keys(name) => (name.span, "keys"),
+            };
+            let message = format!("{what} can't be mapped yet");
+            reports.error(codes::MAPPING_NOT_YET, span, message).help("tables can");
+        }
+        if let (Some(from), Some(into)) = (&mapping.from, &mapping.into)
+            && from.target.value != into.target.value
+        {
+            let message = "rows can't be copied from one database into another yet";
+            reports
+                .error(codes::MAPPING_NOT_YET, into.target.span, message)
+                .help("map inside one target");
+        }
+    }
+}
+
+fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
+    match action {
+        ActionDef::Cypher(_) | ActionDef::Redis(_) | ActionDef::Backup | ActionDef::Command => {
+            let message = format!("`{}` can't be run yet", action.name());
+            reports
+                .error(codes::ACTION_NOT_YET, span, message)
+                .help("it comes with a later version");
+        }
+        ActionDef::DualWrite(dual_write) => {
+            match dual_write.by {
+                Some(by) if by.value == Writer::Application => {
+                    option(reports, by.span, "`by: application`");
+                }
+                Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
+                _ => {}
+            }
+            if let Some(on_error) = dual_write.on_error.filter(|on| on.value == OnError::Park) {
+                option(reports, on_error.span, "`on_error: park`");
+            }
+        }
+        ActionDef::Backfill(backfill) => {
+            if let Some(span) = backfill.throttle {
+                option(reports, span, "`throttle`");
+            }
+            if let Some(on_error) = backfill.on_row_error.filter(|on| on.value == OnError::Park) {
+                option(reports, on_error.span, "`on_row_error: park`");
+            }
+        }
+        ActionDef::Verify(verify) => {
+            if let CheckDef::Later(what) = &verify.check {
+                option(reports, what.span, &format!("a verify by `{}`", what.value));
+            }
+        }
+        ActionDef::Gate(gate) => {
+            for condition in &gate.later {
+                let message = format!("the condition `{}` can't be judged yet", condition.value);
+                reports
+                    .error(codes::CONDITION_NOT_YET, condition.span, message)
+                    .help("`approvals`, `verified_within`, `soak` and `query` can");
+            }
+        }
+        ActionDef::Sql(_)
+        | ActionDef::Retire(_)
+        | ActionDef::Drop { .. }
+        | ActionDef::StopDualWrite { .. } => {}
+    }
+}
+
+/// Identities that are proven come later; an environment that asks for them can't be run in until then.
+fn people(view: &View<'_>, reports: &mut Reports) {
+    let surroundings = view.surroundings;
+    let (Some(identity), Some(project)) = (surroundings.policy.identity, surroundings.project)
+    else {
+        return;
+    };
+    if identity.value != Identity::Claimed {
+        let message = format!(
+            "the policy of `{}` asks for proven identities, which can't be checked yet",
+            surroundings.environment
+        );
+        let place = crate::diagnostic::Location {
+            file: std::sync::Arc::clone(&project.source.path),
+            line: identity.span.line,
+            column: identity.span.column,
+            length: identity.span.length,
+        };
+        let finding = crate::diagnostic::Diagnostic::error(codes::OPTION_NOT_YET, message)
+            .at(place)
+            .with_help("`identity: claimed` can be used");
+        reports.add(finding);
+    }
+}

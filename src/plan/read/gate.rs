@@ -1,0 +1,103 @@
+//! `gate`.
+
+use crate::diagnostic::known as codes;
+
+use super::super::document::{GateDef, GateQueryDef};
+use super::super::fields::{Fields, list, texts};
+use super::super::node::{At, Kind, Node};
+use super::super::reports::Reports;
+use super::verify::expect;
+
+/// Conditions that are understood and come later.
+const LATER: [&str; 5] = ["window", "http", "unused_for", "backup", "command"];
+
+/// A gate.
+pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
+    const KEYS: &[&str] = &[
+        "approvals",
+        "verified_within",
+        "soak",
+        "window",
+        "query",
+        "http",
+        "unused_for",
+        "backup",
+        "command",
+        "expires",
+    ];
+    let fields = Fields::open(node, "`gate`", KEYS, reports)?;
+    let mut gate = GateDef::default();
+    if let Some(node) = fields.get("approvals") {
+        let items = list(node, "`approvals`", reports).unwrap_or_default();
+        gate.approvals = items.iter().filter_map(|item| approvals(item, reports)).collect();
+    }
+    gate.verified_within_ms = fields.duration("verified_within", reports);
+    gate.soak = fields.get("soak").and_then(|node| soak(node, reports));
+    gate.queries = match fields.get("query") {
+        Some(Node { kind: Kind::List(items), .. }) => {
+            items.iter().filter_map(|item| query(item, reports)).collect()
+        }
+        Some(node) => query(node, reports).into_iter().collect(),
+        None => Vec::new(),
+    };
+    gate.expires_ms = fields.duration("expires", reports);
+    for key in LATER.into_iter().filter(|key| fields.get(key).is_some()) {
+        gate.later.push(At { value: key, span: fields.key_span(key) });
+    }
+    if let Some(node) = fields.get("window") {
+        window(node, reports);
+    }
+    let is_empty = KEYS.iter().filter(|k| **k != "expires").all(|k| fields.get(k).is_none());
+    if is_empty {
+        reports
+            .error(
+                codes::NO_CONDITIONS,
+                node.span,
+                "the gate has no condition, so it is always open",
+            )
+            .help("add `approvals`, `verified_within`, `soak` or `query`");
+    }
+    if let Some(At { value: 0, span }) = gate.verified_within_ms {
+        reports
+            .error(codes::NEVER_MET, span, "evidence is never younger than nothing")
+            .help("write how old it may be: `verified_within: 1h`");
+    }
+    Some(gate)
+}
+
+fn approvals(node: &Node, reports: &mut Reports) -> Option<(At<String>, At<u32>)> {
+    let fields = Fields::open(node, "an approval", &["group", "count"], reports)?;
+    let count = match fields.get("count") {
+        Some(_) => fields.count("count", 1..=100, reports),
+        None => Some(At { value: 1, span: fields.span }),
+    };
+    Some((fields.required_name("group", reports)?, count?))
+}
+
+fn soak(node: &Node, reports: &mut Reports) -> Option<(At<String>, At<u64>)> {
+    let fields = Fields::open(node, "`soak`", &["after", "for"], reports)?;
+    let after = fields.required_name("after", reports);
+    fields.required("for", reports);
+    let length = fields.duration("for", reports);
+    Some((after?, length?))
+}
+
+fn query(node: &Node, reports: &mut Reports) -> Option<GateQueryDef> {
+    let fields = Fields::open(node, "a query of a gate", &["target", "query", "expect"], reports)?;
+    let target = fields.text("target", reports);
+    let text = fields.required_text("query", reports);
+    let expect = fields.required("expect", reports).and_then(|node| expect(node, reports));
+    Some(GateQueryDef { target, query: text?, expect: expect? })
+}
+
+fn window(node: &Node, reports: &mut Reports) {
+    let Some(fields) =
+        Fields::open(node, "`window`", &["days", "hours", "zone", "freezes"], reports)
+    else {
+        return;
+    };
+    if let Some(days) = fields.get("days") {
+        texts(days, "`days`", reports);
+    }
+    fields.text("zone", reports);
+}

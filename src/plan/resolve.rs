@@ -1,0 +1,341 @@
+//! The document with its names looked up: which target, mapping and statements each step has, and what happens to each
+//! mapping in which steps. The view that all lint rules share.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::diagnostic::known as codes;
+use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method};
+use crate::sql::Dialect;
+
+use super::document::{
+    ActionDef, CheckDef, Document, DualWriteDef, GateDef, MappingDef, StepDef, TargetDef, UndoDef,
+    VerifyDef,
+};
+use super::files::Files;
+use super::graph::Graph;
+use super::node::At;
+use super::project::{EnvironmentPolicy, Project};
+use super::reports::Reports;
+use super::statements::{Created, ReadScript, Scripts, dialect};
+use super::suggest::advice;
+
+/// What a step's names lead to.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// The target, by its place in the document.
+    pub target: Option<usize>,
+    /// The mapping, by its place in the document.
+    pub mapping: Option<usize>,
+    /// Its statements.
+    pub script: Option<ReadScript>,
+    /// The statements of its undo.
+    pub undo: Option<ReadScript>,
+}
+
+/// What happens to a mapping, by steps.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Its dual-writes, each with its direction.
+    pub dual_writes: Vec<(usize, Direction)>,
+    /// Its backfills.
+    pub backfills: Vec<usize>,
+    /// Its comparisons, each with how thorough it is.
+    pub verifies: Vec<(usize, Method)>,
+    /// Its retires.
+    pub retires: Vec<usize>,
+    /// Its drops.
+    pub drops: Vec<usize>,
+    /// The ends of its dual-write.
+    pub stops: Vec<usize>,
+}
+
+impl Life {
+    /// Whether writes to the new shape reach the old one.
+    pub fn is_both_ways(&self) -> bool {
+        self.dual_writes.iter().any(|(_, direction)| *direction == Direction::Both)
+    }
+}
+
+/// The environment that a plan is checked for.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// Its name.
+    pub environment: &'a EnvironmentName,
+    /// Whether it is production.
+    pub production: bool,
+    /// Its policy.
+    pub policy: EnvironmentPolicy,
+    /// The groups; `None` where there is no project file.
+    pub groups: Option<&'a BTreeMap<GroupName, BTreeSet<String>>>,
+    /// The project, if there is one.
+    pub project: Option<&'a Project>,
+}
+
+impl Surroundings<'_> {
+    /// Whether `reviewed` counts here.
+    pub fn allows_reviewed(&self) -> bool {
+        self.policy.allow_reviewed.unwrap_or(!self.production)
+    }
+}
+
+/// Everything that the rules look at.
+pub struct View<'a> {
+    /// The plan as written.
+    pub document: &'a Document,
+    /// Its order.
+    pub graph: &'a Graph,
+    /// What its names lead to, by step.
+    pub steps: Vec<Resolved>,
+    /// What happens to each mapping.
+    pub lives: Vec<Life>,
+    /// Where it is to run.
+    pub surroundings: &'a Surroundings<'a>,
+    /// What the plan makes on each target.
+    pub created: Vec<Created>,
+}
+
+impl<'a> View<'a> {
+    /// Looks up all names, reporting those that lead nowhere, and reads all statements.
+    pub fn new(
+        document: &'a Document,
+        graph: &'a Graph,
+        surroundings: &'a Surroundings<'a>,
+        files: &mut Files,
+        reports: &mut Reports,
+        plan: &Arc<str>,
+    ) -> Self {
+        let names = Names::of(document);
+        let mut steps: Vec<Resolved> = Vec::with_capacity(document.steps.len());
+        let mut created = vec![Created::default(); document.targets.len()];
+        for step in &document.steps {
+            let mut resolved = names.resolve(step, reports);
+            let own = resolved.target.map(|at| (at, &document.targets[at]));
+            if let Some((at, target)) = own {
+                let mut scripts = Scripts { files, reports, plan: Arc::clone(plan) };
+                read_scripts(step, target, &mut resolved, &mut created[at], &mut scripts);
+            }
+            steps.push(resolved);
+        }
+        let lives = lives(document, &steps);
+        Self { document, graph, steps, lives, surroundings, created }
+    }
+
+    /// A step as written.
+    pub fn step(&self, at: usize) -> &'a StepDef {
+        &self.document.steps[at]
+    }
+
+    /// What a step does.
+    pub fn action(&self, at: usize) -> Option<&'a ActionDef> {
+        self.document.steps[at].action.as_ref().map(|action| &action.value)
+    }
+
+    /// All steps with their places in the document.
+    pub fn all(&self) -> impl Iterator<Item = (usize, &'a StepDef)> + use<'a> {
+        self.document.steps.iter().enumerate()
+    }
+
+    /// The gates of the plan.
+    pub fn gates(&self) -> impl Iterator<Item = (usize, &'a GateDef)> + use<'a> {
+        self.all().filter_map(|(at, step)| match &step.action.as_ref()?.value {
+            ActionDef::Gate(gate) => Some((at, gate)),
+            _ => None,
+        })
+    }
+
+    /// A gate as written.
+    pub fn gate(&self, at: usize) -> Option<&'a GateDef> {
+        match self.action(at)? {
+            ActionDef::Gate(gate) => Some(gate),
+            _ => None,
+        }
+    }
+
+    /// What a step may destroy.
+    pub fn hazard(&self, at: usize) -> Hazard {
+        match self.action(at) {
+            Some(ActionDef::Drop { mapping }) => {
+                Hazard::Destructive(format!("it removes the old side of `{}`", mapping.value))
+            }
+            Some(ActionDef::Sql(_)) => {
+                self.steps[at].script.as_ref().map_or(Hazard::None, ReadScript::hazard)
+            }
+            _ => Hazard::None,
+        }
+    }
+
+    /// A mapping as written.
+    pub fn mapping(&self, at: usize) -> &'a MappingDef {
+        &self.document.mappings[at]
+    }
+
+    /// The dialect of a mapping's source, if it is SQL.
+    pub fn dialect_of(&self, side: Option<&super::document::SideDef>) -> Option<Dialect> {
+        let target = side?.target.value.as_str();
+        let target = self.document.targets.iter().find(|known| known.name.value == target)?;
+        dialect(target.engine?.value)
+    }
+
+    /// The mappings with what happens to them.
+    pub fn mappings(&self) -> impl Iterator<Item = (&'a MappingDef, &Life)> {
+        self.document.mappings.iter().zip(&self.lives)
+    }
+
+    /// The greatest age of evidence that a gate takes, with what policy asks.
+    pub fn verified_within_ms(&self, gate: usize, is_before_destruction: bool) -> Option<u64> {
+        let own = self.gate(gate)?.verified_within_ms.map(|at| at.value);
+        let policy = self.surroundings.policy.destructive.as_ref();
+        let policy = policy.filter(|_| is_before_destruction).and_then(|p| p.verified_within_ms);
+        own.into_iter().chain(policy).min()
+    }
+}
+
+fn read_scripts(
+    step: &StepDef,
+    target: &TargetDef,
+    resolved: &mut Resolved,
+    created: &mut Created,
+    scripts: &mut Scripts<'_>,
+) {
+    let Some(engine) = target.engine else { return };
+    let action = step.action.as_ref().map(|action| &action.value);
+    if let Some(ActionDef::Sql(script)) = action {
+        match dialect(engine.value) {
+            Some(dialect) => resolved.script = scripts.read(script, dialect, created),
+            None => {
+                let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
+                let message = format!("`{}` speaks no SQL", target.name.value);
+                scripts
+                    .reports
+                    .error(codes::KEYS_CONFLICT, span, message)
+                    .help("use `cypher` for neo4j and `redis` for redis");
+            }
+        }
+    }
+    if let Some(At { value: UndoDef::Sql(script), .. }) = &step.undo
+        && let Some(dialect) = dialect(engine.value)
+    {
+        // An undo runs instead of what comes later, so what it makes or drops is not there for the steps below.
+        resolved.undo = scripts.read(script, dialect, &mut created.clone());
+    }
+}
+
+/// The names of a document.
+struct Names<'a> {
+    document: &'a Document,
+    targets: HashMap<&'a str, usize>,
+    mappings: HashMap<&'a str, usize>,
+}
+
+impl<'a> Names<'a> {
+    fn of(document: &'a Document) -> Self {
+        let targets =
+            document.targets.iter().enumerate().map(|(at, t)| (t.name.value.as_str(), at));
+        let mappings =
+            document.mappings.iter().enumerate().map(|(at, m)| (m.name.value.as_str(), at));
+        Self { document, targets: targets.collect(), mappings: mappings.collect() }
+    }
+
+    fn resolve(&self, step: &StepDef, reports: &mut Reports) -> Resolved {
+        let mut resolved = Resolved::default();
+        let named = step.target.as_ref().and_then(|name| self.target(name, reports));
+        let Some(action) = &step.action else { return Resolved { target: named, ..resolved } };
+        if let Some(name) = action.value.mapping() {
+            resolved.mapping = self.mapping(name, reports);
+            resolved.target = resolved.mapping.and_then(|at| self.home_of(at));
+            if let (Some(at), Some(named), Some(written)) =
+                (resolved.target, named, step.target.as_ref())
+                && at != named
+            {
+                let home = &self.document.targets[at].name.value;
+                let message =
+                    format!("`{}` is on `{home}`, not on `{}`", name.value, written.value);
+                reports
+                    .error(codes::WRONG_TARGET, written.span, message)
+                    .help("remove `target`: the mapping says where it is");
+            }
+            return resolved;
+        }
+        resolved.target = named;
+        if let ActionDef::Gate(gate) = &action.value {
+            for query in &gate.queries {
+                match &query.target {
+                    Some(name) => drop(self.target(name, reports)),
+                    None if step.target.is_some() || self.document.targets.len() == 1 => {}
+                    None => self.report_no_target(action.span, reports),
+                }
+            }
+        } else if step.target.is_none() {
+            if self.document.targets.len() == 1 {
+                resolved.target = Some(0);
+            } else if !matches!(action.value, ActionDef::Backup | ActionDef::Command) {
+                self.report_no_target(action.span, reports);
+            }
+        }
+        resolved
+    }
+
+    fn report_no_target(&self, span: super::node::Span, reports: &mut Reports) {
+        if self.document.targets.is_empty() {
+            return;
+        }
+        let names = self.document.targets.iter().map(|t| format!("`{}`", t.name.value));
+        let names = names.collect::<Vec<_>>().join(", ");
+        reports
+            .error(codes::NO_TARGET, span, "it isn't said on which database this works")
+            .help(format!("add `target:` with one of {names}"));
+    }
+
+    fn target(&self, name: &At<String>, reports: &mut Reports) -> Option<usize> {
+        let found = self.targets.get(name.value.as_str()).copied();
+        if found.is_none() {
+            let known = self.document.targets.iter().map(|target| target.name.value.as_str());
+            let message = format!("there is no target `{}`", name.value);
+            reports
+                .error(codes::UNKNOWN_TARGET, name.span, message)
+                .help(advice(&name.value, known));
+        }
+        found
+    }
+
+    fn mapping(&self, name: &At<String>, reports: &mut Reports) -> Option<usize> {
+        let found = self.mappings.get(name.value.as_str()).copied();
+        if found.is_none() {
+            let known = self.document.mappings.iter().map(|mapping| mapping.name.value.as_str());
+            let message = format!("there is no mapping `{}`", name.value);
+            reports
+                .error(codes::UNKNOWN_MAPPING, name.span, message)
+                .help(advice(&name.value, known));
+        }
+        found
+    }
+
+    /// The target that the rows of a mapping come from. Sides that name no target are reported with the mapping.
+    fn home_of(&self, mapping: usize) -> Option<usize> {
+        let from = self.document.mappings[mapping].from.as_ref()?;
+        self.targets.get(from.target.value.as_str()).copied()
+    }
+}
+
+fn lives(document: &Document, steps: &[Resolved]) -> Vec<Life> {
+    let mut lives = vec![Life::default(); document.mappings.len()];
+    for (at, (step, resolved)) in document.steps.iter().zip(steps).enumerate() {
+        let (Some(mapping), Some(action)) = (resolved.mapping, &step.action) else { continue };
+        let life = &mut lives[mapping];
+        match &action.value {
+            ActionDef::DualWrite(DualWriteDef { direction, .. }) => {
+                life.dual_writes.push((at, direction.value));
+            }
+            ActionDef::Backfill(_) => life.backfills.push(at),
+            ActionDef::Verify(VerifyDef { check: CheckDef::Mapping { method, .. } }) => {
+                life.verifies.push((at, method.value));
+            }
+            ActionDef::Retire(_) => life.retires.push(at),
+            ActionDef::Drop { .. } => life.drops.push(at),
+            ActionDef::StopDualWrite { .. } => life.stops.push(at),
+            _ => {}
+        }
+    }
+    lives
+}

@@ -1,0 +1,168 @@
+//! The statements of sql steps: fetched, split, read, and judged in the light of what the plan itself made before.
+
+use std::sync::Arc;
+
+use crate::diagnostic::{Diagnostic, Location, known as codes};
+use crate::run::{CreatedTable, Engine, Hazard, Script, Statement};
+use crate::sql::{self, Change, Dialect, Facts, Object};
+
+use super::document::ScriptDef;
+use super::files::Files;
+use super::node::{At, Span};
+use super::reports::Reports;
+
+/// A script that was read.
+#[derive(Clone, Debug)]
+pub struct ReadScript {
+    /// Where its lines are: the plan, or a file.
+    pub file: Arc<str>,
+    /// Whose SQL it is.
+    pub dialect: Dialect,
+    /// Its statements with what they do, and the hazard that is left in this plan.
+    pub statements: Vec<(Statement, Facts, Hazard)>,
+    /// The file it came from, as the plan names it.
+    pub named_file: Option<String>,
+}
+
+impl ReadScript {
+    /// The most severe hazard of its statements.
+    pub fn hazard(&self) -> Hazard {
+        sql::worst(self.statements.iter().map(|(_, _, hazard)| hazard.clone()))
+    }
+
+    /// Where a statement stands.
+    pub fn location(&self, statement: &Statement) -> Location {
+        Location { file: Arc::clone(&self.file), line: statement.line, column: 1, length: 0 }
+    }
+
+    /// What it compiles to.
+    pub fn compile(&self) -> Script {
+        let creates = self.statements.iter().flat_map(|(_, facts, _)| {
+            facts.creates.iter().chain(&facts.ensures).map(|object| CreatedTable {
+                table: object.table.clone(),
+                column: object.column.clone(),
+            })
+        });
+        Script {
+            statements: self.statements.iter().map(|(statement, ..)| statement.clone()).collect(),
+            file: self.named_file.clone(),
+            hazard: self.hazard(),
+            creates: creates.collect(),
+        }
+    }
+}
+
+/// Whose SQL an engine speaks, if it speaks SQL.
+pub const fn dialect(engine: Engine) -> Option<Dialect> {
+    match engine {
+        Engine::Sqlite => Some(Dialect::Sqlite),
+        Engine::Postgres => Some(Dialect::Postgres),
+        Engine::Mysql => Some(Dialect::Mysql),
+        Engine::Sqlserver => Some(Dialect::Sqlserver),
+        Engine::Neo4j | Engine::Redis => None,
+    }
+}
+
+/// What the plan made itself on one target, in the order of its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Created(Vec<Object>);
+
+impl Created {
+    /// Whether the plan made this table, or this column of it.
+    pub fn has(&self, dialect: Dialect, object: &Object) -> bool {
+        self.0.iter().any(|made| made.covers(dialect, object))
+    }
+
+    /// Follows what a statement does: a name that was given away or dropped is no longer that of our object.
+    fn follow(&mut self, dialect: Dialect, facts: &Facts) {
+        for change in &facts.changes {
+            match change {
+                Change::RenameTable { table, to } => {
+                    let was_ours = self.has(dialect, &Object::table(table.as_str()));
+                    self.forget(dialect, &Object::table(table.as_str()));
+                    self.forget(dialect, &Object::table(to.as_str()));
+                    if was_ours {
+                        self.0.push(Object::table(to.as_str()));
+                    }
+                }
+                Change::RenameColumn { table, column, to } => {
+                    let old = Object::column(table.as_str(), column.as_str());
+                    let was_ours = self.0.contains(&old);
+                    self.forget(dialect, &old);
+                    if was_ours {
+                        self.0.push(Object::column(table.as_str(), to.as_str()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for dropped in &facts.drops {
+            self.forget(dialect, dropped);
+        }
+        self.0.extend(facts.creates.iter().cloned());
+    }
+
+    fn forget(&mut self, dialect: Dialect, gone: &Object) {
+        self.0.retain(|made| !gone.covers(dialect, made));
+    }
+}
+
+/// Reads scripts, and remembers what they make.
+pub struct Scripts<'a> {
+    /// The files beside the plan.
+    pub files: &'a mut Files,
+    /// The findings about the plan.
+    pub reports: &'a mut Reports,
+    /// The plan's own file.
+    pub plan: Arc<str>,
+}
+
+impl Scripts<'_> {
+    /// Reads the statements of a step, or of an undo. None, with a finding, if they can't be told apart.
+    pub fn read(
+        &mut self,
+        script: &ScriptDef,
+        dialect: Dialect,
+        created: &mut Created,
+    ) -> Option<ReadScript> {
+        let (file, text, first_line, named, span) = match script {
+            ScriptDef::Inline { text, first_line } => {
+                let shown = Arc::clone(&self.plan);
+                (shown, Arc::from(text.value.as_str()), *first_line, None, text.span)
+            }
+            ScriptDef::File(path) => {
+                let source = self.files.text(path, self.reports)?;
+                (source.path, source.text, 1, Some(path.value.clone()), path.span)
+            }
+        };
+        let statements = match sql::split(dialect, &text, first_line) {
+            Ok(statements) => statements,
+            Err(error) => {
+                let line = Location { file, line: error.line, column: 1, length: 0 };
+                let diagnostic = Diagnostic::error(codes::UNREADABLE_SQL, error.message).at(line);
+                self.reports.add(diagnostic.with_help(error.help));
+                return None;
+            }
+        };
+        if statements.is_empty() {
+            self.reports
+                .error(codes::NO_STATEMENTS, span, "there are no statements here")
+                .help("write a statement, or remove the step");
+        }
+        let mut judged = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let facts = sql::classify(dialect, &statement.text);
+            let hazard = facts.hazard_given(dialect, &created.0);
+            created.follow(dialect, &facts);
+            judged.push((statement, facts, hazard));
+        }
+        Some(ReadScript { file, dialect, statements: judged, named_file: named })
+    }
+}
+
+/// The place of a script as a whole.
+pub fn place(script: &ScriptDef) -> Span {
+    match script {
+        ScriptDef::Inline { text: At { span, .. }, .. } | ScriptDef::File(At { span, .. }) => *span,
+    }
+}
