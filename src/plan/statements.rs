@@ -1,5 +1,6 @@
 //! The statements of sql steps: fetched, split, read, and judged in the light of what the plan itself made before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Location, known as codes};
@@ -43,7 +44,10 @@ impl ReadScript {
                 column: object.column.clone(),
             })
         });
+        let tables: BTreeSet<String> =
+            self.statements.iter().flat_map(|(_, facts, _)| facts.tables.iter().cloned()).collect();
         Script {
+            tables: tables.into_iter().collect(),
             statements: self.statements.iter().map(|(statement, ..)| statement.clone()).collect(),
             file: self.named_file.clone(),
             hazard: self.hazard(),

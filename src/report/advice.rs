@@ -141,8 +141,8 @@ pub fn advise(state: &State, driver: Option<&Lease>, line: &CommandLine, now: Ti
     if let Some(lease) = driver {
         return driven(&name, lease, line, now);
     }
-    if let Some(reason) = state.paused() {
-        let reason = reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    if let Some(pause) = state.paused() {
+        let reason = pause.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
         return Advice {
             sentence: format!("{name} is paused{reason}."),
             tone: Tone::Warn,

@@ -45,8 +45,8 @@ impl StatusView<'_> {
     /// What the run waits for: gates by id, or the reason of a pause.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
-        if let Some(reason) = self.state.paused() {
-            let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        if let Some(pause) = self.state.paused() {
+            let reason = pause.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             return vec![format!("resume{reason}")];
         }
         advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id)).collect()
