@@ -9,6 +9,7 @@ use crate::run::{
 
 use super::advice::CommandLine;
 use super::paint::{Colour, Tone};
+use super::steps::is_its_turn;
 use super::table::{Alignment, Table};
 use super::words;
 
@@ -118,13 +119,20 @@ impl GateView<'_> {
             })
             .collect();
         json!({
-            "gate": self.report.gate,
+            "id": self.report.gate,
             "open": self.report.is_open(),
             "used": self.is_used(),
             "work": self.report.work.as_ref().map(Digest::as_str),
             "releases": self.releases(),
             "conditions": conditions,
         })
+    }
+
+    /// Whether the run stands before it: its turn has come, and it is shut.
+    #[must_use]
+    pub fn holds_the_run(&self) -> bool {
+        let step = self.state.program().step(&self.report.gate);
+        !self.report.is_open() && step.is_some_and(|step| is_its_turn(self.state, step))
     }
 
     fn releases(&self) -> Vec<&str> {

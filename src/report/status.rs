@@ -75,7 +75,7 @@ impl StatusView<'_> {
             "state": advice::standing(self.state, self.driver),
             "phase": current_phase(self.state).map(Phase::as_str),
             "waiting_for": self.waiting_for(),
-            "driver": self.driver.map(driver_document),
+            "driven_by": self.driver.map(driver_document),
             "author": self.state.author().name,
             "started_at": words::rfc3339(self.state.started_at()),
             "ended_at": ended_at,
@@ -116,12 +116,7 @@ impl StatusView<'_> {
         );
         text.push_str(&colour.paint(Tone::Dim, &facts));
         text.push_str(&table(&self.rows(), colour, self.now));
-        for (id, lines) in differing(self.state) {
-            text.push_str("\ndifferences found by ");
-            text.push_str(id.as_str());
-            text.push('\n');
-            text.push_str(&lines);
-        }
+        text.push_str(&differences(self.state));
         let lines = advice.lines(colour);
         if !lines.is_empty() {
             text.push('\n');
@@ -148,6 +143,17 @@ pub fn driver_document(lease: &Lease) -> Value {
         "since": words::rfc3339(lease.since),
         "expires_at": words::rfc3339(lease.expires_at),
     })
+}
+
+/// The rows that verifies found to differ, for people; empty when none did.
+#[must_use]
+pub fn differences(state: &State) -> String {
+    let mut text = String::new();
+    for (id, lines) in differing(state) {
+        let _ = writeln!(text, "\ndifferences found by {id}:");
+        text.push_str(&lines);
+    }
+    text
 }
 
 fn differing(state: &State) -> impl Iterator<Item = (&StepId, String)> {

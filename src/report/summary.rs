@@ -4,6 +4,7 @@ use crate::run::{State, Timestamp};
 
 use super::advice::Advice;
 use super::paint::{Colour, Tone};
+use super::status;
 use super::steps::{self, StepRow};
 use super::table::{Alignment, Table};
 use super::words;
@@ -14,6 +15,7 @@ pub fn render(state: &State, advice: &Advice, now: Timestamp, colour: Colour) ->
     let rows = steps::rows(state, &[], now);
     let mut text = String::from("\n");
     text.push_str(&table(&rows, colour));
+    text.push_str(&status::differences(state));
     text.push('\n');
     text.push_str(&colour.paint(advice.tone, &words::visible(&advice.sentence)));
     text.push('\n');

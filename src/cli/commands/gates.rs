@@ -1,10 +1,12 @@
-//! `gates`: each gate's conditions, asked of the targets now.
+//! `gates`: each gate's conditions, asked of the targets now. It answers 4 while the run stands before a shut one, so that a
+//! script can wait for it.
 
 use serde_json::{Value, json};
 
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::RunArg;
 use crate::cli::drive::Cockpit;
+use crate::cli::exit::Exit;
 use crate::cli::session::{OpenRun, Session};
 use crate::engine;
 use crate::report::gates::{self, GateView};
@@ -22,23 +24,28 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
     let live: Vec<StepId> = live.cloned().collect();
     let reports = inspect(session, &run, &live).await?;
     let colour = session.printer.result_colour();
+    let mut exit = Exit::Done;
     let mut human = Vec::new();
     let mut documents: Vec<Value> = Vec::new();
     for gate in &all {
         match reports.iter().find(|report| report.gate == *gate) {
             Some(report) => {
                 let view = GateView { report, state: run.state(), line: &run.line, now: run.now };
+                if view.holds_the_run() {
+                    exit = Exit::AtGate;
+                }
                 human.push(view.render(colour));
                 documents.push(view.document());
             }
             None => {
                 let over = if run.state().is_applied(gate) { "used" } else { "not reached" };
                 human.push(format!("gate {gate} guards nothing any more: {over}\n"));
-                documents.push(json!({ "gate": gate, "used": true, "conditions": [] }));
+                documents.push(json!({ "id": gate, "used": true, "conditions": [] }));
             }
         }
     }
     Ok(Answer::done(human.join("\n"))
+        .exiting(exit)
         .with("run", json!(run.id))
         .with("plan", json!(run.state().program().plan()))
         .with("gates", Value::Array(documents)))
