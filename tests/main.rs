@@ -9,5 +9,6 @@ mod house;
 mod plans;
 mod quickstart;
 mod sandbox;
+mod services;
 mod sqlite;
 mod store;

@@ -182,7 +182,8 @@ mod tests {
                 prop_assert!(open.len() <= usize::try_from(workers * WINDOW_PER_WORKER).unwrap());
                 let seq = open.swap_remove(pick.index(open.len()));
                 committed.insert(seq);
-                let expected = (1..).take_while(|seq| committed.contains(seq)).last().unwrap_or(0);
+                let is_in = |seq: &u64| committed.contains(seq);
+                let expected = (1..=count).take_while(is_in).last().unwrap_or(0);
                 prop_assert_eq!(watermark.commit(seq).unwrap(), expected);
                 prop_assert_eq!(watermark.committed(), committed.len() as u64);
                 if at == killed_at {

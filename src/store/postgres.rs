@@ -4,7 +4,7 @@
 //! - Everything that decides and writes for a run does so in one READ COMMITTED transaction that first locks the run's row,
 //!   so appends and leases of a run come one after another, and the clock is read behind the lock.
 //! - `synchronous_commit` is `on` (or stronger) in every session: a commit returns when the log is on disk.
-//! - A commit whose answer was lost is looked up before anything is said about it (see [`PostgresStore::settle`]).
+//! - A commit whose answer was lost is looked up before anything is said about it (see `PostgresStore::settle`).
 //! - Reads are single statements, so each sees one moment.
 //!
 //! Absent on purpose: support for poolers that share a session among clients by transaction; the settings of a session

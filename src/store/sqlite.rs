@@ -151,6 +151,23 @@ impl Write<'_> {
         Ok(entries)
     }
 
+    async fn put_run(&mut self, header: &RunHeader, first: &Entry) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, 1, $6)",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(first.hash.as_str())
+        .execute(&mut self.db)
+        .await
+        .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
     async fn create(
         &mut self,
         header: &RunHeader,
@@ -164,19 +181,7 @@ impl Write<'_> {
         }
         let stamp = Stamp { by, at: self.now().await? };
         let first = chain::first(&header.run, &stamp, started)?;
-        sqlx::query(
-            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
-             VALUES ($1, $2, $3, $4, $5, 1, $6)",
-        )
-        .bind(header.run.as_str())
-        .bind(&header.plan)
-        .bind(header.environment.as_str())
-        .bind(header.started_at.as_unix_ms())
-        .bind(header.ended)
-        .bind(first.entry.hash.as_str())
-        .execute(&mut self.db)
-        .await
-        .map_err(|error| explain(self.path, &error))?;
+        self.put_run(header, &first.entry).await?;
         let entry = first.entry.clone();
         self.insert(&header.run, vec![first]).await?;
         Ok(entry)
@@ -419,5 +424,90 @@ impl Store for SqliteStore {
             // Closing writes nothing that is needed: every commit is in the log already.
             let _ = db.close().await;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::run::{EnvironmentName, Proof};
+
+    async fn pragma<T>(db: &mut SqliteConnection, sql: &'static str) -> T
+    where
+        for<'r> T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + Unpin,
+    {
+        sqlx::query_scalar(sql).fetch_one(db).await.unwrap()
+    }
+
+    async fn open(folder: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open(&folder.path().join("state.db"), Create::IfMissing).await.unwrap()
+    }
+
+    /// What durability rests on, read back from the connection that writes.
+    #[tokio::test]
+    async fn commits_wait_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder).await;
+        let mut write = store.write().await.unwrap();
+        assert_eq!(pragma::<i64>(&mut write.db, "PRAGMA synchronous").await, 2);
+        assert_eq!(pragma::<String>(&mut write.db, "PRAGMA journal_mode").await, "wal");
+        assert_eq!(pragma::<i64>(&mut write.db, "PRAGMA foreign_keys").await, 1);
+        assert_eq!(pragma::<i64>(&mut write.db, "PRAGMA busy_timeout").await, 5_000);
+        write.finish(Ok(())).await.unwrap();
+        let mut reader = store.readers.acquire().await.unwrap();
+        assert_eq!(pragma::<i64>(&mut reader, "PRAGMA query_only").await, 1);
+        drop(reader);
+        store.close().await;
+    }
+
+    /// SQLite's own "database or disk is full", by a limit on the pages of the connection that writes.
+    #[tokio::test]
+    async fn a_full_disk_keeps_what_was_there_and_nothing_of_what_was_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder).await;
+        let by = Actor { name: "ana".into(), proof: Proof::Claimed, host: "box".into() };
+        let run = RunId::new("0190aaaa-0000-7000-8000-000000000001");
+        begin(&store, &run).await;
+        let mut write = store.write().await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 40").execute(&mut write.db).await.unwrap();
+        write.finish(Ok(())).await.unwrap();
+
+        let big = || Event::Paused { reason: Some("x".repeat(20_000)) };
+        let mut version = 1;
+        let error = loop {
+            match store.append(&run, version, None, &by, vec![big(), big()]).await {
+                Ok(_) => version += 2,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::NotWritable { .. }), "{error:?}");
+        assert!(error.to_string().contains("no room left"), "{error}");
+        assert!(version > 1);
+        assert_eq!(store.version(&run).await.unwrap(), version);
+        assert_eq!(store.read(&run, 0, 100).await.unwrap().len() as u64, version);
+        // The connection with the limit was given up with the failed write, so this one has room.
+        store.append(&run, version, None, &by, vec![big()]).await.unwrap();
+        store.close().await;
+    }
+
+    /// Puts a run there without a plan, which is nothing to these tests.
+    async fn begin(store: &SqliteStore, run: &RunId) {
+        let by = Actor { name: "ana".into(), proof: Proof::Claimed, host: "box".into() };
+        let mut write = store.write().await.unwrap();
+        let at = write.now().await.unwrap();
+        let first =
+            chain::seal(run, &Head::origin(run), &Stamp { by: &by, at }, vec![Event::Resumed]);
+        let first = first.unwrap();
+        let header = RunHeader {
+            run: run.clone(),
+            plan: "p".into(),
+            environment: EnvironmentName::new("default"),
+            started_at: at,
+            ended: false,
+        };
+        write.put_run(&header, &first[0].entry).await.unwrap();
+        write.insert(run, first).await.unwrap();
+        write.finish(Ok(())).await.unwrap();
     }
 }

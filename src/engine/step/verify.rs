@@ -148,6 +148,9 @@ impl Walker {
 
 async fn value(job: &Job, asked: &QueryCheck, began_at: Timestamp) -> Result<Outcome, Fault> {
     let value = job.driver.value(&asked.query).await?;
+    if matches!(&value, Value::Real(x) if !x.is_finite()) {
+        return Err(Fault::failed(FailureClass::Refused, "the query gave no finite number"));
+    }
     let complaint = complaint(job, asked, &value)?;
     let mut evidence = Evidence {
         verdict: Verdict::Pass,

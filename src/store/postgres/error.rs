@@ -27,8 +27,10 @@ pub(super) fn explain(place: &str, error: &sqlx::Error) -> Error {
         (_, "25006" | "42501" | "53100" | "58030") => Error::NotWritable {
             message: format!("the state store {place} can't be written: {said}"),
         },
-        // Data and constraints that can't be, tables that are not there or are others, and corruption itself.
-        ("21" | "22" | "23" | "42" | "XX", _) => damaged(place, &said),
+        // Data and constraints that can't be, tables and columns that are not there, and corruption itself.
+        ("22" | "23", _) | (_, "42P01" | "42703" | "3F000" | "XX001" | "XX002") => {
+            damaged(place, &said)
+        }
         _ => unreachable(place, &said),
     }
 }

@@ -6,14 +6,15 @@ use super::super::Error;
 
 /// Primary and extended result codes, from <https://www.sqlite.org/rescode.html>.
 mod code {
+    pub const ERROR: i32 = 1;
     pub const PERM: i32 = 3;
     pub const BUSY: i32 = 5;
     pub const LOCKED: i32 = 6;
     pub const READONLY: i32 = 8;
-    pub const IOERR: i32 = 10;
     pub const CORRUPT: i32 = 11;
     pub const FULL: i32 = 13;
-    pub const CANTOPEN: i32 = 14;
+    pub const PROTOCOL: i32 = 15;
+    pub const SCHEMA: i32 = 17;
     pub const CONSTRAINT: i32 = 19;
     pub const MISMATCH: i32 = 20;
     pub const NOTADB: i32 = 26;
@@ -46,7 +47,7 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> Error {
     let extended: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
     let said = database.message();
     match (extended & 0xff, extended) {
-        (code::BUSY | code::LOCKED, _) => {
+        (code::BUSY | code::LOCKED | code::PROTOCOL | code::SCHEMA, _) => {
             Error::Busy { message: format!("{place} is locked by another program ({said})") }
         }
         (code::READONLY | code::PERM, _) => {
@@ -55,7 +56,8 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> Error {
         (code::FULL, _) => {
             Error::NotWritable { message: format!("{place} has no room left on its disk: {said}") }
         }
-        (code::CORRUPT | code::NOTADB | code::CONSTRAINT | code::MISMATCH, _)
+        // A plain error is a statement that the schema does not allow: a table is not there, or is another.
+        (code::ERROR | code::CORRUPT | code::NOTADB | code::CONSTRAINT | code::MISMATCH, _)
         | (_, code::IOERR_DATA | code::IOERR_CORRUPTFS) => damaged(path, said),
         (
             _,
@@ -69,11 +71,9 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> Error {
                 "{place} can't be written, its disk may be full: {said} (code {extended})"
             ),
         },
-        (code::CANTOPEN | code::IOERR, _) => Error::Unreachable {
+        _ => Error::Unreachable {
             message: format!("{place} can't be opened: {said} (code {extended})"),
         },
-        // What is left is a statement that its schema does not allow: a table is not there, or is another.
-        _ => damaged(path, said),
     }
 }
 
@@ -84,5 +84,71 @@ pub(super) fn damaged(path: &Path, how: &str) -> Error {
             "the state store {} is damaged: {how}; nothing was changed, restore the file from a backup",
             path.display()
         ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use std::error::Error as StdError;
+    use std::{borrow::Cow, fmt};
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Raised(i32);
+
+    impl fmt::Display for Raised {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("it went wrong")
+        }
+    }
+
+    impl StdError for Raised {}
+
+    impl DatabaseError for Raised {
+        fn message(&self) -> &'static str {
+            "it went wrong"
+        }
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.to_string().into())
+        }
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    /// Codes that no test can bring about in a file: failing disks and rare extended codes.
+    #[test]
+    fn result_codes_have_their_kinds() {
+        let kind = |code: i32| {
+            let error = sqlx::Error::Database(Box::new(Raised(code)));
+            match explain(Path::new("state.db"), &error) {
+                Error::Busy { .. } => "busy",
+                Error::NotWritable { .. } => "not writable",
+                Error::Damaged { .. } => "damaged",
+                Error::Unreachable { .. } => "unreachable",
+                other => panic!("{other}"),
+            }
+        };
+        // BUSY, BUSY_SNAPSHOT, LOCKED, LOCKED_SHAREDCACHE
+        assert_eq!([5, 517, 6, 262].map(kind), ["busy"; 4]);
+        // READONLY, READONLY_DIRECTORY, FULL, IOERR_WRITE, IOERR_FSYNC
+        assert_eq!([8, 1544, 13, 778, 1034].map(kind), ["not writable"; 5]);
+        // CORRUPT, CORRUPT_INDEX, NOTADB, CONSTRAINT_PRIMARYKEY, IOERR_CORRUPTFS, ERROR
+        assert_eq!([11, 779, 26, 1555, 8458, 1].map(kind), ["damaged"; 6]);
+        // CANTOPEN, IOERR_READ, IOERR_LOCK, NOMEM
+        assert_eq!([14, 266, 3850, 7].map(kind), ["unreachable"; 4]);
     }
 }

@@ -1,0 +1,23 @@
+//! The servers that tests need. `tests/run` starts them and says where they are; a test never starts one by itself.
+
+use std::io::Write as _;
+
+/// Where the private PostgreSQL server is, as a URL of its superuser. Without one the caller's test is not run: this says so
+/// on the terminal, where the test harness can't swallow it, and fails under CI.
+pub fn postgres(test: &str) -> Option<String> {
+    server("PHASEGATE_TEST_POSTGRES", "tests/services/postgres.sh start DIR", test)
+}
+
+fn server(variable: &str, start: &str, test: &str) -> Option<String> {
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        let said = format!(
+            "NOT RUN: {test}: {variable} is not set; `{start}` starts a server and prints it"
+        );
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
+        // Not `eprintln!`, which the harness keeps to itself while a test passes.
+        let mut terminal = std::io::stderr();
+        writeln!(terminal, "{said}").unwrap();
+    }
+    url
+}
