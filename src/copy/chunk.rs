@@ -11,7 +11,7 @@ pub enum Cell {
     /// A whole number.
     Integer(i64),
     /// Another number. Equal only to the same bits' value; NaN is no key.
-    Real(f64),
+    Real(#[serde(with = "bits")] f64),
     /// Text.
     Text(String),
     /// Bytes.
@@ -84,4 +84,18 @@ pub enum Walk {
         /// The last number given; 0 when the source was empty.
         seq: u64,
     },
+}
+
+/// A floating-point number as its bits: JSON has no infinity, which SQLite does store.
+mod bits {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    pub(super) fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(number.to_bits())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        u64::deserialize(deserializer).map(f64::from_bits)
+    }
 }

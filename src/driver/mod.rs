@@ -81,6 +81,11 @@ pub struct Fence {
 }
 
 impl Fence {
+    /// Only for this room's `enter`, which writes the token to the slot's row first.
+    const fn new(run: RunId, slot: u32, token: u64) -> Self {
+        Self { run, slot, token }
+    }
+
     /// The run it belongs to.
     #[must_use]
     pub const fn run(&self) -> &RunId {

@@ -1,0 +1,188 @@
+//! What a copy through the driver costs beside one bare `INSERT … SELECT` of the same expressions into the same table.
+//!
+//! Ours is what a run does: bounds found and entered ahead, chunks of about 50 ms each in a fenced transaction with its row
+//! in the ledger, dual-write live. Rounds are interleaved, each on a fresh copy of one file, and medians are compared, so
+//! that neither side has the warmer cache or the quieter minute.
+//!
+//! `cargo bench --bench copy`; `PHASEGATE_BENCH_ROWS` (2000000), `PHASEGATE_BENCH_ROUNDS` (5) and
+//! `PHASEGATE_BENCH_JOURNAL` (wal) change it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::path::Path;
+use std::time::Instant;
+
+use phasegate::copy::chunk::Walk;
+use phasegate::driver::sqlite::Sqlite;
+use phasegate::driver::{
+    Claim, DualWriter as _, Fence, Head, Session as _, Sink as _, Source as _,
+};
+use phasegate::driver::{Window, Work};
+use phasegate::run::{
+    CopyColumns, Digest, Direction, Mapping, OnDelete, OnExisting, Relation, Way, Winner,
+};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+
+/// DESIGN section 5: a transaction on SQLite takes about this long.
+const TARGET_US: u64 = 50_000;
+
+const BARE: &str = "INSERT INTO leads_v2 (id, email, name, status, note, status_code)
+    SELECT id, email, name, status, note, lower(status) FROM leads WHERE true ON CONFLICT (id) DO NOTHING";
+
+#[tokio::main]
+async fn main() {
+    let rows = setting("PHASEGATE_BENCH_ROWS", 2_000_000);
+    let rounds = setting("PHASEGATE_BENCH_ROUNDS", 5);
+    let journal = std::env::var("PHASEGATE_BENCH_JOURNAL").unwrap_or_else(|_| "wal".to_owned());
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.db");
+    make(&source, rows, &journal).await;
+    println!(
+        "{rows} rows, {} MiB, journal {journal}",
+        std::fs::metadata(&source).unwrap().len() >> 20
+    );
+
+    let (mut bare, mut ours, mut rss_kib) = (Vec::new(), Vec::new(), 0);
+    for round in 1..=rounds {
+        let file = folder.path().join(format!("bare{round}.db"));
+        std::fs::copy(&source, &file).unwrap();
+        bare.push(copy_bare(&file, rows).await);
+        std::fs::remove_file(&file).unwrap();
+        let file = folder.path().join(format!("ours{round}.db"));
+        std::fs::copy(&source, &file).unwrap();
+        reset_peak();
+        let (seconds, chunks) = copy_ours(&file, rows).await;
+        rss_kib = rss_kib.max(peak_kib());
+        ours.push(seconds);
+        std::fs::remove_file(&file).unwrap();
+        println!(
+            "round {round}: bare {:.3} s, ours {seconds:.3} s in {chunks} chunks",
+            bare.last().unwrap()
+        );
+    }
+    let (bare, ours) = (median(bare), median(ours));
+    println!(
+        "median: bare {bare:.3} s, ours {ours:.3} s; ratio bare/ours {:.2} (wanted 0.70)",
+        bare / ours
+    );
+    println!("peak memory of ours: {:.1} MiB (wanted 64 at most)", f64::from(rss_kib) / 1024.0);
+}
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+async fn make(file: &Path, rows: u64, journal: &str) {
+    let mut db = connect(file, "?mode=rwc").await;
+    let script = format!(
+        "PRAGMA journal_mode = {journal};
+         CREATE TABLE leads (id INTEGER PRIMARY KEY, email TEXT NOT NULL, name TEXT, status TEXT, note TEXT);
+         CREATE TABLE leads_v2 (id INTEGER PRIMARY KEY, email TEXT NOT NULL, name TEXT, status TEXT, note TEXT, status_code TEXT);
+         INSERT INTO leads WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {rows})
+            SELECT x, 'person' || x || '@example.org', 'Name of ' || x, CASE x % 3 WHEN 0 THEN 'OPEN' WHEN 1 THEN 'Won' ELSE 'lost' END,
+                   'some words that make the row about a hundred bytes' FROM c;"
+    );
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut db).await.unwrap();
+    db.close().await.unwrap();
+}
+
+async fn connect(file: &Path, params: &str) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite:{}{params}", file.display())).await.unwrap()
+}
+
+async fn copy_bare(file: &Path, rows: u64) -> f64 {
+    let mut db = connect(file, "").await;
+    let began = Instant::now();
+    let done = sqlx::query(BARE).execute(&mut db).await.unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(done.rows_affected(), rows);
+    db.close().await.unwrap();
+    seconds
+}
+
+/// The seconds from the first bound to the last row in the ledger, and the number of chunks.
+async fn copy_ours(file: &Path, rows: u64) -> (f64, u64) {
+    let sqlite = Sqlite::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let claim = Claim {
+        run: "bench".into(),
+        plan: "bench".into(),
+        digest: Digest::of_bytes(b"bench"),
+        store: "bench".into(),
+        host: "bench".into(),
+        pid: 1,
+        objects: vec![],
+    };
+    let fences = sqlite.enter(&claim, 1).await.unwrap();
+    let (steps, worker) = (&fences[0], &fences[1]);
+    let mapping = mapping();
+    let direction = Direction::Forward;
+    sqlite.install(steps, &work("sync"), &mapping, direction).await.unwrap();
+    let began = Instant::now();
+    let chunks = copy_all(&sqlite, worker, &mapping, direction).await;
+    let applied = sqlite.finish_copy(steps, &work("copy")).await.unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(applied.rows, rows);
+    sqlite.close().await;
+    (seconds, chunks)
+}
+
+/// The engine's loop, without its journal: the size follows the time of the last chunk.
+async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: Direction) -> u64 {
+    let step = work("copy");
+    let mut size = 200_u64;
+    loop {
+        let window = Window { rows: u32::try_from(size).unwrap(), count: 4 };
+        let state = sqlite.plan_chunks(fence, &step, mapping, window).await.unwrap();
+        if let (Walk::Ended { seq }, true) = (&state.walk, state.open.is_empty()) {
+            return *seq;
+        }
+        for planned in &state.open {
+            let copied =
+                sqlite.copy_chunk(fence, &step, mapping, direction, planned).await.unwrap();
+            if copied.rows_read == size {
+                let wanted = size * TARGET_US / copied.took_us.max(1);
+                size = wanted.clamp(size / 4, size * 4).clamp(10, 100_000);
+            }
+        }
+    }
+}
+
+fn mapping() -> Mapping {
+    let relation = |table: &str| Relation {
+        target: "app".into(),
+        table: table.into(),
+        key: vec!["id".into()],
+    };
+    Mapping {
+        name: "leads".into(),
+        from: relation("leads"),
+        into: relation("leads_v2"),
+        copy: CopyColumns::All,
+        columns: vec![("status_code".into(), "lower(status)".into())],
+        reverse: vec![],
+        winner: Winner::New,
+        filter: None,
+        on_existing: OnExisting::Keep,
+        on_delete: OnDelete::Delete,
+    }
+}
+
+fn work(step: &str) -> Work {
+    let head = Head { version: 1, hash: Digest::of_bytes(b"bench") };
+    Work { step: step.into(), way: Way::Forward, head }
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Makes the kernel forget the highest memory use so far (Linux; elsewhere the figure is of the whole process).
+fn reset_peak() {
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
+}
+
+fn peak_kib() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
