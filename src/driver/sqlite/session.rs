@@ -18,7 +18,7 @@ const COPY_WORKERS: u32 = 1;
 #[async_trait]
 impl Session for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy_workers: COPY_WORKERS }
+        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: 50 }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
