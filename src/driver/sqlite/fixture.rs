@@ -94,7 +94,7 @@ pub(super) fn script(statements: &[&str]) -> Script {
         .zip(10..)
         .map(|(text, line)| Statement { text: (*text).to_owned(), line })
         .collect();
-    Script { statements, file: None, hazard: Hazard::None }
+    Script { statements, file: None, hazard: Hazard::None, tables: Vec::new(), creates: Vec::new() }
 }
 
 pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {

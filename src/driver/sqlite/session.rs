@@ -14,11 +14,13 @@ use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
 
 /// Workers of a copy: one, since SQLite has one writer.
 const COPY_WORKERS: u32 = 1;
+/// A write transaction locks out every other writer of the file, so clients wait for as long as a chunk takes (milliseconds).
+const CHUNK_TIME_MAX_MS: u64 = 50;
 
 #[async_trait]
 impl Session for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: 50 }
+        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
