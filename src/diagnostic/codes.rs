@@ -153,6 +153,7 @@ codes! {
     MAPPING_NOT_YET = "P903", "a mapping that comes later";
     OPTION_NOT_YET = "P904", "an option that comes later";
     CONDITION_NOT_YET = "P905", "a condition that comes later";
+    NO_PROGRAM = "P906", "a fault of phasegate";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

@@ -164,7 +164,20 @@ mod tests {
     fn plain_text_is_ascii_and_shows_the_line_with_a_caret() {
         let (diagnostic, mut sources) = example();
         sources[0] = Source::new("plan.yaml", "kind: Plan\nname: one\nname: two\n");
-        insta::assert_snapshot!(render(&diagnostic, &sources, Style::Plain), @"");
+        insta::assert_snapshot!(render(&diagnostic, &sources, Style::Plain), @r"
+        error[P107]
+
+          x the key `name` is written twice
+           ,-[plan.yaml:3:1]
+         1 | kind: Plan
+         2 | name: one
+           : ^^|^
+           :   `-- first written here
+         3 | name: two
+           : ^^^^
+           `----
+          help: remove one of the two
+        ");
     }
 
     #[test]

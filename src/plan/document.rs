@@ -20,6 +20,8 @@ pub struct Document {
     pub mappings: Vec<MappingDef>,
     /// The steps.
     pub steps: Vec<StepDef>,
+    /// Whether a step could not be read at all, so that it isn't among them.
+    pub lacks_steps: bool,
 }
 
 /// A database.

@@ -87,6 +87,9 @@ impl Files {
 /// Reads a file, but never more than one byte above the limit: a plan may name a device that never ends.
 pub fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder"));
+    }
     let file = std::fs::File::open(path)?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX).saturating_add(1);

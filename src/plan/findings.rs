@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::diagnostic::{Diagnostic, Source, known as codes};
+use crate::diagnostic::{Diagnostic, Location, Source, known as codes};
 
 use super::reports::Reports;
+use super::secret::masked;
 
 /// Everything that was found, with the files it was found in.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,8 +30,41 @@ impl Findings {
 
     /// What was found in a file.
     pub(super) fn found(reports: Reports, sources: Vec<Source>) -> Self {
-        Self { diagnostics: reports.into_sorted(), sources, is_unreadable: false }
+        let diagnostics = reports.into_sorted();
+        let sources = sources.into_iter().map(|source| presentable(source, &diagnostics)).collect();
+        Self { diagnostics, sources, is_unreadable: false }
     }
+}
+
+/// A source whose lines may be shown: what looks like a secret is hidden, and so is every value that was found to hold one.
+fn presentable(source: Source, diagnostics: &[Diagnostic]) -> Source {
+    let mut text = masked(&source.text);
+    let secrets = diagnostics
+        .iter()
+        .filter(|finding| finding.code == codes::LITERAL_SECRET)
+        .filter_map(|finding| finding.location.as_ref())
+        .filter(|location| location.file == source.path);
+    for location in secrets {
+        text = hidden(&text, location);
+    }
+    Source::new(source.path, text)
+}
+
+/// The text with the characters at a place replaced by asterisks.
+fn hidden(text: &str, location: &Location) -> String {
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(text.split('\n')) {
+        if number != location.line {
+            lines.push(line.to_owned());
+            continue;
+        }
+        let begin = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
+        let length = usize::try_from(location.length).unwrap_or(usize::MAX);
+        let end = if length == 0 { usize::MAX } else { begin.saturating_add(length) };
+        let hide = |(at, c): (usize, char)| if at >= begin && at < end { '*' } else { c };
+        lines.push(line.chars().enumerate().map(hide).collect());
+    }
+    lines.join("\n")
 }
 
 fn summary(diagnostics: &[Diagnostic]) -> String {

@@ -60,6 +60,7 @@ fn mappings(view: &View<'_>, reports: &mut Reports) {
         }
         if let (Some(from), Some(into)) = (&mapping.from, &mapping.into)
             && from.target.value != into.target.value
+            && view.knows_target(&into.target.value)
         {
             let message = "rows can't be copied from one database into another yet";
             reports

@@ -121,6 +121,32 @@ impl<'a> View<'a> {
         Self { document, graph, steps, lives, surroundings, created }
     }
 
+    /// Whether all of the plan was read and has an order, so that what isn't there is really missing.
+    pub fn is_whole(&self) -> bool {
+        let names = |step: &StepDef| {
+            let needs = step.needs.iter().flat_map(|needs| &needs.value);
+            needs.into_iter().all(|need| self.graph.index_of(&need.value).is_some())
+        };
+        let is_read = |(step, resolved): (&StepDef, &Resolved)| {
+            let Some(action) = step.action.as_ref().map(|action| &action.value) else {
+                return false;
+            };
+            step.phase.is_some()
+                && names(step)
+                && (action.mapping().is_none() || resolved.mapping.is_some())
+                && (!matches!(action, ActionDef::Sql(_)) || resolved.script.is_some())
+        };
+        self.graph.is_ordered()
+            && !self.document.lacks_steps
+            && !self.document.steps.is_empty()
+            && self.document.steps.iter().zip(&self.steps).all(is_read)
+    }
+
+    /// Whether a target is defined.
+    pub fn knows_target(&self, name: &str) -> bool {
+        self.document.targets.iter().any(|target| target.name.value == name)
+    }
+
     /// A step as written.
     pub fn step(&self, at: usize) -> &'a StepDef {
         &self.document.steps[at]

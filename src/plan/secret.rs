@@ -85,7 +85,7 @@ pub fn malformed(text: &str) -> Option<&str> {
 }
 
 /// The part of a URL that holds a secret written out, if any: what it is, not its value.
-pub fn literal_secret(url: &str) -> Option<&'static str> {
+pub fn literal_secret(url: &str) -> Option<String> {
     // References may hold any character, so they are put aside before the URL is taken apart.
     let masked: String = pieces(url)
         .map(|piece| if let Piece::Literal(text) = piece { text } else { "\u{1}" })
@@ -99,15 +99,71 @@ pub fn literal_secret(url: &str) -> Option<&'static str> {
         && let Some((_, password)) = rest[..at].split_once(':')
         && is_literal(password)
     {
-        return Some("a password");
+        return Some("a password".to_owned());
     }
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     query.split(['&', ';']).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         let key = key.to_ascii_lowercase();
         let parameter = SECRET_PARAMETERS.iter().find(|name| **name == key)?;
-        is_literal(value).then_some(*parameter)
+        is_literal(value).then(|| format!("the parameter `{parameter}`"))
     })
+}
+
+/// The same text with everything that may be a secret in a URL replaced by as many asterisks, so that lines of a file can be
+/// shown whatever is wrong with them. Where it can't be told, more is hidden rather than less.
+pub fn masked(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
+        let (url, next) = after.split_at(end.unwrap_or(after.len()));
+        mask_url(url, &mut shown);
+        rest = next;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+fn mask_url(url: &str, shown: &mut String) {
+    let query = url.find('?').unwrap_or(url.len());
+    let (address, query) = url.split_at(query);
+    match address.rfind('@').and_then(|at| Some((address.find(':')?, at))) {
+        Some((colon, at)) if colon < at => {
+            shown.push_str(&address[..=colon]);
+            hide(&address[colon + 1..at], shown);
+            shown.push_str(&address[at..]);
+        }
+        _ => shown.push_str(address),
+    }
+    for pair in query.split_inclusive(['&', ';']) {
+        let key = pair.find('=').map(|at| pair[..at].trim_start_matches('?').to_ascii_lowercase());
+        match (key, pair.find('=')) {
+            (Some(key), Some(at)) if SECRET_PARAMETERS.contains(&key.as_str()) => {
+                shown.push_str(&pair[..=at]);
+                let (value, end) =
+                    pair[at + 1..].split_at(pair[at + 1..].trim_end_matches(['&', ';']).len());
+                hide(value, shown);
+                shown.push_str(end);
+            }
+            _ => shown.push_str(pair),
+        }
+    }
+}
+
+/// References lead to secrets and are none.
+fn hide(secret: &str, shown: &mut String) {
+    for piece in pieces(secret) {
+        match piece {
+            Piece::Literal(text) | Piece::Malformed(text) => {
+                shown.extend(text.chars().map(|_| '*'));
+            }
+            Piece::Env(name) => shown.push_str(&format!("${{env:{name}}}")),
+            Piece::File(path) => shown.push_str(&format!("${{file:{path}}}")),
+        }
+    }
 }
 
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
@@ -164,8 +220,8 @@ mod tests {
             ("postgres://app@db/app", None),
             ("postgres://db:5432/app", None),
             ("postgres://app:a/b@db/app", Some("a password")),
-            ("postgres://db/app?password=x", Some("password")),
-            ("postgres://db/app?sslmode=require&PASSWORD=x", Some("password")),
+            ("postgres://db/app?password=x", Some("the parameter `password`")),
+            ("postgres://db/app?sslmode=require&PASSWORD=x", Some("the parameter `password`")),
             ("postgres://db/app?password=${file:pw}", None),
             ("redis://:hunter2@cache:6379", Some("a password")),
             ("${env:URL}", None),
@@ -173,7 +229,20 @@ mod tests {
             ("sqlite://a@b:c.db", None),
             ("sqlite:app.db", None),
         ] {
-            assert_eq!(literal_secret(url), found, "{url}");
+            assert_eq!(literal_secret(url).as_deref(), found, "{url}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_in_texts_without_moving_what_comes_behind() {
+        for (text, shown) in [
+            ("url: postgres://app:hunter2@db/app # x", "url: postgres://app:*******@db/app # x"),
+            ("\"a://u:ä@h\", 'b://u:p@h'", "\"a://u:*@h\", 'b://u:*@h'"),
+            ("a://u:${env:P}@h?x=1&token=abc", "a://u:${env:P}@h?x=1&token=***"),
+            ("a://u@h:1/x b://h", "a://u@h:1/x b://h"),
+            ("a://u:p@ss/w@h", "a://u:******@h"),
+        ] {
+            assert_eq!(masked(text), shown);
         }
     }
 

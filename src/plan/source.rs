@@ -185,6 +185,20 @@ impl<'a, 'r> Builder<'a, 'r> {
     fn syntax_error(&mut self, error: &saphyr_parser::ScanError) {
         let mark = error.marker();
         let span = Span { line: number(mark.line()), column: number(mark.col() + 1), length: 1 };
+        let cut = match self.stack.last() {
+            Some(Open::Map { is_flow: true, entries, .. }) => {
+                entries.last().map(|entry| (Some(&entry.key.value), &entry.value))
+            }
+            Some(Open::List { is_flow: true, items, .. }) => items.last().map(|item| (None, item)),
+            _ => None,
+        };
+        if let Some((key, Node { kind: Kind::Text { text, .. }, .. })) = cut
+            && is_cut(text)
+        {
+            let begun = key.map_or(String::new(), |key| format!("{key}: ")) + text + ", …";
+            self.cut(span, &begun);
+            return;
+        }
         self.reports
             .error(codes::SYNTAX, span, format!("this is not YAML: {}", error.info()))
             .help("look at the indent, the quotes and the colons of this line and the one before");
@@ -258,8 +272,11 @@ impl<'a, 'r> Builder<'a, 'r> {
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, anchor: usize, span: Span) -> Option<()> {
+        // The place of a block scalar is its first line that isn't blank; the blank ones before it are part of the text.
         let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-        let first_line = span.line + u32::from(is_block);
+        let blank =
+            if is_block { text.bytes().take_while(|byte| *byte == b'\n').count() } else { 0 };
+        let first_line = span.line.saturating_sub(number(blank));
         if let Some(Open::Map { key: key @ None, .. }) = self.stack.last_mut() {
             let is_usable = !(style == ScalarStyle::Plain && text == "<<");
             *key = Some(Key { text: At { value: text.to_owned(), span }, is_usable });
@@ -425,4 +442,11 @@ fn is_cut(text: &str) -> bool {
     let opened = text.matches(['(', '[']).count();
     let closed = text.matches([')', ']']).count();
     opened > closed
+}
+
+/// The value of a document that is known to be good.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) fn value_for_tests(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
 }

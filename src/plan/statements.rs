@@ -67,14 +67,30 @@ pub const fn dialect(engine: Engine) -> Option<Dialect> {
     }
 }
 
+/// Whether statements and expressions can be read. The other languages come with their drivers; plans in them are refused
+/// until then, and nothing further is said of their statements.
+pub const fn can_be_read(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Sqlite)
+}
+
 /// What the plan made itself on one target, in the order of its steps.
 #[derive(Clone, Debug, Default)]
-pub struct Created(Vec<Object>);
+pub struct Created {
+    /// What is there now.
+    now: Vec<Object>,
+    /// What was made at some time, under any name.
+    ever: Vec<Object>,
+}
 
 impl Created {
     /// Whether the plan made this table, or this column of it.
     pub fn has(&self, dialect: Dialect, object: &Object) -> bool {
-        self.0.iter().any(|made| made.covers(dialect, object))
+        self.now.iter().any(|made| made.covers(dialect, object))
+    }
+
+    /// Whether the plan made this table, or this column of it, at any time.
+    pub fn had(&self, dialect: Dialect, object: &Object) -> bool {
+        self.ever.iter().any(|made| made.covers(dialect, object))
     }
 
     /// Follows what a statement does: a name that was given away or dropped is no longer that of our object.
@@ -86,15 +102,15 @@ impl Created {
                     self.forget(dialect, &Object::table(table.as_str()));
                     self.forget(dialect, &Object::table(to.as_str()));
                     if was_ours {
-                        self.0.push(Object::table(to.as_str()));
+                        self.now.push(Object::table(to.as_str()));
                     }
                 }
                 Change::RenameColumn { table, column, to } => {
                     let old = Object::column(table.as_str(), column.as_str());
-                    let was_ours = self.0.contains(&old);
+                    let was_ours = self.now.contains(&old);
                     self.forget(dialect, &old);
                     if was_ours {
-                        self.0.push(Object::column(table.as_str(), to.as_str()));
+                        self.now.push(Object::column(table.as_str(), to.as_str()));
                     }
                 }
                 _ => {}
@@ -103,11 +119,12 @@ impl Created {
         for dropped in &facts.drops {
             self.forget(dialect, dropped);
         }
-        self.0.extend(facts.creates.iter().cloned());
+        self.now.extend(facts.creates.iter().cloned());
+        self.ever.extend(facts.creates.iter().cloned());
     }
 
     fn forget(&mut self, dialect: Dialect, gone: &Object) {
-        self.0.retain(|made| !gone.covers(dialect, made));
+        self.now.retain(|made| !gone.covers(dialect, made));
     }
 }
 
@@ -156,7 +173,7 @@ impl Scripts<'_> {
         let mut judged = Vec::with_capacity(statements.len());
         for statement in statements {
             let facts = sql::classify(dialect, &statement.text);
-            let hazard = facts.hazard_given(dialect, &created.0);
+            let hazard = facts.hazard_given(dialect, &created.now);
             created.follow(dialect, &facts);
             judged.push((statement, facts, hazard));
         }

@@ -5,21 +5,24 @@ use crate::sql::Object;
 
 use super::super::reports::Reports;
 use super::super::resolve::View;
+use super::super::statements::can_be_read;
 
 /// Applies the rule. Only a warning, since what counts is whether the object was empty when the dual-write began, which is
 /// seen then.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     for (mapping, life) in view.mappings() {
         let Some((_, _, into, table)) = mapping.tables() else { continue };
-        let Some(dialect) = view.dialect_of(Some(into)) else { continue };
+        let Some(dialect) = view.dialect_of(Some(into)).filter(|d| can_be_read(*d)) else {
+            continue;
+        };
         let target = view.document.targets.iter().position(|t| t.name.value == into.target.value);
         let Some(created) = target.map(|at| &view.created[at]) else { continue };
         let is_ours = if mapping.is_in_place() {
             mapping.columns.iter().all(|(column, _)| {
-                created.has(dialect, &Object::column(table, column.value.as_str()))
+                created.had(dialect, &Object::column(table, column.value.as_str()))
             })
         } else {
-            created.has(dialect, &Object::table(table))
+            created.had(dialect, &Object::table(table))
         };
         if is_ours {
             continue;

@@ -6,6 +6,7 @@ use crate::sql::{self, Dialect};
 use super::super::node::At;
 use super::super::reports::Reports;
 use super::super::resolve::View;
+use super::super::statements::can_be_read;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
@@ -13,8 +14,8 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if mapping.tables().is_none() {
             continue;
         }
-        let source = view.dialect_of(mapping.from.as_ref()).filter(can_be_read);
-        let target = view.dialect_of(mapping.into.as_ref()).filter(can_be_read);
+        let source = view.dialect_of(mapping.from.as_ref()).filter(|d| can_be_read(*d));
+        let target = view.dialect_of(mapping.into.as_ref()).filter(|d| can_be_read(*d));
         let forward = mapping.columns.iter().map(|(_, expression)| expression);
         for expression in forward.chain(&mapping.filter) {
             check_expression(source, expression, reports);
@@ -23,11 +24,6 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             check_expression(target, expression, reports);
         }
     }
-}
-
-/// Other languages are read by their own drivers' parsers, which come later; their engines are refused until then.
-const fn can_be_read(dialect: &Dialect) -> bool {
-    matches!(dialect, Dialect::Sqlite)
 }
 
 fn check_expression(dialect: Option<Dialect>, expression: &At<String>, reports: &mut Reports) {

@@ -1,7 +1,8 @@
 //! The rules that a plan keeps, one per file. Each looks at the whole view and reports everything it finds.
 //!
-//! Two groups: rules about what is written, which always run, and rules about what comes before what, which need an order
-//! and so run only when no steps need each other in a circle.
+//! Two groups: rules about what is written, which always run, and rules about the plan as a whole, which run only when all
+//! of it could be read and no steps need each other in a circle. A step that is missing because its action is mistyped would
+//! otherwise be missed again by each step that builds on it.
 
 mod backfill_undo;
 mod captures;
@@ -37,21 +38,21 @@ const WRITTEN: &[Rule] = &[
     ids::check,
     order::check,
     circles::check,
-    unused::check,
     urls::check,
     sides::check,
     expressions::check,
     ways_back::check,
     statements::check,
     undo::check,
-    backfill_undo::check,
     timeouts::check,
     people::check,
     super::not_yet::check,
 ];
 
-/// Rules about what comes before what.
-const ORDERED: &[Rule] = &[
+/// Rules about the plan as a whole.
+const WHOLE: &[Rule] = &[
+    backfill_undo::check,
+    unused::check,
     destruction::check,
     unknown_statements::check,
     live_sync::check,
@@ -68,8 +69,8 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     for rule in WRITTEN {
         rule(view, reports);
     }
-    if view.graph.is_ordered() {
-        for rule in ORDERED {
+    if view.is_whole() {
+        for rule in WHOLE {
             rule(view, reports);
         }
     }

@@ -19,7 +19,8 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             before(view, *at, mapping, life, reports);
             let Some(ActionDef::Retire(retire)) = view.action(*at) else { continue };
             let is_table = !mapping.is_in_place() && mapping.copies() == CopyColumns::All;
-            if mapping.tables().is_none() {
+            let is_both = retire.columns.is_some() && retire.old_name.is_some();
+            if mapping.tables().is_none() || is_both {
                 continue;
             }
             match (&retire.columns, is_table) {

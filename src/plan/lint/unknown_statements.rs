@@ -5,14 +5,18 @@ use crate::run::Hazard;
 
 use super::super::reports::Reports;
 use super::super::resolve::View;
+use super::super::statements::can_be_read;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     for (at, step) in view.all() {
-        let script = view.steps[at].script.as_ref();
+        let script = view.steps[at].script.as_ref().filter(|script| can_be_read(script.dialect));
         let unknown = script.and_then(|script| {
-            script.statements.iter().find_map(|(statement, _, hazard)| match hazard {
-                Hazard::Unknown(why) => Some((script.location(statement), why)),
+            script.statements.iter().find_map(|(statement, facts, hazard)| match hazard {
+                // What has no place in a step at all is said by another rule.
+                Hazard::Unknown(why) if facts.complaint.is_none() => {
+                    Some((script.location(statement), why))
+                }
                 _ => None,
             })
         });

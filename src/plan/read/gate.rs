@@ -31,7 +31,11 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
         let items = list(node, "`approvals`", reports).unwrap_or_default();
         gate.approvals = items.iter().filter_map(|item| approvals(item, reports)).collect();
     }
-    gate.verified_within_ms = fields.duration("verified_within", reports);
+    // One that can't be read was reported, and still stands there.
+    let unreadable = |node: &Node| At { value: u64::MAX, span: node.span };
+    gate.verified_within_ms = fields
+        .get("verified_within")
+        .map(|node| fields.duration("verified_within", reports).unwrap_or(unreadable(node)));
     gate.soak = fields.get("soak").and_then(|node| soak(node, reports));
     gate.queries = match fields.get("query") {
         Some(Node { kind: Kind::List(items), .. }) => {

@@ -103,8 +103,8 @@ fn side(node: &Node, role: Role, reports: &mut Reports) -> Option<SideDef> {
     let name = fields.required_name(kind, reports);
     let key = side_key(&fields, kind, role, reports);
     ends(&fields, kind, reports);
-    if let Some(properties) = fields.get("properties") {
-        pairs(Some(properties), "`properties`", reports);
+    if role == Role::Into {
+        pairs(fields.get("properties"), "`properties`", reports);
     }
     let (target, name) = (target?, name?);
     let relation = match kind {

@@ -62,9 +62,10 @@ pub fn document(root: &Node, reports: &mut Reports) -> Document {
             format!("a plan has at most {MOST_STEPS} steps, this one has {}", items.len());
         let span = fields.key_span("steps");
         reports.error(codes::TOO_MANY_STEPS, span, message).help("split it into several plans");
-        return document;
+        return Document { name: document.name, ..Document::default() };
     }
     document.steps = items.iter().filter_map(|item| step::step(item, reports)).collect();
+    document.lacks_steps = document.steps.len() < items.len();
     document
 }
 
@@ -135,7 +136,8 @@ fn target(entry: &Entry, reports: &mut Reports) -> Option<TargetDef> {
     Some(TargetDef { name: entry.key.clone(), engine, url, schema })
 }
 
-/// A reason: text that says why.
-fn reason(node: &Node, key: &str, reports: &mut Reports) -> Option<At<String>> {
-    text(node, &format!("the reason under `{key}`"), reports)
+/// A reason: text that says why. One that can't be read was reported, and still stands there.
+fn reason(node: &Node, key: &str, reports: &mut Reports) -> At<String> {
+    let read = text(node, &format!("the reason under `{key}`"), reports);
+    read.unwrap_or(At { value: String::new(), span: node.span })
 }

@@ -71,9 +71,13 @@ pub fn step(node: &Node, reports: &mut Reports) -> Option<StepDef> {
         lock_timeout_ms: fields.duration("lock_timeout", reports),
         without_transaction: without_transaction(&fields, reports),
         retry: fields.get("retry").and_then(|node| retry(node, reports)),
-        undo: fields.get("undo").and_then(|node| undo(node, reports)),
-        irreversible: fields.get("irreversible").and_then(|n| reason(n, "irreversible", reports)),
-        reviewed: fields.get("reviewed").and_then(|node| reason(node, "reviewed", reports)),
+        undo: fields.get("undo").map(|node| {
+            // One that can't be read was reported, and still stands there.
+            let none = At { value: UndoDef::None(String::new()), span: fields.key_span("undo") };
+            undo(node, reports).unwrap_or(none)
+        }),
+        irreversible: fields.get("irreversible").map(|n| reason(n, "irreversible", reports)),
+        reviewed: fields.get("reviewed").map(|node| reason(node, "reviewed", reports)),
         action: one_action(&fields, reports),
         id: id?,
     };
@@ -136,7 +140,7 @@ fn undo(node: &Node, reports: &mut Reports) -> Option<At<UndoDef>> {
         "file" => {
             UndoDef::Sql(super::super::document::ScriptDef::File(fields.text("file", reports)?))
         }
-        _ => UndoDef::None(reason(node, "none", reports)?.value),
+        _ => UndoDef::None(reason(node, "none", reports).value),
     };
     Some(At { value: undo, span: fields.key_span(key) })
 }

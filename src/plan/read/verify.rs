@@ -21,7 +21,8 @@ pub fn verify(node: &Node, reports: &mut Reports) -> Option<VerifyDef> {
         "within",
     ];
     let fields = Fields::open(node, "`verify`", KEYS, reports)?;
-    if fields.get("mapping").is_some() {
+    let has = |keys: &[&str]| keys.iter().any(|key| fields.get(key).is_some());
+    if has(&["mapping"]) || (has(&["method", "rows", "repair"]) && !has(&QUESTIONS)) {
         refuse(
             &fields,
             &["query", "cypher", "http", "expect", "capture", "within"],

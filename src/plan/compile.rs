@@ -1,0 +1,334 @@
+//! A plan without findings becomes a program.
+//!
+//! Everything here was checked before; what the rules let through and can't be compiled is a fault of the rules, and is
+//! reported as one rather than guessed at.
+
+use std::collections::BTreeMap;
+
+use crate::run::{
+    Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
+    Hazard, Mapping, MappingName, OnDelete, OnExisting, Policy, Program, ProgramError,
+    ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Soak,
+    Step, StepId, Target, TargetName, Undo, Verify, Winner, Within,
+};
+
+use super::document::{
+    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, RetireDef, SideDef, StepDef, UndoDef,
+};
+use super::meaning::{plan_digest, step_digest};
+use super::policy::Guarding;
+use super::resolve::View;
+
+/// How many steps may work on one target at once.
+const PARALLEL_PER_TARGET: u32 = 4;
+
+/// How long an approval counts, if the gate doesn't say: 72 hours, in milliseconds.
+const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
+
+/// How long a chunk should take, if the plan doesn't say, in milliseconds.
+const CHUNK_TIME_MS: u64 = 100;
+
+/// How long a chunk of SQLite should take: all writers wait for it, so it is shorter there.
+const CHUNK_TIME_SQLITE_MS: u64 = 50;
+
+/// Attempts of a step, if the plan doesn't say: with the waits below, about two minutes.
+const ATTEMPTS: u32 = 15;
+
+/// The first wait between attempts, in milliseconds.
+const FIRST_WAIT_MS: u64 = 250;
+
+/// The longest wait between attempts, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 10_000;
+
+/// Why a plan without findings makes no program: a rule is missing.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Something that the rules should have asked for isn't there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// The program refuses its parts.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// Compiles a plan whose view has no errors. `meaning` is what its digest is over.
+pub fn program(view: &View<'_>, meaning: &serde_json::Value) -> Result<Program, CompileError> {
+    let name = view.document.name.as_ref().ok_or(CompileError::Missing("the plan's name"))?;
+    let mappings = mappings(view)?;
+    let guarding = Guarding::of(view);
+    let mut steps = Vec::with_capacity(view.document.steps.len());
+    for (at, def) in view.all() {
+        let mut step = step(view, at, def)?;
+        if let Action::Gate(gate) = &mut step.action {
+            guarding.add_to(view, at, gate);
+        }
+        let mapping = step.action.mapping().and_then(|name| mappings.get(name));
+        step.digest = step_digest(&step, mapping);
+        steps.push(step);
+    }
+    Ok(Program::new(ProgramParts {
+        plan: name.value.clone(),
+        digest: plan_digest(meaning),
+        environment: EnvironmentName::new(view.surroundings.environment.as_str()),
+        targets: targets(view)?,
+        mappings,
+        steps,
+        policy: policy(view),
+    })?)
+}
+
+fn targets(view: &View<'_>) -> Result<BTreeMap<TargetName, Target>, CompileError> {
+    let surroundings = view.surroundings;
+    let environment =
+        surroundings.project.and_then(|project| project.environment(surroundings.environment));
+    let mut targets = BTreeMap::new();
+    for def in &view.document.targets {
+        let name = TargetName::new(def.name.value.as_str());
+        let over = environment.and_then(|environment| environment.targets.get(&name));
+        let url = over.and_then(|over| over.url.clone());
+        let url = url.or_else(|| def.url.as_ref().map(|url| url.value.clone()));
+        let schema = over.and_then(|over| over.schema.clone());
+        let schema = schema.or_else(|| def.schema.as_ref().map(|schema| schema.value.clone()));
+        let target = Target {
+            engine: def.engine.ok_or(CompileError::Missing("a target's engine"))?.value,
+            url: url.ok_or(CompileError::Missing("a target's URL"))?,
+            schema,
+            parallel: PARALLEL_PER_TARGET,
+        };
+        targets.insert(name, target);
+    }
+    Ok(targets)
+}
+
+fn policy(view: &View<'_>) -> Policy {
+    let surroundings = view.surroundings;
+    let own = &surroundings.policy;
+    Policy {
+        production: surroundings.production,
+        groups: surroundings.groups.cloned(),
+        author_may_approve: own.destructive.as_ref().and_then(|policy| policy.author_may_approve),
+        longest_wait_ms: own.longest_wait_ms,
+        allow_partial_verify: own.allow_partial_verify,
+    }
+}
+
+fn mappings(view: &View<'_>) -> Result<BTreeMap<MappingName, Mapping>, CompileError> {
+    let mut mappings = BTreeMap::new();
+    for def in &view.document.mappings {
+        let mapping = mapping(def)?;
+        mappings.insert(mapping.name.clone(), mapping);
+    }
+    Ok(mappings)
+}
+
+fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
+    let (from, source, into, copy) =
+        def.tables().ok_or(CompileError::Missing("a table of a mapping"))?;
+    let key = names(from.key.as_ref().ok_or(CompileError::Missing("a mapping's key"))?);
+    let relation = |side: &SideDef, table: &str| Relation {
+        target: TargetName::new(side.target.value.as_str()),
+        table: table.to_owned(),
+        key: side.key.as_ref().map_or_else(|| key.clone(), |key| names(key)),
+    };
+    let pairs = |pairs: &[(super::node::At<String>, super::node::At<String>)]| {
+        pairs.iter().map(|(a, b)| (a.value.clone(), b.value.trim().to_owned())).collect()
+    };
+    // In place the two sides are one table, so its name is written in one way.
+    let copy = if def.is_in_place() { source } else { copy };
+    Ok(Mapping {
+        name: MappingName::new(def.name.value.as_str()),
+        from: relation(from, source),
+        into: relation(into, copy),
+        copy: def.copies(),
+        columns: pairs(&def.columns),
+        reverse: pairs(&def.reverse),
+        winner: def.winner.map_or(Winner::New, |winner| winner.value),
+        filter: def.filter.as_ref().map(|filter| filter.value.trim().to_owned()),
+        on_existing: def.on_existing.map_or(OnExisting::Keep, |on| on.value),
+        on_delete: def.on_delete.map_or(OnDelete::Delete, |on| on.value),
+    })
+}
+
+fn names(columns: &[super::node::At<String>]) -> Vec<String> {
+    columns.iter().map(|column| column.value.clone()).collect()
+}
+
+fn step(view: &View<'_>, at: usize, def: &StepDef) -> Result<Step, CompileError> {
+    let action = def.action.as_ref().ok_or(CompileError::Missing("a step's action"))?;
+    let target = view.steps[at].target.map(|at| &view.document.targets[at].name.value);
+    let compiled = compile_action(view, at, def, &action.value)?;
+    let retry = def.retry;
+    Ok(Step {
+        id: StepId::new(def.id.value.as_str()),
+        phase: def.phase.ok_or(CompileError::Missing("a step's phase"))?.value,
+        target: target.map(|name| TargetName::new(name.as_str())),
+        needs: view.graph.needs(at).map(|need| view.graph.nodes()[need].id.clone()).collect(),
+        undo: undo(view, at, def, &compiled)?,
+        irreversible: def.irreversible.as_ref().map(|reason| reason.value.clone()),
+        hazard: hazard(view, at, def),
+        timeout_ms: def.timeout_ms.map(|at| at.value),
+        lock_timeout_ms: def.lock_timeout_ms.map(|at| at.value),
+        retry: RetryPolicy {
+            attempts: retry.and_then(|retry| retry.attempts).unwrap_or(ATTEMPTS),
+            first_wait_ms: retry.and_then(|retry| retry.wait_ms).unwrap_or(FIRST_WAIT_MS),
+            longest_wait_ms: retry
+                .and_then(|retry| retry.longest_wait_ms.max(retry.wait_ms))
+                .unwrap_or(LONGEST_WAIT_MS),
+        },
+        digest: crate::run::Digest::of_bytes(&[]),
+        line: def.id.span.line,
+        description: def.description.as_ref().map(|text| text.value.trim().to_owned()),
+        action: compiled,
+    })
+}
+
+/// A review takes the place of a gate, so that what was reviewed needs no permit.
+fn hazard(view: &View<'_>, at: usize, def: &StepDef) -> Hazard {
+    match view.hazard(at) {
+        Hazard::Unknown(_) if def.reviewed.is_some() => Hazard::None,
+        hazard => hazard,
+    }
+}
+
+fn undo(view: &View<'_>, at: usize, def: &StepDef, action: &Action) -> Result<Undo, CompileError> {
+    if def.irreversible.is_some() {
+        return Ok(Undo::Impossible);
+    }
+    match def.undo.as_ref().map(|undo| &undo.value) {
+        Some(UndoDef::None(reason)) => return Ok(Undo::None(Some(reason.clone()))),
+        Some(UndoDef::Sql(_)) => {
+            let script = view.steps[at].undo.as_ref();
+            let script = script.ok_or(CompileError::Missing("the statements of an undo"))?;
+            return Ok(Undo::Script(script.compile()));
+        }
+        Some(UndoDef::Cypher(_)) => return Err(CompileError::Missing("Cypher")),
+        None => {}
+    }
+    match action {
+        Action::Verify(_) | Action::Gate(_) => Ok(Undo::None(None)),
+        Action::DualWrite(_)
+        | Action::Backfill(_)
+        | Action::Retire(_)
+        | Action::StopDualWrite { .. } => Ok(Undo::Derived),
+        Action::Sql(_) | Action::Drop { .. } => Err(CompileError::Missing("an undo")),
+    }
+}
+
+fn compile_action(
+    view: &View<'_>,
+    at: usize,
+    def: &StepDef,
+    action: &ActionDef,
+) -> Result<Action, CompileError> {
+    let mapping = |name: &super::node::At<String>| MappingName::new(name.value.as_str());
+    Ok(match action {
+        ActionDef::Sql(_) => {
+            let script = view.steps[at].script.as_ref();
+            let mut script = script.ok_or(CompileError::Missing("a script"))?.compile();
+            script.hazard = hazard(view, at, def);
+            Action::Sql(script)
+        }
+        ActionDef::DualWrite(def) => Action::DualWrite(DualWrite {
+            mapping: mapping(&def.mapping),
+            direction: def.direction.value,
+        }),
+        ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)),
+        ActionDef::Verify(def) => Action::Verify(match &def.check {
+            CheckDef::Mapping { mapping: name, method, repair } => {
+                Verify::Mapping { mapping: mapping(name), method: method.value, repair: *repair }
+            }
+            CheckDef::Query(query) => Verify::Query(QueryCheck {
+                query: query.query.value.trim().to_owned(),
+                expect: query.expect.clone(),
+                capture: query.capture.as_ref().map(|name| name.value.clone()),
+                within: query
+                    .within
+                    .as_ref()
+                    .map(|(of, percent)| Within { of: of.value.clone(), percent: *percent }),
+            }),
+            CheckDef::Later(_) => return Err(CompileError::Missing("a verify")),
+        }),
+        ActionDef::Gate(gate) => Action::Gate(compile_gate(view, def, gate)?),
+        ActionDef::Retire(def) => {
+            Action::Retire(Retire { mapping: mapping(&def.mapping), shape: shape(def)? })
+        }
+        ActionDef::Drop { mapping: name } => Action::Drop { mapping: mapping(name) },
+        ActionDef::StopDualWrite { mapping: name } => {
+            Action::StopDualWrite { mapping: mapping(name) }
+        }
+        ActionDef::Cypher(_) | ActionDef::Redis(_) | ActionDef::Backup | ActionDef::Command => {
+            return Err(CompileError::Missing("an action"));
+        }
+    })
+}
+
+fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
+    let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
+    let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
+    let usual_ms = if is_sqlite { CHUNK_TIME_SQLITE_MS } else { CHUNK_TIME_MS };
+    Backfill {
+        mapping: MappingName::new(def.mapping.value.as_str()),
+        chunk_rows: def.chunk_rows.map_or(ChunkRows::Auto, ChunkRows::Fixed),
+        chunk_time_ms: def.chunk_time_ms.unwrap_or(usual_ms),
+        workers: def.workers.unwrap_or(1),
+        pause_between_ms: def.pause_between_ms.unwrap_or(0),
+    }
+}
+
+fn compile_gate(view: &View<'_>, def: &StepDef, gate: &GateDef) -> Result<Gate, CompileError> {
+    let mut queries = Vec::with_capacity(gate.queries.len());
+    for query in &gate.queries {
+        let only = view.document.targets.first().filter(|_| view.document.targets.len() == 1);
+        let target = query.target.as_ref().or(def.target.as_ref()).or(only.map(|only| &only.name));
+        queries.push(GateQuery {
+            target: target
+                .map(|name| TargetName::new(name.value.as_str()))
+                .ok_or(CompileError::Missing("the target of a query"))?,
+            query: query.query.value.trim().to_owned(),
+            expect: query.expect.clone(),
+        });
+    }
+    let soak = gate.soak.as_ref().map(|(after, length)| Soak {
+        after: StepId::new(after.value.as_str()),
+        for_ms: length.value,
+    });
+    let soak_ms = soak.as_ref().map_or(0, |soak| soak.for_ms);
+    Ok(Gate {
+        approvals: gate
+            .approvals
+            .iter()
+            .map(|(group, count)| Approvals {
+                group: GroupName::new(group.value.as_str()),
+                count: count.value,
+            })
+            .collect(),
+        verified_within_ms: gate.verified_within_ms.map(|at| at.value),
+        soak,
+        queries,
+        expires_ms: gate
+            .expires_ms
+            .map_or(APPROVAL_EXPIRES_MS.saturating_add(soak_ms), |at| at.value),
+        from_policy: Vec::new(),
+    })
+}
+
+fn shape(def: &RetireDef) -> Result<RetireShape, CompileError> {
+    if let Some(columns) = &def.columns {
+        return Ok(RetireShape::Columns(
+            columns
+                .value
+                .iter()
+                .map(|retired| RetiredColumn {
+                    column: retired.column.value.clone(),
+                    old_name: retired.old_name.value.clone(),
+                    take_name: retired.take_name.as_ref().map(|name| name.value.clone()),
+                })
+                .collect(),
+        ));
+    }
+    let old_name = def.old_name.as_ref().ok_or(CompileError::Missing("old_name"))?;
+    Ok(RetireShape::Table {
+        old_name: old_name.value.clone(),
+        take_name: def.take_name.is_some_and(|take| take.value),
+    })
+}

@@ -1,0 +1,648 @@
+//! The JSON Schemas of plans and projects, for editors. Committed under `docs/`, and equal to what is made here by test.
+//!
+//! The structs describe what the readers in `read/` accept; they are never filled when a plan is read, since a typed reader
+//! would stop at the first mistake and lose its place. Tests fill them from every good fixture, so the two can't part.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::read::ACTIONS;
+
+/// Which schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaKind {
+    /// Of plans.
+    Plan,
+    /// Of project files.
+    Project,
+}
+
+/// The JSON Schema of a kind of document.
+#[must_use]
+pub fn schema(kind: SchemaKind) -> Value {
+    match kind {
+        SchemaKind::Plan => schemars::schema_for!(Plan).to_value(),
+        SchemaKind::Project => schemars::schema_for!(Project).to_value(),
+    }
+}
+
+/// The version of the format.
+#[derive(Deserialize, JsonSchema)]
+enum ApiVersion {
+    #[serde(rename = "phasegate/v1")]
+    V1,
+}
+
+#[derive(Deserialize, JsonSchema)]
+enum PlanKind {
+    Plan,
+}
+
+#[derive(Deserialize, JsonSchema)]
+enum ProjectKind {
+    Project,
+}
+
+/// An expand-contract migration.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(title = "Phasegate plan")]
+struct Plan {
+    api_version: ApiVersion,
+    kind: PlanKind,
+    metadata: Metadata,
+    /// The databases, by logical names.
+    targets: BTreeMap<String, Target>,
+    /// How rows of one relation become rows of another.
+    mappings: Option<BTreeMap<String, Mapping>>,
+    /// The steps, in the order of their phases.
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    /// The plan's name: a-z, 0-9 and hyphens.
+    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
+    name: String,
+    description: Option<String>,
+    owner: Option<String>,
+    annotations: Option<BTreeMap<String, Scalar>>,
+}
+
+/// A plain value.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Number(f64),
+    Boolean(bool),
+    Null(()),
+}
+
+/// A time with its unit, such as 100ms, 5s, 10m, 1h or 3days.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Duration {
+    Text(#[schemars(regex(pattern = "^\\s*([0-9]+\\s*[a-zA-Zµ]+\\s*)+$"))] String),
+    Zero(#[schemars(range(min = 0, max = 0))] u32),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Engine {
+    Postgres,
+    Neo4j,
+    Redis,
+    Sqlserver,
+    Mysql,
+    Sqlite,
+}
+
+/// A database.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    engine: Engine,
+    /// How to reach it. Secrets are references: ${env:NAME} or ${file:path}.
+    url: Option<String>,
+    /// The schema for the engine's own objects.
+    schema: Option<String>,
+}
+
+/// How rows of one relation become rows of another.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Mapping {
+    from: Side,
+    into: Side,
+    /// Target column: expression over the source row.
+    columns: Option<BTreeMap<String, Scalar>>,
+    /// Which columns are copied besides those listed.
+    copy: Option<Copies>,
+    /// Restricts the rows: an expression over the source row.
+    r#where: Option<Scalar>,
+    /// Source column: expression over the target row; for `direction: both`.
+    reverse: Option<BTreeMap<String, Scalar>>,
+    /// Which side wins when one statement writes both.
+    winner: Option<Winner>,
+    /// What becomes of rows that were in the target before.
+    on_existing: Option<OnExisting>,
+    /// What becomes of the copy of a deleted row.
+    on_delete: Option<OnDelete>,
+}
+
+/// One side of a mapping: one of table, node, relationship and keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Side {
+    target: String,
+    table: Option<String>,
+    node: Option<String>,
+    relationship: Option<String>,
+    keys: Option<String>,
+    key: Option<Key>,
+    start: Option<End>,
+    end: Option<End>,
+    properties: Option<BTreeMap<String, Scalar>>,
+}
+
+/// The columns that identify a row, or properties and the columns they come from.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Key {
+    Columns(Vec<String>),
+    Properties(BTreeMap<String, String>),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct End {
+    node: String,
+    key: Key,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Copies {
+    All,
+    Listed,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Winner {
+    New,
+    Old,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnExisting {
+    Keep,
+    Update,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnDelete {
+    Delete,
+    Nullify,
+    Ignore,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Phase {
+    Expand,
+    DualWrite,
+    Backfill,
+    Verify,
+    Contract,
+}
+
+/// A step: one action in one phase.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = one_action)]
+struct Step {
+    /// Unique in the plan: a-z, 0-9 and hyphens.
+    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
+    id: String,
+    phase: Phase,
+    /// The database it works on; may be left out where there is only one, or a mapping says it.
+    target: Option<String>,
+    /// What it needs, instead of the step listed before.
+    needs: Option<Vec<String>>,
+    description: Option<String>,
+    owner: Option<String>,
+    annotations: Option<BTreeMap<String, Scalar>>,
+    /// How long one attempt may take.
+    timeout: Option<Duration>,
+    /// How long it may wait for a lock.
+    lock_timeout: Option<Duration>,
+    transaction: Option<Transaction>,
+    retry: Option<Retry>,
+    undo: Option<Undo>,
+    /// Why it can't be undone.
+    irreversible: Option<String>,
+    /// Why a statement whose effect can't be told is all right.
+    reviewed: Option<String>,
+    sql: Option<Script>,
+    cypher: Option<Script>,
+    redis: Option<Script>,
+    dual_write: Option<DualWrite>,
+    backfill: Option<Backfill>,
+    verify: Option<Verify>,
+    gate: Option<Gate>,
+    retire: Option<Retire>,
+    drop: Option<OfMapping>,
+    stop_dual_write: Option<OfMapping>,
+    /// Comes with a later version.
+    backup: Option<Value>,
+    /// A program and its arguments.
+    command: Option<Vec<String>>,
+}
+
+/// Says that a step has exactly one of the actions, which the struct alone can't.
+fn one_action(schema: &mut Schema) {
+    let one: Vec<Value> =
+        ACTIONS.iter().map(|action| serde_json::json!({ "required": [action] })).collect();
+    schema.insert("oneOf".to_owned(), Value::Array(one));
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Transaction {
+    Auto,
+    None,
+}
+
+/// When and how often a failed step is tried again.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    /// Attempts in all.
+    #[schemars(range(min = 1, max = 1000))]
+    attempts: Option<u32>,
+    /// The wait before the second attempt; it doubles with each one after.
+    wait: Option<Duration>,
+    longest_wait: Option<Duration>,
+}
+
+/// How a step is undone: one of sql, cypher, file and none.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Undo {
+    sql: Option<Script>,
+    cypher: Option<Script>,
+    file: Option<String>,
+    /// Why nothing needs undoing.
+    none: Option<String>,
+}
+
+/// Statements, or the file they are in, relative to the plan.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Script {
+    Statements(String),
+    File(ScriptFile),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ScriptFile {
+    file: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OfMapping {
+    mapping: String,
+}
+
+/// Keeps both sides of a mapping in step.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DualWrite {
+    mapping: String,
+    /// From the old shape into the new (the default), or back as well.
+    direction: Option<Direction>,
+    by: Option<Writer>,
+    on_error: Option<OnError>,
+    /// How it is proven that the application writes both.
+    probe: Option<Probe>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Direction {
+    Forward,
+    Both,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Writer {
+    Engine,
+    Application,
+    Nobody,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum OnError {
+    Fail,
+    Park,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Probe {
+    target: Option<String>,
+    query: Option<String>,
+    cypher: Option<String>,
+    http: Option<Value>,
+    expect: Expect,
+    r#for: Duration,
+}
+
+/// A value, or a range.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Expect {
+    Range(Range),
+    Value(Scalar),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Range {
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+/// Copies a mapping's rows in chunks.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Backfill {
+    mapping: String,
+    chunk: Option<Chunk>,
+    /// Chunks at once.
+    #[schemars(range(min = 1, max = 64))]
+    workers: Option<u32>,
+    pause_between: Option<Duration>,
+    throttle: Option<Vec<Throttle>>,
+    on_row_error: Option<OnError>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Chunk {
+    rows: Option<ChunkRows>,
+    /// How long a chunk should take.
+    time: Option<Duration>,
+}
+
+/// `auto` follows the time a chunk should take.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum ChunkRows {
+    Auto(Auto),
+    Fixed(#[schemars(range(min = 1, max = 1_000_000))] u32),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Throttle {
+    name: String,
+    replica_lag: Option<ReplicaLag>,
+    target: Option<String>,
+    query: Option<String>,
+    cypher: Option<String>,
+    http: Option<Value>,
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ReplicaLag {
+    max: Duration,
+}
+
+/// Compares a mapping's sides, or a value with what is expected.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Verify {
+    mapping: Option<String>,
+    method: Option<Method>,
+    /// How many rows a sample looks at.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    rows: Option<u32>,
+    /// Whether differences are put right, and everything compared again.
+    repair: Option<bool>,
+    query: Option<String>,
+    cypher: Option<String>,
+    http: Option<Value>,
+    expect: Option<Expect>,
+    /// The name that the value is kept under.
+    capture: Option<String>,
+    within: Option<Within>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Method {
+    Full,
+    Counts,
+    Sample,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Within {
+    of: String,
+    percent: f64,
+}
+
+/// Lets what follows start only while all of its conditions hold.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Gate {
+    approvals: Option<Vec<Approval>>,
+    /// The greatest age of the evidence.
+    verified_within: Option<Duration>,
+    soak: Option<Soak>,
+    window: Option<Window>,
+    query: Option<OneOrMany>,
+    http: Option<Value>,
+    unused_for: Option<Value>,
+    backup: Option<Value>,
+    command: Option<Value>,
+    /// How long an approval counts; 72h, and the soak besides, if not given.
+    expires: Option<Duration>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Approval {
+    group: String,
+    #[schemars(range(min = 1, max = 100))]
+    count: Option<u32>,
+}
+
+/// How long something must have been well.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Soak {
+    after: String,
+    r#for: Duration,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Window {
+    days: Option<Vec<String>>,
+    hours: Option<Value>,
+    zone: Option<String>,
+    freezes: Option<Value>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(GateQuery),
+    Many(Vec<GateQuery>),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GateQuery {
+    target: Option<String>,
+    query: String,
+    expect: Expect,
+}
+
+/// Puts the old shape aside under another name.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Retire {
+    mapping: String,
+    /// What the old table is called afterwards.
+    old_name: Option<String>,
+    /// Whether the new table takes the old one's name.
+    take_name: Option<bool>,
+    columns: Option<BTreeMap<String, RetiredColumn>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RetiredColumn {
+    old_name: String,
+    /// The column that takes its name.
+    take_name: Option<String>,
+}
+
+/// Environments, groups and policy.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(title = "Phasegate project")]
+struct Project {
+    api_version: ApiVersion,
+    kind: ProjectKind,
+    /// Who belongs to which group.
+    groups: Option<BTreeMap<String, Vec<String>>>,
+    environments: Option<BTreeMap<String, Environment>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Environment {
+    production: Option<bool>,
+    /// The state store: a URL or a path.
+    state: Option<String>,
+    targets: Option<BTreeMap<String, TargetOverride>>,
+    policy: Option<Policy>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TargetOverride {
+    url: Option<String>,
+    schema: Option<String>,
+}
+
+/// What an environment asks of every plan.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    identity: Option<Identity>,
+    /// What gates in front of destructive steps have besides.
+    destructive: Option<Destructive>,
+    /// Cuts waits short; not in production.
+    longest_wait: Option<Duration>,
+    allow_reviewed: Option<bool>,
+    allow_partial_verify: Option<bool>,
+    allow_commands: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Identity {
+    Claimed,
+    Os,
+    Ssh,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Destructive {
+    approvals: Option<Vec<Approval>>,
+    verified_within: Option<Duration>,
+    author_may_approve: Option<bool>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::plan::read::STEP_KEYS;
+
+    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+    #[test]
+    fn the_committed_schemas_are_these() {
+        for (kind, file) in [(SchemaKind::Plan, "plan"), (SchemaKind::Project, "project")] {
+            let path = format!("{ROOT}/docs/{file}.schema.json");
+            let made = format!("{}\n", serde_json::to_string_pretty(&schema(kind)).unwrap());
+            if std::env::var_os("UPDATE_EXPECT").is_some() {
+                std::fs::write(&path, &made).unwrap();
+            }
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(committed == made, "{path} is not up to date: run with UPDATE_EXPECT=1");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_step_are_those_that_are_read() {
+        let schema = schema(SchemaKind::Plan);
+        let properties = schema.pointer("/$defs/Step/properties").unwrap().as_object().unwrap();
+        let mut known: Vec<&str> = STEP_KEYS.to_vec();
+        known.sort_unstable();
+        assert_eq!(properties.keys().map(String::as_str).collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn every_good_plan_fits_the_schema() {
+        let mut seen = 0;
+        for folder in ["tests/plans/good", "tests/plans/later", "plans"] {
+            for entry in std::fs::read_dir(format!("{ROOT}/{folder}")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_none_or(|ext| ext != "yaml") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let value = crate::plan::source::value_for_tests(&text);
+                let fits = if text.contains("kind: Project") {
+                    serde_json::from_value::<Project>(value).map(drop)
+                } else {
+                    serde_json::from_value::<Plan>(value).map(drop)
+                };
+                assert!(fits.is_ok(), "{}: {}", path.display(), fits.unwrap_err());
+                seen += 1;
+            }
+        }
+        assert!(seen > 3, "no plans were looked at");
+    }
+}
