@@ -2,7 +2,11 @@
 
 #[path = "commands/documents.rs"]
 mod documents;
+#[path = "commands/driving.rs"]
+mod driving;
 #[path = "commands/help.rs"]
 mod help;
+#[path = "commands/plans.rs"]
+mod plans;
 #[path = "commands/tool.rs"]
 mod tool;
