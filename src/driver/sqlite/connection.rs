@@ -360,11 +360,6 @@ impl Tx<'_> {
         self.is_kept = false;
     }
 
-    /// Microseconds since the transaction has its lock.
-    pub(super) fn elapsed_us(&self) -> u64 {
-        self.watch.elapsed_us()
-    }
-
     /// Commits. Returns the microseconds from the lock to the end of the commit. A future dropped in here may have
     /// committed: ask the ledger.
     pub(super) async fn commit(mut self) -> Result<u64, Error> {

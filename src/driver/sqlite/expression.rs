@@ -153,31 +153,60 @@ pub(super) fn text_in_double_quotes(
     })
 }
 
-/// The texts of an index's parts from its CREATE statement, without COLLATE, ASC and DESC behind them.
-pub(super) fn index_parts(create: &str) -> Vec<String> {
-    let words = words(create);
-    let Some(open) = words.iter().position(|spanned| spanned.word == Word::Mark('(')) else {
-        return Vec::new();
-    };
+/// What stands between the first parentheses of a CREATE statement, cut at its commas.
+fn definitions(create: &str) -> Vec<Vec<Spanned>> {
     let mut parts = Vec::new();
+    let mut part = Vec::new();
     let mut depth = 0_usize;
-    let mut begin = open + 1;
-    for (at, spanned) in words.iter().enumerate().skip(open) {
-        match spanned.word {
-            Word::Mark('(') => depth += 1,
-            Word::Mark(')') => depth -= 1,
-            _ => {}
+    for spanned in words(create) {
+        let is_mark = |mark| spanned.word == Word::Mark(mark);
+        let was_outside = depth == 0;
+        if is_mark('(') {
+            depth += 1;
+        } else if is_mark(')') {
+            depth = depth.saturating_sub(1);
         }
-        let is_end = depth == 0 || (depth == 1 && spanned.word == Word::Mark(','));
-        if is_end {
-            parts.push(index_part(create, &words[begin..at]));
-            begin = at + 1;
+        if was_outside {
+            continue;
+        }
+        if depth == 0 || (depth == 1 && is_mark(',')) {
+            parts.push(std::mem::take(&mut part));
+        } else {
+            part.push(spanned);
         }
         if depth == 0 {
             break;
         }
     }
     parts
+}
+
+/// The texts of an index's parts from its CREATE statement, without COLLATE, ASC and DESC behind them.
+pub(super) fn index_parts(create: &str) -> Vec<String> {
+    definitions(create).iter().map(|part| index_part(create, part)).collect()
+}
+
+/// The collation that a CREATE TABLE statement gives to a column.
+pub(super) fn column_collation(create: &str, column: &str) -> String {
+    let is_its = |part: &Vec<Spanned>| match part.first().map(|first| &first.word) {
+        Some(Word::Name(name) | Word::Quoted(name)) => same_name(name, column),
+        _ => false,
+    };
+    let words = definitions(create).into_iter().find(is_its).unwrap_or_default();
+    let mut depth = 0_usize;
+    for pair in words.windows(2) {
+        match (&pair[0].word, &pair[1].word) {
+            (Word::Mark('('), _) => depth += 1,
+            (Word::Mark(')'), _) => depth = depth.saturating_sub(1),
+            (Word::Name(collate), Word::Name(name) | Word::Quoted(name))
+                if depth == 0 && same_name(collate, "collate") =>
+            {
+                return name.clone();
+            }
+            _ => {}
+        }
+    }
+    "BINARY".to_owned()
 }
 
 fn index_part(create: &str, mut words: &[Spanned]) -> String {
@@ -233,6 +262,15 @@ mod tests {
         assert_eq!(text_in_double_quotes("\"a\" || \"b\"", "t", &columns), Some("b".to_owned()));
         assert_eq!(text_in_double_quotes("\"t\".\"A\"", "t", &columns), None);
         assert_eq!(text_in_double_quotes("(SELECT \"z\" FROM u)", "t", &columns), None);
+    }
+
+    #[test]
+    fn finds_the_collation_of_a_column() {
+        let create = "CREATE TABLE \"t (a collate x\" (a TEXT CHECK (a > 'b' COLLATE RTRIM) NOT NULL COLLATE nocase, \"b,\" DECIMAL(1, 2) COLLATE \"My\", c, PRIMARY KEY (c COLLATE NOCASE))";
+        for (column, expected) in [("A", "nocase"), ("b,", "My"), ("c", "BINARY"), ("d", "BINARY")]
+        {
+            assert_eq!(column_collation(create, column), expected, "{column}");
+        }
     }
 
     #[test]

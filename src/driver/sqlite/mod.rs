@@ -35,6 +35,7 @@ mod suggest;
 mod survey;
 mod trigger_in_place;
 mod trigger_sql;
+mod verify;
 
 #[cfg(test)]
 mod sync_tests;

@@ -10,7 +10,7 @@
 //! evaluated, SQLite says when the statements of `shape_sql` are prepared.
 
 use super::catalogue::{Affinity, Column, Generated, Table, TableKind, quote, same_name};
-use super::expression::{index_parts, only_column, reads, text_in_double_quotes};
+use super::expression::{column_collation, index_parts, only_column, reads, text_in_double_quotes};
 use crate::driver::Error;
 use crate::run::{CopyColumns, Digest, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 
@@ -61,8 +61,11 @@ pub(super) struct Side {
 pub(super) struct KeyPair {
     pub old: String,
     pub new: String,
-    /// The collation to name in comparisons; `None` where that of the column is known to be BINARY.
+    /// The collation to name in comparisons; `None` where the columns' own is the one that the key is unique by. Naming
+    /// one keeps SQLite from searching an index for a range of row values.
     pub collation: Option<String>,
+    /// Whether equal keys are the same bytes.
+    pub is_binary: bool,
 }
 
 /// A column to write.
@@ -191,8 +194,6 @@ fn key_pairs(mapping: &Mapping, from: &Table, into: &Table) -> Result<Vec<KeyPai
     }
     let old_collations = key_collations(mapping, from, old)?;
     let new_collations = key_collations(mapping, into, new)?;
-    let names_collations =
-        [from, into].iter().any(|table| table.sql.to_ascii_uppercase().contains("COLLATE"));
     let mut pairs = Vec::with_capacity(old.len());
     for (at, (old_name, new_name)) in old.iter().zip(new).enumerate() {
         let old = column(mapping, from, old_name)?;
@@ -218,11 +219,15 @@ fn key_pairs(mapping: &Mapping, from: &Table, into: &Table) -> Result<Vec<KeyPai
             return Err(refused(mapping, message)
                 .with_help("give both the same kind of type and the same collation"));
         }
-        let is_binary = same_name(&old_collations[at], "BINARY") && !names_collations;
+        let collation = &old_collations[at];
+        let is_own = [(from, &old.name), (into, &new.name)]
+            .iter()
+            .all(|(table, name)| same_name(&column_collation(&table.sql, name), collation));
         pairs.push(KeyPair {
             old: old.name.clone(),
             new: new.name.clone(),
-            collation: (!is_binary).then(|| old_collations[at].clone()),
+            collation: (!is_own).then(|| collation.clone()),
+            is_binary: same_name(collation, "BINARY"),
         });
     }
     Ok(pairs)
@@ -276,8 +281,7 @@ fn loose_keys<'a>(
 ) -> impl Iterator<Item = (&'a KeyPair, &'a Column, &'a Column)> {
     keys.iter().filter_map(|pair| {
         let (old, new) = (from.column(&pair.old)?, into.column(&pair.new)?);
-        let is_binary = pair.collation.as_ref().is_none_or(|name| same_name(name, "BINARY"));
-        (!is_binary || old.affinity == Affinity::Blob).then_some((pair, old, new))
+        (!pair.is_binary || old.affinity == Affinity::Blob).then_some((pair, old, new))
     })
 }
 

@@ -64,7 +64,8 @@ fn list(items: impl IntoIterator<Item = String>) -> String {
 }
 
 impl KeyPair {
-    fn collate(&self) -> String {
+    /// What a comparison of the columns names behind it.
+    pub(super) fn collate(&self) -> String {
         self.collation.as_ref().map_or_else(String::new, |name| format!(" COLLATE {}", quote(name)))
     }
 

@@ -1,0 +1,493 @@
+//! What was typed. What it means is in [`settings`](super::settings).
+//!
+//! The text here is the help that people read, and `docs/commands.md` repeats it word for word (a test compares both).
+
+// What stands here is read in a terminal, where backticks would be noise.
+#![allow(clippy::doc_markdown)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Expand-contract database migrations as resumable, gated plans.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "phasegate",
+    version,
+    term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub struct Typed {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The environment of the project file; required where it defines any
+    #[arg(long = "env", global = true, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// The project file; found upwards from the plan unless given
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The state store: a path, or the URL of a PostgreSQL database
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL|PATH",
+        env = "PHASEGATE_STATE",
+        hide_env_values = true
+    )]
+    pub state: Option<String>,
+    /// Who acts; the operating system's user unless given
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// How results are written: human or json; graph also knows text, mermaid and dot
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "human",
+        hide_possible_values = true
+    )]
+    pub format: Format,
+    /// Logs more to stderr: -v, -vv, -vvv
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// How logs are written: text or json
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+    /// Never writes colours; NO_COLOR does the same
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and sentences.
+    Human,
+    /// One JSON document.
+    Json,
+    /// A graph as an indented list.
+    Text,
+    /// A graph as a Mermaid flow chart.
+    Mermaid,
+    /// A graph for Graphviz.
+    Dot,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Checks a plan and shows every finding at once
+    Validate(PlanArg),
+    /// Shows a plan's steps and what they need
+    Graph(Graph),
+    /// Starts the run of a plan, or goes on with it
+    ///
+    /// Goes to the next shut gate, to the point asked for, or to the end. An unfinished run of the same plan and
+    /// environment goes on; when the plan's meaning has changed since, the answer is 6 and the difference.
+    Run(Run),
+    /// Goes on to the end of the first phase that has an unfinished step
+    Advance(Advance),
+    /// Stops a run before its next chunk or step
+    Pause(Pause),
+    /// Goes on with a paused run
+    Resume(GoOn),
+    /// Tries failed steps again, a verify that found differences too, and then goes on
+    Retry(GoOn),
+    /// Gives a run up
+    ///
+    /// While nothing has changed, the run ends and its objects are removed. Later it is refused in favour of `rollback`,
+    /// or, with --leave, removes sync and bookkeeping and lists what stays.
+    Abort(Abort),
+    /// Undoes a run's steps in reverse order
+    Rollback(Rollback),
+    /// Puts a corrected plan in the place of a run's, for steps that haven't started
+    Amend(Amend),
+    /// Changes the settings of a backfill that runs or will run
+    Tune(Tune),
+    /// Shows each gate's conditions: what is needed, what there is, and the command that helps
+    Gates(RunArg),
+    /// Approves what a gate releases
+    Approve(Approve),
+    /// Keeps a gate shut until the same person revokes it
+    Reject(Reject),
+    /// Takes back one's own approval or rejection
+    Revoke(GateArg),
+    /// Shows where a run stands and what to do next
+    Status(Status),
+    /// Shows who did what, and when
+    History(History),
+    /// Writes a run's records as newline-delimited JSON
+    Events(Events),
+    /// Prints the JSON Schema of plans or of the project file
+    Schema(Schema),
+    /// Explains a finding's code; lists all codes when none is given
+    Explain(Explain),
+    /// Prints the version
+    Version,
+}
+
+/// A command on a plan's file.
+#[derive(Clone, Debug, Args)]
+pub struct PlanArg {
+    /// The plan's file
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+}
+
+/// A command on a run.
+#[derive(Clone, Debug, Args)]
+pub struct RunArg {
+    /// The run: its id, a unique beginning of it, or its plan's name
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// A command on a gate of a run.
+#[derive(Clone, Debug, Args)]
+pub struct GateArg {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// The gate's id
+    #[arg(value_name = "GATE")]
+    pub gate: String,
+}
+
+/// `graph`.
+#[derive(Clone, Debug, Args)]
+pub struct Graph {
+    /// The plan.
+    #[command(flatten)]
+    pub plan: PlanArg,
+    /// Shows where each step stands in this run, too
+    #[arg(long, value_name = "RUN")]
+    pub status: Option<String>,
+}
+
+/// How far to go, and how long to wait at gates.
+#[derive(Clone, Debug, Args)]
+pub struct Drive {
+    /// Waits this long at shut gates, instead of ending with 4 at once
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
+    /// Answers 2 instead of 0 when the point asked for is reached and work is left
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The plan.
+    #[command(flatten)]
+    pub plan: PlanArg,
+    /// Goes as far as this phase or step and everything it needs
+    #[arg(long, value_name = "PHASE|STEP")]
+    pub to: Option<String>,
+    /// Starts another run of a plan whose last run is over
+    #[arg(long)]
+    pub new: bool,
+    /// How it goes.
+    #[command(flatten)]
+    pub drive: Drive,
+}
+
+/// `advance`.
+#[derive(Clone, Debug, Args)]
+pub struct Advance {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// How it goes.
+    #[command(flatten)]
+    pub drive: Drive,
+}
+
+/// `resume` and `retry`.
+#[derive(Clone, Debug, Args)]
+pub struct GoOn {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Goes as far as this phase or step and everything it needs
+    #[arg(long, value_name = "PHASE|STEP")]
+    pub to: Option<String>,
+    /// How it goes.
+    #[command(flatten)]
+    pub drive: Drive,
+}
+
+/// `pause`.
+#[derive(Clone, Debug, Args)]
+pub struct Pause {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `abort`.
+#[derive(Clone, Debug, Args)]
+pub struct Abort {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Leaves what was changed where it is; only the sync and the bookkeeping go
+    #[arg(long, requires = "reason")]
+    pub leave: bool,
+    /// Why; needed with --leave
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `rollback`.
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Doesn't ask; required where nobody can be asked
+    #[arg(long)]
+    pub yes: bool,
+    /// Accepts that writes which reached only the new side of this mapping are lost
+    #[arg(long, value_name = "MAPPING", num_args = 1..)]
+    pub accept_loss: Vec<String>,
+}
+
+/// `amend`.
+#[derive(Clone, Debug, Args)]
+pub struct Amend {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// The corrected plan's file
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// Doesn't ask; required where nobody can be asked
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `tune`.
+#[derive(Clone, Debug, Args)]
+#[group(id = "settings", required = true, multiple = true, args = ["chunk_rows", "pause"])]
+pub struct Tune {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// The backfill; may be left out when the plan has only one
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// Rows in a chunk
+    #[arg(long, value_name = "auto|N", value_parser = chunk_rows)]
+    pub chunk_rows: Option<ChunkRows>,
+    /// How long to rest between chunks
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub pause: Option<Duration>,
+}
+
+/// Rows in a chunk, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkRows {
+    /// `auto`.
+    Auto,
+    /// A number, from 1.
+    Fixed(u32),
+}
+
+fn chunk_rows(typed: &str) -> Result<ChunkRows, String> {
+    match (typed, typed.parse::<u32>()) {
+        ("auto", _) => Ok(ChunkRows::Auto),
+        (_, Ok(rows)) if rows > 0 => Ok(ChunkRows::Fixed(rows)),
+        _ => Err("either auto or a number from 1".to_owned()),
+    }
+}
+
+/// `approve`.
+#[derive(Clone, Debug, Args)]
+pub struct Approve {
+    /// The gate.
+    #[command(flatten)]
+    pub gate: GateArg,
+    /// The digest that `gates` showed: refused when the work has changed since
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<String>,
+    /// The group to approve for; may be left out where it is plain
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// What to say
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+}
+
+/// `reject`.
+#[derive(Clone, Debug, Args)]
+pub struct Reject {
+    /// The gate.
+    #[command(flatten)]
+    pub gate: GateArg,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// The run: its id, a unique beginning of it, or its plan's name; the newest unfinished one unless given
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Shows it again every second until the run stops
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `history`.
+#[derive(Clone, Debug, Args)]
+pub struct History {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Checks the journal's chain against the heads that the targets keep
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// `events`.
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Goes on with new records until the run is over
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// `schema`.
+#[derive(Clone, Debug, Args)]
+pub struct Schema {
+    /// Of what
+    #[arg(value_enum, value_name = "DOCUMENT")]
+    pub document: Document,
+}
+
+/// The documents that have a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// The plan.
+    Plan,
+    /// The project file.
+    Project,
+}
+
+/// `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// The code, as findings show it
+    #[arg(value_name = "CODE")]
+    pub code: Option<String>,
+}
+
+impl Command {
+    /// The command's name, as typed.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Validate(_) => "validate",
+            Self::Graph(_) => "graph",
+            Self::Run(_) => "run",
+            Self::Advance(_) => "advance",
+            Self::Pause(_) => "pause",
+            Self::Resume(_) => "resume",
+            Self::Retry(_) => "retry",
+            Self::Abort(_) => "abort",
+            Self::Rollback(_) => "rollback",
+            Self::Amend(_) => "amend",
+            Self::Tune(_) => "tune",
+            Self::Gates(_) => "gates",
+            Self::Approve(_) => "approve",
+            Self::Reject(_) => "reject",
+            Self::Revoke(_) => "revoke",
+            Self::Status(_) => "status",
+            Self::History(_) => "history",
+            Self::Events(_) => "events",
+            Self::Schema(_) => "schema",
+            Self::Explain(_) => "explain",
+            Self::Version => "version",
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [
+            ["phasegate", "--env", "staging", "version"],
+            ["phasegate", "version", "--env", "staging"],
+        ] {
+            let typed = Typed::try_parse_from(line).unwrap();
+            assert_eq!(typed.global.environment.as_deref(), Some("staging"));
+        }
+    }
+
+    #[test]
+    fn a_tune_without_a_setting_is_refused() {
+        assert!(Typed::try_parse_from(["phasegate", "tune", "leads"]).is_err());
+        for setting in [["--chunk-rows", "auto"], ["--chunk-rows", "500"], ["--pause", "100ms"]] {
+            let line = ["phasegate", "tune", "leads", setting[0], setting[1]];
+            Typed::try_parse_from(line).unwrap();
+        }
+        assert!(
+            Typed::try_parse_from(["phasegate", "tune", "leads", "--chunk-rows", "0"]).is_err()
+        );
+    }
+
+    #[test]
+    fn leaving_changes_behind_needs_a_reason() {
+        assert!(Typed::try_parse_from(["phasegate", "abort", "leads", "--leave"]).is_err());
+    }
+}

@@ -1,0 +1,43 @@
+//! `amend`: a corrected plan takes the place of the pinned one, for steps that haven't started.
+
+use crate::cli::answer::{Answer, Failure};
+use crate::cli::args::Amend;
+use crate::cli::confirm::{self, Agreed};
+use crate::cli::difference;
+use crate::cli::exit::Exit;
+use crate::cli::session::Session;
+use crate::cli::wiring;
+use crate::report::words;
+use crate::run::Command;
+
+pub async fn perform(session: &Session, args: &Amend) -> Result<Answer, Failure> {
+    let mut run = session.open(&args.run.run).await?;
+    let settings = session.settings_for_plan(&args.plan)?;
+    let environment = run.state().program().environment().clone();
+    let plan = wiring::load_plan(&args.plan, settings.project.as_ref(), &environment)?;
+    let pinned = run.state().pin();
+    if pinned.program.plan() != plan.pin.program.plan() {
+        return Err(Failure::usage(format!(
+            "{} is plan {}, and the run is of plan {}",
+            args.plan.display(),
+            plan.pin.program.plan(),
+            pinned.program.plan(),
+        )));
+    }
+    if pinned.program.digest() == plan.pin.program.digest() {
+        return Ok(super::recorded(session, &run, "Nothing to amend: the plan means the same."));
+    }
+    if run.state().is_ended() {
+        return Err(Failure::new(Exit::Usage, "the run is over, and can't be amended"));
+    }
+    let changes = wiring::difference(&pinned.meaning, &plan.pin.meaning);
+    let shown = difference::render(&changes, session.printer.message_colour());
+    confirm::confirm(session, Agreed::from(args.yes), &shown, "Amend the plan?").await?;
+    run.ask(Command::Amend { pin: Box::new(plan.pin) }).await?;
+    let sentence = format!(
+        "Amended: {}; digest {} now. Gates whose work changed want new approvals.",
+        words::plural(changes.len() as u64, "change"),
+        run.state().program().digest(),
+    );
+    Ok(super::recorded(session, &run, &sentence).with("difference", difference::document(&changes)))
+}

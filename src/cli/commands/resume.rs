@@ -1,0 +1,18 @@
+//! `resume`: a paused run goes on.
+
+use crate::cli::answer::{Answer, Failure};
+use crate::cli::args::GoOn;
+use crate::cli::drive::{Journey, drive};
+use crate::cli::goal;
+use crate::cli::session::Session;
+use crate::run::Command;
+
+pub async fn perform(session: &Session, args: &GoOn) -> Result<Answer, Failure> {
+    let mut run = session.open(&args.run.run).await?;
+    let goal = goal::to(run.state().program(), args.to.as_deref())?;
+    run.ask(Command::Resume).await?;
+    if run.driver().is_some() {
+        return Ok(super::recorded(session, &run, "Resumed: its driver goes on."));
+    }
+    drive(session, run, &Journey::forward(goal, &args.drive)).await
+}

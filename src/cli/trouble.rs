@@ -1,0 +1,226 @@
+//! From the rooms' errors to what people read: a sentence, the cause, and the next command.
+
+use crate::diagnostic::{self, Code, Diagnostic, Location, Source};
+use crate::driver::{self, Finding, Holder};
+use crate::engine;
+use crate::report::CommandLine;
+use crate::report::advice::quoted;
+use crate::report::steps::failure_line;
+use crate::report::words;
+use crate::run::{Pin, TargetName};
+use crate::store::{self, Lease};
+
+use super::answer::Failure;
+use super::exit::Exit;
+use super::session::Desk;
+
+/// What an error is about, where that is known: the plan and how the run is named.
+pub type About<'a> = Option<(&'a Pin, &'a CommandLine)>;
+
+/// A store's error.
+#[must_use]
+pub fn of_store(error: &store::Error, desk: &Desk) -> Failure {
+    let exit = Exit::of_store(error);
+    match error {
+        store::Error::Held(lease) => held(lease, desk),
+        store::Error::Conflict { .. } => {
+            Failure::new(exit, "somebody else changed the run at the same moment")
+                .because(error.to_string())
+                .help("look at `status`, then try again")
+        }
+        store::Error::LeaseLost(_) => Failure::new(exit, error.to_string())
+            .help("another runner may have taken over; `status` shows who drives the run"),
+        store::Error::NoRun(_)
+        | store::Error::Unreachable { .. }
+        | store::Error::Busy { .. }
+        | store::Error::NotWritable { .. }
+        | store::Error::Damaged { .. }
+        | store::Error::Newer { .. } => opening(error, &desk.store.location()),
+    }
+}
+
+/// A store's error while it is being opened; `location` holds no secret.
+#[must_use]
+pub fn opening(error: &store::Error, location: &str) -> Failure {
+    let exit = Exit::of_store(error);
+    let failure = Failure::new(exit, error.to_string());
+    match error {
+        store::Error::Unreachable { .. } => failure.help(format!(
+            "the state store is {location}; --state or PHASEGATE_STATE names another"
+        )),
+        store::Error::Busy { .. } => {
+            failure.help("another process holds the state store; try again when it is done")
+        }
+        store::Error::NotWritable { .. } => {
+            failure.help(format!("make room or allow writing at {location}, then try again"))
+        }
+        store::Error::Damaged { .. } => failure.help(format!(
+            "nothing was changed; bring {location} back from a backup, and keep the damaged file"
+        )),
+        store::Error::Newer { .. } => {
+            failure.help("use the version of phasegate that wrote it, or a newer one")
+        }
+        _ => failure,
+    }
+}
+
+fn held(lease: &Lease, desk: &Desk) -> Failure {
+    let holder = &lease.holder;
+    let line = desk.settings.line(lease.run.to_string());
+    let message = format!(
+        "run {} is driven by {} (pid {} on {}) since {}",
+        lease.run,
+        holder.name,
+        holder.pid,
+        holder.host,
+        words::moment(lease.since),
+    );
+    Failure::new(Exit::Held, message)
+        .because(format!("its lease in state store {} is renewed and not free", desk.store.location()))
+        .help(format!("`{}` shows how it goes", line.of("status {run} --watch")))
+        .help(format!(
+            "when that process is gone the lease lapses by itself at {}; then the same command goes on",
+            words::moment(lease.expires_at)
+        ))
+        .with(
+            "holder",
+            serde_json::json!({
+                "run": lease.run,
+                "name": holder.name,
+                "host": holder.host,
+                "pid": holder.pid,
+                "since": words::rfc3339(lease.since),
+                "store": desk.store.location(),
+            }),
+        )
+}
+
+/// A claim of another run on a target.
+fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> Failure {
+    let message = format!("target {target} is held by run {} of plan {}", holder.run, holder.plan);
+    let program = line.map_or("phasegate", |line| line.program.as_str());
+    Failure::new(Exit::Held, message)
+        .because(format!(
+            "it was last driven by pid {} on {}, since {}, with state store {}",
+            holder.pid, holder.host, holder.since, holder.store
+        ))
+        .help(format!(
+            "to adopt it, go on with that run from its own state store: {program} status {} --state …",
+            holder.run
+        ))
+        .help("or end it there first, with `rollback` or `abort`")
+        .with(
+            "holder",
+            serde_json::json!({
+                "run": holder.run,
+                "plan": holder.plan,
+                "host": holder.host,
+                "pid": holder.pid,
+                "since": holder.since,
+                "store": holder.store,
+                "target": target,
+            }),
+        )
+}
+
+/// A target's error outside a step.
+#[must_use]
+pub fn of_target(
+    error: &driver::Error,
+    target: &TargetName,
+    line: Option<&CommandLine>,
+) -> Failure {
+    let exit = Exit::of_driver(error);
+    match error {
+        driver::Error::Held(holder) => claimed(holder, target, line),
+        driver::Error::Fenced { .. } => Failure::new(exit, format!("target {target}: {error}"))
+            .help("`status` shows who drives the run"),
+        driver::Error::Failed(failure) | driver::Error::Unknown(failure) => {
+            let mut shown =
+                Failure::new(exit, format!("target {target}: {}", failure_line(failure)));
+            shown.causes.extend(failure.detail.clone());
+            shown.help.extend(failure.help.clone());
+            shown
+        }
+    }
+}
+
+/// An engine's error.
+#[must_use]
+pub fn of_engine(error: &engine::Error, desk: &Desk, about: About<'_>) -> Failure {
+    let line = about.map(|(_, line)| line);
+    match error {
+        engine::Error::Store(error) => of_store(error, desk),
+        engine::Error::Target { target, source } => of_target(source, target, line),
+        engine::Error::Findings(findings) => of_findings(findings, about.map(|(pin, _)| pin)),
+        engine::Error::Refused(refusal) => {
+            let mut failure = Failure::new(Exit::of_refusal(refusal.kind), refusal.message.clone());
+            failure.help.extend(refusal.help.as_ref().map(|help| in_place(help, about)));
+            failure
+        }
+        engine::Error::Journal { .. } => Failure::new(Exit::of_engine(error), error.to_string())
+            .help("nothing was changed; bring the state store back from a backup"),
+        engine::Error::Crashed(_) => Failure::new(Exit::of_engine(error), error.to_string())
+            .help("this is a fault of phasegate; everything done is recorded, and the same command goes on"),
+        engine::Error::TakenOver(by) => {
+            Failure::new(Exit::of_engine(error), "another runner took the run over")
+                .because(by.clone())
+                .help("`status --watch` shows how it goes there")
+        }
+    }
+}
+
+/// A refusal's advice with this run, this plan and this program in the places that it leaves open.
+fn in_place(help: &str, about: About<'_>) -> String {
+    let Some((pin, line)) = about else { return help.to_owned() };
+    let words = help.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {
+        let name = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let rest = &word[name.len()..];
+        match name {
+            "RUN" => quoted(&line.run) + rest,
+            "PLAN" => quoted(&pin.path) + rest,
+            _ => word.to_owned(),
+        }
+    });
+    words.collect::<String>().replace("`phasegate ", &format!("`{} ", line.program))
+}
+
+/// What looking at the targets found, each beside the step it belongs to.
+fn of_findings(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> Failure {
+    let count = words::plural(findings.len() as u64, "finding");
+    let mut failure = Failure::new(
+        Exit::Findings,
+        format!("the targets are not as the plan needs them: {count}"),
+    )
+    .help("nothing was changed; put it right, then run again");
+    for (target, finding) in findings {
+        match diagnostic::code(finding.code) {
+            Some(code) => failure.found.findings.push(shown(code, target, finding, pin)),
+            // A finding is never lost, whether or not it has a page to explain it.
+            None => failure.causes.push(in_words(target, finding)),
+        }
+    }
+    failure.found.sources =
+        pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
+    failure
+}
+
+fn in_words(target: &TargetName, finding: &Finding) -> String {
+    let help = finding.help.as_ref().map_or(String::new(), |help| format!("\n{help}"));
+    format!("[{}] target {target}, step {}: {}{help}", finding.code, finding.step, finding.message)
+}
+
+fn shown(code: Code, target: &TargetName, finding: &Finding, pin: Option<&Pin>) -> Diagnostic {
+    let message = format!("target {target}: {}", finding.message);
+    let mut shown = Diagnostic::error(code, message);
+    if let Some(help) = &finding.help {
+        shown = shown.with_help(help.clone());
+    }
+    let step = pin.and_then(|pin| Some((pin, pin.program.step(&finding.step)?)));
+    if let Some((pin, step)) = step {
+        let location =
+            Location { file: pin.path.as_str().into(), line: step.line, column: 1, length: 0 };
+        shown = shown.at(location);
+    }
+    shown
+}

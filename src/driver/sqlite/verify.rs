@@ -1,0 +1,688 @@
+//! Comparing both sides of a mapping: [`Verifier`] for SQLite.
+//!
+//! Invariants:
+//! - A chunk is compared in one snapshot, both ways: every row of the old side that the filter lets pass against the new
+//!   side, and every row of the new side against the old one. What is beyond either side's keys belongs to a chunk too.
+//! - Columns are compared by the same text that the triggers use, so a difference is exactly what a trigger would not
+//!   leave standing.
+//! - Keys that triggers noted are no excuse here: with SQLite's one writer a trigger has done its work when its statement
+//!   ends, so both sides agree in every snapshot.
+//!
+//! Absent on purpose: verdicts, and the order of chunks.
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::connection::TxKind;
+use super::dual_write::finish;
+use super::error::{failed, refused};
+use super::shape::Shape;
+use super::shape_sql::{KEPT, Naming, Which, all, any, copy_sql, literal};
+use super::{Sqlite, catalogue, cells, ledger, prepared};
+use crate::clock::Stopwatch;
+use crate::copy::chunk::{Chunk, Key};
+use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::driver::{Error, Fence, Verifier};
+use crate::run::{Difference, DifferenceKind, Direction, Mapping, Method, OnDelete};
+
+#[async_trait]
+impl Verifier for Sqlite {
+    async fn verify_bound(
+        &self,
+        mapping: &Mapping,
+        after: Option<&Key>,
+        rows: u32,
+    ) -> Result<Option<Key>, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
+        let range = Chunk { lo: after.cloned(), hi: None };
+        let query = sqlx::query(AssertSqlSafe(bound_sql(&shape, &range)));
+        let query = cells::bind_chunk(query, &range).bind(i64::from(rows.max(1)) - 1);
+        let row = query.fetch_optional(reader.conn()).await.map_err(|error| refused(&error))?;
+        let bound = row.map(|row| cells::key(&row, shape.keys.len())).transpose()?;
+        reader.release().await;
+        Ok(bound)
+    }
+
+    async fn compare_chunk(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<Compared, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
+        let rows = Rows {
+            shape: &shape,
+            direction,
+            old: shape.in_chunk(Which::Old, chunk),
+            new: shape.in_chunk(Which::New, chunk),
+            chunk,
+        };
+        let compared = rows.compare(reader.conn()).await?;
+        reader.release().await;
+        Ok(compared)
+    }
+
+    async fn compare_partly(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        method: Method,
+    ) -> Result<Compared, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
+        let everything = Chunk { lo: None, hi: None };
+        let mut rows =
+            Rows { shape: &shape, direction, old: all(&[]), new: all(&[]), chunk: &everything };
+        let compared = match method {
+            Method::Full => rows.compare(reader.conn()).await?,
+            Method::Counts => rows.count(reader.conn()).await?,
+            Method::Sample(size) => {
+                rows.old = sampled(reader.conn(), &shape, Which::Old, size).await?;
+                rows.new = sampled(reader.conn(), &shape, Which::New, size).await?;
+                rows.compare(reader.conn()).await?
+            }
+        };
+        reader.release().await;
+        Ok(compared)
+    }
+
+    async fn repair_chunk(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<u64, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
+        let repaired = async {
+            let shape = prepared::shape(&self.shapes, tx.conn(), mapping).await?;
+            let mut changed = 0;
+            for sql in repair_sql(&shape, direction, chunk) {
+                let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), chunk);
+                let done = query.execute(tx.conn()).await.map_err(|error| refused(&error))?;
+                changed += done.rows_affected();
+            }
+            Ok(changed)
+        }
+        .await;
+        finish(tx, repaired).await
+    }
+}
+
+/// The `n`-th key of each side behind a bound, and of the two the one that comes first.
+fn bound_sql(shape: &Shape, range: &Chunk) -> String {
+    let place = cells::places(range) + 1;
+    let side = |which: Which| {
+        let keys: Vec<String> = shape
+            .key(which)
+            .iter()
+            .enumerate()
+            .map(|(at, name)| format!("{name} AS k{at}"))
+            .collect();
+        format!(
+            "SELECT * FROM (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT 1 OFFSET ?{place})",
+            keys.join(", "),
+            shape.table(which),
+            shape.in_chunk(which, range),
+            shape.key_order(which)
+        )
+    };
+    if shape.in_place {
+        return side(Which::Old);
+    }
+    let order: Vec<String> = shape
+        .keys
+        .iter()
+        .enumerate()
+        .map(|(at, pair)| format!("k{at}{}", pair.collate()))
+        .collect();
+    format!(
+        "SELECT * FROM ({} UNION ALL {}) ORDER BY {} LIMIT 1",
+        side(Which::Old),
+        side(Which::New),
+        order.join(", ")
+    )
+}
+
+/// The condition that picks about `size` rows of a table, spread evenly over its keys from a random start.
+async fn sampled(
+    conn: &mut SqliteConnection,
+    shape: &Shape,
+    which: Which,
+    size: u32,
+) -> Result<String, Error> {
+    let table = shape.table(which);
+    let sql = format!("SELECT count(*), abs(random() % 1000000007) FROM {table}");
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await;
+    let row = row.map_err(failed("count rows"))?;
+    let rows: i64 = row.try_get(0).map_err(failed("count rows"))?;
+    let chance: i64 = row.try_get(1).map_err(failed("count rows"))?;
+    let step = (rows / i64::from(size.max(1))).max(1);
+    let (keys, order) = (shape.key(which).join(", "), shape.key_order(which));
+    let names: Vec<String> = (0..shape.keys.len()).map(|at| format!("k{at}")).collect();
+    let names = names.join(", ");
+    Ok(format!(
+        "{} IN (WITH phasegate_keys ({names}, n) AS (SELECT {keys}, row_number() OVER (ORDER BY {order}) FROM {table}) \
+         SELECT {names} FROM phasegate_keys WHERE n % {step} = {})",
+        shape.key_row(which),
+        chance % step
+    ))
+}
+
+/// The rows of both sides that are compared.
+struct Rows<'a> {
+    shape: &'a Shape,
+    direction: Direction,
+    /// Which rows of the old side, beside the filter.
+    old: String,
+    /// Which rows of the new side.
+    new: String,
+    /// Whose bounds the conditions bind.
+    chunk: &'a Chunk,
+}
+
+impl Rows<'_> {
+    async fn compare(&self, conn: &mut SqliteConnection) -> Result<Compared, Error> {
+        let watch = Stopwatch::start();
+        let [old_rows, missing, different] = self.numbers(conn, self.forward_sql()).await?;
+        let [new_rows, extra, _] = match self.backward_sql() {
+            Some(sql) => self.numbers(conn, sql).await?,
+            None => [0, 0, 0],
+        };
+        let rows = old_rows.max(new_rows);
+        let mut compared = Compared { rows, missing, extra, different, ..Compared::default() };
+        if missing + different > 0 {
+            compared.samples = self.forward_samples(conn).await?;
+        }
+        if extra > 0 && compared.samples.len() < SAMPLES_MAX {
+            let mut extras = self.backward_samples(conn).await?;
+            extras.truncate(SAMPLES_MAX - compared.samples.len());
+            compared.samples.append(&mut extras);
+        }
+        compared.took_us = watch.elapsed_us();
+        Ok(compared)
+    }
+
+    async fn count(&self, conn: &mut SqliteConnection) -> Result<Compared, Error> {
+        let watch = Stopwatch::start();
+        let shape = self.shape;
+        let (old, new) = (shape.table(Which::Old), shape.table(Which::New));
+        let filter = shape.and_filter(Which::Old);
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {old} WHERE 1{filter}), (SELECT count(*) FROM {new}), 0"
+        );
+        let [old_rows, new_rows, _] = self.numbers(conn, sql).await?;
+        let mut compared = Compared { rows: old_rows.max(new_rows), ..Compared::default() };
+        if shape.in_place {
+            compared.rows = old_rows;
+        } else {
+            compared.missing = old_rows.saturating_sub(new_rows);
+            if shape.on_delete == OnDelete::Delete {
+                compared.extra = new_rows.saturating_sub(old_rows);
+            }
+        }
+        compared.took_us = watch.elapsed_us();
+        Ok(compared)
+    }
+
+    /// Three counts that a query gives.
+    async fn numbers(&self, conn: &mut SqliteConnection, sql: String) -> Result<[u64; 3], Error> {
+        let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), self.chunk);
+        let row = query.fetch_one(conn).await.map_err(|error| refused(&error))?;
+        let at = |at: usize| ledger::unsigned(row.try_get(at).map_err(failed("compare rows"))?);
+        Ok([at(0)?, at(1)?, at(2)?])
+    }
+
+    /// Rows of the old side, each with its row of the new side where there is one.
+    fn joined(&self, join: &str) -> String {
+        let shape = self.shape;
+        let (olds, news) = (shape.old_list(self.direction), shape.new_list(self.direction));
+        let (old, new) = (shape.table(Which::Old), shape.table(Which::New));
+        let rows = format!("{}{}", self.old, shape.and_filter(Which::Old));
+        if shape.in_place {
+            return shape.pair(self.direction, &rows, "1");
+        }
+        let keys: Vec<String> = shape
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(at, pair)| format!("t.q{at} = f.k{at}{}", pair.collate()))
+            .collect();
+        format!(
+            "(SELECT {olds} FROM {old} WHERE {rows}) AS f {join} (SELECT {news} FROM {new}) AS t ON {}",
+            all(&keys)
+        )
+    }
+
+    /// Rows of the old side; of them missing on the new one; of them different.
+    fn forward_sql(&self) -> String {
+        let right = self.shape.is_right(self.direction, Naming::Pair);
+        format!(
+            "SELECT count(*), coalesce(sum(q0 IS NULL), 0), coalesce(sum(q0 IS NOT NULL AND NOT ({right})), 0) FROM {}",
+            self.joined("LEFT JOIN")
+        )
+    }
+
+    /// What makes a row of the new side extra: that its source is gone and that it should have gone with it.
+    fn is_extra(&self) -> Option<String> {
+        let shape = self.shape;
+        let has = shape.has(Which::Old, &shape.key(Which::New));
+        match shape.on_delete {
+            OnDelete::Delete => Some(format!("NOT {has}")),
+            OnDelete::Nullify => {
+                let table = shape.table(Which::New);
+                let left: Vec<String> = shape
+                    .written_beside_key(Which::New)
+                    .map(|(_, w)| format!("{table}.{} IS NOT NULL", catalogue::quote(&w.column)))
+                    .collect();
+                Some(format!("NOT {has} AND {}", any(&left)))
+            }
+            OnDelete::Ignore => None,
+        }
+    }
+
+    /// Rows of the new side, and of them extra ones.
+    fn backward_sql(&self) -> Option<String> {
+        if self.shape.in_place {
+            return None;
+        }
+        let extra = self.is_extra().unwrap_or_else(|| "0".to_owned());
+        let table = self.shape.table(Which::New);
+        Some(format!(
+            "SELECT count(*), coalesce(sum({extra}), 0), 0 FROM {table} WHERE {}",
+            self.new
+        ))
+    }
+
+    async fn forward_samples(&self, conn: &mut SqliteConnection) -> Result<Vec<Difference>, Error> {
+        let shape = self.shape;
+        let width = shape.keys.len();
+        let right = shape.is_right(self.direction, Naming::Pair);
+        let mut items: Vec<String> = (0..width).map(|at| format!("k{at}")).collect();
+        items.push("q0 IS NULL".to_owned());
+        let mut names = Vec::new();
+        for (place, write) in shape.writes.iter().enumerate() {
+            let part = shape.parts.iter().position(|part| part.writes.contains(&place));
+            let Some(part) = part else { continue };
+            let wrong = format!("NOT {}", shape.part_is_right(part, self.direction, Naming::Pair));
+            let same = Shape::same(write, &format!("n{place}"), &format!("w{place}"));
+            items.push(format!("{wrong} AND NOT {same}"));
+            names.push(write.column.clone());
+        }
+        let sql = format!(
+            "SELECT {} FROM {} WHERE q0 IS NULL OR NOT ({right}) LIMIT {SAMPLES_MAX}",
+            items.join(", "),
+            self.joined("LEFT JOIN")
+        );
+        let rows = self.rows(conn, sql).await?;
+        rows.iter()
+            .map(|row| {
+                let is_missing: bool = row.try_get(width).map_err(failed("compare rows"))?;
+                let mut columns = Vec::new();
+                for (at, name) in names.iter().enumerate().filter(|_| !is_missing) {
+                    if row.try_get(width + 1 + at).map_err(failed("compare rows"))? {
+                        columns.push(name.clone());
+                    }
+                }
+                let kind =
+                    if is_missing { DifferenceKind::Missing } else { DifferenceKind::Different };
+                Ok(Difference { kind, key: cells::key(row, width)?.to_string(), columns })
+            })
+            .collect()
+    }
+
+    async fn backward_samples(
+        &self,
+        conn: &mut SqliteConnection,
+    ) -> Result<Vec<Difference>, Error> {
+        let shape = self.shape;
+        let Some(extra) = self.is_extra() else { return Ok(Vec::new()) };
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {} AND {extra} LIMIT {SAMPLES_MAX}",
+            shape.key(Which::New).join(", "),
+            shape.table(Which::New),
+            self.new
+        );
+        let rows = self.rows(conn, sql).await?;
+        rows.iter()
+            .map(|row| {
+                let key = cells::key(row, shape.keys.len())?.to_string();
+                Ok(Difference { kind: DifferenceKind::Extra, key, columns: Vec::new() })
+            })
+            .collect()
+    }
+
+    async fn rows(
+        &self,
+        conn: &mut SqliteConnection,
+        sql: String,
+    ) -> Result<Vec<SqliteRow>, Error> {
+        let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), self.chunk);
+        query.fetch_all(conn).await.map_err(|error| refused(&error))
+    }
+}
+
+/// The statements that make the new side of a chunk as the old side says, each with the chunk's bounds to bind.
+fn repair_sql(shape: &Shape, direction: Direction, chunk: &Chunk) -> Vec<String> {
+    let (old, new) = (shape.table(Which::Old), shape.table(Which::New));
+    let (old_rows, new_rows) =
+        (shape.in_chunk(Which::Old, chunk), shape.in_chunk(Which::New, chunk));
+    let filter = shape.and_filter(Which::Old);
+    if shape.in_place {
+        let mut statements = Vec::new();
+        if direction == Direction::Both {
+            let kept: Vec<String> = (1..=shape.keys.len()).map(|at| format!("k{at}")).collect();
+            statements.extend((0..shape.parts.len()).map(|at| {
+                format!(
+                    "DELETE FROM {KEPT} WHERE mapping = {} AND part = {at} AND ({}) IN \
+                     (SELECT {} FROM {old} WHERE {old_rows}{filter} AND NOT {})",
+                    literal(&shape.id),
+                    kept.join(", "),
+                    shape.key(Which::Old).join(", "),
+                    shape.part_is_right(at, direction, Naming::Row)
+                )
+            }));
+        }
+        statements.push(copy_sql(shape, direction, chunk));
+        return statements;
+    }
+    let rows = Rows { shape, direction, old: old_rows.clone(), new: new_rows.clone(), chunk };
+    let mut statements = Vec::new();
+    match (shape.on_delete, rows.is_extra()) {
+        (OnDelete::Delete, Some(extra)) => {
+            statements.push(format!("DELETE FROM {new} WHERE {new_rows} AND {extra}"));
+        }
+        (OnDelete::Nullify, Some(extra)) => {
+            let sets: Vec<String> = shape
+                .written_beside_key(Which::New)
+                .map(|(_, write)| format!("{} = NULL", catalogue::quote(&write.column)))
+                .collect();
+            let sets = sets.join(", ");
+            statements.push(format!("UPDATE {new} SET {sets} WHERE {new_rows} AND {extra}"));
+        }
+        _ => {}
+    }
+    let is_owned = |at: &usize| {
+        let part = shape.parts.iter().find(|part| part.writes.contains(at));
+        direction == Direction::Forward || part.is_some_and(|part| !part.is_constant())
+    };
+    let owned: Vec<usize> = (0..shape.writes.len()).filter(is_owned).collect();
+    if !owned.is_empty() {
+        let columns: Vec<String> =
+            owned.iter().map(|at| catalogue::quote(&shape.writes[*at].column)).collect();
+        let values: Vec<&str> = owned.iter().map(|at| shape.writes[*at].value.as_str()).collect();
+        let keys: Vec<String> = (0..shape.keys.len()).map(|at| format!("q{at}")).collect();
+        statements.push(format!(
+            "UPDATE {new} SET ({}) = (SELECT {} FROM {old} WHERE {}{filter}) \
+             WHERE {} IN (SELECT {} FROM {} WHERE NOT ({}))",
+            columns.join(", "),
+            values.join(", "),
+            shape.key_is(Which::Old, &shape.key(Which::New)),
+            shape.key_row(Which::New),
+            keys.join(", "),
+            rows.joined("JOIN"),
+            shape.is_right(direction, Naming::Pair)
+        ));
+    }
+    let (columns, values) = shape.insertion(Which::New);
+    statements.push(format!(
+        "INSERT INTO {new} ({columns}) SELECT {values} FROM {old} WHERE {old_rows}{filter} AND NOT {}",
+        shape.has(Which::New, &shape.key(Which::Old))
+    ));
+    statements
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::super::fixture::{Database, entered, mapping, work};
+    use super::*;
+    use crate::copy::chunk::Cell;
+    use crate::driver::DualWriter as _;
+    use crate::run::Way;
+
+    const SCHEMA: &str = "
+        CREATE TABLE leads (id INTEGER PRIMARY KEY, status TEXT, n REAL);
+        CREATE TABLE leads_v2 (id INTEGER PRIMARY KEY, status_code TEXT, n REAL);
+        WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1000)
+        INSERT INTO leads SELECT x, 'Open', x / 3.0 FROM c;
+        INSERT INTO leads_v2 SELECT id, lower(status), n FROM leads;";
+
+    const ALL: Chunk = Chunk { lo: None, hi: None };
+
+    fn leads() -> Mapping {
+        let mut mapping = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+        mapping.columns = vec![("status_code".into(), "lower(status)".into())];
+        mapping.reverse = vec![("status".into(), "status_code".into())];
+        mapping
+    }
+
+    fn key(id: i64) -> Option<Key> {
+        Some(Key(vec![Cell::Integer(id)]))
+    }
+
+    /// Compares everything in chunks, as the engine does. Returns the sum and the number of chunks.
+    async fn compare_all(
+        sqlite: &Sqlite,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> (Compared, u32) {
+        let (mut sum, mut chunks, mut lo) = (Compared::default(), 0, None);
+        loop {
+            let hi = sqlite.verify_bound(mapping, lo.as_ref(), 100).await.unwrap();
+            let chunk = Chunk { lo: lo.clone(), hi: hi.clone() };
+            sum.add(sqlite.compare_chunk(mapping, direction, &chunk).await.unwrap());
+            chunks += 1;
+            if hi.is_none() {
+                return (sum, chunks);
+            }
+            lo = hi;
+        }
+    }
+
+    fn shown(compared: &Compared) -> Vec<String> {
+        let show = |d: &Difference| format!("{:?} {} {}", d.kind, d.key, d.columns.join("+"));
+        compared.samples.iter().map(show).collect()
+    }
+
+    #[tokio::test]
+    async fn equal_sides_are_clean_and_every_row_is_looked_at() {
+        let database = Database::with(SCHEMA).await;
+        let sqlite = database.open().await;
+        for direction in [Direction::Forward, Direction::Both] {
+            let (sum, chunks) = compare_all(&sqlite, &leads(), direction).await;
+            assert!(sum.is_clean(), "{sum:?}");
+            assert_eq!((sum.rows, chunks), (1000, 11));
+        }
+    }
+
+    #[tokio::test]
+    async fn both_sides_keys_bound_the_chunks_and_nothing_beyond_them_is_missed() {
+        let database = Database::with(SCHEMA).await;
+        database.run("DELETE FROM leads_v2 WHERE id BETWEEN 100 AND 899; DELETE FROM leads WHERE id > 950;
+            INSERT INTO leads_v2 VALUES (-5, 'low', 1), (5000, 'high', 2); DELETE FROM leads WHERE id = 7;
+            UPDATE leads_v2 SET n = n + 0.5, status_code = 'OPEN' WHERE id = 8").await;
+        let sqlite = database.open().await;
+        let (sum, _) = compare_all(&sqlite, &leads(), Direction::Forward).await;
+        assert_eq!((sum.missing, sum.extra, sum.different), (800, 53, 1));
+        assert_eq!(sum.samples.len(), SAMPLES_MAX);
+        let low = sqlite
+            .compare_chunk(&leads(), Direction::Forward, &Chunk { lo: None, hi: key(100) })
+            .await
+            .unwrap();
+        assert_eq!(
+            shown(&low),
+            ["Different 8 n+status_code", "Missing 100 ", "Extra -5 ", "Extra 7 ",]
+        );
+        assert_eq!(low.rows, 100);
+    }
+
+    #[tokio::test]
+    async fn an_empty_table_and_a_filter() {
+        let database = Database::with(SCHEMA).await;
+        database.run("DELETE FROM leads_v2").await;
+        let sqlite = database.open().await;
+        let (sum, chunks) = compare_all(&sqlite, &leads(), Direction::Forward).await;
+        assert_eq!((sum.rows, sum.missing, chunks), (1000, 1000, 11));
+        let mut filtered = leads();
+        filtered.filter = Some("id % 2 = 0 OR NULL".into());
+        database.run("INSERT INTO leads_v2 SELECT id, lower(status), n FROM leads WHERE id % 2 = 0 OR id = 11").await;
+        let (sum, _) = compare_all(&sqlite, &filtered, Direction::Forward).await;
+        assert_eq!((sum.missing, sum.extra, sum.different), (0, 1, 0));
+        let counts =
+            sqlite.compare_partly(&filtered, Direction::Forward, Method::Counts).await.unwrap();
+        assert_eq!((counts.rows, counts.missing, counts.extra), (501, 0, 1));
+    }
+
+    #[tokio::test]
+    async fn with_both_either_side_may_be_the_one_that_was_written() {
+        let database = Database::with(SCHEMA).await;
+        // The old side lost nothing by the way: lower(Open) = open. The other way OPEN comes from nowhere.
+        database.run("UPDATE leads SET status = 'OPEN' WHERE id = 1; UPDATE leads_v2 SET status_code = 'Mixed' WHERE id = 2;
+            UPDATE leads SET status = 'Mixed' WHERE id = 2; UPDATE leads_v2 SET status_code = 'Else' WHERE id = 3").await;
+        let sqlite = database.open().await;
+        let both = sqlite.compare_chunk(&leads(), Direction::Both, &ALL).await.unwrap();
+        assert_eq!(shown(&both), ["Different 3 status_code"]);
+        let forward = sqlite.compare_chunk(&leads(), Direction::Forward, &ALL).await.unwrap();
+        assert_eq!(shown(&forward), ["Different 2 status_code", "Different 3 status_code"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_deleted_row_leaves_behind_is_no_difference_where_the_mapping_says_so() {
+        let database = Database::with(SCHEMA).await;
+        database.run("DELETE FROM leads WHERE id < 3; UPDATE leads_v2 SET status_code = NULL, n = NULL WHERE id = 1").await;
+        let sqlite = database.open().await;
+        for (on_delete, extra) in
+            [(OnDelete::Delete, 2), (OnDelete::Nullify, 1), (OnDelete::Ignore, 0)]
+        {
+            let mut mapping = leads();
+            mapping.on_delete = on_delete;
+            let found = sqlite.compare_chunk(&mapping, Direction::Forward, &ALL).await.unwrap();
+            assert_eq!(
+                (found.extra, found.missing, found.different),
+                (extra, 0, 0),
+                "{on_delete:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sample_is_spread_over_all_keys_of_both_sides() {
+        let database = Database::with(SCHEMA).await;
+        let sqlite = database.open().await;
+        let sample = |size| {
+            let sqlite = &sqlite;
+            async move {
+                sqlite
+                    .compare_partly(&leads(), Direction::Forward, Method::Sample(size))
+                    .await
+                    .unwrap()
+            }
+        };
+        assert_eq!(sample(50).await.rows, 50);
+        assert_eq!(sample(5000).await.rows, 1000);
+        // One difference in each stretch of 20 keys: a sample of 50 must meet some, wherever it starts.
+        database
+            .run("UPDATE leads_v2 SET n = -1 WHERE id > 500; DELETE FROM leads WHERE id > 980")
+            .await;
+        let found = sample(50).await;
+        assert!((23..=25).contains(&found.different), "{found:?}");
+        assert_eq!(found.extra, 1);
+    }
+
+    #[tokio::test]
+    async fn repair_makes_a_chunk_right_and_leaves_others_alone() {
+        let spoil = "DELETE FROM leads WHERE id IN (10, 20); DELETE FROM leads_v2 WHERE id IN (11, 900);
+            UPDATE leads_v2 SET status_code = 'bad' WHERE id IN (12, 901); INSERT INTO leads_v2 VALUES (-1, 'x', 0)";
+        for direction in [Direction::Forward, Direction::Both] {
+            let database = Database::with(SCHEMA).await;
+            database.run(spoil).await;
+            let sqlite = database.open().await;
+            let (fence, _) = entered(&sqlite, 1).await;
+            sqlite.install(&fence, &work("sync", Way::Forward), &leads(), direction).await.unwrap();
+            let chunk = Chunk { lo: None, hi: key(500) };
+            assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &chunk).await, Ok(5));
+            let (sum, _) = compare_all(&sqlite, &leads(), direction).await;
+            assert_eq!((sum.missing, sum.extra, sum.different), (1, 0, 1));
+            assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(2));
+            assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(0));
+            assert!(compare_all(&sqlite, &leads(), direction).await.0.is_clean());
+            let wrong = "SELECT count(*) FROM leads l LEFT JOIN leads_v2 v USING (id) WHERE v.status_code IS NOT 'open'";
+            assert_eq!(database.number(wrong).await, 0);
+            assert_eq!(database.number("SELECT count(*) FROM leads").await, 998);
+        }
+    }
+
+    #[tokio::test]
+    async fn in_place_rows_differ_or_not() {
+        let database = Database::with(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, a TEXT, b TEXT);
+             INSERT INTO p VALUES (1, 'X', 'x'), (2, 'Y', NULL), (3, 'Z', 'q'), (4, 'W', 'W')",
+        )
+        .await;
+        let mut people = mapping(("p", &["id"]), ("p", &["id"]));
+        people.columns = vec![("b".into(), "lower(a)".into())];
+        people.reverse = vec![("a".into(), "b".into())];
+        let sqlite = database.open().await;
+        let (fence, _) = entered(&sqlite, 1).await;
+        for direction in [Direction::Forward, Direction::Both] {
+            let step = work(&format!("{direction:?}"), Way::Forward);
+            sqlite.install(&fence, &step, &people, direction).await.unwrap();
+            let (sum, _) = compare_all(&sqlite, &people, direction).await;
+            assert_eq!((sum.rows, sum.different, sum.missing, sum.extra), (4, 3, 0, 0));
+            assert_eq!(shown(&sum), ["Different 2 b", "Different 3 b", "Different 4 b"]);
+        }
+        // A new client's own value, which the mapping would have otherwise, is right because it is known to be one.
+        database.run("UPDATE p SET b = 'Mine' WHERE id = 4").await;
+        let found = sqlite.compare_chunk(&people, Direction::Both, &ALL).await.unwrap();
+        assert_eq!(shown(&found), ["Different 2 b", "Different 3 b"]);
+        assert_eq!(sqlite.repair_chunk(&fence, &people, Direction::Both, &ALL).await, Ok(2));
+        assert_eq!(database.number("SELECT count(*) FROM p WHERE b = lower(a)").await, 3);
+        assert!(sqlite.compare_chunk(&people, Direction::Both, &ALL).await.unwrap().is_clean());
+    }
+
+    #[tokio::test]
+    async fn chunks_are_compared_by_index_on_both_sides() {
+        let database = Database::with(
+            "CREATE TABLE o (a TEXT COLLATE NOCASE NOT NULL, b INTEGER NOT NULL, v, UNIQUE (a, b));
+             CREATE TABLE n (a TEXT COLLATE NOCASE NOT NULL, b INTEGER NOT NULL, v, PRIMARY KEY (a, b)) WITHOUT ROWID;",
+        )
+        .await;
+        let both = mapping(("o", &["a", "b"]), ("n", &["a", "b"]));
+        let mut client = database.client().await;
+        let o = catalogue::table(&mut client, "o").await.unwrap().unwrap();
+        let n = catalogue::table(&mut client, "n").await.unwrap().unwrap();
+        let shape = Shape::resolve(&both, &o, &n).unwrap();
+        let key = Key(vec![Cell::Text("x".into()), Cell::Integer(1)]);
+        let chunk = Chunk { lo: Some(key.clone()), hi: Some(key) };
+        for direction in [Direction::Forward, Direction::Both] {
+            let rows = Rows {
+                shape: &shape,
+                direction,
+                old: shape.in_chunk(Which::Old, &chunk),
+                new: shape.in_chunk(Which::New, &chunk),
+                chunk: &chunk,
+            };
+            let mut texts = vec![rows.forward_sql(), rows.backward_sql().unwrap()];
+            texts.push(bound_sql(&shape, &Chunk { lo: chunk.lo.clone(), hi: None }));
+            texts.extend(repair_sql(&shape, direction, &chunk));
+            for sql in texts {
+                let explain = format!("EXPLAIN QUERY PLAN {sql}");
+                let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(explain)), &chunk);
+                let steps = query.fetch_all(&mut client).await.unwrap();
+                for step in steps {
+                    let step: String = step.get("detail");
+                    // What SQLite scans may only be the handful that subqueries have found.
+                    let scans = step.contains("SCAN o")
+                        || step.contains("SCAN n")
+                        || step.contains("SCAN t")
+                        || step.contains("AUTOMATIC");
+                    assert!(!scans, "{step}\n{sql}");
+                }
+            }
+        }
+    }
+}
