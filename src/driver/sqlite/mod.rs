@@ -41,6 +41,8 @@ mod trigger_sql;
 mod verify;
 
 #[cfg(test)]
+mod retire_tests;
+#[cfg(test)]
 mod sync_tests;
 
 use connection::{Connections, MissingFile};
