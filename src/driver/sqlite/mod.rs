@@ -43,6 +43,8 @@ mod verify;
 #[cfg(test)]
 mod retire_tests;
 #[cfg(test)]
+mod sync_properties;
+#[cfg(test)]
 mod sync_tests;
 
 use connection::{Connections, MissingFile};
