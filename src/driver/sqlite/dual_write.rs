@@ -138,7 +138,8 @@ pub(super) async fn our_triggers(
         .collect()
 }
 
-async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
+/// Removes the triggers of a mapping.
+pub(super) async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
     for (name, _) in our_triggers(conn, shape).await? {
         run(conn, "remove a trigger of the sync", format!("DROP TRIGGER {}", quote(&name))).await?;
     }

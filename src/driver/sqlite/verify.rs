@@ -74,8 +74,7 @@ impl Verifier for Sqlite {
         let mut reader = self.connections.snapshot().await?;
         let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
         let everything = Chunk { lo: None, hi: None };
-        let mut rows =
-            Rows { shape: &shape, direction, old: all(&[]), new: all(&[]), chunk: &everything };
+        let mut rows = Rows::all(&shape, direction, &everything);
         let compared = match method {
             Method::Full => rows.compare(reader.conn()).await?,
             Method::Counts => rows.count(reader.conn()).await?,
@@ -173,7 +172,7 @@ async fn sampled(
 }
 
 /// The rows of both sides that are compared.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     shape: &'a Shape,
     direction: Direction,
     /// Which rows of the old side, beside the filter.
@@ -184,8 +183,14 @@ struct Rows<'a> {
     chunk: &'a Chunk,
 }
 
-impl Rows<'_> {
-    async fn compare(&self, conn: &mut SqliteConnection) -> Result<Compared, Error> {
+impl<'a> Rows<'a> {
+    /// Every row of both sides. `everything` is a chunk without bounds.
+    pub(super) fn all(shape: &'a Shape, direction: Direction, everything: &'a Chunk) -> Self {
+        Self { shape, direction, old: all(&[]), new: all(&[]), chunk: everything }
+    }
+
+    /// Compares them both ways.
+    pub(super) async fn compare(&self, conn: &mut SqliteConnection) -> Result<Compared, Error> {
         let watch = Stopwatch::start();
         let [old_rows, missing, different] = self.numbers(conn, self.forward_sql()).await?;
         let [new_rows, extra, _] = match self.backward_sql() {
