@@ -119,7 +119,7 @@ fn is_name(word: &Word, wanted: &str) -> bool {
 }
 
 /// SQL with one name in place of another.
-fn replaced(sql: &str, from: &str, to: &str) -> String {
+pub(super) fn replaced(sql: &str, from: &str, to: &str) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut at = 0;
     for spanned in words(sql).iter().filter(|spanned| is_name(&spanned.word, from)) {

@@ -43,6 +43,8 @@ mod verify;
 mod whole_run_tests;
 
 #[cfg(test)]
+mod retire_tests;
+#[cfg(test)]
 mod sync_tests;
 
 use connection::{Connections, MissingFile};

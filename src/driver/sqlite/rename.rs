@@ -7,7 +7,8 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::catalogue::{quote, same_name};
+use super::catalogue::{Generated, TableKind, quote, same_name};
+use super::counterpart::replaced;
 use super::dual_write::run;
 use super::error::{failed, refused};
 use super::expression::reads;
@@ -56,6 +57,36 @@ pub(super) async fn aside(conn: &mut SqliteConnection, from: &str, to: &str) -> 
     alter(conn, rename(from, to)).await
 }
 
+/// Renames a table and what stands on it: its triggers go on naming it, though nothing else does.
+pub(super) async fn aside_with_triggers(
+    conn: &mut SqliteConnection,
+    id: &str,
+    from: &str,
+    to: &str,
+) -> Result<(), Error> {
+    let is_on_it = |it: &Object| it.kind == "trigger" && same_name(&it.table, from);
+    let all = objects(conn).await?;
+    let triggers: Vec<Object> = all.into_iter().filter(is_on_it).collect();
+    drop_all(conn, &triggers).await?;
+    aside(conn, from, to).await?;
+    for trigger in triggers {
+        keep(conn, id, &trigger).await?;
+        alter(conn, replaced(&trigger.sql, from, to)).await?;
+    }
+    Ok(())
+}
+
+/// Keeps an object's text, to be brought back by [`restore`].
+async fn keep(conn: &mut SqliteConnection, id: &str, object: &Object) -> Result<(), Error> {
+    let doing = "keep the texts from before";
+    let create = format!(
+        "CREATE TABLE IF NOT EXISTS {RENAMED} (mapping TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, sql TEXT NOT NULL)"
+    );
+    run(conn, doing, create).await?;
+    let values = [id, &object.kind, &object.name, &object.sql].map(literal).join(", ");
+    run(conn, doing, format!("INSERT INTO {RENAMED} VALUES ({values})")).await.map(|_| ())
+}
+
 /// Renames a table and all that names it.
 pub(super) async fn along(conn: &mut SqliteConnection, from: &str, to: &str) -> Result<(), Error> {
     set(conn, "PRAGMA legacy_alter_table = OFF").await?;
@@ -77,18 +108,12 @@ pub(super) async fn take(
     set(conn, "PRAGMA writable_schema = OFF").await?;
     renamed?;
     let after = objects(conn).await?;
-    let create = format!(
-        "CREATE TABLE IF NOT EXISTS {RENAMED} (mapping TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, sql TEXT NOT NULL)"
-    );
-    run(conn, "keep the texts from before", create).await?;
     for old in before.iter().filter(|old| !same_name(&old.name, from) && old.kind != "index") {
         let is_changed = after
             .iter()
             .any(|new| new.kind == old.kind && new.name == old.name && new.sql != old.sql);
         if is_changed {
-            let values = [id, &old.kind, &old.name, &old.sql].map(literal).join(", ");
-            let sql = format!("INSERT INTO {RENAMED} VALUES ({values})");
-            run(conn, "keep the texts from before", sql).await?;
+            keep(conn, id, old).await?;
         }
     }
     Ok(())
@@ -139,19 +164,48 @@ pub(super) async fn column(
 pub(super) async fn is_sound(conn: &mut SqliteConnection) -> Result<Result<(), String>, Error> {
     set(conn, "PRAGMA legacy_alter_table = OFF").await?;
     let probe = format!("{PROBE}_probe");
-    let tried = sqlx::query(AssertSqlSafe(rename(PROBE, &probe))).execute(&mut *conn).await;
-    let verdict = match tried {
-        Ok(_) => {
-            alter(conn, rename(&probe, PROBE)).await?;
-            Ok(())
-        }
-        Err(error) => match error.as_database_error() {
-            Some(said) => Err(said.message().to_owned()),
-            None => return Err(refused(&error)),
-        },
-    };
+    let mut verdict = tried(conn, rename(PROBE, &probe)).await?;
+    if verdict.is_ok() {
+        alter(conn, rename(&probe, PROBE)).await?;
+    }
     set(conn, "PRAGMA legacy_alter_table = ON").await?;
+    // Renaming looks at everything in a trigger but the columns that it writes; compiling a write of its table does.
+    for name in super::catalogue::names(conn).await? {
+        let Some(table) = super::catalogue::table(conn, &name).await? else { continue };
+        let triggers: Vec<&str> = table.user_triggers().map(|it| it.name.as_str()).collect();
+        if triggers.is_empty() || table.kind != TableKind::Table {
+            continue;
+        }
+        let sets: Vec<String> = table
+            .columns
+            .iter()
+            .filter(|column| column.generated == Generated::No)
+            .map(|column| format!("{0} = {0}", quote(&column.name)))
+            .collect();
+        let on = quote(&table.name);
+        for write in [
+            format!("EXPLAIN INSERT INTO {on} DEFAULT VALUES"),
+            format!("EXPLAIN UPDATE {on} SET {}", sets.join(", ")),
+            format!("EXPLAIN DELETE FROM {on}"),
+        ] {
+            let said = tried(conn, write).await?;
+            verdict = verdict.and(said.map_err(|said| {
+                format!("error in a trigger of {} ({}): {said}", table.name, triggers.join(", "))
+            }));
+        }
+    }
     Ok(verdict)
+}
+
+/// What SQLite says to a statement.
+async fn tried(conn: &mut SqliteConnection, sql: String) -> Result<Result<(), String>, Error> {
+    match sqlx::query(AssertSqlSafe(sql)).execute(conn).await {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => match error.as_database_error() {
+            Some(said) => Ok(Err(said.message().to_owned())),
+            None => Err(refused(&error)),
+        },
+    }
 }
 
 /// Views and triggers of users that name a table and a column of it that another one takes the name of: they are to name

@@ -139,8 +139,8 @@ async fn retire(
             if *take_name {
                 keep_references(conn, mapping, &resolved).await?;
                 hand_over_sequence(conn, &resolved).await?;
-                rename::aside(conn, &resolved.from.name, old_name).await?;
                 let id = &resolved.shape.id;
+                rename::aside_with_triggers(conn, id, &resolved.from.name, old_name).await?;
                 rename::take(conn, id, &resolved.into.name, &resolved.from.name).await?;
                 format!(
                     "{} is now {old_name}, {} is now {}",

@@ -589,13 +589,13 @@ mod tests {
         };
         assert_eq!(sample(50).await.rows, 50);
         assert_eq!(sample(5000).await.rows, 1000);
-        // One difference in each stretch of 20 keys: a sample of 50 must meet some, wherever it starts.
+        // Half of the keys differ: so does about half of a sample that is spread evenly, wherever it starts.
         database
             .run("UPDATE leads_v2 SET n = -1 WHERE id > 500; DELETE FROM leads WHERE id > 980")
             .await;
         let found = sample(50).await;
-        assert!((23..=25).contains(&found.different), "{found:?}");
-        assert_eq!(found.extra, 1);
+        assert!((23..=27).contains(&found.different), "{found:?}");
+        assert!((1..=2).contains(&found.extra), "{found:?}");
     }
 
     #[tokio::test]
