@@ -449,7 +449,7 @@ pub trait Retirer: Send + Sync {
     ) -> Result<Applied, Error>;
 
     /// Undoes that; `mapping` has the names from before `retire`. With `forward` it is refused with
-    /// [`Error::Unsafe`] when the sides are no longer equal, unless `losses` accepts it.
+    /// [`FailureClass::Unsafe`] when the sides are no longer equal, unless `losses` accepts it.
     async fn unretire(
         &self,
         fence: &Fence,
