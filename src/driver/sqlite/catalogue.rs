@@ -259,7 +259,11 @@ pub(super) async fn table(conn: &mut SqliteConnection, name: &str) -> Result<Opt
         sql: text(&row, "sql")?,
         without_rowid: flag(&row, "wr")?,
         strict,
-        columns: columns(conn, &name, strict).await?,
+        columns: match columns(conn, &name, strict).await {
+            // A view whose tables are gone has no columns that anybody could read, and is in nobody's way.
+            Err(_) if kind == TableKind::View => Vec::new(),
+            columns => columns?,
+        },
         indexes: indexes(conn, &name).await?,
         triggers: triggers(conn, &name).await?,
         foreign_keys: foreign_keys(conn, &name).await?,
@@ -473,6 +477,10 @@ mod tests {
         let names: Vec<&str> = table.user_triggers().map(|trigger| trigger.name.as_str()).collect();
         assert_eq!((names, table.triggers.len()), (vec!["theirs"], 2));
         assert_eq!(super::table(&mut client, "none").await.unwrap(), None);
+        database.run("CREATE VIEW broken AS SELECT x FROM gone").await;
+        let broken = super::table(&mut client, "broken").await.unwrap().unwrap();
+        assert_eq!((broken.kind, broken.columns.len()), (TableKind::View, 0));
+        database.run("DROP VIEW broken").await;
         assert_eq!(super::names(&mut client).await.unwrap(), ["Odd \"name\"", "parent"]);
     }
 }
