@@ -98,29 +98,149 @@ impl Mapping {
 
     /// The mapping under the names that hold after a `retire` of this shape.
     ///
-    /// Column renames touch the names of written columns only; expressions are text of the user's and are not
-    /// rewritten, which is why nothing evaluates them after a forward `retire`.
+    /// Expressions follow: a column's name in them is replaced wherever it stands as a word, a table's where a dot
+    /// follows it.
     #[must_use]
     pub fn retired(&self, shape: &RetireShape) -> Self {
         let mut after = self.clone();
         match shape {
             RetireShape::Table { old_name, take_name } => {
                 let vacated = std::mem::replace(&mut after.from.table, old_name.clone());
+                let olds = [(vacated.clone(), old_name.clone())];
+                after.rewrite_forward(|text| renamed(text, &olds, Names::Qualifiers));
                 if *take_name {
+                    let news = [(after.into.table.clone(), vacated.clone())];
+                    after.rewrite_back(|text| renamed(text, &news, Names::Qualifiers));
                     after.into.table = vacated;
                 }
             }
             RetireShape::Columns(columns) => {
-                for column in columns {
-                    let Some(taken) = &column.take_name else { continue };
-                    for (name, _) in &mut after.columns {
-                        if name == taken {
-                            name.clone_from(&column.column);
-                        }
+                let aside = columns.iter().map(|it| (it.column.clone(), it.old_name.clone()));
+                let mut names: Vec<(String, String)> = aside.collect();
+                for (name, _) in &mut after.reverse {
+                    rename(name, &names);
+                }
+                for taken in columns {
+                    if let Some(name) = &taken.take_name {
+                        names.push((name.clone(), taken.column.clone()));
                     }
+                }
+                let taken: Vec<(String, String)> = names.split_off(columns.len());
+                for (name, _) in &mut after.columns {
+                    rename(name, &taken);
+                }
+                if self.is_in_place() {
+                    names.extend(taken);
+                    after.rewrite_forward(|text| renamed(text, &names, Names::Columns));
+                    after.rewrite_back(|text| renamed(text, &names, Names::Columns));
+                } else {
+                    after.rewrite_forward(|text| renamed(text, &names, Names::Columns));
+                    after.rewrite_back(|text| renamed(text, &taken, Names::Columns));
                 }
             }
         }
         after
+    }
+
+    fn rewrite_forward(&mut self, rewrite: impl Fn(&str) -> String) {
+        for (_, expression) in &mut self.columns {
+            *expression = rewrite(expression);
+        }
+        if let Some(filter) = &mut self.filter {
+            *filter = rewrite(filter);
+        }
+    }
+
+    fn rewrite_back(&mut self, rewrite: impl Fn(&str) -> String) {
+        for (_, expression) in &mut self.reverse {
+            *expression = rewrite(expression);
+        }
+    }
+}
+
+fn rename(name: &mut String, names: &[(String, String)]) {
+    if let Some((_, new)) = names.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)) {
+        name.clone_from(new);
+    }
+}
+
+/// Which words of an expression are names to replace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Those that no dot follows.
+    Columns,
+    /// Those that a dot follows.
+    Qualifiers,
+}
+
+/// An expression with names replaced, all at once. Text in single quotes and comments stay as they are.
+fn renamed(expression: &str, names: &[(String, String)], which: Names) -> String {
+    let mut out = String::with_capacity(expression.len());
+    let mut rest = expression;
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+        let (length, name) = match first {
+            '\'' => (closing(rest, '\''), None),
+            '"' | '`' => {
+                let length = closing(rest, first);
+                let doubled = format!("{first}{first}");
+                let name =
+                    rest[1..length].trim_end_matches(first).replace(&doubled, &first.to_string());
+                (length, Some(name))
+            }
+            '-' if rest.starts_with("--") => (rest.find('\n').unwrap_or(rest.len()), None),
+            '/' if rest.starts_with("/*") => {
+                (rest.find("*/").map_or(rest.len(), |at| at + 2), None)
+            }
+            c if is_word(c) => {
+                let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+                (length, Some(rest[..length].to_owned()))
+            }
+            c => (c.len_utf8(), None),
+        };
+        let is_qualifier = rest[length..].trim_start().starts_with('.');
+        let is_asked = is_qualifier == (which == Names::Qualifiers);
+        let new = name.filter(|_| is_asked).and_then(|name| {
+            names.iter().find(|(old, _)| old.eq_ignore_ascii_case(&name)).map(|(_, new)| new)
+        });
+        match new {
+            Some(new) => out.push_str(&format!("\"{}\"", new.replace('"', "\"\""))),
+            None => out.push_str(&rest[..length]),
+        }
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// The length of a quoted word at the beginning of `text`; a doubled quote does not end it.
+fn closing(text: &str, quote: char) -> usize {
+    let mut at = quote.len_utf8();
+    while let Some(found) = text[at..].find(quote) {
+        at += found + quote.len_utf8();
+        if !text[at..].starts_with(quote) {
+            return at;
+        }
+        at += quote.len_utf8();
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_replaced_at_once_and_only_where_they_are_names() {
+        let names = [("a".to_owned(), "a_old".to_owned()), ("a_v2".to_owned(), "a".to_owned())];
+        let cases = [
+            ("lower(A) || a_v2", "lower(\"a_old\") || \"a\""),
+            ("'a it''s a' || \"a\" -- a\n", "'a it''s a' || \"a_old\" -- a\n"),
+            ("a.b + t.a + ab", "a.b + t.\"a_old\" + ab"),
+            ("/* a */ `a` || \"say \"\"a\"", "/* a */ \"a_old\" || \"say \"\"a\""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(renamed(text, &names, Names::Columns), expected);
+        }
+        assert_eq!(renamed("a.b + a", &names, Names::Qualifiers), "\"a_old\".b + a");
     }
 }

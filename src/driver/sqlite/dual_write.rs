@@ -21,7 +21,9 @@ use super::ledger;
 use super::shape::{Shape, Write};
 use super::shape_sql::{KEPT, Which, all, any, literal};
 use super::trigger_in_place::in_place_triggers;
-use super::trigger_sql::{TOUCHED, TriggerSql, remove_gone, table_triggers};
+use super::trigger_sql::{
+    PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
+};
 use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
@@ -138,7 +140,8 @@ pub(super) async fn our_triggers(
         .collect()
 }
 
-async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
+/// Removes the triggers of a mapping.
+pub(super) async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
     for (name, _) in our_triggers(conn, shape).await? {
         run(conn, "remove a trigger of the sync", format!("DROP TRIGGER {}", quote(&name))).await?;
     }
@@ -437,27 +440,29 @@ async fn count_noted(conn: &mut SqliteConnection, shape: &Shape) -> Result<u64, 
     ledger::unsigned(row.try_get(0).map_err(failed("count noted keys"))?)
 }
 
-/// Removes copies whose noted source is gone, and all notes. Returns how many are left, which is none: inside the write
-/// lock nobody adds to them.
+/// Removes copies whose noted source is gone, and tries once more to make right those that differ. Returns how many
+/// still differ; all other notes mean nothing any more.
 pub(super) async fn settle_noted(conn: &mut SqliteConnection, shape: &Shape) -> Result<u64, Error> {
     let doing = "put noted keys right";
     if !ledger::has_table(conn, TOUCHED).await? {
         return Ok(0);
     }
+    let mine = format!("{TOUCHED}.mapping = {}", literal(&shape.id));
     if !shape.in_place {
         for (from, tag) in [(Which::Old, "old"), (Which::New, "new")] {
-            let mine = all(&[
-                format!("{TOUCHED}.mapping = {}", literal(&shape.id)),
-                format!("{TOUCHED}.side = {}", literal(tag)),
-            ]);
-            if let Some(sql) = remove_gone(shape, from, &mine) {
+            let noted = all(&[mine.clone(), format!("{TOUCHED}.side = {}", literal(tag))]);
+            if let Some(sql) = remove_gone(shape, from, &noted) {
                 run(conn, doing, sql).await?;
             }
         }
+        for sql in settle_pending(shape) {
+            run(conn, doing, sql).await?;
+        }
     }
-    let sql = format!("DELETE FROM {TOUCHED} WHERE mapping = {}", literal(&shape.id));
+    let pending = literal(PENDING);
+    let sql = format!("DELETE FROM {TOUCHED} WHERE {mine} AND {TOUCHED}.side <> {pending}");
     run(conn, doing, sql).await?;
-    Ok(0)
+    count_noted(conn, shape).await
 }
 
 fn judge(expected: &[TriggerSql], found: &[(String, String)], has_tables: bool) -> SyncState {

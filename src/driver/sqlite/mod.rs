@@ -16,6 +16,7 @@ mod cells;
 mod chunks;
 mod claim;
 mod connection;
+mod counterpart;
 mod dual_write;
 mod error;
 mod expression;
@@ -25,6 +26,8 @@ mod identity;
 mod introspect;
 mod ledger;
 mod prepared;
+mod rename;
+mod retire;
 mod script;
 mod session;
 mod shape;
@@ -36,7 +39,11 @@ mod survey;
 mod trigger_in_place;
 mod trigger_sql;
 mod verify;
+#[cfg(test)]
+mod whole_run_tests;
 
+#[cfg(test)]
+mod retire_tests;
 #[cfg(test)]
 mod sync_tests;
 

@@ -27,6 +27,9 @@ use crate::run::{Direction, OnDelete};
 /// Keys noted by triggers for later.
 pub(super) const TOUCHED: &str = "phasegate_touched";
 
+/// What notes of copies that differ for the moment are marked with.
+pub(super) const PENDING: &str = "pending";
+
 /// A trigger of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TriggerSql {
@@ -360,6 +363,7 @@ impl Flow<'_> {
         ));
         statements.extend(self.check_risks(key));
         statements.extend(still_there);
+        statements.extend(self.defer(key));
         statements.push(self.check(key, None));
         statements
     }
@@ -401,6 +405,41 @@ impl Flow<'_> {
             note(shape, self.risk_tag(), key, &shape.key(to), &what)
         };
         self.side(to).uniques.iter().filter(at_risk).map(note_one).collect()
+    }
+
+    /// Notes a copy that differs where users have triggers on its table, and takes the note back when it no longer does.
+    ///
+    /// A trigger that stands on both tables (as `retire` asks) may have changed the copy already and the row itself not
+    /// yet; then the write of the row that is to come mends it. Otherwise `settle` tries once more, and verify shows it.
+    fn defer(&self, key: &[String]) -> Vec<String> {
+        if self.direction == Direction::Both {
+            return Vec::new();
+        }
+        let shape = self.shape;
+        let mine = noted_for(shape, PENDING, key);
+        let right = shape.is_right_at(self.direction, key, key);
+        let found = shape.key(Which::New);
+        let what = format!(
+            "{} WHERE {} AND {} AND NOT {right} AND {}",
+            shape.table(Which::New),
+            shape.key_is(Which::New, key),
+            shape.has(Which::Old, key),
+            self.has_users_triggers(),
+        );
+        let done = format!("(NOT {} OR {right})", shape.has(Which::Old, key));
+        vec![
+            format!("DELETE FROM {TOUCHED} WHERE {mine} AND {done}"),
+            note(shape, PENDING, key, &found, &what),
+        ]
+    }
+
+    /// That users have triggers on the written table, as things are when the trigger runs.
+    fn has_users_triggers(&self) -> String {
+        format!(
+            "EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND tbl_name = {} COLLATE NOCASE \
+             AND substr(name, 1, 10) <> 'phasegate_')",
+            literal(&self.side(self.from.other()).table)
+        )
     }
 
     /// What comes before and after a write back to the old side where the mapping has a filter: a row that a client of
@@ -458,7 +497,15 @@ impl Flow<'_> {
     fn check(&self, key: &[String], condition: Option<&str>) -> String {
         let (shape, to) = (self.shape, self.from.other());
         let has = shape.has(self.from, key);
-        let wrong = format!("({has} AND NOT {})", shape.is_right_at(self.direction, key, key));
+        let right = shape.is_right_at(self.direction, key, key);
+        let wrong = match self.direction {
+            Direction::Forward => format!(
+                "({has} AND NOT {right} AND NOT ({} AND {}))",
+                shape.has(to, key),
+                self.has_users_triggers()
+            ),
+            Direction::Both => format!("({has} AND NOT {right})"),
+        };
         let stays = match shape.on_delete {
             OnDelete::Delete => format!(" OR (NOT {has} AND {})", shape.has(to, key)),
             OnDelete::Nullify | OnDelete::Ignore => String::new(),
@@ -492,6 +539,39 @@ fn removal(shape: &Shape, to: Which, which: &str) -> Option<String> {
         }
         (OnDelete::Ignore, Which::New) => None,
     }
+}
+
+/// The statements that try once more to make noted copies right, and forget those that are.
+pub(super) fn settle_pending(shape: &Shape) -> Vec<String> {
+    let mine = all(&[
+        format!("{TOUCHED}.mapping = {}", literal(&shape.id)),
+        format!("{TOUCHED}.side = {}", literal(PENDING)),
+    ]);
+    let noted = noted_key(shape);
+    let right = shape.is_right_at(Direction::Forward, &noted, &noted);
+    let mut statements = Vec::new();
+    if !shape.writes.is_empty() {
+        let columns: Vec<String> = shape.writes.iter().map(|w| quote(&w.column)).collect();
+        let values: Vec<&str> = shape.writes.iter().map(|w| w.value.as_str()).collect();
+        let key = shape.key(Which::New);
+        statements.push(format!(
+            "UPDATE {} SET ({}) = (SELECT {} FROM {} WHERE {}{}) WHERE {} IN (SELECT {} FROM {TOUCHED} WHERE {mine} AND NOT {right}) AND {}",
+            shape.table(Which::New),
+            columns.join(", "),
+            values.join(", "),
+            shape.table(Which::Old),
+            shape.key_is(Which::Old, &key),
+            shape.and_filter(Which::Old),
+            shape.key_row(Which::New),
+            noted.join(", "),
+            shape.has(Which::Old, &key),
+        ));
+    }
+    statements.push(format!(
+        "DELETE FROM {TOUCHED} WHERE {mine} AND (NOT {} OR {right})",
+        shape.has(Which::Old, &noted)
+    ));
+    statements
 }
 
 /// Removes the other side's rows for noted keys that are gone from `from`. `mine` says which notes.
