@@ -108,7 +108,7 @@ enum Engine {
 #[serde(deny_unknown_fields)]
 struct Target {
     engine: Engine,
-    /// How to reach it. Secrets are references: ${env:NAME} or ${file:path}.
+    /// How to reach it. Secrets are references: `${env:NAME}` or `${file:path}`.
     url: Option<String>,
     /// The schema for the engine's own objects.
     schema: Option<String>,

@@ -143,7 +143,7 @@ fn stale_for_ever(
             view.step(*retire).id.value,
         );
         reports.error(codes::NEVER_MET, span, message).help(format!(
-            "ask for `verified_within: {}` or less in front of the retire, or for less here",
+            "ask for `verified_within: {}` or less in front of the retire, or let this gate take older evidence",
             shown(within)
         ));
     }
