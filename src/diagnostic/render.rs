@@ -25,6 +25,12 @@ pub enum Style {
 /// One finding as text, ending in a line break.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> String {
+    let mut own = diagnostic.clone();
+    if style == Style::Plain {
+        own.message = own.message.replace('…', "...");
+        own.help = own.help.map(|help| help.replace('…', "..."));
+    }
+    let diagnostic = &own;
     let shown = Shown::new(diagnostic, sources);
     let theme = match style {
         Style::Colour => GraphicalTheme::unicode(),
