@@ -157,3 +157,83 @@ fn says_now(argument: &FunctionArg) -> bool {
     };
     matches!(&value.value, Value::SingleQuotedString(text) if text.eq_ignore_ascii_case("now"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_wherever_they_stand() {
+        let cases: [(&str, &[&str]); 22] = [
+            ("1", &[]),
+            ("NULL", &[]),
+            ("'status'", &[]),
+            ("status", &["status"]),
+            ("lower(status)", &["status"]),
+            ("LOWER(TRIM(Status))", &["Status"]),
+            ("first || ' ' || last", &["first", "last"]),
+            ("\"order\" + [group by] + `x`", &["group by", "order", "x"]),
+            ("CASE WHEN a > 1 THEN b ELSE c END", &["a", "b", "c"]),
+            ("CASE a WHEN b THEN 1 END", &["a", "b"]),
+            ("CAST(amount * 100 AS INTEGER)", &["amount"]),
+            ("coalesce(a, nullif(b, ''), 0)", &["a", "b"]),
+            ("a IS b", &["a", "b"]),
+            ("a IS NOT b AND c IS NULL", &["a", "b", "c"]),
+            ("a IN (1, b) OR c BETWEEN d AND 5", &["a", "b", "c", "d"]),
+            ("json_extract(data, '$.email')", &["data"]),
+            ("data ->> '$.email'", &["data"]),
+            ("min(a, b) + max(a, b, 3)", &["a", "b"]),
+            ("name COLLATE NOCASE GLOB 'a*'", &["name"]),
+            ("strftime('%Y', created_at)", &["created_at"]),
+            ("date(created_at, '+1 day')", &["created_at"]),
+            ("a << 2 /* ; */ -- b", &["a"]),
+        ];
+        for (expression, columns) in cases {
+            let found = column_refs(Dialect::Sqlite, expression)
+                .unwrap_or_else(|error| panic!("{expression}: {error}"));
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
+            assert_eq!(found, columns, "{expression}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_expression_over_one_row_is_refused_with_its_reason() {
+        let cases = [
+            ("", "not an expression"),
+            ("a b c", "not an expression"),
+            ("a; DROP TABLE t", "not an expression"),
+            ("a, b", "not an expression"),
+            ("lower(", "not an expression"),
+            ("'open", "not an expression"),
+            ("SELECT 1", "not an expression"),
+            ("(SELECT max(a) FROM t)", "subquery"),
+            ("EXISTS (SELECT 1)", "subquery"),
+            ("a IN (SELECT b FROM t)", "subquery"),
+            ("a IN t", "subquery"),
+            ("count(*)", "many rows"),
+            ("sum(a) + 1", "many rows"),
+            ("max(a)", "many rows"),
+            ("group_concat(a)", "many rows"),
+            ("row_number() OVER (ORDER BY a)", "many rows"),
+            ("leads.status", "write status"),
+            ("new.status", "write status"),
+            ("main.leads.status", "write status"),
+            ("?", "parameter"),
+            (":a", "parameter"),
+            ("random()", "another value"),
+            ("hex(randomblob(16))", "another value"),
+            ("CURRENT_TIMESTAMP", "another value"),
+            ("datetime('now')", "another value"),
+            ("strftime('%s', 'NOW')", "another value"),
+            ("unixepoch()", "another value"),
+            ("last_insert_rowid()", "another value"),
+        ];
+        for (expression, part) in cases {
+            let error = column_refs(Dialect::Sqlite, expression).expect_err(expression);
+            assert!(error.contains(part), "{expression}: {error}");
+        }
+        let error = column_refs(Dialect::Postgres, "a").unwrap_err();
+        assert!(error.contains("PostgreSQL"), "{error}");
+    }
+}

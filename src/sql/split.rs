@@ -125,3 +125,187 @@ fn routine(text: &str, tokens: &[Token]) -> Result<usize, SplitError> {
         help: "end its body with `END;`".to_owned(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Dialect; 4] =
+        [Dialect::Sqlite, Dialect::Postgres, Dialect::Mysql, Dialect::Sqlserver];
+
+    /// Each statement with its line.
+    type Parts = &'static [(u32, &'static str)];
+
+    fn parts(dialect: Dialect, text: &str) -> Vec<(u32, String)> {
+        split(dialect, text, 1).unwrap().into_iter().map(|s| (s.line, s.text)).collect()
+    }
+
+    fn check(dialect: Dialect, text: &str, expected: &[(u32, &str)]) {
+        let expected: Vec<_> = expected.iter().map(|(l, t)| (*l, (*t).to_owned())).collect();
+        assert_eq!(parts(dialect, text), expected, "{dialect:?}: {text}");
+    }
+
+    #[test]
+    fn every_dialect_splits_plain_scripts() {
+        let cases: [(&str, Parts); 9] = [
+            ("", &[]),
+            (" ;; \n ; -- nothing\n", &[]),
+            ("SELECT 1", &[(1, "SELECT 1")]),
+            ("SELECT 1;", &[(1, "SELECT 1")]),
+            ("SELECT 1; SELECT 2", &[(1, "SELECT 1"), (1, "SELECT 2")]),
+            ("\n\nSELECT\n1;\r\n\r\nSELECT 2;", &[(3, "SELECT\n1"), (6, "SELECT 2")]),
+            ("-- first; of all\n/* a;\nb */ SELECT 1 -- c;\n;", &[(3, "SELECT 1")]),
+            (
+                "SELECT 'a;b', 'it''s; so' ; SELECT ';'",
+                &[(1, "SELECT 'a;b', 'it''s; so'"), (1, "SELECT ';'")],
+            ),
+            (
+                "SELECT /* in; side */ 1 - -1; BEGIN; COMMIT",
+                &[(1, "SELECT /* in; side */ 1 - -1"), (1, "BEGIN"), (1, "COMMIT")],
+            ),
+        ];
+        for dialect in ALL {
+            for (text, expected) in &cases {
+                check(dialect, text, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn each_dialect_has_quotes_of_its_own() {
+        let cases: [(Dialect, &str, Parts); 18] = [
+            (
+                Dialect::Sqlite,
+                "SELECT \"a;\"\"b\", `c;``d`, [e;f]; x",
+                &[(1, "SELECT \"a;\"\"b\", `c;``d`, [e;f]"), (1, "x")],
+            ),
+            (Dialect::Sqlite, "SELECT 'back\\'; x", &[(1, "SELECT 'back\\'"), (1, "x")]),
+            (Dialect::Sqlite, "SELECT $a$; x", &[(1, "SELECT $a$"), (1, "x")]),
+            (Dialect::Sqlite, "/* /* */ SELECT 1; x", &[(1, "SELECT 1"), (1, "x")]),
+            (Dialect::Sqlite, "\u{feff}SELECT 1; x", &[(1, "SELECT 1"), (1, "x")]),
+            (Dialect::Sqlite, "SELECT größe FROM ü; x", &[(1, "SELECT größe FROM ü"), (1, "x")]),
+            (Dialect::Postgres, "SELECT $$a;b$$; x", &[(1, "SELECT $$a;b$$"), (1, "x")]),
+            (
+                Dialect::Postgres,
+                "SELECT $f$ $$;$$ $g$;$g$ $f$; x",
+                &[(1, "SELECT $f$ $$;$$ $g$;$g$ $f$"), (1, "x")],
+            ),
+            (Dialect::Postgres, "SELECT $1; x", &[(1, "SELECT $1"), (1, "x")]),
+            (Dialect::Postgres, "SELECT a$b$; x$b$", &[(1, "SELECT a$b$"), (1, "x$b$")]),
+            (
+                Dialect::Postgres,
+                "SELECT E'it\\';s', e'\\\\'; x",
+                &[(1, "SELECT E'it\\';s', e'\\\\'"), (1, "x")],
+            ),
+            (Dialect::Postgres, "SELECT a[1]; x", &[(1, "SELECT a[1]"), (1, "x")]),
+            (Dialect::Postgres, "/* /* ; */ ; */ SELECT 1; x", &[(1, "SELECT 1"), (1, "x")]),
+            (
+                Dialect::Mysql,
+                "SELECT 'it\\';s', \"a\\\";\"; x # y;\n",
+                &[(1, "SELECT 'it\\';s', \"a\\\";\""), (1, "x")],
+            ),
+            (Dialect::Mysql, "SELECT 5--3; x -- y;\n", &[(1, "SELECT 5--3"), (1, "x")]),
+            (
+                Dialect::Mysql,
+                "/*!40101 SET NAMES utf8 */; x",
+                &[(1, "/*!40101 SET NAMES utf8 */"), (1, "x")],
+            ),
+            (Dialect::Sqlserver, "SELECT [a]];b]; x", &[(1, "SELECT [a]];b]"), (1, "x")]),
+            (Dialect::Sqlserver, "/* /* ; */ ; */ SELECT 1; x", &[(1, "SELECT 1"), (1, "x")]),
+        ];
+        for (dialect, text, expected) in cases {
+            check(dialect, text, expected);
+        }
+    }
+
+    #[test]
+    fn bodies_stay_whole() {
+        let trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  INSERT INTO b SELECT CASE WHEN 1 THEN 2 END;\n  \
+                       UPDATE c SET end = CASE new.x WHEN ';' THEN 1 ELSE 2 END; -- END;\nEND";
+        for text in [
+            trigger.to_owned(),
+            trigger.replace("CREATE TRIGGER", "create temp trigger"),
+            trigger.replace("CREATE TRIGGER", "CREATE /* ; */ TEMPORARY TRIGGER IF NOT EXISTS"),
+        ] {
+            let script = format!("SELECT 1; {text};\nSELECT 2;");
+            check(Dialect::Sqlite, &script, &[(1, "SELECT 1"), (1, &text), (5, "SELECT 2")]);
+            check(Dialect::Sqlite, &text, &[(1, &text)]);
+        }
+        let routine = "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END";
+        check(Dialect::Postgres, &format!("{routine}; x"), &[(1, routine), (1, "x")]);
+        let routine = "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; END $$ LANGUAGE plpgsql";
+        check(Dialect::Postgres, &format!("{routine}; x"), &[(1, routine), (1, "x")]);
+        // A table is not a trigger for being called one.
+        check(
+            Dialect::Sqlite,
+            "CREATE TABLE trigger_log (a); x",
+            &[(1, "CREATE TABLE trigger_log (a)"), (1, "x")],
+        );
+    }
+
+    #[test]
+    fn what_has_no_end_is_an_error_with_the_line_it_begins_on() {
+        let cases = [
+            (Dialect::Sqlite, "SELECT 1;\n\nSELECT 'a;\nb", 12, "string"),
+            (Dialect::Sqlite, "SELECT \"a", 10, "quoted name"),
+            (Dialect::Sqlite, "\nSELECT [a", 11, "quoted name"),
+            (Dialect::Sqlite, "SELECT `a", 10, "quoted name"),
+            (Dialect::Sqlite, "x;\n/* a", 11, "comment"),
+            (Dialect::Postgres, "x;\n/* a /* b */", 11, "comment"),
+            (Dialect::Postgres, "x;\nSELECT $a$ b $", 11, "string"),
+            (Dialect::Sqlite, "SELECT 1;\0 DROP TABLE x", 10, "NUL"),
+            (
+                Dialect::Sqlite,
+                "x;\nCREATE TRIGGER t AFTER INSERT ON a BEGIN\nSELECT 1;",
+                11,
+                "trigger",
+            ),
+            (
+                Dialect::Sqlite,
+                "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1;\nDROP TABLE b;\nEND;",
+                11,
+                "trigger",
+            ),
+            (
+                Dialect::Postgres,
+                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1;",
+                10,
+                "function",
+            ),
+            (Dialect::Mysql, "x;\nCREATE PROCEDURE p()\nBEGIN SELECT 1; END;", 12, "MySQL"),
+        ];
+        for (dialect, text, line, word) in cases {
+            let error = split(dialect, text, 10).unwrap_err();
+            assert_eq!(error.line, line, "{text}: {error}");
+            assert!(error.message.contains(word), "{text}: {error}");
+            assert!(!error.help.is_empty());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_split_or_refused_and_nothing_but_comments_is_lost(
+            text in "(SELECT|CREATE|TRIGGER|BEGIN|END|CASE|[a-z$]|['\"`\\[\\];;;/*-]|\\$\\$|/\\*|\\*/|--|[ \n]|ü|\\\\){0,40}"
+        ) {
+            for dialect in ALL {
+                let Ok(statements) = split(dialect, &text, 1) else { continue };
+                let mut from = 0;
+                for statement in &statements {
+                    prop_assert!(!statement.text.is_empty());
+                    let at = text[from..].find(&statement.text);
+                    prop_assert!(at.is_some(), "{:?} of {:?}", statement.text, text);
+                    from += at.unwrap() + statement.text.len();
+                    // Each part is whole: splitting it again gives itself. (In MySQL dashes at the very end are a comment.)
+                    if dialect == Dialect::Mysql && statement.text.ends_with("--") {
+                        continue;
+                    }
+                    let again = split(dialect, &statement.text, statement.line);
+                    prop_assert_eq!(again.unwrap(), vec![statement.clone()]);
+                }
+            }
+        }
+    }
+}

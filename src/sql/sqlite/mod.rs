@@ -5,8 +5,12 @@
 //! much is said of it; a statement over rows that can't be read is *unknown*, or destructive if its first word says so.
 
 mod define;
+mod dialect;
 mod parse;
 mod rows;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
 mod trigger;
 
 pub(super) use parse::expression;

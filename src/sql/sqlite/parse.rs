@@ -1,7 +1,6 @@
 //! `sqlparser`, made to read a little more of SQLite than it does by itself.
 //!
-//! Where it fails, the text is tried again with `a IS b` written as the standard's `IS NOT DISTINCT FROM`, which it knows.
-//! The rewritten text is only read; what runs is what was written.
+//! Where it fails, the text is tried again in words that it knows (see `dialect`).
 
 use std::ops::ControlFlow;
 
@@ -10,9 +9,12 @@ use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token as ParserToken;
 
-use super::super::Dialect;
-use super::super::token;
-use super::in_main;
+use super::{dialect, in_main};
+
+/// The deepest tree that is built. Chains like `1 + 1 + …` make a level of each sign without tripping the parser's own
+/// limit, and dropping the tree goes down all of them: 16,000 fit on a stack of 2 MiB in a debug build, 32,000 don't.
+/// SQLite itself takes expressions of 1,000 levels.
+const DEPTH_MAX: usize = 8_000;
 
 /// One statement.
 pub(super) fn statement(text: &str) -> Result<Statement, String> {
@@ -84,13 +86,18 @@ impl Visitor for Relations {
     }
 }
 
-/// Parses a text, and where that fails, its standard form.
+/// Parses a text, and where that fails, the same in standard words.
 fn twice<T>(text: &str, parse: impl Fn(&str) -> Result<T, ParserError>) -> Result<T, String> {
-    let error = match parse(text) {
+    // The parser never sees a comment: one that it ended elsewhere than SQLite does would hide what runs.
+    let text = dialect::without_comments(text).ok_or("a string, name or comment has no end")?;
+    if dialect::depth(&text) > DEPTH_MAX {
+        return Err(in_words(&ParserError::RecursionLimitExceeded));
+    }
+    let error = match parse(&text) {
         Ok(parsed) => return Ok(parsed),
         Err(error) => error,
     };
-    match standard(text).map(|text| parse(&text)) {
+    match dialect::standard(&text).map(|text| parse(&text)) {
         Some(Ok(parsed)) => Ok(parsed),
         _ => Err(in_words(&error)),
     }
@@ -98,37 +105,10 @@ fn twice<T>(text: &str, parse: impl Fn(&str) -> Result<T, ParserError>) -> Resul
 
 fn in_words(error: &ParserError) -> String {
     match error {
-        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+        // Its own places are those of the text without comments, and help nobody.
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
+            text.split(" at Line: ").next().unwrap_or_default().to_owned()
+        }
         ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
     }
-}
-
-/// The text with `a IS [NOT] b` in the standard's words; `None` if there is none.
-fn standard(text: &str) -> Option<String> {
-    const STANDARD_ALREADY: [&str; 4] = ["null", "true", "false", "distinct"];
-    let tokens = token::tokens(Dialect::Sqlite, text, 1).ok()?;
-    let is_any = |at: usize, words: &[&str]| {
-        tokens.get(at).is_some_and(|token| words.iter().any(|word| token.is_word(text, word)))
-    };
-    let mut out = String::with_capacity(text.len());
-    let mut copied = 0;
-    for (at, token) in tokens.iter().enumerate() {
-        if !is_any(at, &["is"]) {
-            continue;
-        }
-        let negated = is_any(at + 1, &["not"]);
-        let operand = at + 1 + usize::from(negated);
-        if is_any(operand, &STANDARD_ALREADY) {
-            continue;
-        }
-        let last = tokens.get(operand - 1)?;
-        out.push_str(text.get(copied..token.start)?);
-        out.push_str(if negated { "IS DISTINCT FROM" } else { "IS NOT DISTINCT FROM" });
-        copied = last.end;
-    }
-    if copied == 0 {
-        return None;
-    }
-    out.push_str(text.get(copied..)?);
-    Some(out)
 }

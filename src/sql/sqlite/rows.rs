@@ -33,15 +33,39 @@ pub(super) fn facts(reader: Reader<'_>) -> Facts {
     }
 }
 
-fn unread(mut reader: Reader<'_>, reason: &str) -> Facts {
+fn unread(reader: Reader<'_>, reason: &str) -> Facts {
     let mut facts = Facts::unknown(format!("it can't be read: {reason}"));
-    match reader.word().as_deref() {
-        Some("delete") => facts.endanger(destructive("it deletes rows".to_owned())),
-        Some("update") => facts.endanger(destructive("it updates rows".to_owned())),
-        Some("replace") => facts.endanger(destructive("it replaces rows".to_owned())),
-        _ => {}
-    }
+    let does = match verb(reader).as_deref() {
+        Some("delete") => "deletes",
+        Some("update") => "updates",
+        Some("replace") => "replaces",
+        _ => return facts,
+    };
+    facts.endanger(destructive(format!("it {does} rows, and can't be read further: {reason}")));
     facts
+}
+
+/// What a statement does, by its words outside of parentheses: CTEs stand inside, and `INSERT OR REPLACE` is one verb.
+fn verb(mut reader: Reader<'_>) -> Option<String> {
+    const VERBS: [&str; 6] = ["select", "values", "insert", "replace", "update", "delete"];
+    let mut depth = 0_u32;
+    while !reader.is_at_end() {
+        if reader.eats(&["insert", "or", "replace"]) {
+            return Some("replace".to_owned());
+        }
+        if reader.eats_punct("(") {
+            depth += 1;
+        } else if reader.eats_punct(")") {
+            depth = depth.saturating_sub(1);
+        } else if let Some(word) = reader.word() {
+            if depth == 0 && VERBS.contains(&word.as_str()) {
+                return Some(word);
+            }
+        } else {
+            reader.skip();
+        }
+    }
+    None
 }
 
 fn read(statement: &Statement) -> Facts {
