@@ -260,6 +260,14 @@ fn what_no_fixture_can_hold_is_refused_too() {
     assert!(missing.is_unreadable);
 }
 
+#[test]
+fn line_ends_and_byte_order_marks_of_other_systems_are_no_meaning() {
+    let one = quickstart();
+    let text = format!("\u{feff}{}", one.source.text.replace('\n', "\r\n"));
+    let other = good(&text);
+    assert_eq!(one.pin.program.digest(), other.pin.program.digest());
+}
+
 fn head() -> &'static str {
     "apiVersion: phasegate/v1\nkind: Plan\nmetadata: { name: p }\ntargets:\n  app: { engine: sqlite, url: \"sqlite://a.db\" }\n"
 }

@@ -1,6 +1,5 @@
 //! Driving a run: opens its databases, shows how it goes, and says how it ended.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,10 +68,9 @@ impl Cockpit {
         session: &Session,
         desk: &Desk,
         pin: &Pin,
-        line: Option<&CommandLine>,
+        line: &CommandLine,
     ) -> Result<Self, Failure> {
-        let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
-        let drivers = wiring::open_drivers(&pin.program, base, line).await?;
+        let drivers = wiring::open_drivers(pin, line).await?;
         let bars =
             session.printer.shows_bars().then(|| Arc::new(Bars::new(session.printer.clone())));
         let observer: Arc<dyn Observer> = match &bars {
@@ -107,7 +105,7 @@ pub async fn drive(
     mut run: OpenRun,
     journey: &Journey,
 ) -> Result<Answer, Failure> {
-    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), Some(&run.line)).await?;
+    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
     // From here on a signal is the engine's: it ends in order, with everything recorded.
     session.catch_signals();
     let driven = engine::drive(&cockpit.ctx, &run.id, &journey.options()).await;

@@ -125,20 +125,19 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
 
 /// A target's error outside a step.
 #[must_use]
-pub fn of_target(
-    error: &driver::Error,
-    target: &TargetName,
-    line: Option<&CommandLine>,
-) -> Failure {
+pub fn of_target(error: &driver::Error, target: &TargetName, about: About<'_>) -> Failure {
     let exit = Exit::of_driver(error);
     match error {
-        driver::Error::Held(holder) => claimed(holder, target, line),
+        driver::Error::Held(holder) => claimed(holder, target, about.map(|(_, line)| line)),
         driver::Error::Fenced { .. } => Failure::new(exit, format!("target {target}: {error}"))
             .help("`status` shows who drives the run"),
         driver::Error::Failed(failure) | driver::Error::Unknown(failure) => {
             let mut shown =
                 Failure::new(exit, format!("target {target}: {}", failure_line(failure)));
             shown.causes.extend(failure.detail.clone());
+            // The URL as the plan has it: its secrets are still references.
+            let url = about.and_then(|(pin, _)| Some(&pin.program.targets().get(target)?.url));
+            shown.causes.extend(url.map(|url| format!("target {target} is {url}")));
             shown.help.extend(failure.help.clone());
             shown
         }
@@ -148,10 +147,9 @@ pub fn of_target(
 /// An engine's error.
 #[must_use]
 pub fn of_engine(error: &engine::Error, desk: &Desk, about: About<'_>) -> Failure {
-    let line = about.map(|(_, line)| line);
     match error {
         engine::Error::Store(error) => of_store(error, desk),
-        engine::Error::Target { target, source } => of_target(source, target, line),
+        engine::Error::Target { target, source } => of_target(source, target, about),
         engine::Error::Findings(findings) => of_findings(findings, about.map(|(pin, _)| pin)),
         engine::Error::Refused(refusal) => {
             let mut failure = Failure::new(Exit::of_refusal(refusal.kind), refusal.message.clone());

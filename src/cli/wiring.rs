@@ -7,10 +7,10 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Source};
-use crate::driver::SharedDriver;
+use crate::driver::{self, SharedDriver};
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
-use crate::run::{EnvironmentName, Pin, Program, TargetName};
+use crate::run::{EnvironmentName, Pin, TargetName};
 use crate::store::{self, Create, SharedStore};
 
 use super::answer::Failure;
@@ -124,22 +124,23 @@ pub async fn open_store(location: &str, create: Create) -> Result<SharedStore, F
     store::open(location, create).await.map_err(|error| trouble::opening(&error, shown))
 }
 
-/// Opens every database of a program. References in URLs are resolved here and nowhere else; files are relative to `base`,
-/// the plan's folder.
+/// Opens every database of a plan. References in URLs are resolved here and nowhere else; files are relative to the
+/// plan's folder.
 pub async fn open_drivers(
-    program: &Program,
-    base: &Path,
-    line: Option<&CommandLine>,
+    pin: &Pin,
+    line: &CommandLine,
 ) -> Result<BTreeMap<TargetName, SharedDriver>, Failure> {
-    let drivers = BTreeMap::new();
-    for (name, target) in program.targets() {
+    let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
+    let mut drivers = BTreeMap::new();
+    for (name, target) in pin.program.targets() {
         let url = plan::resolve_secrets(&target.url, base).map_err(|error| {
             Failure::usage(format!("the URL of target {name} is not known"))
                 .because(error.to_string())
                 .help("set it, and give the command again")
         })?;
-        let _ = (&url, line);
-        return Err(Failure::usage(format!("target {name} can't be opened yet")));
+        let opened = driver::open(target.engine, &url, target.schema.as_deref()).await;
+        let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
+        drivers.insert(name.clone(), driver);
     }
     Ok(drivers)
 }

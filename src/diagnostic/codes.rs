@@ -118,6 +118,7 @@ codes! {
     TOUCHES_LIVE_SYNC = "P411", "a statement that breaks a live dual-write";
     NO_STATEMENTS = "P412", "no statements";
     REVIEWED_UNUSED = "P413", "`reviewed` where nothing asks for it";
+    NOT_A_QUESTION = "P414", "a query that does more than ask";
     NEVER_MET = "P501", "a wait that can never be met";
     EXPIRES_TOO_SOON = "P502", "approvals that expire before the gate can open";
     NO_EVIDENCE = "P503", "`verified_within` with nothing verified";

@@ -25,6 +25,12 @@ pub enum Style {
 /// One finding as text, ending in a line break.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> String {
+    let mut own = diagnostic.clone();
+    if style == Style::Plain {
+        own.message = own.message.replace('…', "...");
+        own.help = own.help.map(|help| help.replace('…', "..."));
+    }
+    let diagnostic = &own;
     let shown = Shown::new(diagnostic, sources);
     let theme = match style {
         Style::Colour => GraphicalTheme::unicode(),
@@ -48,7 +54,8 @@ pub fn render(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> Stri
 /// All findings, errors and warnings in the order given, each followed by an empty line.
 #[must_use]
 pub fn render_all(diagnostics: &[Diagnostic], sources: &[Source], style: Style) -> String {
-    diagnostics.iter().map(|d| format!("{}\n", render(d, sources, style))).collect()
+    let each = diagnostics.iter().flat_map(|d| [render(d, sources, style), "\n".to_owned()]);
+    each.collect()
 }
 
 /// A finding in the shape that miette asks for.
@@ -67,19 +74,16 @@ impl<'a> Shown<'a> {
         });
         let mut notes = String::new();
         let Some((location, source, primary)) = place else {
-            for (location, what) in &diagnostic.related {
-                notes.push_str(&format!("\n{location}: {what}"));
-            }
-            if let Some(location) = &diagnostic.location {
-                notes.push_str(&format!("\nat {location}"));
-            }
+            let related = diagnostic.related.iter().map(|(at, what)| format!("\n{at}: {what}"));
+            notes.extend(related);
+            notes.extend(diagnostic.location.iter().map(|location| format!("\nat {location}")));
             return Self { diagnostic, source: None, labels: Vec::new(), notes };
         };
         let mut labels = vec![LabeledSpan::new_primary_with_span(None, primary)];
         for (other, what) in &diagnostic.related {
             match span(other, &source.text).filter(|_| other.file == location.file) {
                 Some(span) => labels.push(LabeledSpan::new_with_span(Some(what.clone()), span)),
-                None => notes.push_str(&format!("\n{other}: {what}")),
+                None => notes.extend([format!("\n{other}: {what}")]),
             }
         }
         let text = source.text.to_string();

@@ -28,7 +28,7 @@ const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
 /// How long a chunk should take, if the plan doesn't say, in milliseconds.
 const CHUNK_TIME_MS: u64 = 100;
 
-/// How long a chunk of SQLite should take: all writers wait for it, so it is shorter there.
+/// The same where there is only one writer: all others wait for the chunk, so it is shorter.
 const CHUNK_TIME_SQLITE_MS: u64 = 50;
 
 /// Attempts of a step, if the plan doesn't say: with the waits below, about two minutes.
@@ -201,7 +201,7 @@ fn undo(view: &View<'_>, at: usize, def: &StepDef, action: &Action) -> Result<Un
             let script = script.ok_or(CompileError::Missing("the statements of an undo"))?;
             return Ok(Undo::Script(script.compile()));
         }
-        Some(UndoDef::Cypher(_)) => return Err(CompileError::Missing("Cypher")),
+        Some(UndoDef::Cypher) => return Err(CompileError::Missing("Cypher")),
         None => {}
     }
     match action {
@@ -256,7 +256,7 @@ fn compile_action(
         ActionDef::StopDualWrite { mapping: name } => {
             Action::StopDualWrite { mapping: mapping(name) }
         }
-        ActionDef::Cypher(_) | ActionDef::Redis(_) | ActionDef::Backup | ActionDef::Command => {
+        ActionDef::Cypher | ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
             return Err(CompileError::Missing("an action"));
         }
     })

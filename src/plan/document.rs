@@ -167,7 +167,7 @@ pub enum UndoDef {
     /// By statements.
     Sql(ScriptDef),
     /// By Cypher.
-    Cypher(ScriptDef),
+    Cypher,
     /// Nothing to undo, because.
     None(String),
 }
@@ -192,9 +192,9 @@ pub enum ActionDef {
     /// SQL statements.
     Sql(ScriptDef),
     /// Cypher statements.
-    Cypher(ScriptDef),
+    Cypher,
     /// Redis commands.
-    Redis(ScriptDef),
+    Redis,
     /// Mirrors writes.
     DualWrite(DualWriteDef),
     /// Copies rows.
@@ -226,8 +226,8 @@ impl ActionDef {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Sql(_) => "sql",
-            Self::Cypher(_) => "cypher",
-            Self::Redis(_) => "redis",
+            Self::Cypher => "cypher",
+            Self::Redis => "redis",
             Self::DualWrite(_) => "dual_write",
             Self::Backfill(_) => "backfill",
             Self::Verify(_) => "verify",

@@ -10,7 +10,7 @@ use super::reports::Reports;
 use super::suggest::advice;
 
 /// The longest duration that may be written: anything longer is a slip.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// The longest name of a plan, step, target, mapping or group, in bytes.
 const LONGEST_NAME: usize = 63;

@@ -57,7 +57,7 @@ pub struct GraphEdge {
 #[derive(Clone, Debug)]
 pub struct Graph {
     nodes: Vec<GraphNode>,
-    graph: DiGraph<(), Need>,
+    arrows: DiGraph<(), Need>,
     index: HashMap<StepId, usize>,
     /// For each step the steps before it, one bit each; empty while the graph has a circle.
     before: Vec<Vec<u64>>,
@@ -67,7 +67,7 @@ pub struct Graph {
 impl Graph {
     /// The graph of some steps. Needs on steps that aren't there are left out.
     pub(super) fn new(steps: &[StepDef]) -> Self {
-        let mut graph = DiGraph::with_capacity(steps.len(), steps.len() * 2);
+        let mut arrows = DiGraph::with_capacity(steps.len(), steps.len() * 2);
         let mut index = HashMap::with_capacity(steps.len());
         let mut nodes = Vec::with_capacity(steps.len());
         let mut phase = Phase::Expand;
@@ -83,11 +83,11 @@ impl Graph {
                 subject: action.and_then(ActionDef::mapping).map(|mapping| mapping.value.clone()),
                 line: step.id.span.line,
             });
-            graph.add_node(());
+            arrows.add_node(());
         }
-        let mut built = Self { nodes, graph, index, before: Vec::new(), order: Vec::new() };
+        let mut built = Self { nodes, arrows, index, before: Vec::new(), order: Vec::new() };
         built.connect(steps);
-        if let Ok(order) = toposort(&built.graph, None) {
+        if let Ok(order) = toposort(&built.arrows, None) {
             built.order = order.into_iter().map(NodeIndex::index).collect();
             built.close();
         }
@@ -118,7 +118,7 @@ impl Graph {
             needs.sort_unstable();
             needs.dedup_by_key(|(need, _)| *need);
             for (need, why) in needs {
-                self.graph.add_edge(NodeIndex::new(need), NodeIndex::new(at), why);
+                self.arrows.add_edge(NodeIndex::new(need), NodeIndex::new(at), why);
             }
             if matches!(step.action.as_ref().map(|a| &a.value), Some(ActionDef::Gate(_))) {
                 last_gate = Some(at);
@@ -152,7 +152,7 @@ impl Graph {
     #[must_use]
     pub fn edges(&self) -> Vec<GraphEdge> {
         let mut edges: Vec<(usize, usize, Need)> = self
-            .graph
+            .arrows
             .edge_references()
             .map(|edge| (edge.target().index(), edge.source().index(), *edge.weight()))
             .collect();
@@ -191,7 +191,7 @@ impl Graph {
 
     /// What a step needs directly.
     pub(super) fn needs(&self, at: usize) -> impl Iterator<Item = usize> {
-        self.graph
+        self.arrows
             .neighbors_directed(NodeIndex::new(at), petgraph::Direction::Incoming)
             .map(NodeIndex::index)
     }
@@ -235,11 +235,11 @@ impl Graph {
         if self.is_ordered() {
             return Vec::new();
         }
-        let mut circles: Vec<Vec<(usize, Need)>> = kosaraju_scc(&self.graph)
+        let mut circles: Vec<Vec<(usize, Need)>> = kosaraju_scc(&self.arrows)
             .into_iter()
             .filter_map(|component| {
                 let first = component.iter().copied().min()?;
-                let is_circle = component.len() > 1 || self.graph.contains_edge(first, first);
+                let is_circle = component.len() > 1 || self.arrows.contains_edge(first, first);
                 is_circle.then(|| self.circle_through(first))
             })
             .collect();
@@ -252,7 +252,7 @@ impl Graph {
         let mut came_from: HashMap<NodeIndex, (NodeIndex, Need)> = HashMap::new();
         let mut open = VecDeque::from([start]);
         while let Some(at) = open.pop_front() {
-            for edge in self.graph.edges_directed(at, petgraph::Direction::Incoming) {
+            for edge in self.arrows.edges_directed(at, petgraph::Direction::Incoming) {
                 let need = edge.source();
                 if need != start && came_from.contains_key(&need) {
                     continue;

@@ -131,7 +131,7 @@ fn surroundings<'a>(
     let mut known = None;
     match project.map(|project| project.require(environment)) {
         Some(Ok(found)) => known = found,
-        Some(Err(finding)) => drop(reports.add(finding)),
+        Some(Err(finding)) => drop(reports.add(*finding)),
         None if environment.as_str() == DEFAULT_ENVIRONMENT => {}
         None => {
             let message =

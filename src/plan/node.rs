@@ -88,15 +88,6 @@ impl Node {
         }
     }
 
-    /// The entry of a key, if it is a map that has it.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Entry> {
-        match &self.kind {
-            Kind::Map(entries) => entries.iter().find(|entry| entry.key.value == key),
-            _ => None,
-        }
-    }
-
     /// The value without its places.
     #[must_use]
     pub fn to_json(&self) -> Value {

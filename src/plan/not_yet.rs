@@ -28,7 +28,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             option(reports, span, "`transaction: none`");
         }
         if let Some(undo) = &step.undo
-            && matches!(undo.value, UndoDef::Cypher(_))
+            && matches!(undo.value, UndoDef::Cypher)
         {
             option(reports, undo.span, "an undo in Cypher");
         }
@@ -72,7 +72,7 @@ fn mappings(view: &View<'_>, reports: &mut Reports) {
 
 fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
     match action {
-        ActionDef::Cypher(_) | ActionDef::Redis(_) | ActionDef::Backup | ActionDef::Command => {
+        ActionDef::Cypher | ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
             let message = format!("`{}` can't be run yet", action.name());
             reports
                 .error(codes::ACTION_NOT_YET, span, message)

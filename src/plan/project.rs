@@ -152,7 +152,7 @@ impl Project {
     }
 
     /// An environment, or a finding that says which there are.
-    pub fn require(&self, name: &EnvironmentName) -> Result<Option<&Environment>, Diagnostic> {
+    pub fn require(&self, name: &EnvironmentName) -> Result<Option<&Environment>, Box<Diagnostic>> {
         if let Some(environment) = self.environments.get(name) {
             return Ok(Some(environment));
         }
@@ -162,7 +162,7 @@ impl Project {
         let message = format!("{} defines no environment `{name}`", self.source.path);
         let known = self.environments.keys().map(EnvironmentName::as_str);
         let help = suggest::advice(name.as_str(), known);
-        Err(Diagnostic::error(codes::UNKNOWN_ENVIRONMENT, message).with_help(help))
+        Err(Box::new(Diagnostic::error(codes::UNKNOWN_ENVIRONMENT, message).with_help(help)))
     }
 
     /// The members of the groups.

@@ -24,9 +24,38 @@ pub enum SchemaKind {
 /// The JSON Schema of a kind of document.
 #[must_use]
 pub fn schema(kind: SchemaKind) -> Value {
-    match kind {
+    let mut schema = match kind {
         SchemaKind::Plan => schemars::schema_for!(Plan).to_value(),
         SchemaKind::Project => schemars::schema_for!(Project).to_value(),
+    };
+    without_null(&mut schema);
+    schema
+}
+
+/// A key may be left out, but one without a value is a mistake; an `Option` alone would allow both.
+fn without_null(schema: &mut Value) {
+    let null = serde_json::json!({ "type": "null" });
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Object(entries) => {
+            entries.values_mut().for_each(without_null);
+            if let Some(Value::Array(types)) = entries.get_mut("type")
+                && let [one, Value::String(other)] = types.as_slice()
+                && other == "null"
+            {
+                let one = one.clone();
+                entries.insert("type".to_owned(), one);
+            }
+            if let Some(Value::Array(either)) = entries.get_mut("anyOf")
+                && let [Value::Object(one), other] = either.as_slice()
+                && *other == null
+            {
+                let one = one.clone();
+                entries.remove("anyOf");
+                entries.extend(one);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -108,7 +137,7 @@ enum Engine {
 #[serde(deny_unknown_fields)]
 struct Target {
     engine: Engine,
-    /// How to reach it. Secrets are references: ${env:NAME} or ${file:path}.
+    /// How to reach it. Secrets are references: `${env:NAME}` or `${file:path}`.
     url: Option<String>,
     /// The schema for the engine's own objects.
     schema: Option<String>,

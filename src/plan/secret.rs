@@ -91,11 +91,13 @@ pub fn literal_secret(url: &str) -> Option<String> {
         .map(|piece| if let Piece::Literal(text) = piece { text } else { "\u{1}" })
         .collect();
     let is_literal = |part: &str| !part.trim_matches('\u{1}').is_empty();
-    let (_, rest) = masked.split_once("://")?;
+    let rest = masked.split_once("://").map_or(masked.as_str(), |(_, rest)| rest);
+    let has_authority = rest.len() < masked.len();
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     // A password may hold unescaped slashes; the last @ before the query ends the user's part in any reading.
     let user_end = rest[..rest.find('?').unwrap_or(rest.len())].rfind('@');
-    if let Some(at) = user_end.filter(|at| *at < end || rest[..*at].contains(':'))
+    if let Some(at) =
+        user_end.filter(|_| has_authority).filter(|at| *at < end || rest[..*at].contains(':'))
         && let Some((_, password)) = rest[..at].split_once(':')
         && is_literal(password)
     {
@@ -160,8 +162,8 @@ fn hide(secret: &str, shown: &mut String) {
             Piece::Literal(text) | Piece::Malformed(text) => {
                 shown.extend(text.chars().map(|_| '*'));
             }
-            Piece::Env(name) => shown.push_str(&format!("${{env:{name}}}")),
-            Piece::File(path) => shown.push_str(&format!("${{file:{path}}}")),
+            Piece::Env(name) => shown.extend(["${env:", name, "}"]),
+            Piece::File(path) => shown.extend(["${file:", path, "}"]),
         }
     }
 }
@@ -228,6 +230,7 @@ mod tests {
             ("sqlite://app.db?mode=rwc", None),
             ("sqlite://a@b:c.db", None),
             ("sqlite:app.db", None),
+            ("sqlite:app.db?token=abc", Some("the parameter `token`")),
         ] {
             assert_eq!(literal_secret(url).as_deref(), found, "{url}");
         }

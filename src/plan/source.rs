@@ -159,7 +159,7 @@ impl<'a, 'r> Builder<'a, 'r> {
                     return None;
                 }
             };
-            let span = self.span(&place);
+            let span = Self::span(&place);
             if matches!(event, Event::DocumentStart(_)) {
                 documents += 1;
                 if documents > 1 {
@@ -423,7 +423,7 @@ impl<'a, 'r> Builder<'a, 'r> {
             .help(format!("inside {{ }} and [ ] a comma ends a value; write it on a line of its own:\n  {whole}"));
     }
 
-    fn span(&self, place: &saphyr_parser::Span) -> Span {
+    fn span(place: &saphyr_parser::Span) -> Span {
         let (start, end) = (place.start, place.end);
         let length = if start.line() == end.line() { end.index() - start.index() } else { 0 };
         Span { line: number(start.line()), column: number(start.col() + 1), length: number(length) }

@@ -9,7 +9,6 @@ use crate::sql::{self, Change, Dialect, Facts, Object};
 
 use super::document::ScriptDef;
 use super::files::Files;
-use super::node::{At, Span};
 use super::reports::Reports;
 
 /// A script that was read.
@@ -178,12 +177,5 @@ impl Scripts<'_> {
             judged.push((statement, facts, hazard));
         }
         Some(ReadScript { file, dialect, statements: judged, named_file: named })
-    }
-}
-
-/// The place of a script as a whole.
-pub fn place(script: &ScriptDef) -> Span {
-    match script {
-        ScriptDef::Inline { text: At { span, .. }, .. } | ScriptDef::File(At { span, .. }) => *span,
     }
 }

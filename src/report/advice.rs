@@ -65,7 +65,7 @@ impl Advice {
     #[must_use]
     pub fn lines(&self, colour: Colour) -> String {
         let width = self.suggestions.iter().map(|one| one.command.chars().count()).max();
-        let width = width.unwrap_or_default().min(60);
+        let width = width.unwrap_or_default();
         let mut text = String::new();
         for one in &self.suggestions {
             let command = colour.paint(Tone::Strong, &format!("{:<width$}", one.command));

@@ -179,7 +179,8 @@ fn permitted(permit: Option<&PermitRecord>) -> String {
 
 fn came_of_it(outcome: &Outcome) -> String {
     let mut parts = Vec::new();
-    if let Some(rows) = outcome.rows {
+    // Evidence tells its own rows; no rows at all is what most statements change.
+    if let Some(rows) = outcome.rows.filter(|rows| *rows > 0 && outcome.evidence.is_none()) {
         parts.push(words::plural(rows, "row"));
     }
     if let Some(evidence) = &outcome.evidence {

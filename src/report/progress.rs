@@ -1,10 +1,11 @@
 //! Progress as bars, one for every running step, on a terminal.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::engine::event::{Event as Seen, Observer, Progress};
 use crate::run::{Event, State, StepId, Way};
@@ -74,7 +75,10 @@ impl Bars {
             shown.measured = true;
         }
         bar.set_position(progress.rows_done);
-        bar.set_message(format!("chunks of {}", words::count(u64::from(progress.chunk_rows))));
+        if progress.chunk_rows > 0 {
+            let rows = words::count(u64::from(progress.chunk_rows));
+            bar.set_message(format!(", chunks of {rows}"));
+        }
     }
 
     fn end(&self, step: &StepId) {
@@ -100,13 +104,19 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
+        .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // A fraction of a row is nothing that anybody looks for.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let per_second = state.per_sec().max(0.0) as u64;
+            let _ = write!(text, "{} rows/s", words::count(per_second));
+        })
 }
 
 const SPINNER: &str = "{prefix} {spinner} {elapsed}";
 const MEASURED: &str =
-    "{prefix} {bar:24} {percent:>3} % {human_pos}/{human_len} rows, {per_sec}, {eta} left, {msg}";
-const MEASURED_COLOUR: &str = "{prefix} {bar:24.green/dim} {percent:>3} % {human_pos}/{human_len} rows, {per_sec}, {eta} left, {msg}";
-const COUNTED: &str = "{prefix} {spinner} {human_pos} rows, {per_sec}, {elapsed}, {msg}";
+    "{prefix} {bar:24} {percent:>3} % {human_pos}/{human_len} rows, {rate}, {eta} left{msg}";
+const MEASURED_COLOUR: &str = "{prefix} {bar:24.green/dim} {percent:>3} % {human_pos}/{human_len} rows, {rate}, {eta} left{msg}";
+const COUNTED: &str = "{prefix} {spinner} {human_pos} rows, {rate}, {elapsed}{msg}";
 
 fn spinner() -> ProgressStyle {
     style(SPINNER)

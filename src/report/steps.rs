@@ -140,6 +140,9 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
     });
     let under_way =
         matches!(standing, StepStanding::Running | StepStanding::Undoing | StepStanding::Retrying);
+    // That a statement which makes a table changed no rows is nothing to read.
+    let finished_rows = finished_rows
+        .filter(|rows| *rows > 0 || matches!(step.action, Action::Backfill(_) | Action::Verify(_)));
     let took_ms = match (known.started_at, known.ended_at) {
         (Some(started), _) if under_way => Some(now.since_ms(started)),
         (Some(started), Some(ended)) => Some(ended.since_ms(started)),

@@ -1,9 +1,15 @@
 //! Tables without borders: columns, a header, nothing else to read past.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, presets,
+};
 
 use super::paint::{Colour, Tone};
 use super::words;
+
+/// The narrowest terminal, in columns, that a table is fitted into; on narrower ones (and where the width isn't known)
+/// lines run on, which reads better than columns of a few letters.
+const NARROWEST: u16 = 80;
 
 /// On which side a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +33,9 @@ impl Table {
     pub fn new(colour: Colour, columns: &[(&str, Alignment)]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_preset(presets::NOTHING);
-        inner.set_content_arrangement(ContentArrangement::Dynamic);
+        if inner.width().is_some_and(|width| width >= NARROWEST) {
+            inner.set_content_arrangement(ContentArrangement::Dynamic);
+        }
         match colour {
             Colour::On => inner.enforce_styling(),
             Colour::Off => inner.force_no_tty(),
@@ -39,6 +47,11 @@ impl Table {
                 .add_attribute(Attribute::Bold)
         });
         inner.set_header(header);
+        // Names and numbers are never broken; the last column takes what is left.
+        let whole = columns.len().saturating_sub(1);
+        for column in inner.column_iter_mut().take(whole) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
         Self { inner, aligned }
     }
 

@@ -99,10 +99,15 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
             tune(&mut state.steps.entry(step.clone()).or_default().tuning, *tuning);
         }
         Event::RollbackBegun { accept_loss } => {
+            // Whoever asks for the way back of a paused run wants it to go.
+            state.paused = None;
             state.standing = Standing::Back;
             state.accepted_losses.clone_from(accept_loss);
         }
-        Event::AbortBegun { leave, .. } => state.standing = Standing::Aborting { leave: *leave },
+        Event::AbortBegun { leave, .. } => {
+            state.paused = None;
+            state.standing = Standing::Aborting { leave: *leave };
+        }
         Event::RunEnded { ending } => state.standing = Standing::Ended { ending: *ending, at },
     }
     Ok(())

@@ -68,7 +68,7 @@ async fn inspect(
     if gates.is_empty() {
         return Ok(Vec::new());
     }
-    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), Some(&run.line)).await?;
+    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
     let mut reports = Vec::with_capacity(gates.len());
     let mut failed = None;
     for gate in gates {

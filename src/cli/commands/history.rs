@@ -113,7 +113,7 @@ async fn prove(session: &Session, run: &OpenRun, entries: &[Entry]) -> Result<Ve
             entries.len()
         ),
     }];
-    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), Some(&run.line)).await?;
+    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
     for (target, driver) in &cockpit.ctx.drivers {
         let proof = match driver.head(&run.id).await {
             Ok(head) => held_against(target, head.as_ref(), entries),

@@ -63,7 +63,7 @@ fn warn(session: &Session, plan: &LoadedPlan) {
 
 async fn start(session: &Session, desk: &Desk, pin: Pin) -> Result<OpenRun, Failure> {
     let line = desk.settings.line(pin.program.plan());
-    let cockpit = Cockpit::open(session, desk, &pin, Some(&line)).await?;
+    let cockpit = Cockpit::open(session, desk, &pin, &line).await?;
     let started = engine::start(&cockpit.ctx, pin.clone()).await;
     cockpit.close().await;
     let id = started.map_err(|error| trouble::of_engine(&error, desk, Some((&pin, &line))))?;

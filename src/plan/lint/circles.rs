@@ -20,7 +20,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 Need::Gate => " (a gate holds back what is listed behind it)",
             };
             is_implied |= !why.is_empty();
-            path.push_str(&format!("\n  `{}` needs `{}`{why}", id(*at), id(next)));
+            path.extend(["\n  `", id(*at), "` needs `", id(next), "`", why]);
         }
         let Some((first, _)) = circle.first() else { continue };
         let step = view.step(*first);

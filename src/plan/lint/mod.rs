@@ -16,6 +16,7 @@ mod live_sync;
 mod order;
 mod parted;
 mod people;
+mod questions;
 mod retire;
 mod sides;
 mod statements;
@@ -43,6 +44,7 @@ const WRITTEN: &[Rule] = &[
     expressions::check,
     ways_back::check,
     statements::check,
+    questions::check,
     undo::check,
     timeouts::check,
     people::check,

@@ -21,7 +21,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             }
             ActionDef::Backfill(_) => not_both(step, reports),
             ActionDef::Drop { .. } => last(step, reports),
-            ActionDef::Sql(_) | ActionDef::Cypher(_) | ActionDef::Redis(_) | ActionDef::Command => {
+            ActionDef::Sql(_) | ActionDef::Cypher | ActionDef::Redis | ActionDef::Command => {
                 not_both(step, reports);
                 if step.undo.is_none() && step.irreversible.is_none() {
                     let message = format!("`{}` has no undo", step.id.value);

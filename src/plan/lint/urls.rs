@@ -33,7 +33,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         let fits = |scheme: &&str| {
             url.value.strip_prefix(*scheme).is_some_and(|rest| rest.starts_with(':'))
         };
-        if is_told && !schemes.iter().any(|scheme| fits(scheme)) {
+        if is_told && !schemes.iter().any(fits) {
             // The text isn't repeated: whatever is wrong with it, it may hold a secret.
             reports
                 .error(codes::URL, url.span, format!("this is no URL of {}", product(engine.value)))

@@ -6,9 +6,8 @@ use crate::diagnostic::known as codes;
 use crate::run::{Hazard, Method, Phase};
 
 use super::super::document::{ActionDef, CheckDef, GateDef, VerifyDef};
-use super::super::node::Span;
 use super::super::reports::Reports;
-use super::super::resolve::{Life, View};
+use super::super::resolve::View;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
@@ -28,11 +27,40 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 .help("put a verify step without `capture` into phase verify, before this gate");
         }
     }
-    for (mapping, life) in view.document.mappings.iter().zip(&view.lives) {
-        for (at, _) in view.gates() {
-            stale_for_ever(view, at, life, &mapping.name.value, guarding[at], reports);
+    let partings = partings(view);
+    for (at, _) in view.gates() {
+        for parting in partings.iter().filter(|parting| view.graph.is_before(parting.retire, at)) {
+            stale_for_ever(view, at, parting, guarding[at], reports);
         }
     }
+}
+
+/// A forward `retire`, after which the evidence of its mapping grows no younger.
+struct Parting<'a> {
+    retire: usize,
+    mapping: &'a str,
+    /// How old the evidence may be when it begins, in milliseconds; `None`: of any age.
+    allowed_ms: Option<u64>,
+}
+
+fn partings<'a>(view: &View<'a>) -> Vec<Parting<'a>> {
+    let mut partings = Vec::new();
+    for (mapping, life) in view.mappings() {
+        if life.is_both_ways() {
+            continue;
+        }
+        for retire in life.retires.iter().copied() {
+            let is_evidence = life.verifies.iter().any(|(verify, method)| {
+                *method == Method::Full && view.graph.is_before(*verify, retire)
+            });
+            if is_evidence {
+                let gates = view.graph.releasing_gates(retire).into_iter();
+                let allowed_ms = gates.filter_map(|gate| view.verified_within_ms(gate, true)).min();
+                partings.push(Parting { retire, mapping: &mapping.name.value, allowed_ms });
+            }
+        }
+    }
+    partings
 }
 
 /// Whether a step gives evidence that a gate can ask again for.
@@ -100,53 +128,35 @@ fn expiry(view: &View<'_>, at: usize, gate: &GateDef, reports: &mut Reports) {
     }
 }
 
-/// After a forward `retire` the evidence of its mapping grows no younger: a later gate can't ask for fresher evidence than
-/// the gate in front of the retire did.
+/// A gate behind a forward `retire` can't ask for fresher evidence than the gate in front of the retire did.
 fn stale_for_ever(
     view: &View<'_>,
     at: usize,
-    life: &Life,
-    mapping: &str,
+    parting: &Parting<'_>,
     is_guarding: bool,
     reports: &mut Reports,
 ) {
     let Some(within) = view.verified_within_ms(at, is_guarding) else { return };
-    if life.is_both_ways() {
+    if parting.allowed_ms.is_some_and(|earlier| earlier <= within) {
         return;
     }
-    for retire in life.retires.iter().filter(|retire| view.graph.is_before(**retire, at)) {
-        let is_evidence = life.verifies.iter().any(|(verify, method)| {
-            *method == Method::Full && view.graph.is_before(*verify, *retire)
-        });
-        if !is_evidence {
-            continue;
-        }
-        let earlier = view
-            .graph
-            .releasing_gates(*retire)
-            .into_iter()
-            .filter_map(|gate| view.verified_within_ms(gate, true))
-            .min();
-        if earlier.is_some_and(|earlier| earlier <= within) {
-            continue;
-        }
-        let span: Span = view
-            .gate(at)
-            .and_then(|gate| gate.verified_within_ms)
-            .map_or(view.step(at).id.span, |at| at.span);
-        let allowed =
-            earlier.map_or("of any age".to_owned(), |ms| format!("up to {} old", shown(ms)));
-        let message = format!(
-            "`{}` asks for evidence of `{mapping}` from the last {}, but it grows no younger after `{}`, whose gate takes it {allowed}",
-            view.step(at).id.value,
-            shown(within),
-            view.step(*retire).id.value,
-        );
-        reports.error(codes::NEVER_MET, span, message).help(format!(
-            "ask for `verified_within: {}` or less in front of the retire, or for less here",
-            shown(within)
-        ));
-    }
+    let own = view.gate(at).and_then(|gate| gate.verified_within_ms);
+    let span = own.map_or(view.step(at).id.span, |within| within.span);
+    let allowed = match parting.allowed_ms {
+        Some(ms) => format!("up to {} old", shown(ms)),
+        None => "of any age".to_owned(),
+    };
+    let message = format!(
+        "`{}` asks for evidence of `{}` from the last {}, but it grows no younger after `{}`, whose gate takes it {allowed}",
+        view.step(at).id.value,
+        parting.mapping,
+        shown(within),
+        view.step(parting.retire).id.value,
+    );
+    reports.error(codes::NEVER_MET, span, message).help(format!(
+        "ask for `verified_within: {}` or less in front of the retire, or let this gate take older evidence",
+        shown(within)
+    ));
 }
 
 fn shown(ms: u64) -> String {

@@ -16,6 +16,7 @@ use super::node::{At, Entry, Node};
 use super::reports::Reports;
 
 pub use action::ACTIONS;
+#[cfg(test)]
 pub use step::KEYS as STEP_KEYS;
 
 /// The format's version, which every document names.

@@ -73,8 +73,8 @@ pub fn step(node: &Node, reports: &mut Reports) -> Option<StepDef> {
         retry: fields.get("retry").and_then(|node| retry(node, reports)),
         undo: fields.get("undo").map(|node| {
             // One that can't be read was reported, and still stands there.
-            let none = At { value: UndoDef::None(String::new()), span: fields.key_span("undo") };
-            undo(node, reports).unwrap_or(none)
+            let unread = At { value: UndoDef::None(String::new()), span: fields.key_span("undo") };
+            undo(node, reports).unwrap_or(unread)
         }),
         irreversible: fields.get("irreversible").map(|n| reason(n, "irreversible", reports)),
         reviewed: fields.get("reviewed").map(|node| reason(node, "reviewed", reports)),
@@ -136,7 +136,10 @@ fn undo(node: &Node, reports: &mut Reports) -> Option<At<UndoDef>> {
     let node = fields.get(key)?;
     let undo = match *key {
         "sql" => UndoDef::Sql(action::script(node, "sql", reports)?),
-        "cypher" => UndoDef::Cypher(action::script(node, "cypher", reports)?),
+        "cypher" => {
+            action::script(node, "cypher", reports)?;
+            UndoDef::Cypher
+        }
         "file" => {
             UndoDef::Sql(super::super::document::ScriptDef::File(fields.text("file", reports)?))
         }

@@ -1,0 +1,80 @@
+//! What only looks changes nothing: the queries of verify steps and gates.
+
+use crate::diagnostic::known as codes;
+use crate::run::Hazard;
+use crate::sql::{self, Dialect};
+
+use super::super::document::{ActionDef, CheckDef, TargetDef, VerifyDef};
+use super::super::node::At;
+use super::super::reports::Reports;
+use super::super::resolve::View;
+use super::super::statements::{can_be_read, dialect};
+
+/// Applies the rule.
+pub fn check(view: &View<'_>, reports: &mut Reports) {
+    let targets = &view.document.targets;
+    for (at, step) in view.all() {
+        let own = view.steps[at].target.map(|at| &targets[at]);
+        match view.action(at) {
+            Some(ActionDef::Verify(VerifyDef { check: CheckDef::Query(query) })) => {
+                question(own, &query.query, reports);
+            }
+            Some(ActionDef::Gate(gate)) => {
+                for query in &gate.queries {
+                    let named = query.target.as_ref().or(step.target.as_ref());
+                    let target = match named {
+                        Some(name) => targets.iter().find(|known| known.name.value == name.value),
+                        None => targets.first().filter(|_| targets.len() == 1),
+                    };
+                    question(target, &query.query, reports);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn question(target: Option<&TargetDef>, query: &At<String>, reports: &mut Reports) {
+    let engine = target.and_then(|target| target.engine);
+    let Some(dialect) = engine.and_then(|engine| dialect(engine.value)) else { return };
+    if !can_be_read(dialect) {
+        return;
+    }
+    let (message, help) = match sql::split(dialect, &query.value, query.span.line) {
+        Err(error) => (error.message, error.help),
+        Ok(statements) => match statements.as_slice() {
+            [one] => match complaint(dialect, &one.text) {
+                Some(message) => (message, "ask with a SELECT that gives one value".to_owned()),
+                None => return,
+            },
+            [] => ("there is no query here".to_owned(), "write a SELECT".to_owned()),
+            _ => ("these are several statements".to_owned(), "ask one thing".to_owned()),
+        },
+    };
+    reports.error(codes::NOT_A_QUESTION, query.span, message).help(help);
+}
+
+/// Why a statement is more than a question.
+fn complaint(dialect: Dialect, statement: &str) -> Option<String> {
+    let words: Vec<String> = statement
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let begins = words.first().map(String::as_str).unwrap_or_default();
+    if !matches!(begins, "select" | "values" | "with") {
+        return Some("a query begins with SELECT, VALUES or WITH".to_owned());
+    }
+    // An INSERT destroys nothing, so it is no hazard; but whoever asks must not write.
+    let inserts = words.windows(2).any(|pair| {
+        let (verb, next) = (pair[0].as_str(), pair[1].as_str());
+        matches!((verb, next), ("insert", "into" | "or") | ("replace", "into"))
+    });
+    let facts = sql::classify(dialect, statement);
+    match facts.hazard {
+        Hazard::Destructive(what) => Some(format!("a query only looks, and {what}")),
+        Hazard::Unknown(why) => Some(format!("it can't be told whether this only looks: {why}")),
+        Hazard::None if inserts => Some("a query only looks, and this inserts rows".to_owned()),
+        Hazard::None => facts.complaint.map(|complaint| complaint.message),
+    }
+}
