@@ -29,7 +29,7 @@ impl Line {
     #[must_use]
     pub fn render(&self, colour: Colour) -> String {
         let padded = format!("{:>9}", self.label);
-        format!("{} {}", colour.paint(self.tone, &padded), self.text)
+        format!("{} {}", colour.paint(self.tone, &padded), self.text.trim_end())
     }
 }
 
@@ -109,7 +109,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         }
         Event::AbortBegun { .. } => Some(Line::new("abort", Tone::Warn, "the run is given up")),
         Event::RunEnded { ending } => {
-            Some(Line::new("ended", Tone::Strong, format!("the run is {}", ending.as_str())))
+            Some(Line::new("ended", Tone::Strong, format!("the run is over: {}", ending.as_str())))
         }
         // Beginnings are shown by bars, or not at all; decisions of people were made by whoever reads this, or stand in
         // the history.
@@ -138,6 +138,8 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
     let action = state.program().step(step).map_or("", |step| step.action.name());
     let mut text = format!("{:<24} {action:<10}", step.as_str());
     let took = known.started_at.zip(known.ended_at).map(|(from, to)| to.since_ms(from));
+    // The way back begins where the way forward did: the span between is no time that anything took.
+    let took = took.filter(|_| way == Way::Forward);
     let rows = outcome.rows.or_else(|| outcome.evidence.as_ref().map(|evidence| evidence.rows));
     if let Some(rows) = rows.filter(|rows| *rows > 0) {
         let _ = write!(text, " {:>16}", words::plural(rows, "row"));

@@ -144,7 +144,7 @@ pub fn sentence(event: &Event) -> String {
             let leaving = if *leave { ", leaving what was changed" } else { "" };
             format!("gave the run up{leaving}{}", said(reason.as_deref()))
         }
-        Event::RunEnded { ending } => format!("the run is {}", ending.as_str()),
+        Event::RunEnded { ending } => format!("the run is over: {}", ending.as_str()),
     }
 }
 

@@ -124,14 +124,13 @@ impl Printer {
     /// Asks on stderr and reads a line from stdin; `None` at the end of the input.
     #[must_use]
     pub fn ask(&self, question: &str) -> Option<String> {
+        self.bars.suspend(|| write_whole(io::stderr().lock(), &[question, " "]));
+        // Not while the bars are held: whoever gives up waiting for the answer still has something to print.
         let mut answer = String::new();
-        self.bars.suspend(|| {
-            write_whole(io::stderr().lock(), &[question, " "]);
-            match io::stdin().read_line(&mut answer) {
-                Ok(length) if length > 0 => Some(answer.trim().to_owned()),
-                _ => None,
-            }
-        })
+        match io::stdin().read_line(&mut answer) {
+            Ok(length) if length > 0 => Some(answer.trim().to_owned()),
+            _ => None,
+        }
     }
 }
 

@@ -145,7 +145,10 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
         .filter(|rows| *rows > 0 || matches!(step.action, Action::Backfill(_) | Action::Verify(_)));
     let took_ms = match (known.started_at, known.ended_at) {
         (Some(started), _) if under_way => Some(now.since_ms(started)),
-        (Some(started), Some(ended)) => Some(ended.since_ms(started)),
+        // Of a step that went both ways only the whole span is known, which is no time that anything took.
+        (Some(started), Some(ended)) if standing != StepStanding::Undone => {
+            Some(ended.since_ms(started))
+        }
         _ => None,
     };
     StepRow {
