@@ -8,7 +8,7 @@ use super::decide::Decided;
 use super::gate::{self, gate_of};
 use super::name::{GroupName, MappingName, StepId};
 use super::program::{Program, Step};
-use super::record::{Actor, Event, Pin, Tuning, Way};
+use super::record::{Actor, Ending, Event, Pin, Tuning, Way};
 use super::schedule::leaves_nothing;
 use super::state::{DecisionVerdict, GateState, Progress, Standing, State};
 use super::time::Timestamp;
@@ -16,6 +16,15 @@ use super::time::Timestamp;
 /// The records that a command comes to.
 pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestamp) -> Decided {
     if let Standing::Ended { ending, .. } = state.standing() {
+        // Asking again for what has come about is no mistake: the answer to the first time may have been lost.
+        let has_come_about = matches!(
+            (command, ending),
+            (Command::Rollback { .. }, Ending::RolledBack)
+                | (Command::Abort { .. }, Ending::Aborted)
+        );
+        if has_come_about {
+            return Ok(Vec::new());
+        }
         let message = format!("run {} is over: {}", state.run(), ending.as_str());
         return Err(Refusal::new(RefusalKind::Usage, message)
             .with_help("`phasegate run --new PLAN` starts another"));

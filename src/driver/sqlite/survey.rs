@@ -197,7 +197,7 @@ impl Look<'_> {
         // In WHERE an aggregate or a list of two is refused, which in SELECT is not. The line break ends a comment.
         let sql = format!("SELECT 1 FROM {} WHERE (\n{expression}\n) IS NULL", quote(&table.name));
         let Some(message) = self.refusal(sql).await? else { return Ok(()) };
-        if self.names_created(&message) {
+        if self.names_created(&message, Some(&table.name)) {
             return Ok(());
         }
         let names = table.columns.iter().map(|column| column.name.as_str());
@@ -213,7 +213,7 @@ impl Look<'_> {
     /// Lets SQLite prepare a query.
     async fn query(&mut self, query: &str) -> Result<(), Error> {
         let Some(message) = self.refusal(as_subquery(query, 1)).await? else { return Ok(()) };
-        if self.names_created(&message) {
+        if self.names_created(&message, None) {
             return Ok(());
         }
         let help = meant(self.conn, &message).await?;
@@ -337,7 +337,7 @@ impl Look<'_> {
     }
 
     /// Whether one of SQLite's messages complains of something that a step creates.
-    fn names_created(&self, message: &str) -> bool {
+    fn names_created(&self, message: &str, over: Option<&str>) -> bool {
         let named = |mark| message.split_once(mark).map(|(_, name): (_, &str)| name.trim());
         let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
         if let Some(table) = named("no such table: ") {
@@ -346,7 +346,8 @@ impl Look<'_> {
         named("no such column: ").is_some_and(|column| {
             let column = last(column);
             self.survey.created.iter().any(|object| {
-                object.column.as_deref().is_none_or(|created| same_name(created, &column))
+                over.is_none_or(|table| same_name(&object.table, table))
+                    && object.column.as_deref().is_none_or(|created| same_name(created, &column))
             })
         })
     }

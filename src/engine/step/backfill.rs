@@ -52,7 +52,7 @@ struct Chunked {
 
 pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcome, Fault> {
     let fence = job.fence()?.clone();
-    if job.driver.is_applied(fence.run(), &job.work.step, job.work.way).await? {
+    if job.is_in_ledger().await? {
         return Ok(outcome(job.driver.finish_copy(&fence, &job.work).await?));
     }
     prove_active(job).await?;

@@ -15,14 +15,12 @@ pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
 /// new side may hold no row that the old side doesn't account for. With `both` the old side has everything.
 pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
-    let in_place = mapping.is_in_place();
-    let was_installed =
-        job.driver.is_applied(fence.run(), &job.work.step, crate::run::Way::Forward).await?;
-    if was_installed
-        && job.direction == Direction::Forward
-        && !in_place
+    let may_lose = job.direction == Direction::Forward
+        && !mapping.is_in_place()
         && job.losses == Losses::Refused
-    {
+        && job.was_done().await?
+        && !job.is_in_ledger().await?;
+    if may_lose {
         let compared = verify::compare_all(job).await?;
         if compared.extra > 0 || compared.different > 0 {
             return Err(only_new(job, compared.extra + compared.different));

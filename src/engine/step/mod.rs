@@ -193,6 +193,18 @@ impl Job {
         self.planned.as_ref().ok_or_else(|| no_mapping(&self.step.id))
     }
 
+    /// Whether the ledger has this very piece of work: an earlier attempt died between its commit and the journal.
+    async fn is_in_ledger(&self) -> Result<bool, Fault> {
+        let run = self.fence()?.run();
+        Ok(self.driver.is_applied(run, &self.work.step, self.work.way).await?)
+    }
+
+    /// Whether the ledger has the way forward of a step that is being undone.
+    async fn was_done(&self) -> Result<bool, Fault> {
+        let run = self.fence()?.run();
+        Ok(self.driver.is_applied(run, &self.work.step, Way::Forward).await?)
+    }
+
     fn is_halted(&self) -> bool {
         *self.halt.borrow() > Halt::No
     }

@@ -15,12 +15,10 @@ pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
 /// accepted.
 pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
-    let was_done =
-        job.driver.is_applied(fence.run(), &job.work.step, crate::run::Way::Forward).await?;
-    if !was_done {
+    if !job.was_done().await? {
         return Ok(Outcome::default());
     }
-    if job.losses == Losses::Refused {
+    if job.losses == Losses::Refused && !job.is_in_ledger().await? {
         let compared = verify::compare_all(job).await?;
         if !compared.is_clean() {
             let rows = compared.missing + compared.extra + compared.different;
