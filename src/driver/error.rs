@@ -39,6 +39,15 @@ impl Error {
         })
     }
 
+    /// The class of the failure, where it is one.
+    #[must_use]
+    pub const fn class(&self) -> Option<FailureClass> {
+        match self {
+            Self::Failed(failure) | Self::Unknown(failure) => Some(failure.class),
+            Self::Held(_) | Self::Fenced { .. } => None,
+        }
+    }
+
     /// The same error with advice.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {

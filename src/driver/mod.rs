@@ -14,12 +14,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
-    Digest, Direction, Ending, Mapping, Method, Permit, RetireShape, RunId, Runnable, StepId,
-    Value, Way,
+    Digest, Direction, Ending, Engine, FailureClass, Mapping, Method, Permit, RetireShape, RunId,
+    Runnable, StepId, Value, Way,
 };
 
 pub mod error;
@@ -33,6 +34,31 @@ impl<T: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer> 
 
 /// A shared driver.
 pub type SharedDriver = Arc<dyn Driver>;
+
+/// Opens the database of a target. `url` is resolved: its secrets are in it, and no error shows it. `schema` is where our
+/// own objects go in databases that have schemas.
+///
+/// Nothing is changed or made by opening; [`Error::Failed`] when the database can't be reached or isn't one.
+pub async fn open(
+    engine: Engine,
+    url: &SecretString,
+    schema: Option<&str>,
+) -> Result<SharedDriver, Error> {
+    match (engine, schema) {
+        (Engine::Sqlite, None) => Ok(Arc::new(sqlite::Sqlite::open(url.expose_secret()).await?)),
+        (Engine::Sqlite, Some(_)) => {
+            Err(Error::failed(FailureClass::Refused, "SQLite has no schemas to put our objects in")
+                .with_help("remove schema from the target"))
+        }
+        (
+            Engine::Postgres | Engine::Neo4j | Engine::Redis | Engine::Sqlserver | Engine::Mysql,
+            _,
+        ) => Err(Error::failed(
+            FailureClass::Refused,
+            "targets other than SQLite can't be opened yet",
+        )),
+    }
+}
 
 /// Who works on a target for a run, as the target itself records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -423,7 +449,7 @@ pub trait Retirer: Send + Sync {
     ) -> Result<Applied, Error>;
 
     /// Undoes that; `mapping` has the names from before `retire`. With `forward` it is refused with
-    /// [`Error::Unsafe`] when the sides are no longer equal, unless `losses` accepts it.
+    /// [`FailureClass::Unsafe`] when the sides are no longer equal, unless `losses` accepts it.
     async fn unretire(
         &self,
         fence: &Fence,
@@ -453,4 +479,28 @@ pub enum Losses {
     Refused,
     /// An operator accepted them by the mapping's name.
     Accepted,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_target_is_opened_by_its_engine_and_its_url_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/app.db?mode=rwc", folder.path().display());
+        let driver = open(Engine::Sqlite, &url.into(), None).await.unwrap();
+        assert_eq!(driver.identity().await.unwrap().database, "main");
+        assert!(!format!("{driver:?}").contains("app.db"));
+        for (engine, url, schema) in [
+            (Engine::Sqlite, "sqlite://ann:hunter2@host/none.db", None),
+            (Engine::Sqlite, "sqlite:x.db?key=hunter2", None),
+            (Engine::Sqlite, "sqlite:hunter2", Some("mine")),
+            (Engine::Postgres, "postgres://ann:hunter2@host/app", None),
+        ] {
+            let error = open(engine, &url.to_owned().into(), schema).await.unwrap_err();
+            assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
+        }
+    }
 }

@@ -259,7 +259,11 @@ pub(super) async fn table(conn: &mut SqliteConnection, name: &str) -> Result<Opt
         sql: text(&row, "sql")?,
         without_rowid: flag(&row, "wr")?,
         strict,
-        columns: columns(conn, &name, strict).await?,
+        columns: match columns(conn, &name, strict).await {
+            // A view whose tables are gone has no columns that anybody could read, and is in nobody's way.
+            Err(_) if kind == TableKind::View => Vec::new(),
+            columns => columns?,
+        },
         indexes: indexes(conn, &name).await?,
         triggers: triggers(conn, &name).await?,
         foreign_keys: foreign_keys(conn, &name).await?,
@@ -402,4 +406,81 @@ fn number(row: &SqliteRow, column: &str) -> Result<i64, Error> {
 
 fn flag(row: &SqliteRow, column: &str) -> Result<bool, Error> {
     Ok(number(row, column)? != 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::fixture::Database;
+    use super::*;
+
+    #[test]
+    fn affinities_follow_the_declared_type_in_sqlites_order() {
+        let table = [
+            ("INT", Affinity::Integer),
+            ("CHARINT", Affinity::Integer),
+            ("FLOATING POINT", Affinity::Integer),
+            ("varchar(20)", Affinity::Text),
+            ("CLOB", Affinity::Text),
+            ("", Affinity::Blob),
+            ("blob", Affinity::Blob),
+            ("DOUBLE", Affinity::Real),
+            ("FLOAT", Affinity::Real),
+            ("STRING", Affinity::Numeric),
+            ("DECIMAL(10,5)", Affinity::Numeric),
+            ("ANY", Affinity::Numeric),
+        ];
+        for (declared, expected) in table {
+            assert_eq!(affinity(declared, false), expected, "{declared}");
+        }
+        assert_eq!(affinity("ANY", true), Affinity::Blob);
+    }
+
+    #[tokio::test]
+    async fn a_table_is_read_whole_whatever_its_names() {
+        let database = Database::with(
+            r#"CREATE TABLE parent (a, b, PRIMARY KEY (a, b)) WITHOUT ROWID;
+            CREATE TABLE "Odd ""name""" (
+                Id INTEGER PRIMARY KEY AUTOINCREMENT, "select" TEXT NOT NULL DEFAULT 'x' UNIQUE,
+                a, b, twice INT AS (Id * 2) STORED, half INT AS (Id / 2),
+                FOREIGN KEY (a, b) REFERENCES parent ON DELETE CASCADE);
+            CREATE UNIQUE INDEX "ix 1" ON "Odd ""name""" ("select" COLLATE NOCASE DESC, lower(a)) WHERE b > 0;
+            CREATE TRIGGER theirs AFTER INSERT ON "Odd ""name""" BEGIN SELECT 1; END;
+            CREATE TRIGGER phasegate_1 AFTER INSERT ON "Odd ""name""" BEGIN SELECT 1; END;"#,
+        )
+        .await;
+        let mut client = database.client().await;
+        let table = table(&mut client, "ODD \"NAME\"").await.unwrap().unwrap();
+        assert_eq!(table.name, "Odd \"name\"");
+        assert_eq!(
+            (table.kind, table.without_rowid, table.strict),
+            (TableKind::Table, false, false)
+        );
+        assert!(table.is_autoincrement() && table.has_rowid());
+        assert_eq!(table.rowid_alias().unwrap().name, "Id");
+        let column = table.column("SELECT").unwrap();
+        assert!(column.not_null && column.default.as_deref() == Some("'x'"));
+        assert_eq!(table.column("twice").unwrap().generated, Generated::Stored);
+        assert_eq!(table.column("half").unwrap().generated, Generated::Virtual);
+        assert_eq!(table.identities(), [vec!["Id"], vec!["select"]]);
+        let index = table.indexes.iter().find(|index| index.name == "ix 1").unwrap();
+        assert!(index.unique && index.partial && index.origin == IndexOrigin::CreateIndex);
+        let parts: Vec<_> = index
+            .columns
+            .iter()
+            .map(|part| (part.name.as_deref(), part.collation.as_str(), part.descending))
+            .collect();
+        assert_eq!(parts, [(Some("select"), "NOCASE", true), (None, "BINARY", false)]);
+        let key = &table.foreign_keys[0];
+        assert_eq!((key.table.as_str(), key.on_delete.as_str()), ("parent", "CASCADE"));
+        assert_eq!(key.columns, [("a".into(), None), ("b".into(), None)]);
+        let names: Vec<&str> = table.user_triggers().map(|trigger| trigger.name.as_str()).collect();
+        assert_eq!((names, table.triggers.len()), (vec!["theirs"], 2));
+        assert_eq!(super::table(&mut client, "none").await.unwrap(), None);
+        database.run("CREATE VIEW broken AS SELECT x FROM gone").await;
+        let broken = super::table(&mut client, "broken").await.unwrap().unwrap();
+        assert_eq!((broken.kind, broken.columns.len()), (TableKind::View, 0));
+        database.run("DROP VIEW broken").await;
+        assert_eq!(super::names(&mut client).await.unwrap(), ["Odd \"name\"", "parent"]);
+    }
 }

@@ -30,6 +30,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
 /// Connections that read at once. Each costs a thread and a page cache of 2 MiB at most.
 const READERS_MAX: usize = 4;
 
+/// The writer's page cache. A chunk's pages are looked at when its end is found, counted, copied and written: kept at hand
+/// they are read once, and none is written (which takes a lock that readers feel) before COMMIT.
+const WRITER_CACHE_KIB: u32 = 24 * 1024;
+
 /// How many instructions of SQLite's machine run between two looks at the switch. About 50 µs; its cost can't be measured.
 const STEPS_BETWEEN_LOOKS: i32 = 2_000;
 
@@ -215,10 +219,11 @@ impl Connections {
         live.switch.0.rolled_back.store(false, Ordering::Release);
         let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut live.sqlx).await;
         if let Err(error) = begun {
-            if settings.is_empty() {
+            let error = failed("begin to write")(error);
+            if settings.is_empty() && error.class() == Some(FailureClass::Contention) {
                 *lane = Some(live);
             }
-            return Err(failed("begin to write")(error));
+            return Err(error);
         }
         let is_kept = settings.is_empty();
         Ok(Tx { live, lane, _busy: busy, kind, is_kept, watch: Stopwatch::start() })
@@ -281,7 +286,7 @@ impl Connections {
     }
 
     async fn open_writer(&self) -> Result<Live, Error> {
-        let mut options = self.options.clone();
+        let mut options = self.options.clone().pragma("cache_size", format!("-{WRITER_CACHE_KIB}"));
         if self.missing == MissingFile::Made {
             options = options.create_if_missing(true);
             if let Some(parent) = self.file.parent() {
@@ -349,9 +354,10 @@ impl Tx<'_> {
         &mut self.live.sqlx
     }
 
-    /// Microseconds since the transaction has its lock.
-    pub(super) fn elapsed_us(&self) -> u64 {
-        self.watch.elapsed_us()
+    /// Has the connection closed after the transaction, since what runs in it may leave settings or temporary objects
+    /// behind.
+    pub(super) fn close_afterwards(&mut self) {
+        self.is_kept = false;
     }
 
     /// Commits. Returns the microseconds from the lock to the end of the commit. A future dropped in here may have

@@ -149,7 +149,7 @@ pub(super) async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) ->
 }
 
 /// What stands in the way of keeping a mapping in step.
-async fn check_sync(
+pub(super) async fn check_sync(
     conn: &mut SqliteConnection,
     resolved: &Resolved,
     direction: Direction,

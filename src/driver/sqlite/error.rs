@@ -64,11 +64,6 @@ pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 
-/// Whether SQLite reported a broken constraint.
-pub(super) fn is_constraint(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| code & 0xff == 19)
-}
-
 /// SQLite's own name for a result code.
 fn name(code: i32) -> Option<&'static str> {
     let find = |table: &[(i32, &'static str)], wanted| {

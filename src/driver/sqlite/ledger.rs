@@ -146,23 +146,6 @@ pub(super) async fn record(
     Ok(Applied { before: false, rows, detail })
 }
 
-/// Takes an entry out of the ledger again: a step that goes back and may go forward once more.
-pub(super) async fn forget(
-    conn: &mut SqliteConnection,
-    run: &RunId,
-    step: &StepId,
-    way: Way,
-) -> Result<(), Error> {
-    sqlx::query("DELETE FROM phasegate_steps WHERE run_id = ?1 AND step = ?2 AND way = ?3")
-        .bind(run.as_str())
-        .bind(step.as_str())
-        .bind(way_name(way))
-        .execute(conn)
-        .await
-        .map(|_| ())
-        .map_err(failed("take the step out of the ledger"))
-}
-
 /// Keeps the journal's head, if it is higher than the one kept.
 pub(super) async fn keep_head(
     conn: &mut SqliteConnection,

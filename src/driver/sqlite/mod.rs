@@ -39,6 +39,8 @@ mod survey;
 mod trigger_in_place;
 mod trigger_sql;
 mod verify;
+#[cfg(test)]
+mod whole_run_tests;
 
 #[cfg(test)]
 mod retire_tests;

@@ -116,6 +116,8 @@ impl Session for Sqlite {
             let detail = Some("it had not been done, so there was nothing to undo".to_owned());
             ledger::record(conn, fence, work, 0, detail).await
         } else {
+            tx.close_afterwards();
+            let conn = tx.conn();
             match script::run(conn, script.script()).await {
                 Ok(rows) => ledger::record(conn, fence, work, rows, None).await,
                 Err(error) => Err(error),
@@ -251,6 +253,25 @@ mod tests {
         }
         let fine = script(&["INSERT INTO t VALUES (3)"]);
         assert_eq!(execute(&sqlite, &fence, &step, &fine).await.unwrap().rows, 1);
+    }
+
+    #[tokio::test]
+    async fn a_script_leaves_no_settings_and_no_temporary_objects_behind() {
+        let database = Database::with("CREATE TABLE t (n)").await;
+        let sqlite = database.open().await;
+        let (fence, _) = entered(&sqlite, 1).await;
+        let odd = script(&[
+            "CREATE TEMP TRIGGER twice AFTER INSERT ON t BEGIN DELETE FROM t; END",
+            "PRAGMA query_only = ON",
+        ]);
+        // `query_only` stops our own ledger row too: the step fails as a whole.
+        let first = execute(&sqlite, &fence, &work("a", Way::Forward), &odd).await;
+        assert_eq!(class(first), FailureClass::NotPermitted);
+        let odd = script(&["CREATE TEMP TRIGGER twice AFTER INSERT ON t BEGIN DELETE FROM t; END"]);
+        execute(&sqlite, &fence, &work("b", Way::Forward), &odd).await.unwrap();
+        let insert = script(&["INSERT INTO t VALUES (1)"]);
+        execute(&sqlite, &fence, &work("c", Way::Forward), &insert).await.unwrap();
+        assert_eq!(database.number("SELECT count(*) FROM t").await, 1);
     }
 
     #[tokio::test]

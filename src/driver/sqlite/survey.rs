@@ -8,13 +8,15 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 use super::catalogue::{self, Affinity, Generated, Table, TableKind, quote, same_name};
+use super::dual_write::{Resolved, check_sync};
 use super::error::failure;
 use super::identity::identity_problem;
 use super::script::meant;
 use super::session::as_subquery;
+use super::shape::Shape;
 use super::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Survey, SurveyedMapping};
-use crate::run::{CopyColumns, Direction, Mapping, OnDelete, Relation, StepId};
+use crate::run::{CopyColumns, Direction, FailureClass, Mapping, OnDelete, Relation, StepId};
 
 /// A table isn't there.
 pub(super) const NO_TABLE: &str = "D201";
@@ -36,6 +38,9 @@ pub(super) const STRICTER_UNIQUE: &str = "D208";
 pub(super) const STRICTER_NULL: &str = "D209";
 /// SQLite does not accept a query.
 pub(super) const BAD_QUERY: &str = "D210";
+
+/// The sync can't keep a mapping in step.
+pub(super) const NO_SYNC: &str = "D211";
 
 /// Everything that stands in the plan's way.
 pub(super) async fn look(
@@ -91,11 +96,41 @@ impl Look<'_> {
                     .await?;
             }
         }
-        if let (Some(from), Some(into), false) = (&from, &into, mapping.is_in_place()) {
-            self.values(mapping, from, into);
-            self.uniques(mapping, from, into);
+        let (Some(from), Some(into)) = (from, into) else { return Ok(()) };
+        if !mapping.is_in_place() {
+            self.values(mapping, &from, &into);
+            self.uniques(mapping, &from, &into);
+        }
+        let grows = |table: &Table| {
+            self.survey.created.iter().any(|object| same_name(&object.table, &table.name))
+        };
+        if self.found.is_empty() && !grows(&from) && !grows(&into) {
+            self.sync(surveyed, from, into).await?;
         }
         Ok(())
+    }
+
+    /// Whether the sync could be installed on tables that are there as the plan will use them.
+    async fn sync(
+        &mut self,
+        surveyed: &SurveyedMapping,
+        from: Table,
+        into: Table,
+    ) -> Result<(), Error> {
+        let direction = surveyed.direction.unwrap_or(Direction::Forward);
+        let checked = match Shape::resolve(&surveyed.mapping, &from, &into) {
+            Ok(shape) => check_sync(self.conn, &Resolved { shape, from, into }, direction).await,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Err(Error::Failed(failure))
+                if matches!(failure.class, FailureClass::Refused | FailureClass::Unsafe) =>
+            {
+                self.find(NO_SYNC, failure.message, failure.help);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// One side's table, if it is there to be looked into: it exists, is a table, and no step creates it.
@@ -393,10 +428,10 @@ mod tests {
         let survey = Survey {
             mappings: mappings
                 .into_iter()
-                .map(|mapping| SurveyedMapping {
-                    step: "s".into(),
-                    mapping,
-                    direction: Some(Direction::Both),
+                .map(|mapping| {
+                    let both = !mapping.reverse.is_empty();
+                    let direction = if both { Direction::Both } else { Direction::Forward };
+                    SurveyedMapping { step: "s".into(), mapping, direction: Some(direction) }
                 })
                 .collect(),
             created: created
@@ -539,10 +574,10 @@ mod tests {
             ("sound", &["k"]),
             ("strict_one", &["id"]),
         ] {
-            let same = mapping((name, key), (name, key));
-            let mut in_place = same.clone();
-            in_place.copy = CopyColumns::Listed;
-            assert_eq!(findings(vec![in_place], &[], &[]).await, [""; 0], "{name} {key:?}");
+            let in_place = mapping((name, key), (name, key));
+            let found = findings(vec![in_place], &[], &[]).await;
+            // Nothing is listed, which only the last look at a mapping notices: the key was found sound.
+            assert_eq!(found, ["D211 mapping leads: no column is mapped | "], "{name} {key:?}");
         }
     }
 
@@ -564,6 +599,22 @@ mod tests {
         let found = findings(vec![strict], &[], &[]).await;
         let codes: Vec<&str> = found.iter().map(|finding| &finding[..4]).collect();
         assert_eq!(codes, ["D207", "D206"], "{found:#?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_sync_can_not_do_is_found_before_the_first_change() {
+        let mut literal = leads();
+        literal.columns = vec![("status_code".into(), "coalesce(status, \"none\")".into())];
+        let found = only(literal).await;
+        assert!(found.starts_with("D2") && found.contains("none"), "{found}");
+        let mut kept = leads();
+        kept.reverse = vec![("score".into(), "score + 0".into())];
+        kept.on_delete = OnDelete::Ignore;
+        let found = only(kept).await;
+        assert!(
+            found.starts_with("D211 ") && found.contains("on_delete must be delete"),
+            "{found}"
+        );
     }
 
     #[tokio::test]
