@@ -46,6 +46,8 @@ mod whole_run_tests;
 #[cfg(test)]
 mod retire_tests;
 #[cfg(test)]
+mod sync_properties;
+#[cfg(test)]
 mod sync_tests;
 
 use connection::{Connections, MissingFile};
