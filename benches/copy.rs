@@ -4,21 +4,26 @@
 //! in the ledger, dual-write live. Rounds are interleaved, each on a fresh copy of one file, and medians are compared, so
 //! that neither side has the warmer cache or the quieter minute.
 //!
+//! With `PHASEGATE_BENCH_CLIENT=1` a client writes one row every 20 ms during our copy, and what it waits for is printed.
+//!
 //! `cargo bench --bench copy`; `PHASEGATE_BENCH_ROWS` (2000000), `PHASEGATE_BENCH_ROUNDS` (5) and
 //! `PHASEGATE_BENCH_JOURNAL` (wal) change it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use phasegate::copy::chunk::Walk;
 use phasegate::driver::sqlite::Sqlite;
 use phasegate::driver::{
     Claim, DualWriter as _, Fence, Head, Session as _, Sink as _, Source as _,
 };
-use phasegate::driver::{Window, Work};
+use phasegate::driver::{Error, Window, Work};
 use phasegate::run::{
-    CopyColumns, Digest, Direction, Mapping, OnDelete, OnExisting, Relation, Way, Winner,
+    CopyColumns, Digest, Direction, FailureClass, Mapping, OnDelete, OnExisting, Relation, Way,
+    Winner,
 };
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
@@ -116,13 +121,52 @@ async fn copy_ours(file: &Path, rows: u64) -> (f64, u64) {
     let mapping = mapping();
     let direction = Direction::Forward;
     sqlite.install(steps, &work("sync"), &mapping, direction).await.unwrap();
+    let is_done = Arc::new(AtomicBool::new(false));
+    let client = std::env::var_os("PHASEGATE_BENCH_CLIENT")
+        .map(|_| tokio::spawn(write(file.to_owned(), rows, Arc::clone(&is_done))));
     let began = Instant::now();
     let chunks = copy_all(&sqlite, worker, &mapping, direction).await;
-    let applied = sqlite.finish_copy(steps, &work("copy")).await.unwrap();
+    let applied = loop {
+        if let Some(applied) = unless_busy(sqlite.finish_copy(steps, &work("copy")).await) {
+            break applied;
+        }
+    };
     let seconds = began.elapsed().as_secs_f64();
-    assert_eq!(applied.rows, rows);
+    is_done.store(true, Ordering::Release);
+    // What the client wrote ahead of the copy, the sync has brought over.
+    assert!(applied.rows == rows || client.is_some());
+    if let Some(client) = client {
+        let mut waits = client.await.unwrap();
+        waits.sort_by(f64::total_cmp);
+        let at = |part: usize| waits[(waits.len() - 1) * part / 100] * 1000.0;
+        let (half, most, all) = (at(50), at(95), at(100));
+        println!(
+            "client: {} writes; waited {half:.1} ms (median), {most:.1} ms (p95), {all:.1} ms (longest)",
+            waits.len()
+        );
+    }
     sqlite.close().await;
     (seconds, chunks)
+}
+
+/// A client's writes, one every 20 ms, and the seconds that each took. It waits 5 s for a lock, as most drivers do.
+async fn write(file: PathBuf, rows: u64, is_done: Arc<AtomicBool>) -> Vec<f64> {
+    let mut db = connect(&file, "").await;
+    let (mut waits, mut at) = (Vec::new(), 1_u64);
+    while !is_done.load(Ordering::Acquire) {
+        at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let id = i64::try_from((at >> 16) % rows + 1).unwrap();
+        let began = Instant::now();
+        sqlx::query("UPDATE leads SET note = 'new' WHERE id = ?1")
+            .bind(id)
+            .execute(&mut db)
+            .await
+            .unwrap();
+        waits.push(began.elapsed().as_secs_f64());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    db.close().await.unwrap();
+    waits
 }
 
 /// The engine's loop, without its journal: the size follows the time of the last chunk.
@@ -131,7 +175,10 @@ async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: 
     let mut size = 200_u64;
     loop {
         let window = Window { rows: u32::try_from(size).unwrap(), count: 4 };
-        let state = sqlite.plan_chunks(fence, &step, mapping, window).await.unwrap();
+        let Some(state) = unless_busy(sqlite.plan_chunks(fence, &step, mapping, window).await)
+        else {
+            continue;
+        };
         if let (Walk::Ended { seq }, true) = (&state.walk, state.open.is_empty()) {
             return *seq;
         }
@@ -143,6 +190,14 @@ async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: 
                 size = wanted.clamp(size / 4, size * 4).clamp(10, 100_000);
             }
         }
+    }
+}
+
+/// What was done, or nothing when a client was in the way for too long.
+fn unless_busy<T>(done: Result<T, Error>) -> Option<T> {
+    match done {
+        Err(error) if error.class() == Some(FailureClass::Contention) => None,
+        done => Some(done.unwrap()),
     }
 }
 

@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Semaphore, SemaphorePermit};
 
 use super::error::{commit_failed, failed};
+use super::turns::Turns;
 use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence};
 use crate::run::FailureClass;
@@ -127,6 +128,13 @@ impl Live {
     }
 }
 
+/// The writing connection's place, and whose turn it is to write.
+#[derive(Debug, Default)]
+struct Lane {
+    live: Option<Live>,
+    turns: Turns,
+}
+
 /// What becomes of a database file that isn't there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissingFile {
@@ -141,7 +149,7 @@ pub(super) struct Connections {
     options: SqliteConnectOptions,
     file: PathBuf,
     missing: MissingFile,
-    writer: AsyncMutex<Option<Live>>,
+    writer: AsyncMutex<Lane>,
     readers: Semaphore,
     idle: Mutex<Vec<Live>>,
     /// The switches of connections that work now.
@@ -163,7 +171,7 @@ impl Connections {
             options,
             file,
             missing,
-            writer: AsyncMutex::new(None),
+            writer: AsyncMutex::new(Lane::default()),
             readers: Semaphore::new(READERS_MAX),
             idle: Mutex::new(Vec::new()),
             busy: Mutex::new(Vec::new()),
@@ -205,9 +213,13 @@ impl Connections {
         settings: &'static [&'static str],
     ) -> Result<Tx<'_>, Error> {
         let mut lane = self.writer.lock().await;
-        let mut live = match lane.take().filter(|live| !live.is_stopped()) {
+        give_way(&mut lane).await?;
+        let mut live = match lane.live.take().filter(|live| !live.is_stopped()) {
             Some(live) => live,
-            None => self.open_writer().await?,
+            None => {
+                lane.turns.reopened();
+                self.open_writer().await?
+            }
         };
         for setting in settings {
             sqlx::query(*setting)
@@ -221,7 +233,7 @@ impl Connections {
         if let Err(error) = begun {
             let error = failed("begin to write")(error);
             if settings.is_empty() && error.class() == Some(FailureClass::Contention) {
-                *lane = Some(live);
+                lane.live = Some(live);
             }
             return Err(error);
         }
@@ -275,7 +287,7 @@ impl Connections {
 
     /// Closes every connection that does not work now.
     pub(super) async fn close(&self) {
-        let writer = self.writer.lock().await.take();
+        let writer = self.writer.lock().await.live.take();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for live in writer.into_iter().chain(idle) {
             // Nothing is open on it; a failure to close loses nothing.
@@ -324,6 +336,27 @@ impl Connections {
     }
 }
 
+/// Leaves the lock free for as long as others may need to get it.
+async fn give_way(lane: &mut Lane) -> Result<(), Error> {
+    let Some(live) = lane.live.as_mut().filter(|live| !live.is_stopped()) else { return Ok(()) };
+    let row = sqlx::query("PRAGMA data_version").fetch_one(&mut live.sqlx).await;
+    let version = match row.and_then(|row| row.try_get(0)) {
+        Ok(version) => version,
+        Err(error) => {
+            let error = failed("look for other writers")(error);
+            if error.class() != Some(FailureClass::Contention) {
+                lane.live = None;
+            }
+            return Err(error);
+        }
+    };
+    let rest = lane.turns.rest(version);
+    if !rest.is_zero() {
+        tokio::time::sleep(rest).await;
+    }
+    Ok(())
+}
+
 /// A connection that works now, and can be cancelled.
 #[derive(Debug)]
 struct Busy<'a> {
@@ -341,7 +374,7 @@ impl Drop for Busy<'_> {
 /// A write transaction. Dropped without [`commit`](Self::commit) it is rolled back, and whatever it runs is interrupted.
 pub(super) struct Tx<'a> {
     live: Live,
-    lane: MutexGuard<'a, Option<Live>>,
+    lane: MutexGuard<'a, Lane>,
     _busy: Busy<'a>,
     kind: TxKind,
     is_kept: bool,
@@ -382,8 +415,9 @@ impl Tx<'_> {
             return Err(error);
         }
         let took_us = self.watch.elapsed_us();
+        self.lane.turns.ended();
         if self.is_kept {
-            *self.lane = Some(self.live);
+            self.lane.live = Some(self.live);
         }
         fail_point("after", self.kind)?;
         Ok(took_us)
@@ -392,8 +426,9 @@ impl Tx<'_> {
     /// Rolls back now, and keeps the connection where that works.
     pub(super) async fn roll_back(mut self) {
         let ended = sqlx::query("ROLLBACK").execute(&mut self.live.sqlx).await;
+        self.lane.turns.ended();
         if ended.is_ok() && self.is_kept {
-            *self.lane = Some(self.live);
+            self.lane.live = Some(self.live);
         }
     }
 }

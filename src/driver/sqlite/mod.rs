@@ -38,6 +38,7 @@ mod suggest;
 mod survey;
 mod trigger_in_place;
 mod trigger_sql;
+mod turns;
 mod verify;
 #[cfg(test)]
 mod whole_run_tests;
