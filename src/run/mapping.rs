@@ -204,7 +204,11 @@ fn renamed(expression: &str, names: &[(String, String)], which: Names) -> String
             names.iter().find(|(old, _)| old.eq_ignore_ascii_case(&name)).map(|(_, new)| new)
         });
         match new {
-            Some(new) => out.push_str(&format!("\"{}\"", new.replace('"', "\"\""))),
+            Some(new) => {
+                out.push('"');
+                out.push_str(&new.replace('"', "\"\""));
+                out.push('"');
+            }
             None => out.push_str(&rest[..length]),
         }
         rest = &rest[length..];

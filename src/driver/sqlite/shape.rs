@@ -170,7 +170,7 @@ impl Shape {
     }
 }
 
-fn refused(mapping: &Mapping, what: String) -> Error {
+fn refused(mapping: &Mapping, what: impl std::fmt::Display) -> Error {
     Error::failed(FailureClass::Refused, format!("mapping {}: {what}", mapping.name))
 }
 

@@ -176,12 +176,12 @@ impl Flow<'_> {
             triggers.push(make("bi", "BEFORE INSERT", None, &notes));
         }
         for (at, unique) in uniques.iter().enumerate() {
-            let changes: Vec<String> = unique
+            let differs: Vec<String> = unique
                 .parts
                 .iter()
                 .map(|(part, _)| format!("OLD.{part} IS NOT NEW.{part} COLLATE BINARY"))
                 .collect();
-            let condition = unique.is_plain.then(|| any(&changes));
+            let condition = unique.is_plain.then(|| any(&differs));
             let notes = [self.note_victims(unique, Some(&old))];
             triggers.push(make(&format!("bu{at}"), "BEFORE UPDATE", condition, &notes));
         }

@@ -465,8 +465,8 @@ mod tests {
         mapping
     }
 
-    fn key(id: i64) -> Option<Key> {
-        Some(Key(vec![Cell::Integer(id)]))
+    fn key(id: i64) -> Key {
+        Key(vec![Cell::Integer(id)])
     }
 
     /// Compares everything in chunks, as the engine does. Returns the sum and the number of chunks.
@@ -515,7 +515,7 @@ mod tests {
         assert_eq!((sum.missing, sum.extra, sum.different), (800, 53, 1));
         assert_eq!(sum.samples.len(), SAMPLES_MAX);
         let low = sqlite
-            .compare_chunk(&leads(), Direction::Forward, &Chunk { lo: None, hi: key(100) })
+            .compare_chunk(&leads(), Direction::Forward, &Chunk { lo: None, hi: Some(key(100)) })
             .await
             .unwrap();
         assert_eq!(
@@ -608,7 +608,7 @@ mod tests {
             let sqlite = database.open().await;
             let (fence, _) = entered(&sqlite, 1).await;
             sqlite.install(&fence, &work("sync", Way::Forward), &leads(), direction).await.unwrap();
-            let chunk = Chunk { lo: None, hi: key(500) };
+            let chunk = Chunk { lo: None, hi: Some(key(500)) };
             assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &chunk).await, Ok(5));
             let (sum, _) = compare_all(&sqlite, &leads(), direction).await;
             assert_eq!((sum.missing, sum.extra, sum.different), (1, 0, 1));
