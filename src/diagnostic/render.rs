@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn a_place_outside_the_text_is_named_and_not_drawn() {
         let (mut diagnostic, sources) = example();
-        diagnostic.location.as_mut().map(|location| location.line = 99);
+        diagnostic.location =
+            Some(Location { file: "plan.yaml".into(), line: 99, column: 1, length: 4 });
         let text = render(&diagnostic, &sources, Style::Plain);
         assert!(text.contains("plan.yaml:99:1"), "{text}");
     }
