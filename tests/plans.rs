@@ -492,6 +492,13 @@ mod hostile {
         }
     }
 
+    /// The quickstart with another expression, in the mapping and in a statement.
+    fn with_expression(expression: &str) -> String {
+        let text = std::fs::read_to_string("plans/quickstart.yaml").unwrap();
+        text.replace("lower(trim(email))", expression)
+            .replace("DROP TABLE customers_v2", &format!("SELECT {expression}"))
+    }
+
     #[test]
     fn bombs_are_defused() {
         let mut text = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -512,6 +519,11 @@ mod hostile {
             format!("a: {}", "x".repeat(1_000_000)),
             "&a ".repeat(1000),
             format!("a: \"{}\"", "\\u0041".repeat(100_000)),
+            with_expression(&"(".repeat(200_000)),
+            with_expression(&format!("{}a{}", "(".repeat(100_000), ")".repeat(100_000))),
+            with_expression(&format!("a{}", " + a".repeat(100_000))),
+            with_expression(&format!("{}a", "NOT ".repeat(100_000))),
+            with_expression(&"CASE WHEN a THEN ".repeat(30_000)),
         ] {
             let began = std::time::Instant::now();
             survive(hostile.into_bytes());

@@ -11,6 +11,9 @@ use super::{Diagnostic, Location, Severity, Source};
 /// The widest line that is written, in columns.
 const WIDTH_COLUMNS: usize = 110;
 
+/// The longest line of a file that is shown, in bytes; of longer ones only the place is named. Nobody finds a caret in them.
+const LONGEST_LINE_BYTES: usize = 500;
+
 /// What the reader's terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -70,7 +73,8 @@ impl<'a> Shown<'a> {
     fn new(diagnostic: &'a Diagnostic, sources: &[Source]) -> Self {
         let place = diagnostic.location.as_ref().and_then(|location| {
             let source = sources.iter().find(|source| source.path == location.file)?;
-            Some((location, source, span(location, &source.text)?))
+            let is_short = is_short_around(location, &source.text);
+            Some((location, source, span(location, &source.text).filter(|_| is_short)?))
         });
         let mut notes = String::new();
         let Some((location, source, primary)) = place else {
@@ -81,7 +85,8 @@ impl<'a> Shown<'a> {
         };
         let mut labels = vec![LabeledSpan::new_primary_with_span(None, primary)];
         for (other, what) in &diagnostic.related {
-            match span(other, &source.text).filter(|_| other.file == location.file) {
+            let is_near = other.file == location.file && is_short_around(other, &source.text);
+            match span(other, &source.text).filter(|_| is_near) {
                 Some(span) => labels.push(LabeledSpan::new_with_span(Some(what.clone()), span)),
                 None => notes.extend([format!("\n{other}: {what}")]),
             }
@@ -90,6 +95,12 @@ impl<'a> Shown<'a> {
         let source = Some(NamedSource::new(&*source.path, text));
         Self { diagnostic, source, labels, notes }
     }
+}
+
+/// Whether the line of a place and its neighbours are short enough to be shown.
+fn is_short_around(location: &Location, text: &str) -> bool {
+    let first = usize::try_from(location.line.saturating_sub(2)).unwrap_or(usize::MAX);
+    text.split('\n').skip(first).take(3).all(|line| line.len() <= LONGEST_LINE_BYTES)
 }
 
 /// Where a location lies in its text, in bytes.
@@ -195,9 +206,19 @@ mod tests {
     #[test]
     fn a_place_outside_the_text_is_named_and_not_drawn() {
         let (mut diagnostic, sources) = example();
-        diagnostic.location.as_mut().map(|location| location.line = 99);
+        diagnostic.location =
+            Some(Location { file: "plan.yaml".into(), line: 99, column: 1, length: 4 });
         let text = render(&diagnostic, &sources, Style::Plain);
         assert!(text.contains("plan.yaml:99:1"), "{text}");
+    }
+
+    #[test]
+    fn a_line_without_end_is_named_and_not_drawn() {
+        let (diagnostic, mut sources) = example();
+        sources[0] =
+            Source::new("plan.yaml", format!("kind: Plan\nname: one\nname: {}", "x".repeat(9_999)));
+        let text = render(&diagnostic, &sources, Style::Plain);
+        assert!(text.contains("plan.yaml:3:1") && text.len() < 400, "{text}");
     }
 
     #[test]

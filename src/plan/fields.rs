@@ -7,7 +7,7 @@ use crate::diagnostic::known as codes;
 
 use super::node::{At, Entry, Kind, Node, Span};
 use super::reports::Reports;
-use super::suggest::advice;
+use super::suggest::{advice, nearest};
 
 /// The longest duration that may be written: anything longer is a slip.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
@@ -145,7 +145,10 @@ pub fn word<T: Copy>(
     }
     let listed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let message = format!("`{key}` can't be `{}`: it is {}", shown(&typed.value), either(&listed));
-    let help = advice(&typed.value, listed.iter().copied());
+    let help = match nearest(&typed.value, &listed) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write {}", either(&listed)),
+    };
     reports.error(codes::UNKNOWN_WORD, typed.span, message).help(help);
     None
 }

@@ -1,8 +1,4 @@
-//! The JSON Schemas of plans and projects, for editors. Committed under `docs/`, and equal to what is made here by test.
-//!
-//! The structs describe what the readers in `read/` accept; they are never filled when a plan is read, since a typed reader
-//! would stop at the first mistake and lose its place. Tests fill them from every good fixture, so the two can't part.
-#![allow(dead_code)]
+//! What a plan looks like.
 
 use std::collections::BTreeMap;
 
@@ -10,77 +6,19 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::read::ACTIONS;
-
-/// Which schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SchemaKind {
-    /// Of plans.
-    Plan,
-    /// Of project files.
-    Project,
-}
-
-/// The JSON Schema of a kind of document.
-#[must_use]
-pub fn schema(kind: SchemaKind) -> Value {
-    let mut schema = match kind {
-        SchemaKind::Plan => schemars::schema_for!(Plan).to_value(),
-        SchemaKind::Project => schemars::schema_for!(Project).to_value(),
-    };
-    without_null(&mut schema);
-    schema
-}
-
-/// A key may be left out, but one without a value is a mistake; an `Option` alone would allow both.
-fn without_null(schema: &mut Value) {
-    let null = serde_json::json!({ "type": "null" });
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(without_null),
-        Value::Object(entries) => {
-            entries.values_mut().for_each(without_null);
-            if let Some(Value::Array(types)) = entries.get_mut("type")
-                && let [one, Value::String(other)] = types.as_slice()
-                && other == "null"
-            {
-                let one = one.clone();
-                entries.insert("type".to_owned(), one);
-            }
-            if let Some(Value::Array(either)) = entries.get_mut("anyOf")
-                && let [Value::Object(one), other] = either.as_slice()
-                && *other == null
-            {
-                let one = one.clone();
-                entries.remove("anyOf");
-                entries.extend(one);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The version of the format.
-#[derive(Deserialize, JsonSchema)]
-enum ApiVersion {
-    #[serde(rename = "phasegate/v1")]
-    V1,
-}
+use super::super::read::ACTIONS;
+use super::{ApiVersion, Approval, Duration, Scalar};
 
 #[derive(Deserialize, JsonSchema)]
 enum PlanKind {
     Plan,
 }
 
-#[derive(Deserialize, JsonSchema)]
-enum ProjectKind {
-    Project,
-}
-
 /// An expand-contract migration.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(title = "Phasegate plan")]
-struct Plan {
+pub(super) struct Plan {
     api_version: ApiVersion,
     kind: PlanKind,
     metadata: Metadata,
@@ -101,24 +39,6 @@ struct Metadata {
     description: Option<String>,
     owner: Option<String>,
     annotations: Option<BTreeMap<String, Scalar>>,
-}
-
-/// A plain value.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
-    Number(f64),
-    Boolean(bool),
-    Null(()),
-}
-
-/// A time with its unit, such as 100ms, 5s, 10m, 1h or 3days.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Duration {
-    Text(#[schemars(regex(pattern = "^\\s*([0-9]+\\s*[a-zA-Zµ]+\\s*)+$"))] String),
-    Zero(#[schemars(range(min = 0, max = 0))] u32),
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -503,14 +423,6 @@ struct Gate {
     expires: Option<Duration>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Approval {
-    group: String,
-    #[schemars(range(min = 1, max = 100))]
-    count: Option<u32>,
-}
-
 /// How long something must have been well.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -561,117 +473,4 @@ struct RetiredColumn {
     old_name: String,
     /// The column that takes its name.
     take_name: Option<String>,
-}
-
-/// Environments, groups and policy.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[schemars(title = "Phasegate project")]
-struct Project {
-    api_version: ApiVersion,
-    kind: ProjectKind,
-    /// Who belongs to which group.
-    groups: Option<BTreeMap<String, Vec<String>>>,
-    environments: Option<BTreeMap<String, Environment>>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Environment {
-    production: Option<bool>,
-    /// The state store: a URL or a path.
-    state: Option<String>,
-    targets: Option<BTreeMap<String, TargetOverride>>,
-    policy: Option<Policy>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct TargetOverride {
-    url: Option<String>,
-    schema: Option<String>,
-}
-
-/// What an environment asks of every plan.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Policy {
-    identity: Option<Identity>,
-    /// What gates in front of destructive steps have besides.
-    destructive: Option<Destructive>,
-    /// Cuts waits short; not in production.
-    longest_wait: Option<Duration>,
-    allow_reviewed: Option<bool>,
-    allow_partial_verify: Option<bool>,
-    allow_commands: Option<bool>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Identity {
-    Claimed,
-    Os,
-    Ssh,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Destructive {
-    approvals: Option<Vec<Approval>>,
-    verified_within: Option<Duration>,
-    author_may_approve: Option<bool>,
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, missing_docs)]
-mod tests {
-    use super::*;
-    use crate::plan::read::STEP_KEYS;
-
-    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
-    #[test]
-    fn the_committed_schemas_are_these() {
-        for (kind, file) in [(SchemaKind::Plan, "plan"), (SchemaKind::Project, "project")] {
-            let path = format!("{ROOT}/docs/{file}.schema.json");
-            let made = format!("{}\n", serde_json::to_string_pretty(&schema(kind)).unwrap());
-            if std::env::var_os("UPDATE_EXPECT").is_some() {
-                std::fs::write(&path, &made).unwrap();
-            }
-            let committed = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(committed == made, "{path} is not up to date: run with UPDATE_EXPECT=1");
-        }
-    }
-
-    #[test]
-    fn the_keys_of_a_step_are_those_that_are_read() {
-        let schema = schema(SchemaKind::Plan);
-        let properties = schema.pointer("/$defs/Step/properties").unwrap().as_object().unwrap();
-        let mut known: Vec<&str> = STEP_KEYS.to_vec();
-        known.sort_unstable();
-        assert_eq!(properties.keys().map(String::as_str).collect::<Vec<_>>(), known);
-    }
-
-    #[test]
-    fn every_good_plan_fits_the_schema() {
-        let mut seen = 0;
-        for folder in ["tests/plans/good", "tests/plans/later", "plans"] {
-            for entry in std::fs::read_dir(format!("{ROOT}/{folder}")).unwrap() {
-                let path = entry.unwrap().path();
-                if path.extension().is_none_or(|ext| ext != "yaml") {
-                    continue;
-                }
-                let text = std::fs::read_to_string(&path).unwrap();
-                let value = crate::plan::source::value_for_tests(&text);
-                let fits = if text.contains("kind: Project") {
-                    serde_json::from_value::<Project>(value).map(drop)
-                } else {
-                    serde_json::from_value::<Plan>(value).map(drop)
-                };
-                assert!(fits.is_ok(), "{}: {}", path.display(), fits.unwrap_err());
-                seen += 1;
-            }
-        }
-        assert!(seen > 3, "no plans were looked at");
-    }
 }
