@@ -159,6 +159,10 @@ pub fn dump(path: &Path) -> Vec<String> {
         "SELECT type, name, tbl_name, sql FROM sqlite_master
          WHERE name NOT LIKE 'phasegate%' AND name NOT LIKE 'sqlite%' ORDER BY type, name",
     );
+    // A rename quotes the name it writes; that is no difference.
+    for line in &mut lines {
+        *line = line.replace('"', "");
+    }
     let tables = rows(
         path,
         "SELECT name FROM sqlite_master WHERE type = 'table'
