@@ -17,7 +17,7 @@ use super::graph::Graph;
 use super::node::At;
 use super::project::{EnvironmentPolicy, Project};
 use super::reports::Reports;
-use super::statements::{Created, ReadScript, Scripts, dialect};
+use super::statements::{Created, ReadScript, Scripts, Standing, dialect};
 use super::suggest::advice;
 
 /// What a step's names lead to.
@@ -228,7 +228,9 @@ fn read_scripts(
     let action = step.action.as_ref().map(|action| &action.value);
     if let Some(ActionDef::Sql(script)) = action {
         match dialect(engine.value) {
-            Some(dialect) => resolved.script = scripts.read(script, dialect, created),
+            Some(dialect) => {
+                resolved.script = scripts.read(script, dialect, Standing::Follow(created))
+            }
             None => {
                 let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
                 let message = format!("`{}` speaks no SQL", target.name.value);
@@ -242,8 +244,7 @@ fn read_scripts(
     if let Some(At { value: UndoDef::Sql(script), .. }) = &step.undo
         && let Some(dialect) = dialect(engine.value)
     {
-        // An undo runs instead of what comes later, so what it makes or drops is not there for the steps below.
-        resolved.undo = scripts.read(script, dialect, &mut created.clone());
+        resolved.undo = scripts.read(script, dialect, Standing::Look(created));
     }
 }
 

@@ -127,6 +127,23 @@ impl Created {
     }
 }
 
+/// What the plan has made when a script runs.
+pub enum Standing<'a> {
+    /// A step: what it makes is there for the steps below.
+    Follow(&'a mut Created),
+    /// An undo: it runs instead of what comes later, so nothing below sees what it makes or drops.
+    Look(&'a Created),
+}
+
+impl Standing<'_> {
+    fn now(&self) -> &[Object] {
+        match self {
+            Self::Follow(created) => &created.now,
+            Self::Look(created) => &created.now,
+        }
+    }
+}
+
 /// Reads scripts, and remembers what they make.
 pub struct Scripts<'a> {
     /// The files beside the plan.
@@ -143,7 +160,7 @@ impl Scripts<'_> {
         &mut self,
         script: &ScriptDef,
         dialect: Dialect,
-        created: &mut Created,
+        mut created: Standing<'_>,
     ) -> Option<ReadScript> {
         let (file, text, first_line, named, span) = match script {
             ScriptDef::Inline { text, first_line } => {
@@ -172,8 +189,10 @@ impl Scripts<'_> {
         let mut judged = Vec::with_capacity(statements.len());
         for statement in statements {
             let facts = sql::classify(dialect, &statement.text);
-            let hazard = facts.hazard_given(dialect, &created.now);
-            created.follow(dialect, &facts);
+            let hazard = facts.hazard_given(dialect, created.now());
+            if let Standing::Follow(created) = &mut created {
+                created.follow(dialect, &facts);
+            }
             judged.push((statement, facts, hazard));
         }
         Some(ReadScript { file, dialect, statements: judged, named_file: named })
