@@ -111,7 +111,7 @@ fn every_code_of_a_plan_is_shown_by_a_bad_plan_or_a_test_below() {
         }
     }
     let missing: Vec<&str> = phasegate::diagnostic::all()
-        .map(|code| code.as_str())
+        .map(phasegate::diagnostic::Code::as_str)
         .filter(|code| code.starts_with('P') && !shown.contains(*code))
         .collect();
     assert!(missing.is_empty(), "no plan shows {missing:?}");
@@ -405,6 +405,8 @@ mod graph {
 }
 
 mod hostile {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -504,10 +506,8 @@ mod hostile {
         let mut text = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for (one, other) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"), ("f", "e"), ("g", "f")]
         {
-            text.push_str(&format!(
-                "{one}: &{one} [{}]\n",
-                vec![format!("*{other}"); 9].join(", ")
-            ));
+            let others = vec![format!("*{other}"); 9].join(", ");
+            writeln!(text, "{one}: &{one} [{others}]").unwrap();
         }
         for hostile in [
             text,

@@ -1,4 +1,4 @@
-//! What was typed. What it means is in [`settings`](super::settings).
+//! What was typed. What it means is in `settings`.
 //!
 //! The text here is the help that people read, and `docs/commands.md` repeats it word for word (a test compares both).
 

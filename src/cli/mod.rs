@@ -1,7 +1,7 @@
 //! What people type, and what comes back: the only room that knows all others.
 //!
-//! A command is read ([`args`]), its settings are found ([`settings`]), and its file in `commands` comes to an
-//! [`Answer`](answer::Answer) or a [`Failure`](answer::Failure). Both have an exit code ([`exit`]) and are printed here,
+//! A command is read ([`args`]), its settings are found (`settings`), and its file in `commands` comes to an
+//! `Answer` or a `Failure`. Both have an exit code ([`exit`]) and are printed here,
 //! in one place, as text or as one JSON document.
 
 pub mod answer;

@@ -196,14 +196,14 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
 }
 
 impl ConditionKind {
-    /// The condition's key in plans, and the group for approvals (`approvals/dba`).
+    /// The condition's key in plans, and the group for approvals (`approvals:dba`).
     #[must_use]
     pub fn name(&self) -> String {
         match self {
             Self::Needs => "needs".to_owned(),
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
-            Self::Approvals(group) => format!("approvals/{group}"),
+            Self::Approvals(group) => format!("approvals:{group}"),
             Self::VerifiedWithin => "verified_within".to_owned(),
             Self::Soak => "soak".to_owned(),
             Self::Query(at) => format!("query/{at}"),

@@ -402,6 +402,9 @@ fn nearest_gates(
             gates.extend(releasing.get(need).into_iter().flatten().cloned());
         }
     }
+    if gates.len() < 2 {
+        return gates;
+    }
     // A gate that another of these gates already stands behind has a gate between it and the step.
     let mut hidden = BTreeSet::new();
     let mut open: Vec<StepId> = behind.into_iter().collect();

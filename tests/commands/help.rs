@@ -17,6 +17,8 @@ fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
+use std::fmt::Write as _;
+
 const GLOBAL: &str = "\nGlobal options:";
 
 /// The help of the program and of each command, as `docs/commands.md` has it: the options that all share stand there once.
@@ -31,7 +33,7 @@ fn reference() -> String {
             help.out.split_once(GLOBAL).expect("every command has the global options");
         let shown = if command.is_empty() { &help.out } else { own };
         let title = if command.is_empty() { "phasegate" } else { command };
-        text.push_str(&format!("## {title}\n\n```text\n{}\n```\n\n", shown.trim_end()));
+        write!(text, "## {title}\n\n```text\n{}\n```\n\n", shown.trim_end()).unwrap();
     }
     format!("{}\n", text.trim_end())
 }
