@@ -229,7 +229,7 @@ fn read_scripts(
     if let Some(ActionDef::Sql(script)) = action {
         match dialect(engine.value) {
             Some(dialect) => {
-                resolved.script = scripts.read(script, dialect, Standing::Follow(created))
+                resolved.script = scripts.read(script, dialect, Standing::Follow(created));
             }
             None => {
                 let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
