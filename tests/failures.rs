@@ -56,6 +56,20 @@ fn a_target_locked_by_another_process_is_waited_for_and_then_said() {
 }
 
 #[test]
+fn a_target_that_others_let_go_of_in_time_is_waited_for() {
+    let sandbox = sandbox("");
+    let lock = Locked::new(&sandbox, "app.db");
+    let mut run = sandbox.command(&["run", "plan.yaml", "-v"]);
+    let run = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    // Longer than one try; what is waited for here is that nothing happens.
+    let gave_up = || run.try_wait().unwrap().is_some();
+    assert!(!crate::sandbox::wait_for(std::time::Duration::from_secs(3), gave_up), "it gave up");
+    drop(lock);
+    crate::sandbox::Ran::from(run.wait_with_output().unwrap()).expect(0);
+}
+
+#[test]
 fn a_corrupt_target_is_said_and_not_written_to() {
     let sandbox = Sandbox::new();
     sandbox.write("plan.yaml", &plan(""));

@@ -26,7 +26,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error> {
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);
-        let found = driver.survey(&survey).await.map_err(|source| at(target, source))?;
+        let found =
+            ctx.patiently(|| driver.survey(&survey)).await.map_err(|source| at(target, source))?;
         findings.extend(found.into_iter().map(|finding| (target.clone(), finding)));
     }
     if !findings.is_empty() {
@@ -35,7 +36,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error> {
     let run = RunId::new(Uuid::now_v7().to_string());
     for (target, driver) in &ctx.drivers {
         let claim = claim(ctx, program, &run);
-        let holder = driver.holder(&claim).await.map_err(|source| at(target, source))?;
+        let holder =
+            ctx.patiently(|| driver.holder(&claim)).await.map_err(|source| at(target, source))?;
         if let Some(holder) = holder {
             return Err(at(target, crate::driver::Error::Held(Box::new(holder))));
         }
