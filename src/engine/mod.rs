@@ -23,7 +23,7 @@ mod start;
 mod step;
 
 pub use drive::drive;
-pub use start::{ask, inspect, load, start};
+pub use start::{Started, ask, inspect, load, start};
 
 use event::Observer;
 
