@@ -6,6 +6,7 @@ mod commands;
 mod failures;
 mod gates;
 mod house;
+mod oracle;
 mod plans;
 mod quickstart;
 mod sandbox;

@@ -1,7 +1,7 @@
 //! From the rooms' errors to what people read: a sentence, the cause, and the next command.
 
 use crate::diagnostic::{self, Code, Diagnostic, Location, Source};
-use crate::driver::{self, Finding, Holder};
+use crate::driver::{self, Finding, Holder, Severity};
 use crate::engine;
 use crate::report::CommandLine;
 use crate::report::advice::quoted;
@@ -10,7 +10,7 @@ use crate::report::words;
 use crate::run::{Pin, TargetName};
 use crate::store::{self, Lease};
 
-use super::answer::Failure;
+use super::answer::{Failure, Found};
 use super::exit::Exit;
 use super::session::Desk;
 
@@ -191,16 +191,21 @@ fn of_findings(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> Failure
         format!("the targets are not as the plan needs them: {count}"),
     )
     .help("nothing was changed; put it right, then run again");
+    (*failure.found, failure.causes) = found(findings, pin);
+    failure
+}
+
+/// Findings in targets as diagnostics, and in words those that have no page to explain them: none is lost.
+pub fn found(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> (Found, Vec<String>) {
+    let (mut known, mut others) = (Found::default(), Vec::new());
     for (target, finding) in findings {
         match diagnostic::code(finding.code) {
-            Some(code) => failure.found.findings.push(shown(code, target, finding, pin)),
-            // A finding is never lost, whether or not it has a page to explain it.
-            None => failure.causes.push(in_words(target, finding)),
+            Some(code) => known.findings.push(shown(code, target, finding, pin)),
+            None => others.push(in_words(target, finding)),
         }
     }
-    failure.found.sources =
-        pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
-    failure
+    known.sources = pin.map(|pin| Source::new(&*pin.path, &*pin.source)).into_iter().collect();
+    (known, others)
 }
 
 fn in_words(target: &TargetName, finding: &Finding) -> String {
@@ -210,7 +215,10 @@ fn in_words(target: &TargetName, finding: &Finding) -> String {
 
 fn shown(code: Code, target: &TargetName, finding: &Finding, pin: Option<&Pin>) -> Diagnostic {
     let message = format!("target {target}: {}", finding.message);
-    let mut shown = Diagnostic::error(code, message);
+    let mut shown = match finding.severity {
+        Severity::Error => Diagnostic::error(code, message),
+        Severity::Warning => Diagnostic::warning(code, message),
+    };
     if let Some(help) = &finding.help {
         shown = shown.with_help(help.clone());
     }

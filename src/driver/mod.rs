@@ -215,9 +215,20 @@ pub struct CreatedObject {
     pub column: Option<String>,
 }
 
+/// How much a finding is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The plan can't work like this, or would change data without a word: nothing is begun.
+    Error,
+    /// It works as long as the data allow; where they don't, it fails by name and nothing is lost.
+    Warning,
+}
+
 /// Something that stands in the plan's way, found by looking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// How much.
+    pub severity: Severity,
     /// The step it belongs to.
     pub step: StepId,
     /// The code of the finding, as `explain` knows it.

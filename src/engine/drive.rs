@@ -74,7 +74,7 @@ async fn drive_leased(
     let mut fences = BTreeMap::new();
     for (target, driver) in &ctx.drivers {
         let claim = claim(ctx, journal.state.program(), journal.state.run());
-        let entered = driver.enter(&claim, lease.token).await;
+        let entered = ctx.patiently(|| driver.enter(&claim, lease.token)).await;
         fences.insert(target.clone(), entered.map_err(|source| at(target, source))?);
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);

@@ -21,7 +21,8 @@ pub(super) async fn leave(
     }
     for (target, driver) in &ctx.drivers {
         let Some(fence) = fences.get(target).and_then(|fences| fences.first()) else { continue };
-        driver.leave(fence, ending, head).await.map_err(|source| at(target, source))?;
+        let left = ctx.patiently(|| driver.leave(fence, ending, head)).await;
+        left.map_err(|source| at(target, source))?;
     }
     Ok(())
 }
@@ -48,7 +49,7 @@ async fn remove_syncs(
             way: Way::Forward,
             head: head.clone(),
         };
-        let removed = driver.remove(fence, &work, &mapping, *direction).await;
+        let removed = ctx.patiently(|| driver.remove(fence, &work, &mapping, *direction)).await;
         removed.map_err(|source| at(target, source))?;
     }
     Ok(())

@@ -16,13 +16,14 @@ pub mod event;
 mod finish;
 mod journal;
 mod lease;
+mod patience;
 mod probe;
 pub mod process;
 mod start;
 mod step;
 
 pub use drive::drive;
-pub use start::{ask, inspect, load, start};
+pub use start::{Started, ask, inspect, load, start};
 
 use event::Observer;
 
@@ -41,6 +42,17 @@ pub struct Context {
     pub observer: Arc<dyn Observer>,
     /// What the operating system asked of the process.
     pub signal: watch::Receiver<Signal>,
+}
+
+impl Context {
+    /// Acts on a target until it isn't locked out, for a while, or until a signal comes.
+    async fn patiently<T, F: Future<Output = Result<T, driver::Error>>>(
+        &self,
+        act: impl FnMut() -> F,
+    ) -> Result<T, driver::Error> {
+        let is_stopped = || *self.signal.borrow() != Signal::None;
+        patience::patiently(patience::AROUND_STEPS_MS, is_stopped, act).await
+    }
 }
 
 /// What the operating system asked of this process.

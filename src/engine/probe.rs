@@ -7,6 +7,8 @@ use crate::run::{
     Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Value,
 };
 
+use super::patience::{AROUND_STEPS_MS, patiently};
+
 /// What a gate's conditions ask of the targets, gathered before anything is awaited.
 pub(super) struct Questions {
     queries: Vec<(TargetName, String)>,
@@ -31,7 +33,7 @@ impl Questions {
         let mut seen = Observations::default();
         for (target, query) in &self.queries {
             let answer = match drivers.get(target) {
-                Some(driver) => driver.value(query).await,
+                Some(driver) => patiently(AROUND_STEPS_MS, || false, || driver.value(query)).await,
                 None => Err(unknown(target)),
             };
             seen.queries.push(answer.map_err(|error| error.to_string()));
@@ -53,7 +55,7 @@ fn unknown(target: &TargetName) -> driver::Error {
 
 async fn facts(driver: &SharedDriver, tables: &[String]) -> Result<TargetFacts, driver::Error> {
     let identity = driver.identity().await?;
-    let fingerprint = driver.fingerprint(tables).await?;
+    let fingerprint = patiently(AROUND_STEPS_MS, || false, || driver.fingerprint(tables)).await?;
     let identity = format!("{} / {} as {}", identity.system, identity.database, identity.role);
     Ok(TargetFacts { identity, fingerprint })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::driver::{Claim, CreatedObject, Survey, SurveyedMapping};
+use crate::driver::{Claim, CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{
     Action, Actor, Command, Event, GateReport, Goal, Input, Pin, Program, QueryCheck, RunId, State,
     StepId, TargetName, Verify, report,
@@ -20,22 +20,33 @@ pub async fn load(store: &SharedStore, run: &RunId) -> Result<Loaded, Error> {
     Journal::load(store, run).await?.loaded().await
 }
 
+/// A run that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Its id.
+    pub run: RunId,
+    /// What looking at the targets found, none of which stops a run.
+    pub warnings: Vec<(TargetName, Finding)>,
+}
+
 /// Begins a run, after looking whether the targets are as the plan needs them and free. Changes nothing in them.
-pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error> {
+pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let program = &pin.program;
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);
-        let found = driver.survey(&survey).await.map_err(|source| at(target, source))?;
+        let found =
+            ctx.patiently(|| driver.survey(&survey)).await.map_err(|source| at(target, source))?;
         findings.extend(found.into_iter().map(|finding| (target.clone(), finding)));
     }
-    if !findings.is_empty() {
+    if findings.iter().any(|(_, finding)| finding.severity == Severity::Error) {
         return Err(Error::Findings(findings));
     }
     let run = RunId::new(Uuid::now_v7().to_string());
     for (target, driver) in &ctx.drivers {
         let claim = claim(ctx, program, &run);
-        let holder = driver.holder(&claim).await.map_err(|source| at(target, source))?;
+        let holder =
+            ctx.patiently(|| driver.holder(&claim)).await.map_err(|source| at(target, source))?;
         if let Some(holder) = holder {
             return Err(at(target, crate::driver::Error::Held(Box::new(holder))));
         }
@@ -49,7 +60,7 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<RunId, Error> {
     };
     let started = Event::RunStarted { run: run.clone(), pin: Box::new(pin) };
     ctx.store.create(&header, &ctx.actor, started).await?;
-    Ok(run)
+    Ok(Started { run, warnings: findings })
 }
 
 /// Asks something of a run, from whichever terminal. Whoever drives it sees the records at the next look.

@@ -66,7 +66,16 @@ async fn start(session: &Session, desk: &Desk, pin: Pin) -> Result<OpenRun, Fail
     let cockpit = Cockpit::open(session, desk, &pin, &line).await?;
     let started = engine::start(&cockpit.ctx, pin.clone()).await;
     cockpit.close().await;
-    let id = started.map_err(|error| trouble::of_engine(&error, desk, Some((&pin, &line))))?;
+    let engine::Started { run: id, warnings } =
+        started.map_err(|error| trouble::of_engine(&error, desk, Some((&pin, &line))))?;
+    let (known, others) = trouble::found(&warnings, Some(&pin));
+    if !known.findings.is_empty() {
+        let style = answer::style(session.printer.message_colour());
+        session.printer.message(&diagnostic::render_all(&known.findings, &known.sources, style));
+    }
+    for other in others {
+        session.printer.message(&format!("warning: {other}"));
+    }
     session.printer.message(&format!(
         "run {id} of plan {}, {} in environment {}, journal in {}",
         pin.program.plan(),

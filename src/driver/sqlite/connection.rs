@@ -25,8 +25,11 @@ use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence};
 use crate::run::FailureClass;
 
-/// How long to wait for another connection's lock. DESIGN P10: so that we yield and not a client.
+/// How long a chunk or a reader waits for another connection's lock. DESIGN P10: so that we yield and not a client.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long everything else that writes waits: it is done once, and while it waits it holds up nobody.
+const ONCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections that read at once. Each costs a thread and a page cache of 2 MiB at most.
 const READERS_MAX: usize = 4;
@@ -57,6 +60,24 @@ pub(super) enum TxKind {
 }
 
 impl TxKind {
+    /// How long to wait for the lock.
+    const fn waits(self) -> Duration {
+        match self {
+            Self::Chunk | Self::Plan => BUSY_TIMEOUT,
+            Self::Execute
+            | Self::Finish
+            | Self::Enter
+            | Self::Leave
+            | Self::Install
+            | Self::Remove
+            | Self::Settle
+            | Self::Repair
+            | Self::Retire
+            | Self::Unretire
+            | Self::Drop => ONCE_TIMEOUT,
+        }
+    }
+
     /// The kind as fail points name it.
     #[cfg(feature = "failpoints")]
     const fn as_str(self) -> &'static str {
@@ -132,6 +153,8 @@ impl Live {
 #[derive(Debug, Default)]
 struct Lane {
     live: Option<Live>,
+    /// How long that connection waits for a lock.
+    waits: Duration,
     turns: Turns,
 }
 
@@ -218,9 +241,16 @@ impl Connections {
             Some(live) => live,
             None => {
                 lane.turns.reopened();
+                lane.waits = BUSY_TIMEOUT;
                 self.open_writer().await?
             }
         };
+        if lane.waits != kind.waits() {
+            lane.waits = kind.waits();
+            let setting = format!("PRAGMA busy_timeout = {}", lane.waits.as_millis());
+            let set = sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut live.sqlx).await;
+            set.map_err(failed("prepare the connection"))?;
+        }
         for setting in settings {
             sqlx::query(*setting)
                 .execute(&mut live.sqlx)

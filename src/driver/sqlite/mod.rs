@@ -77,13 +77,23 @@ impl Sqlite {
             connections: Connections::new(options, missing),
             shapes: prepared::Shapes::default(),
         };
-        let mut reader = sqlite.connections.read().await?;
+        match sqlite.look().await {
+            // It is there; whoever uses it first waits, or says who has it.
+            Err(error) if error.class() == Some(FailureClass::Contention) => {}
+            looked => looked?,
+        }
+        Ok(sqlite)
+    }
+
+    /// Reads something, so that a file that is no database is found out.
+    async fn look(&self) -> Result<(), Error> {
+        let mut reader = self.connections.read().await?;
         sqlx::query("SELECT count(*) FROM sqlite_schema")
             .fetch_one(reader.conn())
             .await
             .map_err(error::failed("read the database"))?;
         reader.release().await;
-        Ok(sqlite)
+        Ok(())
     }
 }
 

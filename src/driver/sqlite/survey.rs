@@ -15,7 +15,7 @@ use super::script::meant;
 use super::session::as_subquery;
 use super::shape::Shape;
 use super::suggest::nearest;
-use crate::driver::{CreatedObject, Error, Finding, Survey, SurveyedMapping};
+use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{CopyColumns, Direction, FailureClass, Mapping, OnDelete, Relation, StepId};
 
 /// A table isn't there.
@@ -104,7 +104,8 @@ impl Look<'_> {
         let grows = |table: &Table| {
             self.survey.created.iter().any(|object| same_name(&object.table, &table.name))
         };
-        if self.found.is_empty() && !grows(&from) && !grows(&into) {
+        let is_sound = self.found.iter().all(|finding| finding.severity == Severity::Warning);
+        if is_sound && !grows(&from) && !grows(&into) {
             self.sync(surveyed, from, into).await?;
         }
         Ok(())
@@ -254,35 +255,42 @@ impl Look<'_> {
             };
             if !into.may_be_null(column) && from.may_be_null(source) {
                 let message = format!(
-                    "{}.{} may be NULL and {}.{} may not: copying or a client's write would fail",
+                    "{}.{} may be NULL and {}.{} may not: where it is, copying or a client's write will fail",
                     from.name, source.name, into.name, column.name
                 );
                 let help = format!(
                     "list it under columns, for example {}: coalesce({}, …)",
                     column.name, source.name
                 );
-                self.find(STRICTER_NULL, message, Some(help));
+                self.warn(STRICTER_NULL, message, Some(help));
             }
-            let is_other_type = if into.strict {
-                !same_name(&column.declared, &source.declared) && column.affinity != Affinity::Blob
-            } else {
-                changes_values(source.affinity, column.affinity)
-            };
-            if is_other_type {
-                let message = format!(
-                    "{}.{} is {} and {}.{} is {}: values would be refused or changed",
+            let types = |what: &str| {
+                format!(
+                    "{}.{} is {} and {}.{} is {}: {what}",
                     from.name,
                     source.name,
                     shown(&source.declared),
                     into.name,
                     column.name,
                     shown(&column.declared)
-                );
-                let help = format!(
+                )
+            };
+            let help = || {
+                Some(format!(
                     "say that it is meant with columns: {}: CAST({} AS {})",
                     column.name, source.name, column.declared
-                );
-                self.find(OTHER_TYPE, message, Some(help));
+                ))
+            };
+            if changes_values(source.affinity, column.affinity) {
+                // Nobody would notice: verify takes a value for what storing it makes of it.
+                let message = types("values would be changed, such as '007' to 7");
+                self.find(OTHER_TYPE, message, help());
+            } else if into.strict
+                && column.affinity != Affinity::Blob
+                && source.affinity != column.affinity
+            {
+                let message = types("what does not fit a STRICT table will be refused");
+                self.warn(OTHER_TYPE, message, help());
             }
             if mapping.on_delete == OnDelete::Nullify
                 && !into.may_be_null(column)
@@ -312,7 +320,7 @@ impl Look<'_> {
             let Some(sources) = sources else { continue };
             if !is_unique(from, &sources) {
                 let message = format!(
-                    "{} is UNIQUE on ({}) and {} is not: copying or a client's write would fail",
+                    "{} is UNIQUE on ({}) and {} is not: where rows share it, copying or a client's write will fail",
                     into.name,
                     names.join(", "),
                     from.name
@@ -320,7 +328,7 @@ impl Look<'_> {
                 let help =
                     "make the old table's columns UNIQUE first, or the new table's afterwards"
                         .to_owned();
-                self.find(STRICTER_UNIQUE, message, Some(help));
+                self.warn(STRICTER_UNIQUE, message, Some(help));
             }
         }
     }
@@ -353,7 +361,16 @@ impl Look<'_> {
     }
 
     fn find(&mut self, code: &'static str, message: String, help: Option<String>) {
-        self.found.push(Finding { step: self.step.clone(), code, message, help });
+        let (severity, step) = (Severity::Error, self.step.clone());
+        self.found.push(Finding { severity, step, code, message, help });
+    }
+
+    /// Finds what a stricter new side may refuse: that is often what it is made for, and a row that it refuses is named.
+    fn warn(&mut self, code: &'static str, message: String, help: Option<String>) {
+        self.find(code, message, help);
+        if let Some(finding) = self.found.last_mut() {
+            finding.severity = Severity::Warning;
+        }
     }
 }
 
@@ -600,6 +617,26 @@ mod tests {
         let found = findings(vec![strict], &[], &[]).await;
         let codes: Vec<&str> = found.iter().map(|finding| &finding[..4]).collect();
         assert_eq!(codes, ["D207", "D206"], "{found:#?}");
+    }
+
+    #[tokio::test]
+    async fn only_what_changes_values_or_never_works_stops_a_run() {
+        let database = Database::with(SCHEMA).await;
+        let sqlite = database.open().await;
+        for (table, expected) in [
+            ("narrow", "D207 Error, D209 Warning, D208 Warning"),
+            ("strict_one", "D207 Warning, D206 Error"),
+        ] {
+            let mut mapping = leads();
+            mapping.into.table = table.into();
+            let direction = Some(Direction::Forward);
+            let mappings = vec![SurveyedMapping { step: "s".into(), mapping, direction }];
+            let survey = Survey { mappings, ..Survey::default() };
+            let found = sqlite.survey(&survey).await.unwrap();
+            let said: Vec<String> =
+                found.iter().map(|it| format!("{} {:?}", it.code, it.severity)).collect();
+            assert_eq!(said.join(", "), expected);
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::Stopwatch;
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping, MappingName,
@@ -16,6 +17,7 @@ use crate::run::{
 use crate::store::{self, SharedStore};
 
 use super::event::Progress;
+use super::patience::{INSIDE_STEPS_MS, PAUSE, patiently};
 
 mod backfill;
 mod drop;
@@ -123,10 +125,10 @@ impl Job {
     pub(super) async fn perform(mut self) -> End {
         let limit = self.step.timeout_ms;
         let result = match limit {
-            None => self.act().await,
+            None => self.act_patiently().await,
             Some(ms) => {
                 if let Ok(result) =
-                    tokio::time::timeout(Duration::from_millis(ms), self.act()).await
+                    tokio::time::timeout(Duration::from_millis(ms), self.act_patiently()).await
                 {
                     result
                 } else {
@@ -155,6 +157,29 @@ impl Job {
             Err(Fault::Differs(evidence)) => End::Seen(Observation::Differs(evidence)),
             Err(Fault::Fenced(by)) => End::Fenced(by),
             Err(Fault::Store(error)) => End::Store(error),
+        }
+    }
+
+    /// Acts until nobody else's locks are in the way, for a while. What a permit allows is tried once: the next attempt
+    /// needs a new one, for which everything is looked at again.
+    async fn act_patiently(&mut self) -> Result<Outcome, Fault> {
+        let since = Stopwatch::start();
+        let is_permitted = self.permit.is_some();
+        loop {
+            match self.act().await {
+                Err(Fault::Failed(failure))
+                    if failure.class == FailureClass::Contention
+                        && !is_permitted
+                        && since.elapsed_ms() < INSIDE_STEPS_MS =>
+                {
+                    tracing::debug!(step = %self.step.id, %failure.message, "trying again");
+                    if self.is_halted() {
+                        return Err(Fault::Interrupted);
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
+            }
         }
     }
 
@@ -218,7 +243,8 @@ impl Job {
     /// Reads what the objects behind open gates look like after the step, so that the run's own work does not shut them.
     async fn with_fingerprints(&self, mut outcome: Outcome) -> Result<Outcome, Fault> {
         for (gate, target, tables) in &self.gates {
-            let fingerprint = self.driver.fingerprint(tables).await?;
+            let look = || self.driver.fingerprint(tables);
+            let fingerprint = patiently(INSIDE_STEPS_MS, || self.is_halted(), look).await?;
             let (gate, target) = (gate.clone(), target.clone());
             outcome.fingerprints.push(GateFingerprint { gate, target, fingerprint });
         }

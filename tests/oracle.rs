@@ -1,0 +1,228 @@
+//! Whole plans under clients that write all the while, held against an oracle.
+//!
+//! Every client makes each of its writes twice in one transaction: as an application would, and to a plain table beside it
+//! that nothing of ours touches (the twin). The program is killed and started again meanwhile. At the end the mapped table
+//! is what the mapping makes of the twin, no client was refused anything that the twin wasn't, and nothing of ours is left.
+//!
+//! `PHASEGATE_SEED` repeats a seed (which threads do what when is left to the machine); `PHASEGATE_SOAK` is how many minutes
+//! each case goes on with new ones.
+
+mod client;
+mod scene;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use client::{Client, Old, Shared};
+use scene::{Scene, Way};
+
+use crate::sandbox::{Ran, Sandbox, wait_for};
+
+/// How often the program is killed on the way to each goal.
+const KILLS: u64 = 2;
+
+/// Transactions of clients in the new shape's time before the old shape goes.
+const COMMITS_AFTER_RETIRE: u64 = 30;
+
+/// Random numbers that a seed repeats (splitmix64).
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// The end a run is brought to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Completed,
+    /// Rolled back from here.
+    RolledBack(&'static str),
+}
+
+/// Runs the program until it has ended by itself with 0, and kills it some times before.
+fn drive(sandbox: &Sandbox, args: &[&str], random: &mut Random) {
+    for kills in 0.. {
+        let mut child = sandbox
+            .command(args)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let may_live = Duration::from_millis(20 + random.below(900));
+        let began = Instant::now();
+        if kills < KILLS
+            && !wait_for(may_live.saturating_sub(began.elapsed()), || {
+                child.try_wait().unwrap().is_some()
+            })
+        {
+            child.kill().unwrap();
+        }
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        if ran.code.is_some() {
+            ran.expect(0);
+            return;
+        }
+    }
+}
+
+fn check(scene: Scene, end: End) {
+    let minutes: u64 = setting("PHASEGATE_SOAK").unwrap_or(0);
+    let began = Instant::now();
+    let first = setting("PHASEGATE_SEED").unwrap_or_else(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        since.as_secs() * 1_000 + u64::from(since.subsec_millis())
+    });
+    for seed in first.. {
+        // The test's output, which is shown when it fails.
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("{scene:?} {end:?}: PHASEGATE_SEED={seed}");
+        }
+        once(scene, end, seed);
+        if began.elapsed() >= Duration::from_secs(minutes * 60) {
+            return;
+        }
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+fn once(scene: Scene, end: End, seed: u64) {
+    let mut random = Random(seed);
+    let sandbox = Sandbox::new();
+    sandbox.write("plan.yaml", &scene.plan());
+    sandbox.sql("app.db", &scene.schema(if random.below(2) == 0 { "wal" } else { "delete" }));
+    let shared = Arc::new(Shared::default());
+    let sides: &[bool] =
+        if scene.direction == Way::Both { &[true, true, false] } else { &[true, true, true] };
+    let clients: Vec<_> = sides
+        .iter()
+        .map(|is_old| {
+            let file = sandbox.path("app.db");
+            let side = if *is_old { Old::Shape } else { Old::Gone };
+            let client = Client::new(scene, side, Random(random.next()), Arc::clone(&shared));
+            std::thread::spawn(move || client.write(&file))
+        })
+        .collect();
+    let mut to = |goal: &str| drive(&sandbox, &["run", "plan.yaml", "--to", goal], &mut random);
+    let goals: &[&str] = match end {
+        End::Completed => &["sync", "copy", "retire"],
+        End::RolledBack("sync") => &["sync"],
+        End::RolledBack("compare") => &["sync", "copy", "compare"],
+        End::RolledBack(_) => &["sync", "copy", "retire"],
+    };
+    for goal in goals {
+        to(goal);
+        match *goal {
+            "sync" => shared.new_shape.store(1, Ordering::SeqCst),
+            "copy" => shared.new_shape.store(2, Ordering::SeqCst),
+            "retire" => {
+                let enough = || {
+                    shared.retired.load(Ordering::SeqCst) >= COMMITS_AFTER_RETIRE
+                        || shared.failed.load(Ordering::SeqCst)
+                };
+                assert!(wait_for(Duration::from_secs(120), enough), "clients stand still");
+            }
+            _ => {}
+        }
+    }
+    match end {
+        End::Completed => drive(&sandbox, &["run", "plan.yaml"], &mut random),
+        End::RolledBack(_) => {
+            // Where the old shape is to be all there is, its operator has moved the applications back to it.
+            shared.new_shape.store(0, Ordering::SeqCst);
+            shared.goes_back.store(true, Ordering::SeqCst);
+            drive(&sandbox, &["rollback", "customers", "--yes"], &mut random);
+        }
+    }
+    shared.stop.store(true, Ordering::SeqCst);
+    let told: Vec<String> =
+        clients.into_iter().filter_map(|client| client.join().unwrap().err()).collect();
+    let case = format!("{scene:?} {end:?}, PHASEGATE_SEED={seed}");
+    assert!(told.is_empty(), "{case}: {told:#?}");
+    let commits = shared.commits.load(Ordering::SeqCst);
+    assert!(commits > 50, "{case}: only {commits} transactions of clients");
+    check_end(&sandbox, scene, end, &case);
+}
+
+fn check_end(sandbox: &Sandbox, scene: Scene, end: End, case: &str) {
+    let (ours, twin) = match end {
+        End::Completed => scene.compared(),
+        End::RolledBack(_) => ("id, name, email, status", "id, name, email, status"),
+    };
+    let (ours, twin) =
+        (format!("SELECT {ours} FROM customers"), format!("SELECT {twin} FROM twin"));
+    let wrong = |one: &str, other: &str| {
+        sandbox.rows("app.db", &format!("{one} EXCEPT {other} ORDER BY 1 LIMIT 10"))
+    };
+    assert_eq!(wrong(&ours, &twin), [""; 0], "{case}: rows that no client wrote");
+    assert_eq!(wrong(&twin, &ours), [""; 0], "{case}: rows that went missing");
+    let rows = |table| sandbox.value("app.db", &format!("SELECT count(*) FROM {table}"));
+    assert_eq!(rows("customers"), rows("twin"), "{case}");
+    assert_eq!(sandbox.ours("app.db"), ["phasegate_runs"], "{case}: something of ours is left");
+    assert_eq!(sandbox.rows("app.db", "PRAGMA integrity_check"), ["ok"], "{case}");
+    let tables =
+        "SELECT group_concat(name) FROM (SELECT name FROM sqlite_master WHERE type = 'table'
+        AND name LIKE 'customers%' ORDER BY name)";
+    assert_eq!(sandbox.value("app.db", tables), "customers", "{case}");
+    sandbox.run(&["history", "customers", "--verify"]).expect(0);
+}
+
+const TABLE_FORWARD: Scene = Scene { in_place: false, direction: Way::Forward };
+const TABLE_BOTH: Scene = Scene { in_place: false, direction: Way::Both };
+const IN_PLACE_FORWARD: Scene = Scene { in_place: true, direction: Way::Forward };
+const IN_PLACE_BOTH: Scene = Scene { in_place: true, direction: Way::Both };
+
+#[test]
+fn table_forward() {
+    check(TABLE_FORWARD, End::Completed);
+}
+
+#[test]
+fn table_both() {
+    check(TABLE_BOTH, End::Completed);
+}
+
+#[test]
+fn in_place_forward() {
+    check(IN_PLACE_FORWARD, End::Completed);
+}
+
+#[test]
+fn in_place_both() {
+    check(IN_PLACE_BOTH, End::Completed);
+}
+
+#[test]
+fn table_forward_rolled_back() {
+    check(TABLE_FORWARD, End::RolledBack("compare"));
+}
+
+#[test]
+fn table_both_rolled_back() {
+    check(TABLE_BOTH, End::RolledBack("retire"));
+}
+
+#[test]
+fn in_place_forward_rolled_back() {
+    check(IN_PLACE_FORWARD, End::RolledBack("sync"));
+}
+
+#[test]
+fn in_place_both_rolled_back() {
+    check(IN_PLACE_BOTH, End::RolledBack("retire"));
+}
