@@ -183,7 +183,7 @@ fn two_terminals_and_the_signals() {
                 step["id"] == "copy" && step["rows_done"].as_u64().is_some_and(|rows| rows > 0)
             })
     };
-    assert!(wait_for(Duration::from_secs(60), copying), "the copy did not begin");
+    assert!(wait_for(Duration::from_mins(1), copying), "the copy did not begin");
     let second = sandbox.run(&["run", "plan.yaml"]).expect(5);
     mentions(&second, &[&first.id().to_string()]);
 
@@ -303,8 +303,7 @@ fn a_password_is_shown_nowhere() {
 fn a_full_disk_under_the_state_store_loses_nothing() {
     let sandbox = sandbox("");
     let Some(disk) = TinyDisk::mount(&sandbox.path("tiny")) else {
-        assert!(std::env::var_os("CI").is_none(), "a small file system could not be mounted");
-        eprintln!("NOT RUN: mounting a small file system needs root");
+        crate::services::not_run("a full disk: mounting a small file system needs root");
         return;
     };
     let state = sandbox.path("tiny/state.db");

@@ -173,8 +173,8 @@ async fn end_to_end(direction: Direction) {
     assert_eq!(sqlx::query(wrong).fetch_one(&mut observer).await.unwrap().get::<i64, _>(0), 0);
     let ours = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'phasegate%' AND type IN ('table', 'trigger')";
     sqlite.remove(steps, &work("sync", Way::Back), &mapping, direction).await.unwrap();
-    let head = Head { version: 9, hash: Digest::of_bytes(b"end") };
-    sqlite.leave(steps, Ending::RolledBack, &head).await.unwrap();
+    let last = Head { version: 9, hash: Digest::of_bytes(b"end") };
+    sqlite.leave(steps, Ending::RolledBack, &last).await.unwrap();
     sqlite.close().await;
     assert_eq!(sqlx::query(ours).fetch_one(&mut observer).await.unwrap().get::<i64, _>(0), 1);
     let left = "SELECT count(*) FROM leads_v2";

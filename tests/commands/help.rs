@@ -31,7 +31,8 @@ fn reference() -> String {
             help.out.split_once(GLOBAL).expect("every command has the global options");
         let shown = if command.is_empty() { &help.out } else { own };
         let title = if command.is_empty() { "phasegate" } else { command };
-        text.push_str(&format!("## {title}\n\n```text\n{}\n```\n\n", shown.trim_end()));
+        let section = format!("## {title}\n\n```text\n{}\n```\n\n", shown.trim_end());
+        text.push_str(&section);
     }
     format!("{}\n", text.trim_end())
 }
