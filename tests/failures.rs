@@ -56,44 +56,6 @@ fn a_target_locked_by_another_process_is_waited_for_and_then_said() {
 }
 
 #[test]
-fn a_target_that_others_let_go_of_in_time_is_waited_for() {
-    let sandbox = sandbox("");
-    let lock = Locked::new(&sandbox, "app.db");
-    let mut run = sandbox.command(&["run", "plan.yaml", "-v"]);
-    let run = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let mut run = run.spawn().unwrap();
-    // Longer than one try; what is waited for here is that nothing happens.
-    let gave_up = || run.try_wait().unwrap().is_some();
-    assert!(!crate::sandbox::wait_for(std::time::Duration::from_secs(3), gave_up), "it gave up");
-    drop(lock);
-    crate::sandbox::Ran::from(run.wait_with_output().unwrap()).expect(0);
-}
-
-#[test]
-fn a_stricter_new_table_is_said_and_stops_only_rows_that_do_not_fit() {
-    let plan =
-        plan("").replace("CREATE TABLE customers_v2", "CREATE TABLE IF NOT EXISTS elsewhere");
-    let plan = plan.replace("CREATE INDEX customers_v2_status ON customers_v2 (status_code);", "");
-    let plan = plan.replace("DROP TABLE customers_v2", "DROP TABLE elsewhere");
-    for (table, code, broken) in [
-        ("name TEXT NOT NULL UNIQUE, status TEXT", "D208", "name = 'customer 1'"),
-        ("name TEXT NOT NULL, status TEXT NOT NULL", "D209", "status = NULL"),
-    ] {
-        let sandbox = sandbox("");
-        sandbox.write("plan.yaml", &plan);
-        let table = format!(
-            "CREATE TABLE customers_v2 (id INTEGER PRIMARY KEY, {table}, status_code TEXT)"
-        );
-        sandbox.sql("app.db", &format!("{table}; UPDATE customers SET status = 'x'"));
-        sandbox.sql("app.db", &format!("UPDATE customers SET {broken} WHERE id = 600"));
-        let ran = sandbox.run(&["run", "plan.yaml"]).expect(1);
-        mentions(&ran, &["warning", code, "\"id\" = 600"]);
-        sandbox.sql("app.db", "UPDATE customers SET name = 'mended', status = 'x' WHERE id = 600");
-        sandbox.run(&["retry", "customers"]).expect(0);
-    }
-}
-
-#[test]
 fn a_corrupt_target_is_said_and_not_written_to() {
     let sandbox = Sandbox::new();
     sandbox.write("plan.yaml", &plan(""));
@@ -341,7 +303,7 @@ fn a_password_is_shown_nowhere() {
 fn a_full_disk_under_the_state_store_loses_nothing() {
     let sandbox = sandbox("");
     let Some(disk) = TinyDisk::mount(&sandbox.path("tiny")) else {
-        crate::services::not_run("a small file system", "mounting one needs root");
+        crate::services::not_run("a full disk: mounting a small file system needs root");
         return;
     };
     let state = sandbox.path("tiny/state.db");

@@ -306,3 +306,17 @@ mod can_fail {
         assert_eq!(found, ["a::b", "a::b::c", "a::e::*", "x::y", "p::q"]);
     }
 }
+
+#[test]
+fn every_code_that_a_driver_finds_is_explained() {
+    let is_code = |word: &str| {
+        word.len() == 4 && word.starts_with('D') && word[1..].bytes().all(|b| b.is_ascii_digit())
+    };
+    let sources = sources("src/driver");
+    let words = sources.iter().flat_map(|source| source.text.split('"'));
+    let codes: std::collections::BTreeSet<&str> = words.filter(|word| is_code(word)).collect();
+    assert!(codes.len() > 5, "{codes:?}");
+    for code in codes {
+        assert!(phasegate::diagnostic::explain(code).is_some(), "{code} has no page");
+    }
+}

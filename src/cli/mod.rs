@@ -49,6 +49,11 @@ fn perform(typed: Typed) -> Exit {
     let printer = printer(&typed);
     logging::start(&typed.global, &printer);
     let name = typed.command.name();
+    let form = match &typed.command {
+        Command::Events(_) => Form::Line,
+        Command::Status(status) if status.watch => Form::Line,
+        _ => Form::Whole,
+    };
     let result = runtime().and_then(|runtime| {
         let result = runtime.block_on(dispatch(typed, &printer));
         // A question that nobody answered must not keep the process.
@@ -61,7 +66,7 @@ fn perform(typed: Typed) -> Exit {
             answer.exit
         }
         Err(failure) => {
-            show_failure(&printer, name, &failure);
+            show_failure(&printer, name, &failure, form);
             failure.exit
         }
     }
@@ -113,10 +118,11 @@ fn show(printer: &Printer, command: &str, answer: &Answer) {
     }
 }
 
-fn show_failure(printer: &Printer, command: &str, failure: &Failure) {
-    match printer.format() {
-        Format::Human => printer.message(&failure.render(printer.message_colour())),
-        Format::Json => printer.document(&failure.document(command)),
+fn show_failure(printer: &Printer, command: &str, failure: &Failure, form: Form) {
+    match (printer.format(), form) {
+        (Format::Human, _) => printer.message(&failure.render(printer.message_colour())),
+        (Format::Json, Form::Whole) => printer.document(&failure.document(command)),
+        (Format::Json, Form::Line) => printer.line(&failure.document(command)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use crate::engine::{self, Loaded, Signal, process};
+use crate::report::advice::quoted;
 use crate::report::{CommandLine, Printer};
 use crate::run::{Actor, Command, RunId, State, Timestamp};
 use crate::store::{Create, Lease, RunHeader, SharedStore};
@@ -93,7 +94,8 @@ impl Session {
 
     /// Opens the store of these settings.
     pub async fn desk(&self, settings: Settings, create: Create) -> Result<Desk, Failure> {
-        let store = wiring::open_store(&settings.state, create).await?;
+        let store =
+            wiring::open_store(settings.state.as_ref().map_err(Clone::clone)?, create).await?;
         tracing::debug!(store = store.location(), "state store opened");
         Ok(Desk { settings, store })
     }
@@ -122,7 +124,13 @@ impl Desk {
         let plan = loaded.state.program().plan();
         let environment = self.settings.environment.as_ref();
         let by_name = select::choose(runs, plan, environment).is_ok_and(|found| found == id);
-        let line = self.settings.line(if by_name { plan.to_owned() } else { id.to_string() });
+        let mut line = self.settings.line(if by_name { plan.to_owned() } else { id.to_string() });
+        if self.settings.environment.is_none() {
+            // The store was named instead; a command on the plan can't do without.
+            let environment = loaded.state.program().environment();
+            line.program.push_str(" --env ");
+            line.program.push_str(&quoted(environment.as_str()));
+        }
         Ok(OpenRun { desk: self.clone(), id, loaded, now, line })
     }
 

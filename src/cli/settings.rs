@@ -26,8 +26,9 @@ pub struct Settings {
     pub project: Option<Project>,
     /// The environment; none only for a command on a run in a state store that was named, where none is needed.
     pub environment: Option<EnvironmentName>,
-    /// Where the state store is. May hold a secret: never shown; the store itself says what may be.
-    pub state: String,
+    /// Where the state store is, or why that isn't known: a command that needs none goes on without. May hold a secret:
+    /// never shown; the store itself says what may be.
+    pub state: Result<String, Failure>,
     /// Who acts.
     pub actor: Actor,
     /// The program and the options that suggestions repeat.
@@ -56,15 +57,17 @@ impl Settings {
             (environment, _) => Some(environment?),
         };
         let of_project = match (&project, &environment) {
-            (Some(project), Some(environment)) => project.state_of(environment)?,
-            _ => None,
+            _ if given_state.is_some() => Ok(None),
+            (Some(project), Some(environment)) => project.state_of(environment),
+            _ => Ok(None),
         };
         let identity = match (&project, &environment) {
             (Some(project), Some(environment)) => project.identity_of(environment),
             _ => Identity::default(),
         };
         Ok(Self {
-            state: given_state.or(of_project).unwrap_or_else(|| DEFAULT_STATE.to_owned()),
+            state: of_project
+                .map(|state| given_state.or(state).unwrap_or_else(|| DEFAULT_STATE.to_owned())),
             actor: people::actor(global.actor.as_deref(), identity)?,
             program: program(global, env::args_os().next().map(PathBuf::from)),
             project,

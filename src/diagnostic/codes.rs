@@ -1,8 +1,8 @@
 //! The registry of codes: one line each, and a page under `docs/codes/` that `phasegate explain CODE` shows.
 //!
 //! Ranges: P1 reading, P2 names and order, P3 mappings, P4 statements, P5 gates, P6 the life of a mapping, P7 projects and
-//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, R3 runs, S4 state stores. To add one: a line here and a
-//! page there, in the same form (a test looks). A code that is no longer found keeps its line and its page.
+//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, found by a driver that looks before the first change. To add
+//! one: a line here and a page there, in the same form (a test looks). A code that is no longer found keeps its line and page.
 
 use std::fmt;
 
@@ -155,6 +155,17 @@ codes! {
     OPTION_NOT_YET = "P904", "an option that comes later";
     CONDITION_NOT_YET = "P905", "a condition that comes later";
     NO_PROGRAM = "P906", "a fault of phasegate";
+    NO_TABLE = "D201", "a table isn't there";
+    NOT_A_TABLE = "D202", "not an ordinary table";
+    NO_COLUMN = "D203", "a column isn't there";
+    NO_IDENTITY = "D204", "a key that doesn't identify rows";
+    REFUSED_EXPRESSION = "D205", "an expression that the database refuses";
+    NO_VALUE = "D206", "a column that gets no value";
+    OTHER_TYPE = "D207", "values that another type would change";
+    STRICTER_UNIQUE = "D208", "a stricter UNIQUE";
+    STRICTER_NULL = "D209", "a stricter NOT NULL";
+    REFUSED_QUERY = "D210", "a query that the database refuses";
+    NO_SYNC = "D211", "a sync that can't be kept";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

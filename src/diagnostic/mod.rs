@@ -6,6 +6,7 @@
 //! Absent on purpose: printing. [`render()`] makes text; whoever calls it decides where that goes.
 
 mod codes;
+mod mask;
 mod render;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use codes::{Code, all, code, explain};
+pub use mask::{SECRET_NAMES, is_secret_name};
 pub use render::{Style, render, render_all};
 
 /// The codes as constants, for those who report findings.

@@ -1,11 +1,13 @@
 //! Findings as text for people: the offending line with a caret, through miette's graphical handler.
 //!
-//! A pure function of its arguments: no terminal is asked what it can do. The caller says so with a [`Style`].
+//! A pure function of its arguments: no terminal is asked what it can do. The caller says so with a [`Style`]. Lines are shown
+//! with what looks like a secret hidden, whoever asks and whatever is found.
 
 use std::fmt;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceSpan};
 
+use super::mask::masked;
 use super::{Diagnostic, Location, Severity, Source};
 
 /// The widest line that is written, in columns.
@@ -28,6 +30,15 @@ pub enum Style {
 /// One finding as text, ending in a line break.
 #[must_use]
 pub fn render(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> String {
+    render_presentable(diagnostic, &presentable(sources), style)
+}
+
+/// Sources whose lines may be shown.
+fn presentable(sources: &[Source]) -> Vec<Source> {
+    sources.iter().map(|one| Source::new(one.path.clone(), masked(&one.text))).collect()
+}
+
+fn render_presentable(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> String {
     let mut own = diagnostic.clone();
     if style == Style::Plain {
         own.message = own.message.replace('…', "...");
@@ -57,7 +68,10 @@ pub fn render(diagnostic: &Diagnostic, sources: &[Source], style: Style) -> Stri
 /// All findings, errors and warnings in the order given, each followed by an empty line.
 #[must_use]
 pub fn render_all(diagnostics: &[Diagnostic], sources: &[Source], style: Style) -> String {
-    let each = diagnostics.iter().flat_map(|d| [render(d, sources, style), "\n".to_owned()]);
+    let sources = presentable(sources);
+    let each = diagnostics
+        .iter()
+        .flat_map(|one| [render_presentable(one, &sources, style), "\n".to_owned()]);
     each.collect()
 }
 

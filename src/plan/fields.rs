@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::diagnostic::known as codes;
+use crate::diagnostic::{SECRET_NAMES, known as codes};
 
 use super::node::{At, Entry, Kind, Node, Span};
 use super::reports::Reports;
@@ -14,6 +14,18 @@ const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// The longest name of a plan, step, target, mapping or group, in bytes.
 const LONGEST_NAME: usize = 63;
+
+/// A secret under a key of its own: there is no such key, and its value must not be shown.
+fn refuse_secret(entry: &Entry, reports: &mut Reports) {
+    let is_reference =
+        matches!(&entry.value.kind, Kind::Text { text, .. } if text.starts_with("${"));
+    if nearest(&entry.key.value, &SECRET_NAMES).is_some() && !is_reference {
+        let message = format!("a secret stands in plain text under `{}`", entry.key.value);
+        reports
+            .error(codes::LITERAL_SECRET, entry.value.span, message)
+            .help("put `${env:NAME}` or `${file:path}` into the `url`; and change the secret, since it was written down");
+    }
+}
 
 /// A map whose keys have been checked against those it may have.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +62,7 @@ impl<'a> Fields<'a> {
                 reports
                     .error(codes::UNKNOWN_KEY, entry.key.span, message)
                     .help(advice(key, known.iter().copied()));
+                refuse_secret(entry, reports);
             }
         }
         Some(Self { span: node.span, what, known, entries })

@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::diagnostic::{Diagnostic, Location, Source, known as codes};
 
 use super::reports::Reports;
-use super::secret::masked;
 
 /// Everything that was found, with the files it was found in.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -36,9 +35,9 @@ impl Findings {
     }
 }
 
-/// A source whose lines may be shown: what looks like a secret is hidden, and so is every value that was found to hold one.
+/// A source in which every value that was found to hold a secret is hidden. What only looks like one is hidden when it is shown.
 fn presentable(source: Source, diagnostics: &[Diagnostic]) -> Source {
-    let mut text = masked(&source.text);
+    let mut text = source.text.to_string();
     let secrets = diagnostics
         .iter()
         .filter(|finding| finding.code == codes::LITERAL_SECRET)
@@ -50,19 +49,36 @@ fn presentable(source: Source, diagnostics: &[Diagnostic]) -> Source {
     Source::new(source.path, text)
 }
 
-/// The text with the characters at a place replaced by asterisks.
+/// The text with the value at a place replaced by asterisks, and with it the lines that it may go on in: a value of several
+/// lines is told by its indent.
 fn hidden(text: &str, location: &Location) -> String {
+    let begin = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let length = usize::try_from(location.length).unwrap_or(usize::MAX);
+    // A value of several lines has no length.
+    let end = if length == 0 { usize::MAX } else { begin.saturating_add(length) };
     let mut lines = Vec::new();
+    // The least indent at which a line still belongs to the value, once its first line was seen.
+    let mut goes_on_at = None;
     for (number, line) in (1..).zip(text.split('\n')) {
-        if number != location.line {
-            lines.push(line.to_owned());
+        let indent = line.chars().take_while(|c| *c == ' ').count();
+        let is_blank = line.trim().is_empty();
+        if number == location.line {
+            // A block begins on a line of its own, and all of it stands as deep; else the key stands before the value.
+            let least = if indent == begin { indent } else { indent + 1 };
+            goes_on_at = (length == 0).then_some(least);
+            let hide = |(at, c): (usize, char)| if at >= begin && at < end { '*' } else { c };
+            lines.push(line.chars().enumerate().map(hide).collect());
             continue;
         }
-        let begin = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
-        let length = usize::try_from(location.length).unwrap_or(usize::MAX);
-        let end = if length == 0 { usize::MAX } else { begin.saturating_add(length) };
-        let hide = |(at, c): (usize, char)| if at >= begin && at < end { '*' } else { c };
-        lines.push(line.chars().enumerate().map(hide).collect());
+        match goes_on_at {
+            Some(least) if is_blank || indent >= least => {
+                lines.push(line.chars().map(|c| if c.is_whitespace() { c } else { '*' }).collect());
+            }
+            _ => {
+                goes_on_at = None;
+                lines.push(line.to_owned());
+            }
+        }
     }
     lines.join("\n")
 }

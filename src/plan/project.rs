@@ -261,7 +261,12 @@ pub fn check_reference(text: &At<String>, reports: &mut Reports) {
             .help("refer to it: `${env:NAME}` or `${file:path}` in its place; and change it, since it was written down");
     }
     if let Some(written) = malformed(&text.value) {
-        let message = format!("`{}` is not a reference", super::fields::shown(written));
+        // What is never closed goes on to the end of the text, whatever that holds.
+        let message = if written.ends_with('}') {
+            format!("`{}` is not a reference", super::fields::shown(written))
+        } else {
+            "a reference that begins with `${` is never closed".to_owned()
+        };
         reports
             .error(codes::BAD_REFERENCE, text.span, message)
             .help("write `${env:NAME}` or `${file:path}`");

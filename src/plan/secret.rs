@@ -6,11 +6,9 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
-use super::files::read_bounded;
+use crate::diagnostic::is_secret_name;
 
-/// Query parameters of URLs that hold secrets.
-const SECRET_PARAMETERS: [&str; 8] =
-    ["password", "passwd", "pwd", "secret", "token", "access_token", "sslpassword", "api_key"];
+use super::files::read_bounded;
 
 /// Why a reference can't be resolved.
 #[derive(Debug, thiserror::Error)]
@@ -103,69 +101,13 @@ pub fn literal_secret(url: &str) -> Option<String> {
     {
         return Some("a password".to_owned());
     }
-    let query = rest.split_once('?').map_or("", |(_, query)| query);
-    query.split(['&', ';']).find_map(|pair| {
+    // Connection strings that are no URL have such parameters, too.
+    let parts = rest.split(|c: char| c.is_whitespace() || matches!(c, '?' | '&' | ';' | '#'));
+    parts.into_iter().find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
-        let key = key.to_ascii_lowercase();
-        let parameter = SECRET_PARAMETERS.iter().find(|name| **name == key)?;
-        is_literal(value).then(|| format!("the parameter `{parameter}`"))
+        let is_secret = is_secret_name(key) && is_literal(value);
+        is_secret.then(|| format!("the parameter `{}`", key.to_ascii_lowercase()))
     })
-}
-
-/// The same text with everything that may be a secret in a URL replaced by as many asterisks, so that lines of a file can be
-/// shown whatever is wrong with them. Where it can't be told, more is hidden rather than less.
-pub fn masked(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
-        let (url, next) = after.split_at(end.unwrap_or(after.len()));
-        mask_url(url, &mut shown);
-        rest = next;
-    }
-    shown.push_str(rest);
-    shown
-}
-
-fn mask_url(url: &str, shown: &mut String) {
-    let query = url.find('?').unwrap_or(url.len());
-    let (address, query) = url.split_at(query);
-    match address.rfind('@').and_then(|at| Some((address.find(':')?, at))) {
-        Some((colon, at)) if colon < at => {
-            shown.push_str(&address[..=colon]);
-            hide(&address[colon + 1..at], shown);
-            shown.push_str(&address[at..]);
-        }
-        _ => shown.push_str(address),
-    }
-    for pair in query.split_inclusive(['&', ';']) {
-        let key = pair.find('=').map(|at| pair[..at].trim_start_matches('?').to_ascii_lowercase());
-        match (key, pair.find('=')) {
-            (Some(key), Some(at)) if SECRET_PARAMETERS.contains(&key.as_str()) => {
-                shown.push_str(&pair[..=at]);
-                let (value, end) =
-                    pair[at + 1..].split_at(pair[at + 1..].trim_end_matches(['&', ';']).len());
-                hide(value, shown);
-                shown.push_str(end);
-            }
-            _ => shown.push_str(pair),
-        }
-    }
-}
-
-/// References lead to secrets and are none.
-fn hide(secret: &str, shown: &mut String) {
-    for piece in pieces(secret) {
-        match piece {
-            Piece::Literal(text) | Piece::Malformed(text) => {
-                shown.extend(text.chars().map(|_| '*'));
-            }
-            Piece::Env(name) => shown.extend(["${env:", name, "}"]),
-            Piece::File(path) => shown.extend(["${file:", path, "}"]),
-        }
-    }
 }
 
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
@@ -231,21 +173,12 @@ mod tests {
             ("sqlite://a@b:c.db", None),
             ("sqlite:app.db", None),
             ("sqlite:app.db?token=abc", Some("the parameter `token`")),
+            ("host=db user=me password=hunter2", Some("the parameter `password`")),
+            ("Server=tcp:db;User Id=me;Password=x;", Some("the parameter `password`")),
+            ("jdbc:sqlserver://db;password=x", Some("the parameter `password`")),
+            ("host=db password=${env:PW}", None),
         ] {
             assert_eq!(literal_secret(url).as_deref(), found, "{url}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_masked_in_texts_without_moving_what_comes_behind() {
-        for (text, shown) in [
-            ("url: postgres://app:hunter2@db/app # x", "url: postgres://app:*******@db/app # x"),
-            ("\"a://u:ä@h\", 'b://u:p@h'", "\"a://u:*@h\", 'b://u:*@h'"),
-            ("a://u:${env:P}@h?x=1&token=abc", "a://u:${env:P}@h?x=1&token=***"),
-            ("a://u@h:1/x b://h", "a://u@h:1/x b://h"),
-            ("a://u:p@ss/w@h", "a://u:******@h"),
-        ] {
-            assert_eq!(masked(text), shown);
         }
     }
 

@@ -176,7 +176,7 @@ impl<'a, 'r> Builder<'a, 'r> {
             let start = Span { line: 1, column: 1, length: 0 };
             self.reports
                 .error(codes::EMPTY, start, "the file holds no document")
-                .help("`phasegate new` writes one to begin with; `phasegate explain P104` shows the least");
+                .help("`phasegate explain P104` shows the least that a plan holds");
             return None;
         }
         self.root
@@ -199,9 +199,26 @@ impl<'a, 'r> Builder<'a, 'r> {
             self.cut(span, &begun);
             return;
         }
+        if let Some(span) = self.tab_in_indent(span.line) {
+            self.reports
+                .error(codes::SYNTAX, span, "this is not YAML: a tab stands in the indent")
+                .help("indent with spaces; most editors can be told to");
+            return;
+        }
         self.reports
             .error(codes::SYNTAX, span, format!("this is not YAML: {}", error.info()))
             .help("look at the indent, the quotes and the colons of this line and the one before");
+    }
+
+    /// The tab that a reader stumbled over. It may say so at the value before it, on the line above.
+    fn tab_in_indent(&self, line: u32) -> Option<Span> {
+        (line..).zip(self.text.lines().skip(line.saturating_sub(1) as usize)).take(2).find_map(
+            |(line, text)| {
+                let indent = text.chars().take_while(|c| matches!(c, ' ' | '\t'));
+                let at = indent.clone().position(|c| c == '\t')?;
+                Some(Span { line, column: number(at + 1), length: 1 })
+            },
+        )
     }
 
     /// One event. None when reading can't go on.

@@ -1,6 +1,9 @@
 //! What to do next: one sentence on where a run stands, and the exact commands that help.
 
-use crate::run::{Action, Ending, Progress, Standing, State, Step, Timestamp, Way};
+use crate::run::{
+    self, Action, ConditionKind, ConditionVerdict, Ending, Observations, Progress, Standing, State,
+    Step, Timestamp, Way,
+};
 use crate::store::Lease;
 
 use super::paint::{Colour, Tone};
@@ -166,7 +169,7 @@ pub fn advise(state: &State, driver: Option<&Lease>, line: &CommandLine, now: Ti
             tone: Tone::Warn,
             suggestions: vec![suggestion(line.of("abort {run}"), "finishes that")],
         },
-        _ => waiting(state, &name, line),
+        _ => waiting(state, &name, line, now),
     }
 }
 
@@ -257,7 +260,8 @@ fn sentence_of(text: &str) -> &str {
     text.trim_end().trim_end_matches('.')
 }
 
-fn waiting(state: &State, name: &str, line: &CommandLine) -> Advice {
+/// What people have decided is known from the journal; what the targets say of a gate is not asked here.
+fn waiting(state: &State, name: &str, line: &CommandLine, now: Timestamp) -> Advice {
     let gates: Vec<&Step> = shut_gates(state).collect();
     let Some(first) = gates.first() else {
         return Advice {
@@ -271,11 +275,25 @@ fn waiting(state: &State, name: &str, line: &CommandLine) -> Advice {
     };
     let mut suggestions =
         vec![suggestion(line.of("gates {run}"), "what is missing, and what supplies it")];
-    if matches!(&first.action, Action::Gate(gate) if !gate.approvals.is_empty()) {
+    let report = run::report(state, &first.id, &Observations::default(), now);
+    let lacks = |wanted: fn(&ConditionKind) -> bool| {
+        let mut all = report.conditions.iter();
+        all.any(|one| wanted(&one.kind) && one.verdict != ConditionVerdict::Pass)
+    };
+    if lacks(|kind| matches!(kind, ConditionKind::NotRejected)) {
+        let revoke = line.of(&format!("revoke {{run}} {}", first.id));
+        suggestions.push(suggestion(revoke, "takes a rejection back, by whoever rejected it"));
+    }
+    if lacks(|kind| matches!(kind, ConditionKind::Approvals(_))) {
         let approve = line.of(&format!("approve {{run}} {}", first.id));
         suggestions.push(suggestion(approve, "approves"));
     }
-    suggestions.push(suggestion(line.go_on(state), "goes on once it holds"));
+    if suggestions.len() == 1 {
+        // Nobody is missing: the next command is the one that goes on.
+        suggestions.insert(0, suggestion(line.go_on(state), "goes on, if all else holds"));
+    } else {
+        suggestions.push(suggestion(line.go_on(state), "goes on once it holds"));
+    }
     let names: Vec<&str> = gates.iter().map(|gate| gate.id.as_str()).collect();
     let noun = if names.len() == 1 { "gate" } else { "gates" };
     Advice {

@@ -174,6 +174,9 @@ impl GateView<'_> {
         let mut helps: Vec<String> =
             self.report.conditions.iter().filter_map(|one| self.help(one)).collect();
         helps.dedup();
+        if self.report.is_open() && !self.is_used() {
+            helps.push(self.line.go_on(self.state));
+        }
         for help in helps {
             text.push_str("  ");
             text.push_str(&colour.paint(Tone::Strong, &help));

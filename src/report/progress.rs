@@ -1,11 +1,10 @@
 //! Progress as bars, one for every running step, on a terminal.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::engine::event::{Event as Seen, Observer, Progress};
 use crate::run::{Event, State, StepId, Way};
@@ -28,6 +27,7 @@ pub struct Bars {
 #[derive(Debug)]
 struct Shown {
     bar: ProgressBar,
+    label: &'static str,
     /// Whether rows have been seen, so that the bar has a length.
     measured: bool,
 }
@@ -48,7 +48,7 @@ impl Bars {
         };
         bar.set_prefix(format!("{label:>9} {:<24} {action:<10}", step.as_str()));
         bar.enable_steady_tick(TICK);
-        let earlier = self.lock().insert(step.clone(), Shown { bar, measured: false });
+        let earlier = self.lock().insert(step.clone(), Shown { bar, label, measured: false });
         if let Some(earlier) = earlier {
             earlier.bar.finish_and_clear();
         }
@@ -69,16 +69,15 @@ impl Bars {
             } else {
                 counted()
             });
+            // What is being counted says enough of the action, and the line is short on a small terminal.
+            bar.set_prefix(format!("{:>9} {:<20}", shown.label, progress.step.as_str()));
             // What was done before this process began must not count as fast work.
             bar.set_position(progress.rows_done);
             bar.reset_eta();
             shown.measured = true;
         }
         bar.set_position(progress.rows_done);
-        if progress.chunk_rows > 0 {
-            let rows = words::count(u64::from(progress.chunk_rows));
-            bar.set_message(format!(", chunks of {rows}"));
-        }
+        bar.set_message(facts(bar, progress, total));
     }
 
     fn end(&self, step: &StepId) {
@@ -99,24 +98,37 @@ impl Bars {
     }
 }
 
+/// What is said beside a bar, the most wanted first: a terminal that is too small cuts the end off.
+fn facts(bar: &ProgressBar, progress: &Progress, total: Option<u64>) -> String {
+    // A fraction of a row is nothing that anybody looks for.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rate = words::count(bar.per_sec().max(0.0) as u64);
+    let done = words::count(progress.rows_done);
+    let mut text = match total {
+        Some(total) => {
+            let left = HumanDuration(bar.eta());
+            format!("{done}/{} rows, {left:#} left, {rate} rows/s", words::count(total))
+        }
+        None => format!("{done} rows, {rate} rows/s"),
+    };
+    if progress.chunk_rows > 0 {
+        text.push_str(", chunks of ");
+        text.push_str(&words::count(u64::from(progress.chunk_rows)));
+    }
+    text
+}
+
 /// A template that doesn't parse would show as the default bar, which is ugly and harmless; a test keeps them parsing.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
-        .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
-            // A fraction of a row is nothing that anybody looks for.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let per_second = state.per_sec().max(0.0) as u64;
-            let _ = write!(text, "{} rows/s", words::count(per_second));
-        })
 }
 
 const SPINNER: &str = "{prefix} {spinner} {elapsed}";
-const MEASURED: &str =
-    "{prefix} {bar:24} {percent:>3} % {human_pos}/{human_len} rows, {rate}, {eta} left{msg}";
-const MEASURED_COLOUR: &str = "{prefix} {bar:24.green/dim} {percent:>3} % {human_pos}/{human_len} rows, {rate}, {eta} left{msg}";
-const COUNTED: &str = "{prefix} {spinner} {human_pos} rows, {rate}, {elapsed}{msg}";
+const MEASURED: &str = "{prefix} {bar:12} {percent:>3} % {wide_msg}";
+const MEASURED_COLOUR: &str = "{prefix} {bar:12.green/dim} {percent:>3} % {wide_msg}";
+const COUNTED: &str = "{prefix} {spinner} {elapsed} {wide_msg}";
 
 fn spinner() -> ProgressStyle {
     style(SPINNER)

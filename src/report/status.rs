@@ -272,9 +272,9 @@ mod tests {
         events.push(begun("copy"));
         let state = state(events);
         let line = line();
-        let progress = [live(400)];
+        let so_far = [live(400)];
         let view =
-            StatusView { state: &state, driver: None, live: &progress, line: &line, now: at(60) };
+            StatusView { state: &state, driver: None, live: &so_far, line: &line, now: at(60) };
         let document = Value::Object(view.document());
         assert_eq!(document["steps"][2]["rows_done"], 400);
         assert_eq!(document["steps"][2]["rows_total"], 1_000);

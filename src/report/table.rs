@@ -7,9 +7,9 @@ use comfy_table::{
 use super::paint::{Colour, Tone};
 use super::words;
 
-/// The narrowest terminal, in columns, that a table is fitted into; on narrower ones (and where the width isn't known)
-/// lines run on, which reads better than columns of a few letters.
-const NARROWEST: u16 = 80;
+/// The least room, in columns, that the last column is fitted into. Where less is left of the terminal (or its width isn't
+/// known) lines run on, which reads better than a column of a few letters.
+const LEAST_ROOM: u16 = 24;
 
 /// On which side a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,6 @@ impl Table {
     pub fn new(colour: Colour, columns: &[(&str, Alignment)]) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_preset(presets::NOTHING);
-        if inner.width().is_some_and(|width| width >= NARROWEST) {
-            inner.set_content_arrangement(ContentArrangement::Dynamic);
-        }
         match colour {
             Colour::On => inner.enforce_styling(),
             Colour::Off => inner.force_no_tty(),
@@ -74,8 +71,20 @@ impl Table {
     /// The table as text, without blanks at the ends of lines, and with a line break at its end.
     #[must_use]
     pub fn render(&self) -> String {
+        self.fitted(self.inner.width())
+    }
+
+    fn fitted(&self, width: Option<u16>) -> String {
+        // A blank stands on each side of a cell.
+        let widths = self.inner.column_max_content_widths();
+        let whole: u16 = widths.iter().rev().skip(1).map(|one| one.saturating_add(2)).sum();
+        let room = width.unwrap_or_default().saturating_sub(whole).saturating_sub(2);
+        let mut inner = self.inner.clone();
+        if let Some(width) = width.filter(|_| room >= LEAST_ROOM) {
+            inner.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
+        }
         let mut text = String::new();
-        for line in self.inner.lines() {
+        for line in inner.lines() {
             text.push_str(line.trim_end());
             text.push('\n');
         }
@@ -111,6 +120,18 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text:?}");
         assert!(text.contains("STEP"), "{text}");
         assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
+    }
+
+    #[test]
+    fn the_last_column_is_fitted_into_what_is_left_or_runs_on() {
+        let mut table =
+            Table::new(Colour::Off, &[("step", Alignment::Left), ("detail", Alignment::Left)]);
+        table.row(&[("s".repeat(40), Tone::Plain), ("word ".repeat(20), Tone::Plain)]);
+        let lines = |width| table.fitted(width).lines().count();
+        assert_eq!(lines(None), 2);
+        assert_eq!(lines(Some(60)), 2, "{}", table.fitted(Some(60)));
+        assert!(lines(Some(90)) > 2, "{}", table.fitted(Some(90)));
+        assert!(table.fitted(Some(90)).lines().all(|line| line.len() <= 90));
     }
 
     #[test]

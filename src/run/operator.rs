@@ -165,7 +165,8 @@ fn tune(state: &State, step: Option<&StepId>, tuning: Tuning) -> Decided {
         }
     };
     if state.step(&chosen.id).progress == Progress::Succeeded {
-        return Err(usage(format!("{} has ended", chosen.id)));
+        return Err(usage(format!("{} is done, so there is nothing to tune", chosen.id))
+            .with_help("`phasegate status RUN` shows what is still to come"));
     }
     Ok(vec![Event::Tuned { step: chosen.id.clone(), tuning }])
 }
@@ -265,7 +266,8 @@ fn group_of(
     let wanted = typed.map_or_else(|| asked.clone(), |group| vec![group]);
     let able: Vec<&GroupName> = wanted.iter().copied().filter(|group| is_member(group)).collect();
     match able.as_slice() {
-        [] => Err(not_permitted(format!("{} is not a member of {}", by.name, join(&wanted)))),
+        [] => Err(not_permitted(format!("{} is not a member of {}", by.name, join(&wanted)))
+            .with_help(members(state, &wanted))),
         [only] => Ok(Some((*only).clone())),
         several => {
             let report = gate::report(state, gate, &gate::Observations::default(), now);
@@ -283,6 +285,17 @@ fn group_of(
             }
         }
     }
+}
+
+/// Who can approve for these groups.
+fn members(state: &State, wanted: &[&GroupName]) -> String {
+    let groups = state.program().policy().groups.as_ref();
+    let of = |group: &&GroupName| {
+        let people = groups.and_then(|groups| groups.get(*group));
+        let names = people.map(|people| people.iter().cloned().collect::<Vec<_>>().join(", "));
+        format!("{group}: {}", names.filter(|n| !n.is_empty()).unwrap_or_else(|| "nobody".into()))
+    };
+    format!("who can: {}", wanted.iter().map(of).collect::<Vec<_>>().join("; "))
 }
 
 fn join(groups: &[&GroupName]) -> String {
@@ -336,7 +349,7 @@ fn amend(state: &State, pin: &Pin) -> Decided {
     }
     if !against.is_empty() {
         return Err(Refusal::new(RefusalKind::Findings, against.join("; ")).with_help(
-            "only steps that have not begun can be replaced; `phasegate rollback` undoes the others",
+            "only steps that have not begun can be replaced; `phasegate rollback RUN` undoes the others",
         ));
     }
     let changed = changed_steps(old, new);

@@ -91,6 +91,138 @@ fn results_and_nothing_else_go_to_stdout() {
 }
 
 #[test]
+fn what_a_gate_lacks_is_what_is_advised() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    let next = |words: &[&str]| {
+        let words = [words, &["--format", "json"]].concat();
+        let document = document(&sandbox.run(&words).expect(0));
+        let next = document["next"].as_array().unwrap().iter();
+        next.map(|one| one["command"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let has = |commands: &[String], wanted: &str| commands.iter().any(|one| one.contains(wanted));
+    let asked = next(&["status"]);
+    assert!(has(&asked, "approve customers ready") && !has(&asked, "revoke"), "{asked:?}");
+    let reject = ["reject", "customers", "ready", "--as", "eve", "--reason", "not on a friday"];
+    let rejected = next(&reject);
+    assert!(has(&rejected, "revoke customers ready"), "{rejected:?}");
+    next(&["revoke", "customers", "ready", "--as", "eve"]);
+    let approved = next(&["approve", "customers", "ready", "--as", "dee"]);
+    assert!(approved[0].contains("run plan.yaml") && !has(&approved, "approve "), "{approved:?}");
+    let gates = sandbox.run(&["gates", "customers"]).expect(0);
+    assert!(gates.stdout.contains("run plan.yaml"), "{gates}");
+}
+
+/// Nothing on SQLite is ever left undecided, so the record is written as another runner would write it.
+#[test]
+fn an_ambiguous_step_is_nine_and_nothing_is_tried() {
+    use phasegate::run::{Actor, Event, Proof, RunId, Way};
+    use phasegate::store::{self, Create};
+
+    let sandbox = sandbox(APPROVAL);
+    let to = sandbox.run(&["run", "plan.yaml", "--to", "dual-write", "--format", "json"]).expect(0);
+    let id = RunId::new(document(&to)["run"].as_str().unwrap());
+    let state = sandbox.path(".phasegate/state.db").display().to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = store::open(&state, Create::Never).await.unwrap();
+        let version = phasegate::engine::load(&store, &id).await.unwrap().state.version();
+        let (step, attempt, way) = ("copy".into(), 1, Way::Forward);
+        let begun = Event::StepStarted { step, attempt, way, permit: None };
+        let detail = "the connection was lost".to_owned();
+        let lost = Event::StepAmbiguous { step: "copy".into(), attempt, way, detail };
+        let by = Actor { name: "ana".into(), proof: Proof::Claimed, host: "db1".into() };
+        store.append(&id, version, None, &by, vec![begun, lost]).await.unwrap();
+        store.close().await;
+    });
+    let stuck = document(&sandbox.run(&["run", "plan.yaml", "--format", "json"]).expect(9));
+    assert_eq!(stuck["exit"]["reason"], "ambiguous");
+    assert_eq!(stuck["stop"]["step"], "copy", "{stuck:#}");
+    assert_eq!(sandbox.value("app.db", "SELECT count(*) FROM customers_v2"), "0");
+    let said = sandbox.run(&["status"]).expect(0);
+    assert!(said.stdout.contains("the connection was lost"), "{said}");
+}
+
+#[test]
+fn what_a_target_lacks_is_shown_in_the_plan_and_explained() {
+    let sandbox = sandbox(APPROVAL);
+    let text = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
+    let text = text.replace("table: customers, key", "table: custommers, key");
+    sandbox.write("plan.yaml", &format!("# once sqlite://me:hunter2@app.db\n{text}"));
+    let said = sandbox.run(&["run", "plan.yaml"]).expect(3);
+    assert!(said.stderr.contains("[D201]") && said.stderr.contains("plan.yaml:"), "{said}");
+    assert!(said.stderr.contains("did you mean customers?"), "{said}");
+    assert!(!said.stderr.contains("hunter2"), "{said}");
+    let found = document(&sandbox.run(&["run", "plan.yaml", "--format", "json"]).expect(3));
+    assert_eq!(found["findings"][0]["code"], "D201", "{found:#}");
+    assert!(found["findings"][0]["location"]["line"].is_u64(), "{found:#}");
+    sandbox.run(&["explain", "D201"]).expect(0);
+}
+
+#[test]
+fn every_command_answers_with_its_frame_when_it_is_refused_too() {
+    let sandbox = sandbox("");
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+    let commands: [&[&str]; 18] = [
+        &["advance", "customers"],
+        &["pause", "customers"],
+        &["resume", "customers"],
+        &["retry", "customers"],
+        &["abort", "customers"],
+        &["rollback", "customers", "--yes"],
+        &["amend", "customers", "plan.yaml"],
+        &["tune", "customers", "--chunk-rows", "5"],
+        &["approve", "customers", "ready"],
+        &["reject", "customers", "ready", "--reason", "late"],
+        &["revoke", "customers", "ready"],
+        &["gates", "nobody"],
+        &["history", "nobody"],
+        &["status", "nobody"],
+        &["run", "nowhere.yaml"],
+        &["graph", "plan.yaml", "--status", "nobody"],
+        &["tune", "customers"],
+        &["no-such-command"],
+    ];
+    for command in commands {
+        let refused = sandbox.run(&[command, &["--format", "json"]].concat());
+        let refused_document = document(&refused);
+        if refused.code != Some(0) {
+            let error = &refused_document["error"];
+            assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_stays_a_document_a_line_when_it_fails() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml", "--to", "expand"]).expect(0);
+    for words in [&["events", "nobody"][..], &["status", "nobody", "--watch"]] {
+        let failed = sandbox.run(&[words, &["--format", "json"]].concat()).expect(64);
+        assert_eq!(failed.stdout.lines().count(), 1, "{failed}");
+        document(&failed);
+    }
+}
+
+#[test]
+fn a_store_that_was_named_leads_to_advice_that_names_the_environment() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.write(
+        "phasegate.yaml",
+        "apiVersion: phasegate/v1\nkind: Project\ngroups:\n  dba: [dee, dora]\nenvironments:\n  staging:\n    state: s.db\n",
+    );
+    sandbox.run(&["run", "plan.yaml", "--env", "staging"]).expect(4);
+    let status =
+        document(&sandbox.run(&["status", "--state", "s.db", "--format", "json"]).expect(0));
+    let go_on = status["next"].as_array().unwrap().iter();
+    let go_on = go_on.map(|one| one["command"].as_str().unwrap()).find(|one| one.contains(" run "));
+    assert!(go_on.unwrap().contains("--env staging"), "{status:#}");
+    let stranger = ["approve", "customers", "ready", "--as", "zoe", "--env", "staging"];
+    let stranger = sandbox.run(&stranger).expect(77);
+    assert!(stranger.stderr.contains("dee, dora"), "{stranger}");
+}
+
+#[test]
 fn events_are_a_document_a_line_in_order() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml"]).expect(4);

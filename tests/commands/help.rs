@@ -17,8 +17,6 @@ fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
-use std::fmt::Write as _;
-
 const GLOBAL: &str = "\nGlobal options:";
 
 /// The help of the program and of each command, as `docs/commands.md` has it: the options that all share stand there once.
@@ -33,7 +31,8 @@ fn reference() -> String {
             help.out.split_once(GLOBAL).expect("every command has the global options");
         let shown = if command.is_empty() { &help.out } else { own };
         let title = if command.is_empty() { "phasegate" } else { command };
-        write!(text, "## {title}\n\n```text\n{}\n```\n\n", shown.trim_end()).unwrap();
+        let section = format!("## {title}\n\n```text\n{}\n```\n\n", shown.trim_end());
+        text.push_str(&section);
     }
     format!("{}\n", text.trim_end())
 }

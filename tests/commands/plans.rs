@@ -112,6 +112,19 @@ fn an_environment_is_asked_for_where_any_is_defined() {
     nowhere.run(&["validate", "plan.yaml", "--env", "staging"]).code(64);
 }
 
+/// CI checks plans for production without being trusted with production's state store.
+#[test]
+fn a_plan_is_checked_without_the_state_store_of_its_environment() {
+    let tool = tool();
+    tool.file("phasegate.yaml", &PROJECT.replace("staging.db", "\"${env:NOBODY_SETS_THIS}\""));
+    tool.run(&["validate", "plan.yaml", "--env", "staging"]).code(0);
+    tool.run(&["graph", "plan.yaml", "--env", "staging"]).code(0);
+    for words in [&["run", "plan.yaml", "--env", "staging"][..], &["status", "--env", "staging"]] {
+        let said = tool.run(words).code(64);
+        assert!(said.err.contains("NOBODY_SETS_THIS"), "{}", said.err);
+    }
+}
+
 #[test]
 fn a_claimed_name_is_not_permitted_where_accounts_count() {
     let tool = tool();

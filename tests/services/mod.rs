@@ -11,14 +11,14 @@ pub fn postgres(test: &str) -> Option<String> {
 fn server(variable: &str, start: &str, test: &str) -> Option<String> {
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {
-        not_run(test, &format!("{variable} is not set; `{start}` starts a server and prints it"));
+        not_run(&format!("{test}: {variable} is not set; `{start}` starts a server and prints it"));
     }
     url
 }
 
-/// Says that a test was not run and why. Under CI that is a failure.
-pub fn not_run(test: &str, why: &str) {
-    let said = format!("NOT RUN: {test}: {why}");
+/// Says that a test is not run, and why; under CI that is a failure.
+pub fn not_run(why: &str) {
+    let said = format!("NOT RUN: {why}");
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
     // Not `eprintln!`, which the harness keeps to itself while a test passes.
     let mut terminal = std::io::stderr();
