@@ -3,6 +3,7 @@
 
 mod bad_luck;
 mod commands;
+mod docs;
 mod failures;
 mod gates;
 mod house;

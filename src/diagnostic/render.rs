@@ -124,8 +124,12 @@ fn span(location: &Location, text: &str) -> Option<SourceSpan> {
         start += text.get(start..)?.find('\n')? + 1;
     }
     let line = text.get(start..)?.split('\n').next()?.trim_end_matches('\r');
-    let skipped = usize::try_from(location.column.saturating_sub(1)).ok()?;
     let wanted = usize::try_from(location.length).ok()?;
+    let skipped = match location.column {
+        // The whole of a line: its indent says nothing.
+        0 | 1 if wanted == 0 => line.chars().take_while(|c| c.is_whitespace()).count(),
+        column => usize::try_from(column.saturating_sub(1)).ok()?,
+    };
     let offset: usize = line.chars().take(skipped).map(char::len_utf8).sum();
     let rest = line.chars().skip(skipped).map(char::len_utf8);
     let length: usize = if wanted == 0 { rest.sum() } else { rest.take(wanted).sum() };
@@ -207,6 +211,18 @@ mod tests {
            `----
           help: remove one of the two
         ");
+    }
+
+    #[test]
+    fn a_whole_line_is_marked_from_its_first_letter() {
+        let (mut diagnostic, mut sources) = example();
+        sources[0] = Source::new("plan.yaml", "sql: |\n    DROP TABLE a\n");
+        diagnostic.related.clear();
+        diagnostic.location =
+            Some(Location { file: "plan.yaml".into(), line: 2, column: 1, length: 0 });
+        let text = render(&diagnostic, &sources, Style::Plain);
+        assert!(text.contains("\n   :     ^^^^^^^^^^^^\n"), "{text}");
+        assert!(text.contains("plan.yaml:2:5"), "{text}");
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if let Some(span) = step.without_transaction {
             option(reports, span, "`transaction: none`");
         }
+        if let Some(lock_timeout) = step.lock_timeout_ms {
+            option(reports, lock_timeout.span, "`lock_timeout`");
+        }
         if let Some(undo) = &step.undo
             && matches!(undo.value, UndoDef::Cypher)
         {

@@ -244,7 +244,12 @@ async fn finish(conn: &mut SqliteConnection, fence: &Fence, work: &Work) -> Resu
         return Err(Error::failed(FailureClass::Stale, message));
     }
     chunks::save(conn, fence.run(), step, &copy).await?;
-    let detail = format!("{} rows read in {} chunks", copy.rows_read, copy.seq);
+    // How many were read says something only where others were there already.
+    let detail = if copy.rows_read == copy.rows_written {
+        format!("in {} chunks", copy.seq)
+    } else {
+        format!("{} rows read in {} chunks", copy.rows_read, copy.seq)
+    };
     ledger::record(conn, fence, work, copy.rows_written, Some(detail)).await
 }
 

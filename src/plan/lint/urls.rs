@@ -28,6 +28,17 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         };
         check_reference(url, reports);
         let Some(engine) = target.engine else { continue };
+        if let Some(schema) = &target.schema
+            && engine.value == Engine::Sqlite
+        {
+            reports
+                .error(
+                    codes::KEYS_CONFLICT,
+                    schema.span,
+                    "SQLite has no schemas to put our objects in",
+                )
+                .help("remove `schema`: they go by the prefix `phasegate_`");
+        }
         let schemes = schemes(engine.value);
         let is_told = !url.value.starts_with("${");
         let fits = |scheme: &&str| {
