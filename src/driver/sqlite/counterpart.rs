@@ -132,7 +132,7 @@ pub(super) fn replaced(sql: &str, from: &str, to: &str) -> String {
 }
 
 /// SQL as words, with either table's name as the same word: what is equal then does the same on both.
-fn normal(sql: &str, old: &str, new: &str) -> Vec<String> {
+pub(super) fn normal(sql: &str, old: &str, new: &str) -> Vec<String> {
     words(sql)
         .iter()
         .map(|spanned| match &spanned.word {

@@ -154,7 +154,7 @@ pub(super) fn text_in_double_quotes(
 }
 
 /// What stands between the first parentheses of a CREATE statement, cut at its commas.
-fn definitions(create: &str) -> Vec<Vec<Spanned>> {
+pub(super) fn definitions(create: &str) -> Vec<Vec<Spanned>> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut depth = 0_usize;

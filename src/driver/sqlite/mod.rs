@@ -22,6 +22,7 @@ mod error;
 mod expression;
 #[cfg(test)]
 mod fixture;
+mod foreign_keys;
 mod identity;
 mod introspect;
 mod ledger;

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::{Generated, TableKind, quote, same_name};
-use super::counterpart::replaced;
+use super::counterpart::{normal, replaced};
 use super::dual_write::run;
 use super::error::{failed, refused};
 use super::expression::reads;
@@ -77,7 +77,11 @@ pub(super) async fn aside_with_triggers(
 }
 
 /// Keeps an object's text, to be brought back by [`restore`].
-async fn keep(conn: &mut SqliteConnection, id: &str, object: &Object) -> Result<(), Error> {
+pub(super) async fn keep(
+    conn: &mut SqliteConnection,
+    id: &str,
+    object: &Object,
+) -> Result<(), Error> {
     let doing = "keep the texts from before";
     let create = format!(
         "CREATE TABLE IF NOT EXISTS {RENAMED} (mapping TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, sql TEXT NOT NULL)"
@@ -116,7 +120,30 @@ pub(super) async fn take(
             keep(conn, id, old).await?;
         }
     }
-    Ok(())
+    // The table's own references to itself followed the name, and would not follow it back.
+    let is_it = |old: &&Object| old.kind == "table" && same_name(&old.name, from);
+    match before.iter().find(is_it) {
+        Some(table) => keep(conn, id, table).await,
+        None => Ok(()),
+    }
+}
+
+/// Forgets a table's text from before if the table has another one by now for another reason than its name.
+pub(super) async fn forget_changed(
+    conn: &mut SqliteConnection,
+    id: &str,
+    (name, other): (&str, &str),
+) -> Result<(), Error> {
+    let Some(kept) = kept(conn, id, "table", name).await? else { return Ok(()) };
+    let all = objects(conn).await?;
+    let now = all.iter().find(|it| it.kind == "table" && same_name(&it.name, name));
+    if now.is_some_and(|now| normal(&now.sql, name, other) == normal(&kept, name, other)) {
+        return Ok(());
+    }
+    let [id, name] = [id, name].map(literal);
+    let sql =
+        format!("DELETE FROM {RENAMED} WHERE mapping = {id} AND kind = 'table' AND name = {name}");
+    run(conn, "forget a text from before", sql).await.map(|_| ())
 }
 
 /// Gives objects the texts from before [`take`].
@@ -124,7 +151,6 @@ pub(super) async fn restore(conn: &mut SqliteConnection, id: &str) -> Result<(),
     if !ledger::has_table(conn, RENAMED).await? {
         return Ok(());
     }
-    set(conn, "PRAGMA writable_schema = ON").await?;
     let sql = format!(
         "UPDATE sqlite_schema SET sql = (SELECT r.sql FROM {RENAMED} AS r
             WHERE r.mapping = {id} AND r.kind = type AND r.name = sqlite_schema.name)
@@ -132,11 +158,40 @@ pub(super) async fn restore(conn: &mut SqliteConnection, id: &str) -> Result<(),
             WHERE r.mapping = {id} AND r.kind = type AND r.name = sqlite_schema.name)",
         id = literal(id)
     );
-    let restored = run(conn, "bring back the texts from before", sql).await;
+    edit_schema(conn, "bring back the texts from before", sql).await?;
+    forget(conn, id).await
+}
+
+/// Changes texts of the schema that stay as true as they were of what is stored.
+pub(super) async fn edit_schema(
+    conn: &mut SqliteConnection,
+    doing: &'static str,
+    sql: String,
+) -> Result<(), Error> {
+    set(conn, "PRAGMA writable_schema = ON").await?;
+    let edited = run(conn, doing, sql).await;
     // Reads the schema anew, which nothing else would do for a change like this one.
     set(conn, "PRAGMA writable_schema = RESET").await?;
-    restored?;
-    forget(conn, id).await
+    edited.map(|_| ())
+}
+
+/// An object's text from before, if one is kept.
+pub(super) async fn kept(
+    conn: &mut SqliteConnection,
+    id: &str,
+    kind: &str,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    if !ledger::has_table(conn, RENAMED).await? {
+        return Ok(None);
+    }
+    let [id, kind, name] = [id, kind, name].map(literal);
+    let sql = format!(
+        "SELECT sql FROM {RENAMED} WHERE mapping = {id} AND kind = {kind} AND name = {name} COLLATE NOCASE"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_optional(conn).await;
+    let row = row.map_err(failed("read the texts from before"))?;
+    row.map(|row| row.try_get(0).map_err(failed("read the texts from before"))).transpose()
 }
 
 /// Forgets the texts from before.

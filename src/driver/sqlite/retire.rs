@@ -28,7 +28,7 @@ use super::rename::{self, Object};
 use super::shape_sql::{Which, literal};
 use super::trigger_sql::trigger;
 use super::verify::Rows;
-use super::{catalogue, ledger};
+use super::{catalogue, foreign_keys, ledger};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn};
@@ -167,7 +167,9 @@ async fn retire(
             let resolved = resolve(conn, &after).await?;
             create_sync(conn, &resolved, direction).await?;
         }
-        (Direction::Forward, RetireShape::Table { .. }) => {
+        (Direction::Forward, RetireShape::Table { old_name, .. }) => {
+            let id = &resolved.shape.id;
+            foreign_keys::let_go(conn, id, &resolved.from, old_name).await?;
             let resolved = resolve(conn, &after).await?;
             guard(conn, &resolved).await?;
         }
@@ -354,11 +356,18 @@ async fn unretire(
     match shape {
         RetireShape::Table { old_name, take_name: true } => {
             rename::aside(conn, &mapping.from.table, &mapping.into.table).await?;
+            let names = (mapping.into.table.as_str(), mapping.from.table.as_str());
+            rename::forget_changed(conn, &resolved.shape.id, names).await?;
             rename::aside(conn, old_name, &mapping.from.table).await?;
+            let names = (mapping.from.table.as_str(), old_name.as_str());
+            foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
             rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Table { old_name, take_name: false } => {
             rename::along(conn, old_name, &mapping.from.table).await?;
+            let names = (mapping.from.table.as_str(), old_name.as_str());
+            foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
+            rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Columns(columns) => {
             let table = &resolved.from.name;

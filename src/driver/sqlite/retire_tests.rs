@@ -213,6 +213,40 @@ async fn forward_writes_to_the_new_side_alone_are_not_lost_without_a_word() {
 }
 
 #[tokio::test]
+async fn forward_the_old_table_lets_go_of_what_it_refers_to() {
+    let schema = "
+        CREATE TABLE regions (id INTEGER PRIMARY KEY);
+        INSERT INTO regions VALUES (1), (2), (3);
+        CREATE TABLE leads (id INTEGER PRIMARY KEY, email TEXT, status TEXT, boss INT REFERENCES leads (id),
+          region INT CONSTRAINT r REFERENCES regions (id) ON DELETE CASCADE, FOREIGN KEY (region) REFERENCES regions);
+        INSERT INTO leads VALUES (1, 'a', 'Open', NULL, 1), (2, 'b', 'Won', 1, 2);
+        CREATE TABLE leads_v2 (id INTEGER PRIMARY KEY, email TEXT, status_code TEXT, boss INT REFERENCES leads_v2 (id),
+          region INT REFERENCES regions (id) ON DELETE CASCADE);";
+    for take_name in [true, false] {
+        let shape = RetireShape::Table { old_name: "leads_old".into(), take_name };
+        let it = Ready::new(schema, leads(), Direction::Forward, shape).await;
+        let before = it.schema().await;
+        it.retire().await.unwrap();
+        let new = if take_name { "leads" } else { "leads_v2" };
+        it.database
+            .run(&format!(
+                "UPDATE {new} SET boss = NULL; DELETE FROM regions WHERE id = 1; DELETE FROM {new} WHERE id = 2"
+            ))
+            .await;
+        assert_eq!(it.rows(&format!("SELECT email FROM {new}")).await, [""; 0]);
+        assert_eq!(it.rows("SELECT email FROM leads_old").await, ["a", "b"]);
+        it.database.run("ALTER TABLE leads_old ADD COLUMN late INT").await;
+        assert_eq!(class(it.unretire(Losses::Accepted).await), FailureClass::Stale);
+        it.database.run("ALTER TABLE leads_old DROP COLUMN late").await;
+        it.unretire(Losses::Accepted).await.unwrap();
+        // A rename quotes the name it writes.
+        let plain = |lines: Vec<String>| lines.join("\n").replace('"', "");
+        assert_eq!(plain(it.schema().await), plain(before));
+        assert_eq!(it.rows("PRAGMA integrity_check").await, ["ok"]);
+    }
+}
+
+#[tokio::test]
 async fn what_the_new_table_lacks_is_listed_as_statements_that_mend_it() {
     let schema = SCHEMA.replace("CREATE INDEX by_email_2 ON leads_v2 (email, id);", "").replace(
         "leads_v2 (id INTEGER PRIMARY KEY AUTOINCREMENT, email TEXT UNIQUE",
