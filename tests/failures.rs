@@ -242,7 +242,8 @@ fn two_state_stores_on_one_database() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml", "--state", "one.db"]).expect(4);
     let ran = sandbox.run(&["run", "plan.yaml", "--state", "two.db"]).expect(5);
-    mentions(&ran, &["one.db", "customers"]);
+    mentions(&ran, &["one.db", "customers", "phasegate --state one.db status "]);
+    assert!(!ran.stderr.contains("--state two.db"), "{ran}");
     // The second one left nothing behind that would have to be cleaned up.
     let status = sandbox.run(&["status", "--state", "two.db", "--format", "json"]);
     assert!(!status.stdout.contains("\"run\":\""), "{status}");

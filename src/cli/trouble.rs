@@ -98,14 +98,18 @@ fn held(lease: &Lease, desk: &Desk) -> Failure {
 /// A claim of another run on a target.
 fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> Failure {
     let message = format!("target {target} is held by run {} of plan {}", holder.run, holder.plan);
+    // The options that led here are about this store, and that run is in another.
     let program = line.map_or("phasegate", |line| line.program.as_str());
+    let program = program.split(" --").next().unwrap_or(program);
+    let store = holder.store.split_once(" at ").map_or("STORE", |(_, location)| location);
     Failure::new(Exit::Held, message)
         .because(format!(
             "it was last driven by pid {} on {}, since {}, with state store {}",
             holder.pid, holder.host, holder.since, holder.store
         ))
         .help(format!(
-            "to adopt it, go on with that run from its own state store: {program} status {} --state …",
+            "to adopt it, go on with that run from its own state store: `{program} --state {} status {}`",
+            quoted(store),
             holder.run
         ))
         .help("or end it there first, with `rollback` or `abort`")
