@@ -276,6 +276,8 @@ fn a_password_is_shown_nowhere() {
     let ran = sandbox.run(&["validate", "plan.yaml"]).expect(3);
     assert!(!said(&ran).contains(secret), "{ran}");
     edit(&sandbox, &literal, "url: \"${env:APP_URL}\"");
+    // Not even a comment of the plan is stored with one.
+    edit(&sandbox, "apiVersion", &format!("# was postgres://app:{secret}@db/app\napiVersion"));
 
     let url = format!("sqlite://app.db?key={secret}");
     let state = format!("postgres://phasegate:{secret}@127.0.0.1:1/state");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use codes::{Code, all, code, explain};
-pub use mask::{SECRET_NAMES, is_secret_name};
+pub use mask::{SECRET_NAMES, is_secret_name, masked};
 pub use render::{Style, render, render_all};
 
 /// The codes as constants, for those who report findings.

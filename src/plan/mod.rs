@@ -115,7 +115,9 @@ pub fn parse(
             return Err(Findings::found(reports, sources));
         }
     };
-    let pin = Pin { path: file.to_string(), source: source.text.to_string(), meaning, program };
+    // What is pinned is stored: a secret in a comment, which nothing else looks at, must not be.
+    let shown = crate::diagnostic::masked(&source.text);
+    let pin = Pin { path: file.to_string(), source: shown, meaning, program };
     let mut warnings = reports.into_sorted();
     warnings.retain(|finding| finding.severity == Severity::Warning);
     sources.remove(0);
