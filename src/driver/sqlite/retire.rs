@@ -20,7 +20,8 @@ use super::catalogue::{Table, quote, same_name};
 use super::connection::TxKind;
 use super::counterpart::missing;
 use super::dual_write::{
-    Resolved, create_sync, done_before, drop_sync, finish, resolve, run, settle_noted,
+    Resolved, create_sync, done_before, drop_sync, finish, hand_over_sequence, resolve, run,
+    settle_noted,
 };
 use super::error::{failed, refused};
 use super::expression::reads;
@@ -138,7 +139,7 @@ async fn retire(
             }
             if *take_name {
                 keep_references(conn, mapping, &resolved).await?;
-                hand_over_sequence(conn, &resolved).await?;
+                hand_over_sequence(conn, &resolved.from, &resolved.into).await?;
                 let id = &resolved.shape.id;
                 rename::aside_with_triggers(conn, id, &resolved.from.name, old_name).await?;
                 rename::take(conn, id, &resolved.into.name, &resolved.from.name).await?;
@@ -249,25 +250,6 @@ async fn keep_references(
     }
     let what = format!("{} is not unique by what foreign keys point to", into.name);
     Err(in_the_way(mapping, &what, &lost))
-}
-
-/// The new table draws no number that the old one has given.
-async fn hand_over_sequence(conn: &mut SqliteConnection, resolved: &Resolved) -> Result<(), Error> {
-    if !resolved.from.is_autoincrement() || !resolved.into.is_autoincrement() {
-        return Ok(());
-    }
-    let (old, new) = (literal(&resolved.from.name), literal(&resolved.into.name));
-    let doing = "hand over the sequence";
-    let insert = format!(
-        "INSERT INTO sqlite_sequence (name, seq) SELECT {new}, 0
-         WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = {new})"
-    );
-    run(conn, doing, insert).await?;
-    let update = format!(
-        "UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT seq FROM sqlite_sequence WHERE name = {old}), 0))
-         WHERE name = {new}"
-    );
-    run(conn, doing, update).await.map(|_| ())
 }
 
 async fn put_columns_aside(

@@ -150,6 +150,18 @@ async fn forward_the_new_table_takes_the_name_and_the_old_one_takes_no_writes() 
 }
 
 #[tokio::test]
+async fn both_ways_no_number_is_given_twice() {
+    let it = Ready::new(SCHEMA, leads(), Direction::Both, table()).await;
+    // 9 was given and its row is gone.
+    it.database.run("INSERT INTO leads_v2 (email) VALUES ('n')").await;
+    it.database
+        .run("DELETE FROM leads_v2 WHERE id = 10; INSERT INTO leads (email) VALUES ('o')")
+        .await;
+    let ids = "SELECT group_concat(id) FROM (SELECT id FROM leads_v2 ORDER BY id)";
+    assert_eq!(it.rows(ids).await, ["1,2,11"]);
+}
+
+#[tokio::test]
 async fn both_ways_the_sync_lives_on_under_the_new_names() {
     let it = Ready::new(SCHEMA, leads(), Direction::Both, table()).await;
     it.retire().await.unwrap();
