@@ -174,9 +174,16 @@ async fn retire(
             let resolved = resolve(conn, &after).await?;
             guard(conn, &resolved).await?;
         }
-        (Direction::Forward, RetireShape::Columns(_)) => {}
+        (Direction::Forward, RetireShape::Columns(columns)) => {
+            let (id, table) = (&resolved.shape.id, &resolved.from.name);
+            foreign_keys::let_columns_go(conn, id, (table, &aside_names(columns))).await?;
+        }
     }
     Ok(detail)
+}
+
+fn aside_names(columns: &[RetiredColumn]) -> Vec<String> {
+    columns.iter().map(|retired| retired.old_name.clone()).collect()
 }
 
 /// Removes our triggers; what a client of the new shape is known to have written in place stays known with `both`.
@@ -341,18 +348,22 @@ async fn unretire(
             let names = (mapping.into.table.as_str(), mapping.from.table.as_str());
             rename::forget_changed(conn, &resolved.shape.id, names).await?;
             rename::aside(conn, old_name, &mapping.from.table).await?;
-            let names = (mapping.from.table.as_str(), old_name.as_str());
+            let names = (mapping.from.table.as_str(), old_name.as_str(), None);
             foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
             rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Table { old_name, take_name: false } => {
             rename::along(conn, old_name, &mapping.from.table).await?;
-            let names = (mapping.from.table.as_str(), old_name.as_str());
+            let names = (mapping.from.table.as_str(), old_name.as_str(), None);
             foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
             rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Columns(columns) => {
             let table = &resolved.from.name;
+            let aside = aside_names(columns);
+            let names = (table.as_str(), table.as_str(), Some(aside.as_slice()));
+            foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
+            rename::restore(conn, &resolved.shape.id).await?;
             let dependents = rename::that_read(conn, table, columns).await?;
             rename::drop_all(conn, &dependents).await?;
             for retired in columns {

@@ -385,6 +385,31 @@ async fn columns_take_names_and_what_names_them_follows_the_name() {
 }
 
 #[tokio::test]
+async fn forward_columns_put_aside_let_go_of_what_they_refer_to() {
+    let schema = "
+        CREATE TABLE regions (id INTEGER PRIMARY KEY);
+        INSERT INTO regions VALUES (1), (2);
+        CREATE TABLE c (id INTEGER PRIMARY KEY, region INT REFERENCES regions ON DELETE CASCADE, region_v2 INT REFERENCES regions);
+        INSERT INTO c VALUES (1, 1, NULL), (2, 2, NULL);";
+    let mut mapping = mapping(("c", &["id"]), ("c", &["id"]));
+    mapping.columns = vec![("region_v2".into(), "region + 0".into())];
+    let shape = RetireShape::Columns(vec![RetiredColumn {
+        column: "region".into(),
+        old_name: "region_old".into(),
+        take_name: Some("region_v2".into()),
+    }]);
+    let it = Ready::new(schema, mapping, Direction::Forward, shape).await;
+    let before = it.schema().await;
+    it.retire().await.unwrap();
+    it.database.run("UPDATE c SET region = 2; DELETE FROM regions WHERE id = 1").await;
+    assert_eq!(it.rows("SELECT id || ' ' || region FROM c").await, ["1 2", "2 2"]);
+    assert!(it.refuses("DELETE FROM regions WHERE id = 2").await.contains("FOREIGN KEY"));
+    it.unretire(Losses::Accepted).await.unwrap();
+    let plain = |lines: Vec<String>| lines.join("\n").replace('"', "");
+    assert_eq!(plain(it.schema().await), plain(before));
+}
+
+#[tokio::test]
 async fn taking_columns_back() {
     for direction in [Direction::Forward, Direction::Both] {
         let it = Ready::new(PEOPLE, people(), direction, columns()).await;
