@@ -160,6 +160,25 @@ fn killed_at_every_point_the_run_ends_the_same() {
 }
 
 #[test]
+fn a_client_that_writes_between_the_halves_of_an_undone_sync_does_not_stop_it() {
+    let sandbox = sandbox(APPROVAL);
+    sandbox.run(&["run", "plan.yaml", "--to", "verify"]).expect(0);
+    let args = ["rollback", "customers", "--yes"];
+    assert!(killed_at(&sandbox, &args, "sqlite::after-commit::remove", 0).is_some());
+    // The sync has gone, the copies have not all.
+    sandbox.sql(
+        "app.db",
+        "UPDATE customers SET status = 'late' WHERE id = 3; DELETE FROM customers WHERE id = 6",
+    );
+    sandbox.run(&args).expect(0);
+    assert_eq!(sandbox.ours("app.db"), ["phasegate_runs"]);
+    assert_eq!(
+        sandbox.value("app.db", "SELECT count(*) FROM customers WHERE status = 'late'"),
+        "1"
+    );
+}
+
+#[test]
 fn rolled_back_from_every_phase_and_killed_on_the_way_everything_is_as_before() {
     let fresh = sandbox(APPROVAL);
     let expected = fresh.dump("app.db");

@@ -155,7 +155,7 @@ fn once(scene: Scene, end: End, seed: u64) {
     let case = format!("{scene:?} {end:?}, PHASEGATE_SEED={seed}");
     assert!(told.is_empty(), "{case}: {told:#?}");
     let commits = shared.commits.load(Ordering::SeqCst);
-    assert!(commits > 50, "{case}: only {commits} transactions of clients");
+    assert!(commits >= 10, "{case}: only {commits} transactions of clients");
     check_end(&sandbox, scene, end, &case);
 }
 

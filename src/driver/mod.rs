@@ -333,6 +333,13 @@ pub trait Introspect: Send + Sync {
     async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error>;
 }
 
+/// The entry of the ledger which says that a sync is out and the emptying of what it filled has begun. What is there from
+/// then on stands still while clients write to the old side, so that the sides differ and nothing can be told from that.
+#[must_use]
+pub fn emptying(step: &StepId) -> StepId {
+    StepId::new(format!("{step}/emptying"))
+}
+
 /// Keeping both sides of a mapping in step.
 #[async_trait]
 pub trait DualWriter: Send + Sync {
@@ -346,7 +353,7 @@ pub trait DualWriter: Send + Sync {
     ) -> Result<Applied, Error>;
 
     /// Removes it, likewise. Where the new side was found empty when the sync began, it is emptied again when
-    /// `work.way` is back.
+    /// `work.way` is back; that takes several transactions, the first of which enters [`emptying`] in the ledger.
     async fn remove(
         &self,
         fence: &Fence,

@@ -24,7 +24,7 @@ use super::trigger_in_place::in_place_triggers;
 use super::trigger_sql::{
     PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
 };
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work};
+use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -83,6 +83,11 @@ pub(super) async fn create_sync(
     direction: Direction,
 ) -> Result<(), Error> {
     check_sync(conn, resolved, direction).await?;
+    if direction == Direction::Both && !resolved.shape.in_place {
+        // Then every insert takes the other table's sequence along, so that no number is given twice.
+        hand_over_sequence(conn, &resolved.from, &resolved.into).await?;
+        hand_over_sequence(conn, &resolved.into, &resolved.from).await?;
+    }
     let doing = "make the tables of the sync";
     let notes: Vec<String> =
         (1..=super::shape::KEY_COLUMNS_MAX).map(|at| format!("k{at}")).collect();
@@ -105,6 +110,29 @@ pub(super) async fn create_sync(
         run(conn, "make a trigger of the sync", trigger.sql).await?;
     }
     Ok(())
+}
+
+/// One table draws no number that the other one has given.
+pub(super) async fn hand_over_sequence(
+    conn: &mut SqliteConnection,
+    from: &Table,
+    into: &Table,
+) -> Result<(), Error> {
+    if !from.is_autoincrement() || !into.is_autoincrement() {
+        return Ok(());
+    }
+    let (old, new) = (literal(&from.name), literal(&into.name));
+    let doing = "hand over the sequence";
+    let insert = format!(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT {new}, 0
+         WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = {new})"
+    );
+    run(conn, doing, insert).await?;
+    let update = format!(
+        "UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT seq FROM sqlite_sequence WHERE name = {old}), 0))
+         WHERE name = {new}"
+    );
+    run(conn, doing, update).await.map(|_| ())
 }
 
 /// Removes the triggers of a mapping, and what they noted.
@@ -269,7 +297,7 @@ fn default_of(shape: &Shape, write: &Write) -> String {
 }
 
 /// Empties some rows of the new side.
-fn emptying(shape: &Shape) -> String {
+fn empty_some(shape: &Shape) -> String {
     let table = shape.table(Which::New);
     let some = format!(
         "{} IN (SELECT {} FROM {table} WHERE {} LIMIT {EMPTIED_AT_ONCE})",
@@ -309,7 +337,7 @@ impl Sqlite {
         let mut emptied = 0;
         loop {
             let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
-            let rows = match run(tx.conn(), "empty the new side", emptying(shape)).await {
+            let rows = match run(tx.conn(), "empty the new side", empty_some(shape)).await {
                 Ok(rows) => rows,
                 Err(error) => {
                     tx.roll_back().await;
@@ -376,6 +404,11 @@ impl DualWriter for Sqlite {
             let forward = ledger::applied(tx.conn(), fence.run(), &work.step, Way::Forward).await?;
             let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
             if work.way == Way::Back && was_empty {
+                let begun = Work { step: emptying(&work.step), ..work.clone() };
+                if ledger::applied(tx.conn(), fence.run(), &begun.step, begun.way).await?.is_none()
+                {
+                    ledger::record(tx.conn(), fence, &begun, 0, None).await?;
+                }
                 return Ok(Ok(shape));
             }
             ledger::record(tx.conn(), fence, work, 0, None).await.map(Err)

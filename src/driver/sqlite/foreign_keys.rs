@@ -1,11 +1,10 @@
-//! The foreign keys of a table put aside.
+//! The foreign keys of a table, or of columns, put aside.
 //!
-//! Its rows stand still from then on, so they would hold on to rows of other tables that no client sees a reason to keep:
-//! a delete there fails, or cascades into the table that takes no writes. So it lets go of them, and gets them back with
-//! its definition from before when `retire` is taken back.
+//! What is put aside stands still from then on, so it would hold on to rows of other tables that no client sees a reason to
+//! keep: a delete there fails, or cascades into the table that takes no writes, or into rows that have nothing to do with
+//! it any more. So it lets go of them, and gets them back with the definition from before when `retire` is taken back.
 //!
-//! Absent on purpose: foreign keys of other tables to it (`retire` has them point to the new table), and those of columns
-//! put aside in place.
+//! Absent on purpose: foreign keys of other tables to it, which `retire` has point to what takes its place.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -33,11 +32,31 @@ pub(super) async fn let_go(
     let (name, sql) = (table.name.clone(), table.sql.clone());
     let before = Object { kind: "table".to_owned(), name: name.clone(), table: name, sql };
     rename::keep(conn, id, &before).await?;
-    let without = without_foreign_keys(&definition(conn, aside).await?);
+    let without = without_foreign_keys(&definition(conn, aside).await?, None);
+    define(conn, aside, &without).await
+}
+
+/// Takes the foreign keys of columns from a table's definition.
+pub(super) async fn let_columns_go(
+    conn: &mut SqliteConnection,
+    id: &str,
+    (table, columns): (&str, &[String]),
+) -> Result<(), Error> {
+    let sql = definition(conn, table).await?;
+    let without = without_foreign_keys(&sql, Some(columns));
+    if without == sql {
+        return Ok(());
+    }
+    let (kind, name) = ("table".to_owned(), table.to_owned());
+    rename::keep(conn, id, &Object { kind, name: name.clone(), table: name, sql }).await?;
+    define(conn, table, &without).await
+}
+
+async fn define(conn: &mut SqliteConnection, table: &str, definition: &str) -> Result<(), Error> {
     let sql = format!(
         "UPDATE sqlite_schema SET sql = {} WHERE type = 'table' AND name = {} COLLATE NOCASE",
-        literal(&without),
-        literal(aside)
+        literal(definition),
+        literal(table)
     );
     rename::edit_schema(conn, "let go of foreign keys", sql).await
 }
@@ -46,11 +65,11 @@ pub(super) async fn let_go(
 pub(super) async fn check_kept(
     conn: &mut SqliteConnection,
     id: &str,
-    (name, aside): (&str, &str),
+    (name, aside, columns): (&str, &str, Option<&[String]>),
 ) -> Result<(), Error> {
     let Some(kept) = rename::kept(conn, id, "table", name).await? else { return Ok(()) };
     let now = definition(conn, name).await?;
-    if normal(&without_foreign_keys(&kept), name, aside) == normal(&now, name, aside) {
+    if normal(&without_foreign_keys(&kept, columns), name, aside) == normal(&now, name, aside) {
         return Ok(());
     }
     let message =
@@ -69,14 +88,19 @@ async fn definition(conn: &mut SqliteConnection, table: &str) -> Result<String, 
         .map_err(failed(doing))
 }
 
-/// A CREATE TABLE statement without its foreign keys.
-fn without_foreign_keys(create: &str) -> String {
+/// A CREATE TABLE statement without its foreign keys, or without those of some columns.
+fn without_foreign_keys(create: &str, columns: Option<&[String]>) -> String {
     let (mut out, mut at) = (String::with_capacity(create.len()), 0);
     let mut before = 0;
     for part in definitions(create) {
         let (mut from, mut is_bare) = (0, true);
         while let Some((start, end)) = clause(&part, from) {
-            is_bare &= start == from;
+            let goes = columns.is_none_or(|columns| is_of(&part, (start, end), columns));
+            is_bare &= start == from && goes;
+            if !goes {
+                from = end;
+                continue;
+            }
             // With all of it goes the comma before it.
             let is_all = is_bare && end == part.len();
             let cut = if is_all { before } else { part[start].start };
@@ -88,6 +112,21 @@ fn without_foreign_keys(create: &str) -> String {
     }
     out.push_str(&create[at..]);
     out
+}
+
+/// Whether a foreign key is one of some columns: it stands behind their name, or names them itself.
+fn is_of(part: &[Spanned], (start, end): (usize, usize), columns: &[String]) -> bool {
+    let name = |at: usize| match part.get(at).map(|it| &it.word) {
+        Some(Word::Name(name) | Word::Quoted(name)) => Some(name.as_str()),
+        _ => None,
+    };
+    let is = |at, wanted| name(at).is_some_and(|name| same_name(name, wanted));
+    let is_meant = |at| columns.iter().any(|column| is(at, column));
+    let foreign = (start..end).find(|at| is(*at, "foreign") && is(*at + 1, "key"));
+    match foreign {
+        Some(foreign) => (foreign + 2..end).take_while(|at| !is(*at, "references")).any(is_meant),
+        None => is_meant(0),
+    }
 }
 
 /// Where the next foreign key of a definition begins and ends, in words.
@@ -164,7 +203,12 @@ mod tests {
             ),
         ];
         for (create, expected) in table {
-            assert_eq!(without_foreign_keys(create), expected);
+            assert_eq!(without_foreign_keys(create, None), expected);
         }
+        let create = "CREATE TABLE t (a INT REFERENCES p, b INT REFERENCES a, FOREIGN KEY (b, a) REFERENCES p, FOREIGN KEY (b) REFERENCES a)";
+        assert_eq!(
+            without_foreign_keys(create, Some(&["A".to_owned()])),
+            "CREATE TABLE t (a INT , b INT REFERENCES a, FOREIGN KEY (b) REFERENCES a)"
+        );
     }
 }

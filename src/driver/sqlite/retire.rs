@@ -20,7 +20,8 @@ use super::catalogue::{Table, quote, same_name};
 use super::connection::TxKind;
 use super::counterpart::missing;
 use super::dual_write::{
-    Resolved, create_sync, done_before, drop_sync, finish, resolve, run, settle_noted,
+    Resolved, create_sync, done_before, drop_sync, finish, hand_over_sequence, resolve, run,
+    settle_noted,
 };
 use super::error::{failed, refused};
 use super::expression::reads;
@@ -138,7 +139,7 @@ async fn retire(
             }
             if *take_name {
                 keep_references(conn, mapping, &resolved).await?;
-                hand_over_sequence(conn, &resolved).await?;
+                hand_over_sequence(conn, &resolved.from, &resolved.into).await?;
                 let id = &resolved.shape.id;
                 rename::aside_with_triggers(conn, id, &resolved.from.name, old_name).await?;
                 rename::take(conn, id, &resolved.into.name, &resolved.from.name).await?;
@@ -173,9 +174,16 @@ async fn retire(
             let resolved = resolve(conn, &after).await?;
             guard(conn, &resolved).await?;
         }
-        (Direction::Forward, RetireShape::Columns(_)) => {}
+        (Direction::Forward, RetireShape::Columns(columns)) => {
+            let (id, table) = (&resolved.shape.id, &resolved.from.name);
+            foreign_keys::let_columns_go(conn, id, (table, &aside_names(columns))).await?;
+        }
     }
     Ok(detail)
+}
+
+fn aside_names(columns: &[RetiredColumn]) -> Vec<String> {
+    columns.iter().map(|retired| retired.old_name.clone()).collect()
 }
 
 /// Removes our triggers; what a client of the new shape is known to have written in place stays known with `both`.
@@ -249,25 +257,6 @@ async fn keep_references(
     }
     let what = format!("{} is not unique by what foreign keys point to", into.name);
     Err(in_the_way(mapping, &what, &lost))
-}
-
-/// The new table draws no number that the old one has given.
-async fn hand_over_sequence(conn: &mut SqliteConnection, resolved: &Resolved) -> Result<(), Error> {
-    if !resolved.from.is_autoincrement() || !resolved.into.is_autoincrement() {
-        return Ok(());
-    }
-    let (old, new) = (literal(&resolved.from.name), literal(&resolved.into.name));
-    let doing = "hand over the sequence";
-    let insert = format!(
-        "INSERT INTO sqlite_sequence (name, seq) SELECT {new}, 0
-         WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = {new})"
-    );
-    run(conn, doing, insert).await?;
-    let update = format!(
-        "UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT seq FROM sqlite_sequence WHERE name = {old}), 0))
-         WHERE name = {new}"
-    );
-    run(conn, doing, update).await.map(|_| ())
 }
 
 async fn put_columns_aside(
@@ -359,18 +348,22 @@ async fn unretire(
             let names = (mapping.into.table.as_str(), mapping.from.table.as_str());
             rename::forget_changed(conn, &resolved.shape.id, names).await?;
             rename::aside(conn, old_name, &mapping.from.table).await?;
-            let names = (mapping.from.table.as_str(), old_name.as_str());
+            let names = (mapping.from.table.as_str(), old_name.as_str(), None);
             foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
             rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Table { old_name, take_name: false } => {
             rename::along(conn, old_name, &mapping.from.table).await?;
-            let names = (mapping.from.table.as_str(), old_name.as_str());
+            let names = (mapping.from.table.as_str(), old_name.as_str(), None);
             foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
             rename::restore(conn, &resolved.shape.id).await?;
         }
         RetireShape::Columns(columns) => {
             let table = &resolved.from.name;
+            let aside = aside_names(columns);
+            let names = (table.as_str(), table.as_str(), Some(aside.as_slice()));
+            foreign_keys::check_kept(conn, &resolved.shape.id, names).await?;
+            rename::restore(conn, &resolved.shape.id).await?;
             let dependents = rename::that_read(conn, table, columns).await?;
             rename::drop_all(conn, &dependents).await?;
             for retired in columns {

@@ -150,6 +150,18 @@ async fn forward_the_new_table_takes_the_name_and_the_old_one_takes_no_writes() 
 }
 
 #[tokio::test]
+async fn both_ways_no_number_is_given_twice() {
+    let it = Ready::new(SCHEMA, leads(), Direction::Both, table()).await;
+    // 9 was given and its row is gone.
+    it.database.run("INSERT INTO leads_v2 (email) VALUES ('n')").await;
+    it.database
+        .run("DELETE FROM leads_v2 WHERE id = 10; INSERT INTO leads (email) VALUES ('o')")
+        .await;
+    let ids = "SELECT group_concat(id) FROM (SELECT id FROM leads_v2 ORDER BY id)";
+    assert_eq!(it.rows(ids).await, ["1,2,11"]);
+}
+
+#[tokio::test]
 async fn both_ways_the_sync_lives_on_under_the_new_names() {
     let it = Ready::new(SCHEMA, leads(), Direction::Both, table()).await;
     it.retire().await.unwrap();
@@ -370,6 +382,31 @@ async fn columns_take_names_and_what_names_them_follows_the_name() {
         let columns = "SELECT group_concat(name) FROM pragma_table_info('people')";
         assert_eq!(it.rows(columns).await, ["id,email,other"]);
     }
+}
+
+#[tokio::test]
+async fn forward_columns_put_aside_let_go_of_what_they_refer_to() {
+    let schema = "
+        CREATE TABLE regions (id INTEGER PRIMARY KEY);
+        INSERT INTO regions VALUES (1), (2);
+        CREATE TABLE c (id INTEGER PRIMARY KEY, region INT REFERENCES regions ON DELETE CASCADE, region_v2 INT REFERENCES regions);
+        INSERT INTO c VALUES (1, 1, NULL), (2, 2, NULL);";
+    let mut mapping = mapping(("c", &["id"]), ("c", &["id"]));
+    mapping.columns = vec![("region_v2".into(), "region + 0".into())];
+    let shape = RetireShape::Columns(vec![RetiredColumn {
+        column: "region".into(),
+        old_name: "region_old".into(),
+        take_name: Some("region_v2".into()),
+    }]);
+    let it = Ready::new(schema, mapping, Direction::Forward, shape).await;
+    let before = it.schema().await;
+    it.retire().await.unwrap();
+    it.database.run("UPDATE c SET region = 2; DELETE FROM regions WHERE id = 1").await;
+    assert_eq!(it.rows("SELECT id || ' ' || region FROM c").await, ["1 2", "2 2"]);
+    assert!(it.refuses("DELETE FROM regions WHERE id = 2").await.contains("FOREIGN KEY"));
+    it.unretire(Losses::Accepted).await.unwrap();
+    let plain = |lines: Vec<String>| lines.join("\n").replace('"', "");
+    assert_eq!(plain(it.schema().await), plain(before));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `dual_write`: the sync goes in, or out again.
 
-use crate::driver::Losses;
+use crate::driver::{Losses, emptying};
 use crate::run::{Direction, FailureClass, Outcome};
 
 use super::{Fault, Job, outcome, verify};
@@ -19,7 +19,8 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
         && !mapping.is_in_place()
         && job.losses == Losses::Refused
         && job.was_done().await?
-        && !job.is_in_ledger().await?;
+        && !job.is_in_ledger().await?
+        && !job.driver.is_applied(fence.run(), &emptying(&job.work.step), job.work.way).await?;
     if may_lose {
         let compared = verify::compare_all(job).await?;
         if compared.extra > 0 || compared.different > 0 {
