@@ -138,7 +138,7 @@ impl Client {
     ) -> Result<(), Trouble> {
         let names = match self.side {
             Old::Shape => self.scene.old(era),
-            Old::Gone => self.scene.new(era),
+            Old::Gone => self.scene.new_names(era),
         };
         let seed = self.random.next();
         let ours = text(Random(seed), names, self.cased(era), whole_rows);
@@ -236,7 +236,8 @@ async fn say(conn: &mut SqliteConnection, sql: &str) -> Result<u64, sqlx::Error>
 }
 
 fn trouble(doing: &str, error: &sqlx::Error) -> Trouble {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     let is_busy = code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
     if is_busy { Trouble::Busy(Busy) } else { Trouble::Refused(format!("{doing}: {error}")) }
 }

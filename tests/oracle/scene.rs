@@ -171,12 +171,12 @@ steps:
             (Way::Forward, _) | (Way::Both, Era::Before) => names("customers", "status"),
             (Way::Both, Era::Retired) if self.in_place => names("customers", "status_old"),
             (Way::Both, Era::Retired) => names("customers_old", "status"),
-            (Way::Both, Era::Dropped) => self.new(era),
+            (Way::Both, Era::Dropped) => self.new_names(era),
         }
     }
 
     /// What an application of the new shape calls things.
-    pub const fn new(self, era: Era) -> Names {
+    pub const fn new_names(self, era: Era) -> Names {
         match (self.in_place, era) {
             (true, Era::Before) => names("customers", "status_v2"),
             (true, _) => names("customers", "status"),

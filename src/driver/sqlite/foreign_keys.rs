@@ -11,7 +11,6 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::{Table, same_name};
 use super::counterpart::normal;
-use super::dual_write::run;
 use super::error::failed;
 use super::expression::{Spanned, Word, definitions};
 use super::rename::{self, Object};
@@ -134,8 +133,8 @@ fn clause(part: &[Spanned], from: usize) -> Option<(usize, usize)> {
     let is = |at: usize, wanted: &str| matches!(part.get(at).map(|it| &it.word), Some(Word::Name(name)) if same_name(name, wanted));
     let mut depth = 0_usize;
     let (mut start, mut references) = (None, None);
-    for at in from..part.len() {
-        match part[at].word {
+    for (at, spanned) in part.iter().enumerate().skip(from) {
+        match spanned.word {
             Word::Mark('(') => depth += 1,
             Word::Mark(')') => depth = depth.saturating_sub(1),
             _ if depth > 0 => {}
