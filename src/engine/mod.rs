@@ -16,12 +16,14 @@ pub mod event;
 mod finish;
 mod journal;
 mod lease;
+mod patience;
 mod probe;
 pub mod process;
 mod start;
 mod step;
 
 pub use drive::drive;
+pub use patience::patiently;
 pub use start::{ask, inspect, load, start};
 
 use event::Observer;
@@ -64,6 +66,11 @@ pub enum Urgent {
     Interrupt,
     /// SIGTERM.
     Terminate,
+}
+
+/// Whether the operating system has asked this process to end.
+fn is_signalled(ctx: &Context) -> bool {
+    *ctx.signal.borrow() != Signal::None
 }
 
 /// How far to drive, and how long to wait at gates.
