@@ -12,3 +12,4 @@ mod sandbox;
 mod services;
 mod sqlite;
 mod store;
+mod turns;
