@@ -231,7 +231,7 @@ fn two_terminals_and_the_signals() {
     assert_eq!(rows, ROWS.to_string());
 }
 
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let killed =
         std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(killed.unwrap().success());
@@ -361,13 +361,13 @@ impl Drop for TinyDisk {
 }
 
 /// A database that another connection holds exclusively until this is dropped.
-struct Locked {
+pub struct Locked {
     release: std::sync::mpsc::Sender<()>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Locked {
-    fn new(sandbox: &Sandbox, database: &str) -> Self {
+    pub fn new(sandbox: &Sandbox, database: &str) -> Self {
         let path = sandbox.path(database);
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (locked, is_locked) = std::sync::mpsc::channel();

@@ -14,3 +14,4 @@ mod sandbox;
 mod services;
 mod sqlite;
 mod store;
+mod turns;

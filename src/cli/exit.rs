@@ -140,7 +140,7 @@ impl Exit {
     #[must_use]
     pub const fn of_failure(class: FailureClass) -> Self {
         match class {
-            FailureClass::Unreachable => Self::Unreachable,
+            FailureClass::Unreachable | FailureClass::Unknown => Self::Unreachable,
             FailureClass::NotPermitted => Self::NotPermitted,
             FailureClass::Damaged => Self::Damaged,
             FailureClass::Stale => Self::Stale,
@@ -271,6 +271,7 @@ mod tests {
         let table = [
             (FailureClass::Contention, 69),
             (FailureClass::Unreachable, 69),
+            (FailureClass::Unknown, 69),
             (FailureClass::TimedOut, 69),
             (FailureClass::Full, 69),
             (FailureClass::Refused, 1),
@@ -332,6 +333,7 @@ mod tests {
             (failed(FailureClass::Contention), 1),
             (failed(FailureClass::Full), 1),
             (failed(FailureClass::Unreachable), 69),
+            (failed(FailureClass::Unknown), 69),
             (failed(FailureClass::NotPermitted), 77),
             (failed(FailureClass::Damaged), 65),
             (failed(FailureClass::Stale), 6),

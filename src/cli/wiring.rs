@@ -8,6 +8,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Source};
 use crate::driver::{self, SharedDriver};
+use crate::engine;
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
 use crate::run::{EnvironmentName, Pin, TargetName};
@@ -138,7 +139,9 @@ pub async fn open_drivers(
                 .because(error.to_string())
                 .help("set it, and give the command again")
         })?;
-        let opened = driver::open(target.engine, &url, target.schema.as_deref()).await;
+        let schema = target.schema.as_deref();
+        let opened =
+            engine::patiently(|| false, || driver::open(target.engine, &url, schema)).await;
         let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
         drivers.insert(name.clone(), driver);
     }

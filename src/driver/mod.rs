@@ -7,6 +7,8 @@
 //!   asked again: the answer is then [`Applied::before`], and nothing is done twice.
 //! - What may destroy takes a [`Runnable`] or a [`Permit`], which only gate logic makes.
 //! - Keys are compared by the database only. Here they are opaque.
+//! - A future that is dropped ends what it had under way on the server, and nothing else. If it was committing, the ledger
+//!   says whether it did.
 //!
 //! Absent on purpose: retries, timeouts and decisions. A driver does one thing once and says how it went.
 

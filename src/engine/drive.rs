@@ -7,27 +7,30 @@
 //! - The loop waits for what it started before it returns, except when its process dies.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock::Stopwatch;
-use crate::driver::{Fence, Losses, Work};
+use crate::driver::{self, Fence};
 use crate::run::{
-    Direction, Effect, Ending, GateReport, Goal, Input, Observations, Permit, Progress as StepAt,
-    RunId, Standing, State, StepId, Stop, TargetName, Tuning, Way, is_guarded, ready, report, stop,
+    self, Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation,
+    Observations, Permit, Progress as StepAt, Refusal, RefusalKind, RunId, Standing, State, StepId,
+    Stop, Target, TargetName, Tuning, Way, ready, report, stop,
 };
 use crate::store::{self, Entry, Lease, StepProgress};
 
 use super::event::{Event, Progress};
 use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS, lost_to};
-use super::probe::{Questions, tables_behind};
+use super::patience::{ANSWER_WITHIN_MS, jitter, patiently, within};
+use super::probe::{Questions, asked};
 use super::start::{at, claim};
-use super::step::{End, Halt, Job, shape_of};
-use super::{Context, Driven, Error, Options, Signal, finish, process};
+use super::step::{End, Halt, failure_of};
+use super::{Context, Driven, Error, Options, Signal, finish, is_signalled, process};
+
+mod assign;
 
 /// How often other terminals' records are looked for, in milliseconds. The promise is that they take effect within 1 s.
 const LOOK_EVERY_MS: u64 = 300;
@@ -74,12 +77,18 @@ async fn drive_leased(
     let mut fences = BTreeMap::new();
     for (target, driver) in &ctx.drivers {
         let claim = claim(ctx, journal.state.program(), journal.state.run());
-        let entered = ctx.patiently(|| driver.enter(&claim, lease.token)).await;
+        let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
+        let entered = within(ANSWER_WITHIN_MS, entered).await;
+        if entered.is_err() && is_signalled(ctx) {
+            return Ok(Driven::Interrupted(*ctx.signal.borrow()));
+        }
         fences.insert(target.clone(), entered.map_err(|source| at(target, source))?);
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
+    let targets = journal.state.program().targets().clone();
     let mut drive = Drive {
         ctx,
+        targets,
         journal,
         goal: options.goal.clone(),
         wait_ms: options.wait_ms,
@@ -100,7 +109,7 @@ async fn drive_leased(
         drive.note_takeover(&before);
     }
     let driven = drive.run().await;
-    drive.quiet().await;
+    drive.quiet(matches!(driven, Err(Error::TakenOver(_)))).await;
     driven
 }
 
@@ -122,19 +131,21 @@ struct Shut {
 enum Came {
     Step { step: StepId, attempt: u32, way: Way, end: End },
     Gate { gate: StepId, version: u64, seen: Observations },
-    Recheck { step: StepId, seen: Vec<(StepId, Observations)> },
+    Recheck { step: StepId, ledger: Result<bool, Failure>, seen: Vec<(StepId, Observations)> },
 }
 
 struct Drive<'a> {
     ctx: &'a Context,
+    /// The databases that were opened and entered.
+    targets: BTreeMap<TargetName, Target>,
     journal: Journal,
     goal: Goal,
     wait_ms: u64,
     keeper: Keeper,
     fences: BTreeMap<TargetName, Vec<Fence>>,
     running: BTreeMap<StepId, Running>,
-    /// Probes under way, by gate or guarded step, with the version they were begun at.
-    asking: BTreeMap<StepId, u64>,
+    /// Probes under way, by gate or guarded step. They only look, so they may be ended at any time.
+    asking: BTreeMap<StepId, AbortHandle>,
     shut: BTreeMap<StepId, Shut>,
     tasks: JoinSet<Came>,
     tell: mpsc::Sender<Progress>,
@@ -149,11 +160,18 @@ impl Drive<'_> {
     async fn run(&mut self) -> Result<Driven, Error> {
         loop {
             let foreign = self.journal.catch_up().await?;
-            self.publish(&foreign);
+            self.learn(&foreign)?;
             self.pass_on();
             let signal = *self.ctx.signal.borrow();
-            self.cancel_if(signal).await;
-            let wake = if signal == Signal::None { self.advance().await? } else { Wake::Idle };
+            if matches!(signal, Signal::Now(_)) {
+                self.end_now().await;
+            }
+            let wake = if signal == Signal::None {
+                self.advance().await?
+            } else {
+                self.ask_no_more();
+                Wake::Idle
+            };
             if self.tasks.is_empty() {
                 if signal != Signal::None {
                     return Ok(Driven::Interrupted(signal));
@@ -163,16 +181,6 @@ impl Drive<'_> {
                 }
             }
             self.wait(wake).await?;
-        }
-    }
-
-    /// After a second signal, what the databases are doing is cancelled there, once.
-    async fn cancel_if(&mut self, signal: Signal) {
-        if matches!(signal, Signal::Now(_)) && !self.cancelled {
-            self.cancelled = true;
-            for driver in self.ctx.drivers.values() {
-                driver.cancel().await;
-            }
         }
     }
 
@@ -213,59 +221,23 @@ impl Drive<'_> {
         if self.running.contains_key(&id) {
             return;
         }
-        let Some((job, running)) = self.job(&id, way, permit) else { return };
-        self.running.insert(id.clone(), running);
+        let job = match self.job(&id, way, permit) {
+            Some((job, running)) => {
+                self.running.insert(id.clone(), running);
+                Ok(job)
+            }
+            None => Err(driver::Error::failed(
+                FailureClass::Stale,
+                format!("{id} works on a database that was not opened"),
+            )),
+        };
         self.tasks.spawn(async move {
-            let end = job.perform().await;
+            let end = match job {
+                Ok(job) => job.perform().await,
+                Err(error) => End::Seen(Observation::Failed(failure_of(error))),
+            };
             Came::Step { step: id, attempt, way, end }
         });
-    }
-
-    fn job(&self, id: &StepId, way: Way, permit: Option<Permit>) -> Option<(Job, Running)> {
-        let state = self.state();
-        let program = state.program();
-        let step = program.step(id)?.clone();
-        let target = step.target.clone()?;
-        let driver = self.ctx.drivers.get(&target)?.clone();
-        let name = step.action.mapping().cloned();
-        let (halt, halted) = watch::channel(Halt::No);
-        let (tuning, tuned) = watch::channel(state.step(id).tuning);
-        let losses = match &name {
-            Some(name) if state.accepted_losses().contains(name) => Losses::Accepted,
-            _ => Losses::Refused,
-        };
-        let captures = program
-            .steps()
-            .iter()
-            .filter_map(captured_name)
-            .filter_map(|name| Some((name.clone(), state.captured(&name)?.clone())))
-            .collect();
-        let job = Job {
-            work: Work { step: id.clone(), way, head: self.journal.head.clone() },
-            permit,
-            driver,
-            fences: self.fences.get(&target).cloned().unwrap_or_default(),
-            planned: name.as_ref().and_then(|name| program.mappings().get(name).cloned()),
-            mapping: name.as_ref().and_then(|name| state.mapping(name)),
-            direction: name
-                .as_ref()
-                .and_then(|name| state.direction(name))
-                .unwrap_or(Direction::Forward),
-            shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
-            losses,
-            captures,
-            gates: if way == Way::Forward {
-                gates_moved_by(state, id, &target)
-            } else {
-                Vec::new()
-            },
-            store: self.ctx.store.clone(),
-            tuning: tuned,
-            halt: halted,
-            progress: self.tell.clone(),
-            step,
-        };
-        Some((job, Running { way, halt, tuning }))
     }
 
     /// Reads a gate's conditions, unless that was just done and nothing has changed since.
@@ -277,32 +249,51 @@ impl Drive<'_> {
         if is_fresh || self.asking.contains_key(&gate) {
             return;
         }
-        self.asking.insert(gate.clone(), version);
         let questions = Questions::of(self.state(), &gate);
         let drivers = self.ctx.drivers.clone();
-        self.tasks.spawn(async move {
+        let id = gate.clone();
+        let asking = self.tasks.spawn(async move {
             let seen = questions.ask(&drivers).await;
             Came::Gate { gate, version, seen }
         });
+        self.asking.insert(id, asking);
     }
 
+    /// Reads what a guarded step may start by, unless it is under way here. The ledger comes first: what it has is done, and
+    /// needs no gate any more.
     fn recheck(&mut self, step: StepId, gates: Vec<StepId>) {
-        if self.asking.contains_key(&step) {
+        if self.asking.contains_key(&step) || self.running.contains_key(&step) {
             return;
         }
-        self.asking.insert(step.clone(), self.state().version());
         let questions: Vec<_> = gates
             .into_iter()
             .map(|gate| (gate.clone(), Questions::of(self.state(), &gate)))
             .collect();
         let drivers = self.ctx.drivers.clone();
-        self.tasks.spawn(async move {
+        let run = self.state().run().clone();
+        let target = self.state().program().step(&step).and_then(|step| step.target.clone());
+        let id = step.clone();
+        let asking = self.tasks.spawn(async move {
+            let ledger = match target.and_then(|target| drivers.get(&target)) {
+                Some(driver) => asked(|| driver.is_applied(&run, &step, Way::Forward)).await,
+                None => Err(driver::Error::failed(FailureClass::Stale, "no such target")),
+            };
             let mut seen = Vec::new();
             for (gate, questions) in questions {
-                seen.push((gate, questions.ask(&drivers).await));
+                if ledger == Ok(false) {
+                    seen.push((gate, questions.ask(&drivers).await));
+                }
             }
-            Came::Recheck { step, seen }
+            Came::Recheck { step, ledger: ledger.map_err(failure_of), seen }
         });
+        self.asking.insert(id, asking);
+    }
+
+    /// Ends what only looks, so that nobody waits for a database that doesn't answer.
+    fn ask_no_more(&mut self) {
+        for (_, asking) in std::mem::take(&mut self.asking) {
+            asking.abort();
+        }
     }
 
     async fn finish(&mut self, ending: Ending) -> Result<(), Error> {
@@ -389,6 +380,7 @@ impl Drive<'_> {
         match reason {
             Woke::Lost(words) => Err(Error::TakenOver(words)),
             Woke::Ended(Ok(came)) => self.take(*came).await,
+            Woke::Ended(Err(error)) if error.is_cancelled() => Ok(()),
             Woke::Ended(Err(error)) => Err(Error::Crashed(error.to_string())),
             Woke::Progress(progress) => self.progressed(progress).await,
             Woke::Look => Ok(()),
@@ -400,6 +392,8 @@ impl Drive<'_> {
             Came::Step { step, attempt, way, end } => {
                 self.drain_progress().await?;
                 self.running.remove(&step);
+                // The wait at a gate counts from when there was nothing else to do.
+                self.waiting_since = None;
                 match end {
                     End::Seen(result) => {
                         let jitter = jitter();
@@ -414,9 +408,10 @@ impl Drive<'_> {
                 self.feed(&Input::Probed { gate: gate.clone(), seen: seen.clone() }).await?;
                 self.note_gate(gate, version, &seen).await
             }
-            Came::Recheck { step, seen } => {
+            Came::Recheck { step, ledger, seen } => {
                 self.asking.remove(&step);
-                self.feed(&Input::Rechecked { step, seen }).await
+                let jitter = jitter();
+                self.feed(&Input::Rechecked { step, ledger, jitter, seen }).await
             }
         }
     }
@@ -463,15 +458,31 @@ impl Drive<'_> {
             }
             other => other?,
         };
-        self.publish(&entries);
-        Ok(())
+        self.learn(&entries)
     }
 
-    fn publish(&self, entries: &[Entry]) {
+    /// Tells those who watch what has been recorded, and minds what it means for this drive: after an amendment the goal is
+    /// that of the new plan, and its databases must still be those that were opened.
+    fn learn(&mut self, entries: &[Entry]) -> Result<(), Error> {
         for entry in entries {
             let event = Event::Recorded(Box::new(entry.clone()));
             self.ctx.observer.observe(&event, self.state());
         }
+        let is_amended =
+            |entry: &Entry| matches!(entry.record.event, run::Event::PlanAmended { .. });
+        if entries.iter().any(is_amended) {
+            let program = self.journal.state.program();
+            self.goal = self.goal.within(program);
+            if *program.targets() != self.targets {
+                return Err(Error::Refused(Refusal {
+                    kind: RefusalKind::Stale,
+                    message: "the plan was amended meanwhile, and works on other databases now"
+                        .to_owned(),
+                    help: Some("`phasegate run PLAN` goes on with them".to_owned()),
+                }));
+            }
+        }
+        Ok(())
     }
 
     fn note_takeover(&self, before: &Lease) {
@@ -515,14 +526,45 @@ impl Drive<'_> {
     }
 
     /// Before returning, for whatever reason: attempts under way are told to end and waited for; what they came to is found
-    /// in the ledger when the run goes on.
-    async fn quiet(&mut self) {
-        for running in self.running.values() {
-            let _ = running.halt.send(Halt::Soon);
+    /// in the ledger when the run goes on. Whoever was overtaken ends at once: nothing of it can be committed any more.
+    async fn quiet(&mut self, is_overtaken: bool) {
+        self.ask_no_more();
+        if is_overtaken {
+            self.end_now().await;
         }
-        while self.tasks.join_next().await.is_some() {}
+        for running in self.running.values() {
+            let soon = |halt: &mut Halt| {
+                *halt < Halt::Soon && {
+                    *halt = Halt::Soon;
+                    true
+                }
+            };
+            running.halt.send_if_modified(soon);
+        }
+        while !self.tasks.is_empty() {
+            if matches!(*self.ctx.signal.borrow(), Signal::Now(_)) {
+                self.end_now().await;
+            }
+            tokio::select! {
+                _ = self.tasks.join_next() => {}
+                () = tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)) => {}
+            }
+        }
         // Only for other terminals to look at; the ledger has the truth.
         let _ = self.write_progress().await;
+    }
+
+    /// Cancels on the databases, once, what attempts have under way there.
+    async fn end_now(&mut self) {
+        if std::mem::replace(&mut self.cancelled, true) {
+            return;
+        }
+        for running in self.running.values() {
+            running.halt.send_replace(Halt::Now);
+        }
+        for driver in self.ctx.drivers.values() {
+            driver.cancel().await;
+        }
     }
 }
 
@@ -540,47 +582,4 @@ enum Wake {
     Now,
     InMs(u64),
     Idle,
-}
-
-fn captured_name(step: &crate::run::Step) -> Option<String> {
-    match &step.action {
-        crate::run::Action::Verify(crate::run::Verify::Query(query)) => query.capture.clone(),
-        _ => None,
-    }
-}
-
-/// The gates that are open for further guarded steps after this one, with the tables behind them on this target.
-fn gates_moved_by(
-    state: &State,
-    id: &StepId,
-    target: &TargetName,
-) -> Vec<(StepId, TargetName, Vec<String>)> {
-    let program = state.program();
-    let changes = program.step(id).is_some_and(|step| step.action.changes_data());
-    if !changes {
-        return Vec::new();
-    }
-    program
-        .steps()
-        .iter()
-        .filter(|gate| state.gate(&gate.id).is_some_and(|known| known.work.is_some()))
-        .filter(|gate| {
-            program.released_by(&gate.id).any(|step| {
-                step.id != *id
-                    && is_guarded(step)
-                    && state.step(&step.id).progress != StepAt::Succeeded
-            })
-        })
-        .filter_map(|gate| {
-            let tables = tables_behind(program, &gate.id).remove(target)?;
-            Some((gate.id.clone(), target.clone(), tables))
-        })
-        .collect()
-}
-
-/// A random number from 0 to 1. The standard library's hash keys are random enough to spread retries.
-#[allow(clippy::cast_precision_loss, reason = "53 bits are plenty")]
-fn jitter() -> f64 {
-    let random = RandomState::new().build_hasher().finish() >> 11;
-    random as f64 / (1_u64 << 53) as f64
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::driver::{Fence, Head, Work};
 use crate::run::{Action, DualWrite, Ending, Standing, State, StepId, TargetName, Way};
 
+use super::patience::{ANSWER_WITHIN_MS, patiently, within};
 use super::start::at;
-use super::{Context, Error};
+use super::{Context, Error, is_signalled};
 
 /// Removes what is ours. Doing it again, after a death in the middle, changes nothing more.
 pub(super) async fn leave(
@@ -21,8 +22,8 @@ pub(super) async fn leave(
     }
     for (target, driver) in &ctx.drivers {
         let Some(fence) = fences.get(target).and_then(|fences| fences.first()) else { continue };
-        let left = ctx.patiently(|| driver.leave(fence, ending, head)).await;
-        left.map_err(|source| at(target, source))?;
+        let left = patiently(|| is_signalled(ctx), || driver.leave(fence, ending, head));
+        within(ANSWER_WITHIN_MS, left).await.map_err(|source| at(target, source))?;
     }
     Ok(())
 }
@@ -49,8 +50,9 @@ async fn remove_syncs(
             way: Way::Forward,
             head: head.clone(),
         };
-        let removed = ctx.patiently(|| driver.remove(fence, &work, &mapping, *direction)).await;
-        removed.map_err(|source| at(target, source))?;
+        let removed =
+            patiently(|| is_signalled(ctx), || driver.remove(fence, &work, &mapping, *direction));
+        within(ANSWER_WITHIN_MS, removed).await.map_err(|source| at(target, source))?;
     }
     Ok(())
 }

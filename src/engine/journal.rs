@@ -26,8 +26,11 @@ impl Journal {
         let head = Head { version: 1, hash: first.hash.clone() };
         let mut journal = Self { store: store.clone(), state, head, lease: None };
         page.remove(0);
-        journal.take(&page)?;
-        journal.catch_up().await?;
+        // Page by page, so that the length of a journal costs no memory.
+        while !page.is_empty() {
+            journal.take(&page)?;
+            page = store.read(run, journal.state.version(), PAGE).await?;
+        }
         Ok(journal)
     }
 

@@ -23,6 +23,7 @@ mod start;
 mod step;
 
 pub use drive::drive;
+pub use patience::patiently;
 pub use start::{Started, ask, inspect, load, start};
 
 use event::Observer;
@@ -42,17 +43,6 @@ pub struct Context {
     pub observer: Arc<dyn Observer>,
     /// What the operating system asked of the process.
     pub signal: watch::Receiver<Signal>,
-}
-
-impl Context {
-    /// Acts on a target until it isn't locked out, for a while, or until a signal comes.
-    async fn patiently<T, F: Future<Output = Result<T, driver::Error>>>(
-        &self,
-        act: impl FnMut() -> F,
-    ) -> Result<T, driver::Error> {
-        let is_stopped = || *self.signal.borrow() != Signal::None;
-        patience::patiently(patience::AROUND_STEPS_MS, is_stopped, act).await
-    }
 }
 
 /// What the operating system asked of this process.
@@ -76,6 +66,11 @@ pub enum Urgent {
     Interrupt,
     /// SIGTERM.
     Terminate,
+}
+
+/// Whether the operating system has asked this process to end.
+fn is_signalled(ctx: &Context) -> bool {
+    *ctx.signal.borrow() != Signal::None
 }
 
 /// How far to drive, and how long to wait at gates.

@@ -1,43 +1,68 @@
-//! Trying again while somebody else holds a target's locks.
+//! Patience with databases that are busy, and its end with those that don't answer.
 //!
-//! Only what certainly changed nothing is tried again by itself: a driver's [`Contention`](FailureClass::Contention). Backfill
-//! has rules of its own, since its chunks go back to the queue.
+//! A driver tries once and says how it went. Outside the one transaction of a step nothing is recorded about an attempt, so
+//! a client that held a lock for a moment would end the whole command: here such calls are made again, for a bounded time.
 
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::driver::Error;
-use crate::run::FailureClass;
+use crate::run::{FailureClass, RetryPolicy, back_off_ms, duration};
 
-/// How long around the steps, in milliseconds: entering and leaving a target, and looking at it. Somebody is watching.
-pub(super) const AROUND_STEPS_MS: u64 = 10_000;
-/// How long inside a step, in milliseconds, before it has failed.
-pub(super) const INSIDE_STEPS_MS: u64 = 120_000;
-/// The pause between two tries. The driver itself has waited before that.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+/// How long a call is made again while the database is busy, in milliseconds.
+const BUSY_FOR_MS: u64 = 10_000;
+/// The waits between. Short: what others hold a lock for is a transaction of theirs.
+const WAITS: RetryPolicy =
+    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 500 };
+/// How long a database may take over anything that is no step, in milliseconds.
+pub(super) const ANSWER_WITHIN_MS: u64 = 120_000;
+/// How long it may take over what a gate asks, in milliseconds.
+pub(super) const PROBE_WITHIN_MS: u64 = 30_000;
 
-/// Acts until it isn't locked out, for so long at most, or until told to stop.
-pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
-    limit_ms: u64,
-    is_stopped: impl Fn() -> bool,
-    mut act: impl FnMut() -> F,
-) -> Result<T, Error> {
-    let since = Stopwatch::start();
+/// Makes a call to a database again while others are in the way, until it has been long enough or `give_up` says so.
+pub async fn patiently<T, F>(
+    give_up: impl Fn() -> bool,
+    mut call: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let watch = Stopwatch::start();
+    let mut tried = 0;
     loop {
-        match act().await {
-            Err(error)
-                if is_locked_out(&error) && since.elapsed_ms() < limit_ms && !is_stopped() =>
-            {
-                tracing::debug!(%error, "trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
+        tried += 1;
+        let failure = match call().await {
+            Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => failure,
+            other => return other,
+        };
+        if watch.elapsed_ms() >= BUSY_FOR_MS || give_up() {
+            return Err(Error::Failed(failure));
         }
+        tracing::debug!(message = failure.message, tried, "the database is busy");
+        tokio::time::sleep(Duration::from_millis(back_off_ms(WAITS, tried, jitter()))).await;
     }
 }
 
-fn is_locked_out(error: &Error) -> bool {
-    error.class() == Some(FailureClass::Contention)
+/// Ends a call that takes too long: a driver ends on the server what a dropped future had begun.
+pub(super) async fn within<T>(
+    limit_ms: u64,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let timed = tokio::time::timeout(Duration::from_millis(limit_ms), call).await;
+    timed.unwrap_or_else(|_| {
+        let limit = duration(limit_ms);
+        let message = format!("the database did not answer within {limit}");
+        Err(Error::failed(FailureClass::TimedOut, message))
+    })
+}
+
+/// A random number from 0 to 1. The standard library's hash keys are random enough to spread retries.
+#[allow(clippy::cast_precision_loss, reason = "53 bits are plenty")]
+pub(super) fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish() >> 11;
+    random as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -45,32 +70,43 @@ fn is_locked_out(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Fails so often with a class; the result and how often it was asked.
-    async fn tried(class: FailureClass, failures: u32, limit_ms: u64) -> (bool, u32) {
-        let mut asked = 0;
-        let done = patiently(
-            limit_ms,
+    fn busy() -> Error {
+        Error::failed(FailureClass::Contention, "busy")
+    }
+
+    #[tokio::test]
+    async fn what_is_busy_is_asked_again_and_what_is_refused_is_not() {
+        let mut calls = 0;
+        let answer = patiently(
             || false,
             || {
-                asked += 1;
-                let fails = asked <= failures;
-                async move { if fails { Err(Error::failed(class, "no")) } else { Ok(()) } }
+                calls += 1;
+                std::future::ready(if calls < 4 { Err(busy()) } else { Ok(calls) })
             },
-        )
-        .await;
-        (done.is_ok(), asked)
+        );
+        assert_eq!(answer.await.unwrap(), 4);
+        let mut calls = 0;
+        let refused = Error::failed(FailureClass::Refused, "no");
+        let answer = patiently(
+            || false,
+            || {
+                calls += 1;
+                std::future::ready(Err::<(), _>(refused.clone()))
+            },
+        );
+        assert_eq!(answer.await.unwrap_err(), refused);
+        assert_eq!(calls, 1);
     }
 
     #[tokio::test]
-    async fn only_locks_are_waited_for_and_not_for_ever() {
-        assert_eq!(tried(FailureClass::Contention, 3, 10_000).await, (true, 4));
-        assert_eq!(tried(FailureClass::Contention, 3, 0).await, (false, 1));
-        assert_eq!(tried(FailureClass::Unreachable, 3, 10_000).await, (false, 1));
+    async fn patience_ends_when_it_is_told_to() {
+        let answer = patiently(|| true, || std::future::ready(Err::<(), _>(busy()))).await;
+        assert_eq!(answer.unwrap_err(), busy());
     }
 
     #[tokio::test]
-    async fn a_signal_ends_it() {
-        let locked = || async { Err::<(), _>(Error::failed(FailureClass::Contention, "no")) };
-        assert!(patiently(u64::MAX, || true, locked).await.is_err());
+    async fn what_does_not_answer_is_given_up() {
+        let answer = within(10, std::future::pending::<Result<(), Error>>()).await;
+        assert_eq!(answer.unwrap_err().class(), Some(FailureClass::TimedOut));
     }
 }

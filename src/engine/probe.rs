@@ -7,7 +7,7 @@ use crate::run::{
     Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Value,
 };
 
-use super::patience::{AROUND_STEPS_MS, patiently};
+use super::patience::{PROBE_WITHIN_MS, patiently, within};
 
 /// What a gate's conditions ask of the targets, gathered before anything is awaited.
 pub(super) struct Questions {
@@ -33,7 +33,7 @@ impl Questions {
         let mut seen = Observations::default();
         for (target, query) in &self.queries {
             let answer = match drivers.get(target) {
-                Some(driver) => patiently(AROUND_STEPS_MS, || false, || driver.value(query)).await,
+                Some(driver) => asked(|| driver.value(query)).await,
                 None => Err(unknown(target)),
             };
             seen.queries.push(answer.map_err(|error| error.to_string()));
@@ -53,9 +53,17 @@ fn unknown(target: &TargetName) -> driver::Error {
     driver::Error::failed(crate::run::FailureClass::Stale, format!("no target {target}"))
 }
 
+/// Asks again while others are in the way, and not for ever.
+pub(super) async fn asked<T, F>(call: impl FnMut() -> F) -> Result<T, driver::Error>
+where
+    F: Future<Output = Result<T, driver::Error>>,
+{
+    within(PROBE_WITHIN_MS, patiently(|| false, call)).await
+}
+
 async fn facts(driver: &SharedDriver, tables: &[String]) -> Result<TargetFacts, driver::Error> {
-    let identity = driver.identity().await?;
-    let fingerprint = patiently(AROUND_STEPS_MS, || false, || driver.fingerprint(tables)).await?;
+    let identity = asked(|| driver.identity()).await?;
+    let fingerprint = asked(|| driver.fingerprint(tables)).await?;
     let identity = format!("{} / {} as {}", identity.system, identity.database, identity.role);
     Ok(TargetFacts { identity, fingerprint })
 }

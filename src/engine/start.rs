@@ -12,8 +12,9 @@ use crate::run::{
 use crate::store::{RunHeader, SharedStore};
 
 use super::journal::Journal;
+use super::patience::{ANSWER_WITHIN_MS, patiently, within};
 use super::probe::Questions;
-use super::{Context, Error, Loaded};
+use super::{Context, Error, Loaded, is_signalled};
 
 /// Reads a run from its journal.
 pub async fn load(store: &SharedStore, run: &RunId) -> Result<Loaded, Error> {
@@ -35,8 +36,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);
-        let found =
-            ctx.patiently(|| driver.survey(&survey)).await.map_err(|source| at(target, source))?;
+        let found = patiently(|| is_signalled(ctx), || driver.survey(&survey));
+        let found = within(ANSWER_WITHIN_MS, found).await.map_err(|source| at(target, source))?;
         findings.extend(found.into_iter().map(|finding| (target.clone(), finding)));
     }
     if findings.iter().any(|(_, finding)| finding.severity == Severity::Error) {
@@ -45,8 +46,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let run = RunId::new(Uuid::now_v7().to_string());
     for (target, driver) in &ctx.drivers {
         let claim = claim(ctx, program, &run);
-        let holder =
-            ctx.patiently(|| driver.holder(&claim)).await.map_err(|source| at(target, source))?;
+        let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
+        let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
         if let Some(holder) = holder {
             return Err(at(target, crate::driver::Error::Held(Box::new(holder))));
         }

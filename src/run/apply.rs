@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
 use super::program::Program;
-use super::record::{Event, Evidence, Outcome, Record, Tuning, Verdict, Way};
+use super::record::{Event, Evidence, FailureClass, Outcome, Record, Tuning, Verdict, Way};
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
@@ -70,6 +70,11 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
     }
     state.version = expected;
     let at = record.at;
+    if voids_permits(&record.event) {
+        for entry in state.steps.values_mut() {
+            entry.permitted_at = None;
+        }
+    }
     match &record.event {
         Event::RunStarted { .. } => {}
         Event::PlanAmended { pin, changed, voided } => {
@@ -113,6 +118,22 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// Whether something was decided that the permits made before did not know of. What runs goes on; what has not begun is
+/// checked again.
+const fn voids_permits(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PlanAmended { .. }
+            | Event::GateShut { .. }
+            | Event::Rejected { .. }
+            | Event::Revoked { .. }
+            | Event::StepDiffers { .. }
+            | Event::Paused { .. }
+            | Event::RollbackBegun { .. }
+            | Event::AbortBegun { .. }
+    )
+}
+
 /// What becomes of one attempt at a step.
 fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
     match event {
@@ -126,18 +147,26 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             entry.tried += 1;
             entry.started_at.get_or_insert(at);
             entry.permit.clone_from(permit);
+            entry.permitted_at = permit.as_ref().map(|_| at);
         }
         Event::StepSucceeded { step, way: Way::Back, .. } => {
             let entry = state.steps.entry(step.clone()).or_default();
             entry.progress = Progress::Undone;
+            entry.may_be_done = false;
             entry.ended_at = Some(at);
         }
         Event::StepSucceeded { step, way: Way::Forward, outcome, .. } => {
             succeeded(state, step, outcome, at);
         }
-        Event::StepFailed { step, way, failure, retry_at, .. } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at } => {
             let entry = state.steps.entry(step.clone()).or_default();
+            // One that failed before it could be started counts as an attempt too, or it would be tried for ever.
+            if !matches!(entry.progress, Progress::Running { .. }) {
+                entry.attempts = *attempt;
+                entry.tried += 1;
+            }
             entry.ended_at = Some(at);
+            entry.may_be_done = failure.class == FailureClass::Unknown;
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },
                 None => Progress::Failed { way: *way, failure: failure.clone() },
@@ -171,6 +200,7 @@ fn succeeded(state: &mut State, step: &StepId, outcome: &Outcome, at: Timestamp)
     }
     let entry = state.steps.entry(step.clone()).or_default();
     entry.progress = Progress::Succeeded;
+    entry.may_be_done = false;
     entry.ended_at = Some(at);
     if let Some(evidence) = &outcome.evidence {
         take_evidence(entry, evidence);

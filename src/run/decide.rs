@@ -11,7 +11,8 @@ use super::digest::Digest;
 use super::gate::{self, ConditionVerdict, GateReport, Observations};
 use super::name::{StepId, TargetName};
 use super::operator;
-use super::ready::{Goal, startable};
+use super::program::Step;
+use super::ready::{Goal, is_stale, startable};
 use super::record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, Outcome, PermitRecord, Record, Way,
 };
@@ -45,10 +46,14 @@ pub enum Input {
         /// What was read.
         seen: Observations,
     },
-    /// The conditions of the gates before a destructive step were read.
+    /// The conditions of the gates before a guarded step were read.
     Rechecked {
         /// The step.
         step: StepId,
+        /// Whether the ledger already has it, or why that can't be told.
+        ledger: Result<bool, Failure>,
+        /// A random number from 0 to 1, to spread retries.
+        jitter: f64,
         /// What was read, by gate.
         seen: Vec<(StepId, Observations)>,
     },
@@ -87,7 +92,13 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             ended(state, (step, *attempt, *way), result, *jitter, now)
         }
         Input::Probed { gate, seen } => probed(state, gate, seen, now),
-        Input::Rechecked { step, seen } => rechecked(state, step, seen, now),
+        Input::Rechecked { step, ledger, jitter, seen } => {
+            match (ledger, guarded(state, step, now)) {
+                (_, None) => Vec::new(),
+                (Err(failure), Some(step)) => vec![unread(state, step, failure, *jitter, now)],
+                (Ok(is_done), Some(step)) => rechecked(state, step, *is_done, seen, now),
+            }
+        }
         Input::Asked(command) => return operator::answer(state, command, by, now),
         Input::Finished => finished(state),
     })
@@ -151,16 +162,22 @@ fn probed(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> 
         return Vec::new();
     }
     let mut events = Vec::new();
-    let mut reached = None;
+    let mut next = None;
     if let Some((identities, fingerprints)) = facts(seen) {
-        let work = gate::work(state, gate, &identities, &fingerprints);
-        if state.gate(gate).and_then(|known| known.work.as_ref()) != Some(&work) {
+        let known = state.gate(gate);
+        // What the run's own steps changed since the gate was reached is no change of the work.
+        let as_reached = known.filter(|known| known.expected == fingerprints);
+        let reached = as_reached.map_or(&fingerprints, |known| &known.reached);
+        let is_same = known.and_then(|known| known.work.as_ref())
+            == Some(&gate::work(state, gate, &identities, reached));
+        if !is_same {
+            let work = gate::work(state, gate, &identities, &fingerprints);
             let event = Event::GateReached { gate: gate.clone(), work, fingerprints };
-            reached = Some(after(state, &event, now));
+            next = Some(after(state, &event, now));
             events.push(event);
         }
     }
-    let state = reached.as_ref().unwrap_or(state);
+    let state = next.as_ref().unwrap_or(state);
     let report = gate::report(state, gate, seen, now);
     if report.is_open() {
         if let Some(work) = report.work {
@@ -223,42 +240,95 @@ fn refresh(state: &State, gate: &StepId, now: Timestamp) -> Vec<Event> {
         .collect()
 }
 
+/// A guarded step that could start now, or that a process which is gone had started: what it was permitted by has passed.
+fn guarded<'a>(state: &'a State, step: &StepId, now: Timestamp) -> Option<&'a Step> {
+    let step = state.program().step(step)?;
+    let may_go = state.paused().is_none() && !schedule::is_halted(state);
+    let is_due = startable(state, step, now) || is_stale(state, step, now);
+    (gate::is_guarded(step) && gate::gate_of(step).is_none() && may_go && is_due).then_some(step)
+}
+
+/// The ledger could not be asked, so nobody knows whether the step has been done. Unknown starts nothing.
+fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Timestamp) -> Event {
+    let known = state.step(&step.id);
+    let begun = u32::from(!matches!(known.progress, Progress::Running { .. }));
+    let tried = known.tried.saturating_add(begun);
+    Event::StepFailed {
+        step: step.id.clone(),
+        attempt: known.attempts.saturating_add(begun),
+        way: Way::Forward,
+        failure: failure.clone(),
+        retry_at: retry::next_attempt(step.retry, tried, failure.class, jitter, now),
+    }
+}
+
 /// The moment before a guarded step starts: every condition of its gates is judged again, and if one fails its gate shuts.
+/// What the ledger has is done and destroys nothing more; the journal only has to learn of it.
 fn rechecked(
     state: &State,
-    step: &StepId,
+    definition: &Step,
+    is_done: bool,
     seen: &[(StepId, Observations)],
     now: Timestamp,
 ) -> Vec<Event> {
-    let Some(definition) = state.program().step(step) else { return Vec::new() };
-    let is_for_this = gate::is_guarded(definition) && gate::gate_of(definition).is_none();
-    if !is_for_this || !startable(state, definition, now) {
-        return Vec::new();
+    let step = &definition.id;
+    let known = state.step(step);
+    let attempt = known.attempts + 1;
+    let start = |permit| Event::StepStarted {
+        step: step.clone(),
+        attempt,
+        way: Way::Forward,
+        permit: Some(permit),
+    };
+    if let Some(permit) = known.permit.clone().filter(|_| is_done) {
+        return vec![start(permit)];
+    }
+    // A gate that was voided or shut since has to open first.
+    let is_free = |need| state.step(need).progress == Progress::Succeeded;
+    let was_begun = matches!(known.progress, Progress::Running { .. });
+    if was_begun && !definition.needs.iter().all(is_free) {
+        return vec![shut_out(step, known.attempts, now)];
     }
     let mut gates = Vec::new();
-    let mut shut = Vec::new();
+    let mut events = Vec::new();
     for gate in state.program().releasing_gates(step) {
         let seen = seen.iter().find(|(of, _)| of == gate).map(|(_, seen)| seen);
         let unseen = Observations::default();
         let report = gate::report(state, gate, seen.unwrap_or(&unseen), now);
         match (&report.work, seen.is_some() && report.is_open()) {
             (Some(work), true) => gates.push((gate.clone(), work.clone())),
-            _ => shut.push(Event::GateShut { gate: gate.clone(), reasons: reasons(&report) }),
+            _ => events.push(Event::GateShut { gate: gate.clone(), reasons: reasons(&report) }),
         }
     }
-    if !shut.is_empty() {
-        return shut;
+    if !events.is_empty() {
+        // Started and not done: it waits for its gate like any other.
+        if was_begun {
+            events.push(shut_out(step, known.attempts, now));
+        }
+        return events;
     }
-    let attempt = state.step(step).attempts + 1;
     if gates.is_empty() && matches!(definition.hazard, Hazard::Destructive(_)) {
         return vec![ungated(step, attempt)];
     }
-    vec![Event::StepStarted {
+    vec![start(PermitRecord { gates })]
+}
+
+/// An attempt that had been started, did nothing, and may not begin any more.
+fn shut_out(step: &StepId, attempt: u32, now: Timestamp) -> Event {
+    Event::StepFailed {
         step: step.clone(),
         attempt,
         way: Way::Forward,
-        permit: Some(PermitRecord { gates }),
-    }]
+        failure: Failure {
+            class: FailureClass::Stale,
+            code: None,
+            message: format!("the gate before {step} shut before it had done anything"),
+            detail: None,
+            help: None,
+            line: None,
+        },
+        retry_at: Some(now),
+    }
 }
 
 /// A valid plan has a gate before everything destructive; should one ever come here without, it fails instead of running.

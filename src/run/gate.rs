@@ -177,7 +177,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         state.program().step(gate).and_then(|step| Some((step, gate_of(step)?)))
     {
         conditions.push(needs(state, step));
-        conditions.extend(rejections(state, gate, work.as_ref()));
+        conditions.extend(rejections(state, gate));
         conditions.extend(targets(state, gate, work.as_ref(), seen));
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
@@ -229,12 +229,13 @@ fn needs(state: &State, step: &Step) -> Condition {
     }
 }
 
-fn rejections(state: &State, gate: &StepId, work: Option<&Digest>) -> Option<Condition> {
+/// A rejection stands until whoever made it takes it back, or an amendment voids the gate: that somebody has changed the
+/// schema since is no answer to it.
+fn rejections(state: &State, gate: &StepId) -> Option<Condition> {
     let known = state.gate(gate)?;
     let rejected: Vec<String> = known
         .decisions
         .iter()
-        .filter(|decision| Some(&decision.work) == work)
         .filter_map(|decision| match &decision.verdict {
             DecisionVerdict::Rejected(reason) => Some(format!("{}: {reason}", decision.by.name)),
             DecisionVerdict::Approved(_) => None,
@@ -305,6 +306,10 @@ fn approved(
                 && decision.group.as_ref().is_none_or(|group| *group == approvals.group)
         })
         .collect();
+    // Whoever amended the run after approving has become its author.
+    if state.program().policy().author_may_approve == Some(false) {
+        standing.retain(|decision| decision.by.name != state.author().name);
+    }
     // In production nothing vouches for claimed names, so together they are one person.
     if state.program().policy().production {
         let mut claimed = false;
@@ -343,20 +348,31 @@ pub(super) fn judged_verifies<'a>(
     })
 }
 
-/// Verify steps whose evidence is too old, and which may be run again: only those are missing for the gate to open.
+/// Verify steps to run again, when the evidence of any is too old. Those past half of the limit go with it: run one after the
+/// other, each would be too old by the time the next has ended, and so on for ever.
 pub(super) fn stale_verifies(state: &State, gate: &StepId, now: Timestamp) -> Vec<StepId> {
     let Some(limit) =
         state.program().step(gate).and_then(gate_of).and_then(|asks| asks.verified_within_ms)
     else {
         return Vec::new();
     };
-    judged_verifies(state, gate)
-        .filter(|step| {
-            let age = state.step(&step.id).evidence.as_ref().map(|e| age_ms(state, step, e, now));
-            frozen_at(state, step).is_none() && age.is_none_or(|age| age > limit)
+    let aged: Vec<(&Step, u64)> = judged_verifies(state, gate)
+        .filter(|step| frozen_at(state, step).is_none())
+        .map(|step| {
+            let evidence = state.step(&step.id).evidence.as_ref();
+            (step, evidence.map_or(u64::MAX, |evidence| age_ms(state, step, evidence, now)))
         })
-        .map(|step| step.id.clone())
-        .collect()
+        .collect();
+    if aged.iter().all(|(_, age)| *age <= limit) {
+        return Vec::new();
+    }
+    aged.into_iter().filter(|(_, age)| *age > limit / 2).map(|(step, _)| step.id.clone()).collect()
+}
+
+/// What must be left of a limit when a comparison has ended, so that there is time to use its result (milliseconds). Without
+/// it, one that takes nearly as long as it may would be run again and again.
+fn time_to_use_ms(limit: u64) -> u64 {
+    (limit / 5).min(10_000)
 }
 
 /// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides
@@ -413,9 +429,9 @@ fn verified(state: &State, gate: &Step, asks: &Gate, now: Timestamp) -> Option<C
         oldest = oldest.max(age);
         let Some(limit) = asks.verified_within_ms else { continue };
         let took = evidence.ended_at.since_ms(evidence.began_at);
-        if took > limit {
+        if age > limit && took.saturating_add(time_to_use_ms(limit)) > limit {
             let have = format!(
-                "{} itself takes {}, so its result is always older than that",
+                "{} itself takes {}, so its result is too old before it can be used",
                 step.id,
                 duration(took)
             );

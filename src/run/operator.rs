@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::action::{Action, Gate};
 use super::command::{Command, Refusal, RefusalKind};
-use super::decide::Decided;
+use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
 use super::name::{GroupName, MappingName, StepId};
 use super::program::{Program, Step};
@@ -28,6 +28,9 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         let message = format!("run {} is over: {}", state.run(), ending.as_str());
         return Err(Refusal::new(RefusalKind::Usage, message)
             .with_help("`phasegate run --new PLAN` starts another"));
+    }
+    if let Some(decided) = settled(state, command) {
+        return decided;
     }
     match command {
         Command::Pause { reason } if state.paused().is_none() => {
@@ -57,6 +60,25 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
             Ok(std::iter::once(rejected).chain(shut_again(state, gate, why)).collect())
         }
         Command::Revoke { gate } => revoke(state, gate, by),
+    }
+}
+
+/// A run that has nothing left to do but to clear up takes no other direction any more: its ledger may be gone already, and
+/// without it an undo finds nothing to undo.
+fn settled(state: &State, command: &Command) -> Option<Decided> {
+    let ending = ending(state)?;
+    match (command, ending) {
+        (Command::Rollback { .. }, Ending::RolledBack)
+        | (Command::Abort { .. }, Ending::Aborted) => Some(Ok(Vec::new())),
+        (Command::Rollback { .. } | Command::Abort { .. } | Command::Amend { .. }, _) => {
+            let message = format!(
+                "run {} is {} but for its bookkeeping in the targets",
+                state.run(),
+                ending.as_str()
+            );
+            Some(Err(usage(message).with_help("`phasegate run PLAN` ends it")))
+        }
+        _ => None,
     }
 }
 
@@ -91,8 +113,8 @@ fn rollback(state: &State, accept_loss: &[MappingName]) -> Decided {
     {
         return Err(usage(format!("the plan has no mapping {unknown}")));
     }
-    if *state.standing() == Standing::Back && state.accepted_losses() == accept_loss {
-        return Ok(Vec::new());
+    if *state.standing() == Standing::Back {
+        return Ok(accept_more(state, accept_loss));
     }
     let passed: Vec<String> = state
         .program()
@@ -113,14 +135,30 @@ fn rollback(state: &State, accept_loss: &[MappingName]) -> Decided {
     Ok(vec![Event::RollbackBegun { accept_loss: accept_loss.to_vec() }])
 }
 
+/// What a run that goes back makes of losses accepted on the way: they are added to those accepted before, and the undoing
+/// that failed for want of them is tried again.
+fn accept_more(state: &State, accept_loss: &[MappingName]) -> Vec<Event> {
+    let mut all = state.accepted_losses().to_vec();
+    all.extend(accept_loss.iter().filter(|name| !state.accepted_losses().contains(name)).cloned());
+    if all.len() == state.accepted_losses().len() {
+        return Vec::new();
+    }
+    let failed =
+        steps_where(state, |progress| matches!(progress, Progress::Failed { way: Way::Back, .. }));
+    let again = (!failed.is_empty()).then_some(Event::RetryAsked { steps: failed });
+    std::iter::once(Event::RollbackBegun { accept_loss: all }).chain(again).collect()
+}
+
 /// Whether a step may have changed something: statements that failed were rolled back with their transaction, a copy that
-/// failed keeps its chunks.
+/// failed keeps its chunks, and where the connection was lost nobody knows until the ledger is asked again.
 fn left_traces(state: &State, step: &Step) -> bool {
-    let progress = &state.step(&step.id).progress;
+    let known = state.step(&step.id);
+    let progress = &known.progress;
     let rolled_back = matches!(
         progress,
         Progress::Failed { way: Way::Forward, .. } | Progress::Retrying { way: Way::Forward, .. }
-    ) && !matches!(step.action, Action::Backfill(_));
+    ) && !known.may_be_done
+        && !matches!(step.action, Action::Backfill(_));
     let only_looked = *progress == Progress::Differs || gate_of(step).is_some();
     !matches!(progress, Progress::Pending | Progress::Undone) && !rolled_back && !only_looked
 }
@@ -215,10 +253,10 @@ fn may_approve(
 ) -> Result<(), Refusal> {
     let known = state.gate(gate);
     let work = known.and_then(|known| known.work.as_ref());
-    let own = known
-        .into_iter()
-        .flat_map(|known| &known.decisions)
-        .find(|decision| decision.by.name == by.name && Some(&decision.work) == work);
+    let own = known.into_iter().flat_map(|known| &known.decisions).find(|decision| {
+        let is_rejected = matches!(decision.verdict, DecisionVerdict::Rejected(_));
+        decision.by.name == by.name && (is_rejected || Some(&decision.work) == work)
+    });
     match own.map(|decision| (&decision.verdict, decision.at.plus_ms(asks.expires_ms))) {
         Some((DecisionVerdict::Approved(_), expires)) if expires > now => {
             return Err(not_permitted(format!("{} has approved gate {gate} already", by.name))
@@ -406,8 +444,12 @@ fn voided_gates(old: &Program, new: &Program, changed: &[StepId]) -> Vec<StepId>
             let releases = |program: &Program| -> BTreeSet<StepId> {
                 program.released_by(&gate.id).map(|step| step.id.clone()).collect()
             };
+            let needs = |program: &Program| program.step(&gate.id).map(|gate| gate.needs.clone());
             let (was, is) = (releases(old), releases(new));
-            was != is || changed.contains(&gate.id) || was.iter().any(|id| changed.contains(id))
+            was != is
+                || needs(old) != needs(new)
+                || changed.contains(&gate.id)
+                || was.iter().any(|id| changed.contains(id))
         })
         .map(|gate| gate.id.clone())
         .collect()

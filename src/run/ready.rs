@@ -6,7 +6,7 @@ use super::decide::ending;
 use super::gate::{GateReport, gate_of, is_guarded};
 use super::name::StepId;
 use super::permit::Permit;
-use super::program::Step;
+use super::program::{Program, Step};
 use super::record::{Ending, Evidence, Failure, Way};
 use super::schedule;
 use super::state::{Progress, Standing, State};
@@ -31,7 +31,8 @@ pub enum Effect {
         /// The gate.
         gate: StepId,
     },
-    /// Read again what the releasing gates of a destructive step ask, since it could start now.
+    /// Ask the ledger for a guarded step, and read again what its releasing gates ask, since it could start now. Not for one
+    /// that this process is performing.
     Recheck {
         /// The destructive step.
         step: StepId,
@@ -104,6 +105,16 @@ impl Goal {
             Self::Through(steps) => steps.contains(step),
         }
     }
+
+    /// The same goal after the plan was amended: steps that are gone are forgotten, and what the others need now belongs to
+    /// it.
+    #[must_use]
+    pub fn within(&self, program: &Program) -> Self {
+        let Self::Through(steps) = self else { return Self::End };
+        let known = steps.iter().filter(|step| program.step(step).is_some());
+        let needed = known.clone().flat_map(|step| program.needed_by(step));
+        Self::Through(known.cloned().chain(needed).collect())
+    }
 }
 
 /// Whether an attempt at a step could begin at `now`: it waits, and everything it needs has succeeded.
@@ -128,9 +139,9 @@ pub fn ready(state: &State, goal: &Goal, now: Timestamp) -> Vec<Effect> {
     }
     if state.paused().is_none() {
         if !matches!(state.standing(), Standing::Aborting { .. }) {
-            effects.extend(under_way(state, goal));
+            effects.extend(under_way(state, goal, now));
         }
-        effects.extend(wake_ups(state, now).map(Effect::WakeAt));
+        effects.extend(wake_up(state, goal, now).map(Effect::WakeAt));
         if *state.standing() == Standing::Forward && !schedule::is_halted(state) {
             effects.extend(gates_and_guarded(state, goal, now));
         }
@@ -141,8 +152,25 @@ pub fn ready(state: &State, goal: &Goal, now: Timestamp) -> Vec<Effect> {
     effects
 }
 
+/// How long the conditions that a permit was made from count, in milliseconds. An attempt is performed at once after it is
+/// recorded; one that is found later was left behind, and its conditions are judged again.
+const PERMIT_LASTS_MS: u64 = 5_000;
+
+/// Whether an attempt at a guarded step has begun whose permit no longer counts.
+pub(super) fn is_stale(state: &State, step: &Step, now: Timestamp) -> bool {
+    let known = state.step(&step.id);
+    known.progress == (Progress::Running { way: Way::Forward })
+        && *state.standing() == Standing::Forward
+        && known.permit.is_some()
+        && known.permitted_at.is_none_or(|at| now.since_ms(at) > PERMIT_LASTS_MS)
+}
+
 /// Attempts that have begun and not ended. Going back, one that was begun going forward is not taken up again.
-fn under_way<'a>(state: &'a State, goal: &'a Goal) -> impl Iterator<Item = Effect> + 'a {
+fn under_way<'a>(
+    state: &'a State,
+    goal: &'a Goal,
+    now: Timestamp,
+) -> impl Iterator<Item = Effect> + 'a {
     let standing = match state.standing() {
         Standing::Back => Way::Back,
         _ => Way::Forward,
@@ -153,6 +181,10 @@ fn under_way<'a>(state: &'a State, goal: &'a Goal) -> impl Iterator<Item = Effec
         let outside = way == Way::Forward && !goal.includes(&step.id);
         if way != standing || gate_of(step).is_some() || outside {
             return None;
+        }
+        if is_stale(state, step, now) {
+            let may_go = !schedule::is_halted(state);
+            return may_go.then(|| recheck(state, &step.id));
         }
         let permit = match way {
             Way::Forward => {
@@ -165,10 +197,21 @@ fn under_way<'a>(state: &'a State, goal: &'a Goal) -> impl Iterator<Item = Effec
     })
 }
 
-fn wake_ups(state: &State, now: Timestamp) -> Option<Timestamp> {
+/// When the next attempt begins by itself, if one does.
+fn wake_up(state: &State, goal: &Goal, now: Timestamp) -> Option<Timestamp> {
     let steps = state.program().steps().iter();
+    let (turned, goal) = match state.standing() {
+        Standing::Forward if schedule::is_halted(state) => return None,
+        Standing::Forward => (Way::Forward, goal),
+        Standing::Back => (Way::Back, &Goal::End),
+        Standing::Aborting { .. } | Standing::Ended { .. } => return None,
+    };
     let waits = steps.filter_map(|step| match &state.step(&step.id).progress {
-        Progress::Retrying { at, .. } if *at > now => Some(*at),
+        Progress::Retrying { way, at, .. }
+            if *at > now && *way == turned && goal.includes(&step.id) =>
+        {
+            Some(*at)
+        }
         _ => None,
     });
     waits.min()
@@ -183,12 +226,16 @@ fn gates_and_guarded<'a>(
         if schedule::is_waiting_gate(state, &step.id) {
             Some(Effect::ProbeGate { gate: step.id.clone() })
         } else if gate_of(step).is_none() && is_guarded(step) && startable(state, step, now) {
-            let gates = state.program().releasing_gates(&step.id).cloned().collect();
-            Some(Effect::Recheck { step: step.id.clone(), gates })
+            Some(recheck(state, &step.id))
         } else {
             None
         }
     })
+}
+
+fn recheck(state: &State, step: &StepId) -> Effect {
+    let gates = state.program().releasing_gates(step).cloned().collect();
+    Effect::Recheck { step: step.clone(), gates }
 }
 
 /// Whether there is a reason to stop, and which. `shut` are the reports of gates that were just probed and are shut. To be
@@ -205,6 +252,7 @@ pub fn stop(state: &State, goal: &Goal, shut: &[GateReport]) -> Option<Stop> {
         return Some(Stop::Paused { reason: pause.reason.clone() });
     }
     if let Goal::Through(steps) = goal
+        && *state.standing() == Standing::Forward
         && steps.iter().all(|step| state.step(step).progress == Progress::Succeeded)
     {
         return Some(Stop::ReachedGoal);
@@ -215,6 +263,10 @@ pub fn stop(state: &State, goal: &Goal, shut: &[GateReport]) -> Option<Stop> {
 fn halted_by(state: &State, step: &Step) -> Option<Stop> {
     let known = state.step(&step.id);
     let id = step.id.clone();
+    // A run that is given up needs no operator any more: it ends, whatever failed.
+    if matches!(state.standing(), Standing::Aborting { .. }) {
+        return None;
+    }
     let going_back = *state.standing() == Standing::Back;
     match &known.progress {
         Progress::Failed { way, failure } if !going_back || *way == Way::Back => {

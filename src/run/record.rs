@@ -380,6 +380,8 @@ pub enum FailureClass {
     Contention,
     /// The database can't be reached, or the connection broke where the ledger shows that nothing was committed.
     Unreachable,
+    /// It may have been committed all the same: the ledger could not say that it was not. The next attempt asks it again.
+    Unknown,
     /// It took longer than allowed.
     TimedOut,
     /// The database refused the statement. Trying again does not help.

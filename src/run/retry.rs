@@ -7,7 +7,7 @@ use super::time::Timestamp;
 /// Whether trying again can help without anybody doing something first.
 #[must_use]
 pub const fn is_transient(class: FailureClass) -> bool {
-    matches!(class, FailureClass::Contention | FailureClass::Unreachable)
+    matches!(class, FailureClass::Contention | FailureClass::Unreachable | FailureClass::Unknown)
 }
 
 /// When the next attempt is to be made after `tried` ones, if at all: exponential back-off with equal jitter (half of the
@@ -81,6 +81,8 @@ mod tests {
         ] {
             assert_eq!(next_attempt(POLICY, 1, class, 0.5, now), None, "{class:?}");
         }
-        assert!(next_attempt(POLICY, 1, FailureClass::Unreachable, 0.5, now).is_some());
+        for class in [FailureClass::Unreachable, FailureClass::Unknown] {
+            assert!(next_attempt(POLICY, 1, class, 0.5, now).is_some());
+        }
     }
 }

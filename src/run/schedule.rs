@@ -51,7 +51,7 @@ fn forward(state: &State, goal: &Goal, now: Timestamp) -> Vec<Event> {
     if is_halted(state) {
         return Vec::new();
     }
-    let mut room = Room::of(state);
+    let mut room = Room::of(state, goal);
     let mut events = Vec::new();
     for step in state.program().steps() {
         let may_start = goal.includes(&step.id)
@@ -74,12 +74,15 @@ fn forward(state: &State, goal: &Goal, now: Timestamp) -> Vec<Event> {
 /// once; the rest are attempts like any other.
 fn back(state: &State, now: Timestamp) -> Vec<Event> {
     let halted = state.program().steps().iter().any(|step| {
-        matches!(state.step(&step.id).progress, Progress::Failed { way: Way::Back, .. })
+        matches!(
+            state.step(&step.id).progress,
+            Progress::Failed { way: Way::Back, .. } | Progress::Ambiguous { way: Way::Back, .. }
+        )
     });
     if halted {
         return Vec::new();
     }
-    let mut room = Room::of(state);
+    let mut room = Room::of(state, &Goal::End);
     let mut events = Vec::new();
     let mut settled_now: Vec<&StepId> = Vec::new();
     for id in state.program().order().iter().rev() {
@@ -130,7 +133,8 @@ pub(super) fn leaves_nothing(step: &Step) -> bool {
 struct Room(BTreeMap<TargetName, u32>);
 
 impl Room {
-    fn of(state: &State) -> Self {
+    /// What a process that died left under way takes no room while it is not among what is asked for.
+    fn of(state: &State, goal: &Goal) -> Self {
         let mut room: BTreeMap<TargetName, u32> = state
             .program()
             .targets()
@@ -140,6 +144,7 @@ impl Room {
         for step in state.program().steps() {
             let runs = matches!(state.step(&step.id).progress, Progress::Running { .. });
             if runs
+                && goal.includes(&step.id)
                 && gate_of(step).is_none()
                 && let Some(free) = step.target.as_ref().and_then(|target| room.get_mut(target))
             {

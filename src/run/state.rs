@@ -76,6 +76,10 @@ pub struct StepState {
     pub passing_since: Option<Timestamp>,
     /// The permit of the present or last destructive attempt.
     pub permit: Option<PermitRecord>,
+    /// Since when that permit counts, until something is decided that it was made without.
+    pub permitted_at: Option<Timestamp>,
+    /// The last attempt failed, and may have been committed all the same: the ledger could not say that it was not.
+    pub may_be_done: bool,
     /// Changes to its settings.
     pub tuning: Tuning,
 }
@@ -223,6 +227,8 @@ impl State {
             evidence: None,
             passing_since: None,
             permit: None,
+            permitted_at: None,
+            may_be_done: false,
             tuning: Tuning { chunk_rows: None, pause_between_ms: None },
         };
         self.steps.get(id).unwrap_or(&UNTOUCHED)

@@ -4,11 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+mod histories;
+mod turns;
+
 /// A run in memory. Time moves only when a test says so.
 struct World {
     state: State,
     now: Timestamp,
     seen: Observations,
+    /// The steps that are committed in the target.
+    ledger: BTreeSet<StepId>,
+    records: Vec<Record>,
 }
 
 fn actor(name: &str) -> Actor {
@@ -152,7 +158,8 @@ impl World {
         let now = Timestamp::from_unix_ms(1_000_000);
         let event = Event::RunStarted { run: "run".into(), pin: Box::new(pin(steps, policy)) };
         let first = Record { version: 1, at: now, by: actor("ana"), event };
-        Self { state: begin(&first).unwrap(), now, seen: facts("before") }
+        let state = begin(&first).unwrap();
+        Self { state, now, seen: facts("before"), ledger: BTreeSet::new(), records: vec![first] }
     }
 
     fn wait(&mut self, ms: u64) {
@@ -165,6 +172,7 @@ impl World {
             let version = self.state.version() + 1;
             let record = Record { version, at: self.now, by: actor(by), event: event.clone() };
             apply(&mut self.state, &record).unwrap();
+            self.records.push(record);
         }
         Ok(events)
     }
@@ -209,13 +217,20 @@ impl World {
             }
             Effect::Recheck { step, gates } => {
                 let seen = gates.into_iter().map(|gate| (gate, self.seen.clone())).collect();
-                self.feed(&Input::Rechecked { step, seen });
+                let ledger = Ok(self.ledger.contains(&step));
+                self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
             }
             Effect::WakeAt(at) => self.now = self.now.max(at),
             Effect::Finish { .. } => {
                 self.feed(&Input::Finished);
             }
         }
+    }
+
+    fn recheck(&mut self, step: &str, seen: Vec<(StepId, Observations)>) -> Vec<Event> {
+        let step = StepId::from(step);
+        let ledger = Ok(self.ledger.contains(&step));
+        self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen })
     }
 
     fn outcome(&self, step: &StepId, way: Way) -> Outcome {
@@ -314,7 +329,7 @@ fn what_destroys_gets_no_permit_while_its_gate_is_shut() {
     assert_eq!(world.missing("end"), [ConditionKind::Approvals("dba".into())]);
     // Even if somebody fed a recheck out of turn.
     let seen = vec![("end".into(), world.seen.clone())];
-    world.feed(&Input::Rechecked { step: "drop".into(), seen });
+    world.recheck("drop", seen);
     assert_eq!(*world.is("drop"), Progress::Pending);
     world.approve("dee", "end").unwrap();
     world.go();
@@ -494,7 +509,7 @@ fn the_run_s_own_steps_move_the_fingerprint_on_and_others_shut_the_gate() {
     world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
     // Somebody else's change shuts the gate again.
     let strange = vec![("switch".into(), facts("somebody was here"))];
-    let events = world.feed(&Input::Rechecked { step: "drop".into(), seen: strange });
+    let events = world.recheck("drop", strange);
     assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
     world.go();
     assert!(world.state.is_ended());
@@ -616,85 +631,6 @@ fn a_pause_starts_nothing_and_resume_goes_on() {
     world.ask("ana", Command::Resume).unwrap();
     world.go();
     assert!(world.state.is_ended());
-}
-
-/// A cheap deterministic generator: the constants are those of Knuth's MMIX.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
-/// Any interleaving of inputs keeps the promises on order and permits, and what replays is what lived.
-#[test]
-fn random_histories_keep_order_and_permits() {
-    for seed in 0..400 {
-        let mut dice = Dice(seed);
-        let switch = Gate { approvals: approvals("release", 1), ..gate() };
-        let mut world = World::new(leads_steps(switch, gate()));
-        for _ in 0..120 {
-            random_input(&mut world, &mut dice);
-            check_promises(&world, seed);
-        }
-    }
-}
-
-fn random_input(world: &mut World, dice: &mut Dice) {
-    let steps: Vec<StepId> = world.state.program().order().to_vec();
-    let any = steps[usize::try_from(dice.roll(8)).unwrap()].clone();
-    match dice.roll(14) {
-        0 => world.wait(dice.roll(50_000)),
-        1 => drop(world.approve("ben", "switch")),
-        2 => drop(world.ask("ben", Command::Revoke { gate: "switch".into() })),
-        3 => drop(world.ask("ana", Command::Retry)),
-        4 => drop(world.ask("ana", Command::Pause { reason: None })),
-        5 => drop(world.ask("ana", Command::Resume)),
-        6 if dice.roll(20) == 0 => {
-            drop(world.ask("ana", Command::Rollback { accept_loss: Vec::new() }));
-        }
-        7 => world.seen = facts(if dice.roll(5) == 0 { "changed" } else { "before" }),
-        8 => {
-            let way = if dice.roll(2) == 0 { Way::Forward } else { Way::Back };
-            let attempt = u32::try_from(1 + dice.roll(3)).unwrap();
-            let result = Observation::Done(world.outcome(&any, way));
-            world.feed(&Input::Ended { step: any, attempt, way, result, jitter: 0.3 });
-        }
-        9 => {
-            let seen =
-                vec![("switch".into(), world.seen.clone()), ("end".into(), world.seen.clone())];
-            world.feed(&Input::Rechecked { step: any, seen });
-        }
-        _ => {
-            world.feed(&Input::Tick);
-            for effect in ready(&world.state, &Goal::End, world.now) {
-                world.perform(effect);
-            }
-        }
-    }
-}
-
-fn check_promises(world: &World, seed: u64) {
-    for step in world.state.program().steps() {
-        let known = world.state.step(&step.id);
-        let begun_forward =
-            matches!(known.progress, Progress::Running { way: Way::Forward } | Progress::Succeeded);
-        // A verify that runs again for a gate makes what it needs no less done.
-        let unmet = step.needs.iter().any(|need| {
-            let need = world.state.step(need);
-            need.progress != Progress::Succeeded && need.ended_at.is_none()
-        });
-        assert!(!begun_forward || !unmet, "seed {seed}: {} began too early", step.id);
-        let destroyed = begun_forward && step.hazard.needs_permit();
-        assert!(
-            !destroyed || known.permit.as_ref().is_some_and(|permit| !permit.gates.is_empty()),
-            "seed {seed}: {} has no permit",
-            step.id
-        );
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::TxKind;
 use super::error::refused;
-use super::{Sqlite, canonical, cells, claim, ledger, script};
+use super::{Sqlite, canonical, cells, chunks, claim, ledger, script};
 use crate::copy::chunk::Cell;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
@@ -112,8 +112,10 @@ impl Session for Sqlite {
             tx.roll_back().await;
             return Ok(before);
         }
+        // A copy that did not come to its end is in the ledger by its chunks.
         let is_undone_before_done = work.way == Way::Back
-            && ledger::applied(conn, fence.run(), &work.step, Way::Forward).await?.is_none();
+            && ledger::applied(conn, fence.run(), &work.step, Way::Forward).await?.is_none()
+            && chunks::load(conn, fence.run(), &work.step).await?.is_none();
         let recorded = if is_undone_before_done {
             let detail = Some("it had not been done, so there was nothing to undo".to_owned());
             ledger::record(conn, fence, work, 0, detail).await

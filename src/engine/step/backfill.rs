@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::copy::sizer::{Policy, Sample, Sizer};
-use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window};
-use crate::run::{Backfill, ChunkRows, Failure, FailureClass, Mapping, Outcome};
+use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window, Work};
+use crate::run::{Backfill, ChunkRows, Failure, FailureClass, Mapping, Outcome, Undo, Way};
 
-use super::{Fault, Halt, Job, outcome, verify};
+use super::{Fault, Halt, Job, dual_write, outcome, sql, verify};
 
 /// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
 /// of size or a pause is felt soon.
@@ -53,7 +53,7 @@ struct Chunked {
 pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcome, Fault> {
     let fence = job.fence()?.clone();
     if job.is_in_ledger().await? {
-        return Ok(outcome(job.driver.finish_copy(&fence, &job.work).await?));
+        return Ok(outcome(job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?));
     }
     prove_active(job).await?;
     let mut copy = begin(job, backfill).await?;
@@ -79,14 +79,26 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
     let mapping = copy.mapping.clone();
     verify::settle(job, &mapping).await?;
     prove_active(job).await?;
-    let applied = job.driver.finish_copy(&fence, &job.work).await?;
+    let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
     job.tell(applied.rows.max(copy.rows_done), Some(copy.rows_done), 0);
     Ok(outcome(applied))
 }
 
+/// Undoes a copy that wrote over what was there, by the plan's own statements; any other copy's rows go with the object they
+/// are in, or with the sync that found it empty. The sync goes first: it would write the copied values once more, or carry
+/// what the statements do over to the old side. Its own step finds that in the ledger.
+pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
+    if let (Undo::Script(_), Some(sync)) = (&job.step.undo, &job.sync) {
+        let work = Work { step: sync.clone(), way: Way::Back, head: job.work.head.clone() };
+        dual_write::take_out(job, &work).await?;
+    }
+    sql::undo(job).await
+}
+
 /// Dual-write must be there before the first chunk is read, and must have been there all the time.
 async fn prove_active(job: &Job) -> Result<(), Fault> {
-    match job.driver.sync_state(job.mapping()?, job.direction).await? {
+    let mapping = job.mapping()?;
+    match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
         SyncState::Active => Ok(()),
         SyncState::Broken(why) => Err(Fault::failed(
             FailureClass::Unsafe,
@@ -101,8 +113,8 @@ async fn prove_active(job: &Job) -> Result<(), Fault> {
 async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
     let mapping = job.mapping()?.clone();
     let fence = job.fence()?;
-    let rows_total = job.driver.estimate(&mapping).await?;
-    let known = job.driver.copy_state(fence.run(), &job.work.step).await?;
+    let rows_total = job.patient(|| job.driver.estimate(&mapping)).await?;
+    let known = job.patient(|| job.driver.copy_state(fence.run(), &job.work.step)).await?;
     let capabilities = job.driver.capabilities();
     let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
     let workers = backfill.workers.min(capabilities.copy_workers).max(1) as usize;
@@ -139,7 +151,9 @@ async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fau
         return Ok(());
     }
     let rows = chunk_rows(job, backfill, &copy.sizer);
-    let per_worker = WINDOW_MAX.min(1 + copy.windows);
+    // A copy that rests between chunks is in no hurry, and a change of its size is felt at the next one.
+    let rests = pause_between_ms(job, backfill) > 0;
+    let per_worker = if rests { 1 } else { WINDOW_MAX.min(1 + copy.windows) };
     let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
     let watch = Stopwatch::start();
     let size = Window { rows, count };
@@ -242,10 +256,23 @@ fn joined(chunked: Result<Chunked, tokio::task::JoinError>) -> Result<Chunked, F
     })
 }
 
+fn pause_between_ms(job: &Job, backfill: &Backfill) -> u64 {
+    job.tuning.borrow().pause_between_ms.unwrap_or(backfill.pause_between_ms)
+}
+
+/// Rests between chunks: for as long as the plan or an operator says now, who may say otherwise meanwhile.
 async fn rest(job: &Job, backfill: &Backfill) {
-    let pause_ms = job.tuning.borrow().pause_between_ms.unwrap_or(backfill.pause_between_ms);
-    if pause_ms > 0 {
-        pause(job, pause_ms).await;
+    let rested = Stopwatch::start();
+    let mut tuning = job.tuning.clone();
+    loop {
+        let left = pause_between_ms(job, backfill).saturating_sub(rested.elapsed_ms());
+        if left == 0 || job.is_halted() {
+            return;
+        }
+        tokio::select! {
+            () = pause(job, left) => {}
+            Ok(()) = tuning.changed() => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `dual_write`: the sync goes in, or out again.
 
-use crate::driver::{Losses, emptying};
-use crate::run::{Direction, FailureClass, Outcome};
+use crate::driver::{Losses, Work, emptying};
+use crate::run::{Direction, FailureClass, Outcome, Way};
 
 use super::{Fault, Job, outcome, verify};
 
@@ -11,23 +11,27 @@ pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     Ok(outcome(applied))
 }
 
+pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
+    take_out(job, &job.work).await
+}
+
 /// Takes the sync out. What only the new side has would be lost with it, so with `forward` that must be nothing: there the
 /// new side may hold no row that the old side doesn't account for. With `both` the old side has everything.
-pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
+pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
     let may_lose = job.direction == Direction::Forward
         && !mapping.is_in_place()
         && job.losses == Losses::Refused
-        && job.was_done().await?
-        && !job.is_in_ledger().await?
-        && !job.driver.is_applied(fence.run(), &emptying(&job.work.step), job.work.way).await?;
+        && job.ledger_has(&work.step, Way::Forward).await?
+        && !job.ledger_has(&work.step, Way::Back).await?
+        && !job.ledger_has(&emptying(&work.step), Way::Back).await?;
     if may_lose {
         let compared = verify::compare_all(job).await?;
         if compared.extra > 0 || compared.different > 0 {
             return Err(only_new(job, compared.extra + compared.different));
         }
     }
-    let applied = job.driver.remove(fence, &job.work, mapping, job.direction).await?;
+    let applied = job.driver.remove(fence, work, mapping, job.direction).await?;
     Ok(outcome(applied))
 }
 

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::clock::Stopwatch;
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
-    Action, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping, MappingName,
-    Observation, Outcome, Permit, Program, Retire, RetireShape, Step, StepId, TargetName, Tuning,
-    Value, Way,
+    Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
+    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, Step, StepId,
+    TargetName, Tuning, Value, Way, is_transient,
 };
 use crate::store::{self, SharedStore};
 
 use super::event::Progress;
-use super::patience::{INSIDE_STEPS_MS, PAUSE, patiently};
+use super::patience::patiently;
+use super::probe::asked;
 
 mod backfill;
 mod drop;
@@ -40,16 +40,28 @@ pub(super) struct Job {
     /// The mapping under the names that hold now.
     pub(super) mapping: Option<Mapping>,
     pub(super) direction: Direction,
+    /// The step that put the sync of this mapping in.
+    pub(super) sync: Option<StepId>,
     /// What the plan's `retire` of this mapping renames.
     pub(super) shape: Option<RetireShape>,
     pub(super) losses: Losses,
     pub(super) captures: BTreeMap<String, Value>,
-    /// The gates whose fingerprints this step moves on, with the tables behind them on this target.
-    pub(super) gates: Vec<(StepId, TargetName, Vec<String>)>,
+    /// The gates whose fingerprints this step moves on.
+    pub(super) gates: Vec<Moved>,
     pub(super) store: SharedStore,
     pub(super) tuning: watch::Receiver<Tuning>,
     pub(super) halt: watch::Receiver<Halt>,
     pub(super) progress: mpsc::Sender<Progress>,
+}
+
+/// A gate whose fingerprint on one target a step may move on.
+pub(super) struct Moved {
+    pub(super) gate: StepId,
+    pub(super) target: TargetName,
+    /// The tables behind the gate there.
+    pub(super) tables: Vec<String>,
+    /// What they must look like before the step.
+    pub(super) expected: Option<Digest>,
 }
 
 /// Whether an attempt is to end early.
@@ -76,20 +88,8 @@ pub(super) enum Fault {
 impl From<driver::Error> for Fault {
     fn from(error: driver::Error) -> Self {
         match error {
-            driver::Error::Failed(failure) => Self::Failed(failure),
-            // Everything here is transactional with its ledger row, so the next attempt finds out by asking the ledger.
-            driver::Error::Unknown(failure) => {
-                Self::Failed(Failure { class: FailureClass::Unreachable, ..failure })
-            }
-            driver::Error::Held(holder) => Self::Failed(Failure {
-                class: FailureClass::Stale,
-                code: None,
-                message: format!("run {} of plan {} holds this database", holder.run, holder.plan),
-                detail: None,
-                help: None,
-                line: None,
-            }),
             driver::Error::Fenced { .. } => Self::Fenced(error.to_string()),
+            other => Self::Failed(failure_of(other)),
         }
     }
 }
@@ -124,23 +124,14 @@ impl Job {
     /// Performs the attempt under its deadline.
     pub(super) async fn perform(mut self) -> End {
         let limit = self.step.timeout_ms;
-        let result = match limit {
-            None => self.act_patiently().await,
-            Some(ms) => {
-                if let Ok(result) =
-                    tokio::time::timeout(Duration::from_millis(ms), self.act_patiently()).await
-                {
-                    result
-                } else {
-                    self.driver.cancel().await;
-                    let limit = crate::run::duration(ms);
-                    Err(Fault::failed(
-                        FailureClass::TimedOut,
-                        format!("{} took longer than its timeout of {limit}", self.step.id),
-                    )
-                    .with_help("what is committed stays; `phasegate retry` goes on from there"))
-                }
-            }
+        let halt = self.halt.clone();
+        let id = self.step.id.clone();
+        let result = tokio::select! {
+            biased;
+            result = self.attempt() => result,
+            () = after(limit) => Err(timed_out(&id, limit.unwrap_or_default())),
+            // What was to end now and does not is left to the database: its ledger has what came of it.
+            () = past_grace(halt) => Err(Fault::Interrupted),
         };
         let result = match result {
             Ok(outcome) => self.with_fingerprints(outcome).await,
@@ -153,34 +144,18 @@ impl Job {
             Err(Fault::Failed(_)) if *self.halt.borrow() == Halt::Now => {
                 End::Seen(Observation::Interrupted)
             }
-            Err(Fault::Failed(failure)) => End::Seen(Observation::Failed(failure)),
+            Err(Fault::Failed(failure)) => {
+                End::Seen(Observation::Failed(self.as_the_ledger_has_it(failure).await))
+            }
             Err(Fault::Differs(evidence)) => End::Seen(Observation::Differs(evidence)),
             Err(Fault::Fenced(by)) => End::Fenced(by),
             Err(Fault::Store(error)) => End::Store(error),
         }
     }
 
-    /// Acts until nobody else's locks are in the way, for a while. What a permit allows is tried once: the next attempt
-    /// needs a new one, for which everything is looked at again.
-    async fn act_patiently(&mut self) -> Result<Outcome, Fault> {
-        let since = Stopwatch::start();
-        let is_permitted = self.permit.is_some();
-        loop {
-            match self.act().await {
-                Err(Fault::Failed(failure))
-                    if failure.class == FailureClass::Contention
-                        && !is_permitted
-                        && since.elapsed_ms() < INSIDE_STEPS_MS =>
-                {
-                    tracing::debug!(step = %self.step.id, %failure.message, "trying again");
-                    if self.is_halted() {
-                        return Err(Fault::Interrupted);
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-                done => return done,
-            }
-        }
+    async fn attempt(&mut self) -> Result<Outcome, Fault> {
+        self.leave_out_changed_gates().await?;
+        self.act().await
     }
 
     async fn act(&mut self) -> Result<Outcome, Fault> {
@@ -191,16 +166,34 @@ impl Job {
             (Action::DualWrite(_), Way::Forward) => dual_write::perform(self).await,
             (Action::DualWrite(_), Way::Back) => dual_write::undo(self).await,
             (Action::Backfill(backfill), Way::Forward) => backfill::perform(self, backfill).await,
+            (Action::Backfill(_), Way::Back) => backfill::undo(self).await,
             (Action::Verify(verify), Way::Forward) => verify::perform(self, verify).await,
             (Action::Retire(retire), Way::Forward) => retire::perform(self, retire).await,
             (Action::Retire(retire), Way::Back) => retire::undo(self, retire).await,
             (Action::Drop { .. }, Way::Forward) => drop::perform(self).await,
             (Action::StopDualWrite { .. }, Way::Forward) => stop_dual_write::perform(self).await,
             (Action::StopDualWrite { .. }, Way::Back) => stop_dual_write::undo(self).await,
-            // The rows of a backfill go with the object they are in, or with the sync that found it empty.
-            (Action::Backfill(_) | Action::Verify(_) | Action::Gate(_), _)
-            | (Action::Drop { .. }, Way::Back) => Ok(Outcome::default()),
+            (Action::Verify(_) | Action::Gate(_), _) | (Action::Drop { .. }, Way::Back) => {
+                Ok(Outcome::default())
+            }
         }
+    }
+
+    /// A failure says that nothing was committed, and only the ledger knows that: the connection may have been lost while
+    /// it was, or a process that is gone may have done it, so that this attempt did not even come as far as to find out.
+    async fn as_the_ledger_has_it(&self, failure: Failure) -> Failure {
+        let can_tell = self.step.action.changes_data() && failure.class != FailureClass::Refused;
+        let (true, Some(fence)) = (can_tell, self.fences.first()) else { return failure };
+        let (step, way) = (&self.work.step, self.work.way);
+        let in_ledger = asked(|| self.driver.is_applied(fence.run(), step, way)).await;
+        let is_open = is_transient(failure.class) || failure.class == FailureClass::TimedOut;
+        let class = match in_ledger {
+            Ok(true) => FailureClass::Unknown,
+            Err(_) if is_open => FailureClass::Unknown,
+            Ok(false) if failure.class == FailureClass::Unknown => FailureClass::Unreachable,
+            Ok(false) | Err(_) => failure.class,
+        };
+        Failure { class, ..failure }
     }
 
     /// The fence of the step's own slot.
@@ -220,14 +213,25 @@ impl Job {
 
     /// Whether the ledger has this very piece of work: an earlier attempt died between its commit and the journal.
     async fn is_in_ledger(&self) -> Result<bool, Fault> {
+        self.ledger_has(&self.work.step, self.work.way).await
+    }
+
+    async fn ledger_has(&self, step: &StepId, way: Way) -> Result<bool, Fault> {
         let run = self.fence()?.run();
-        Ok(self.driver.is_applied(run, &self.work.step, self.work.way).await?)
+        self.patient(|| self.driver.is_applied(run, step, way)).await
     }
 
     /// Whether the ledger has the way forward of a step that is being undone.
     async fn was_done(&self) -> Result<bool, Fault> {
-        let run = self.fence()?.run();
-        Ok(self.driver.is_applied(run, &self.work.step, Way::Forward).await?)
+        self.ledger_has(&self.work.step, Way::Forward).await
+    }
+
+    /// Makes a call that changes nothing, or nothing that can't be done twice, again while others are in the way.
+    async fn patient<T, F>(&self, call: impl FnMut() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, driver::Error>>,
+    {
+        Ok(patiently(|| self.is_halted(), call).await?)
     }
 
     fn is_halted(&self) -> bool {
@@ -240,15 +244,73 @@ impl Job {
         let _ = self.progress.try_send(Progress { step, rows_done, rows_total, chunk_rows });
     }
 
+    /// A gate behind which somebody else has changed something is not moved on by this step: what the step leaves there would
+    /// pass for its own work. When the step is in the ledger already, its work can't be told apart any more.
+    async fn leave_out_changed_gates(&mut self) -> Result<(), Fault> {
+        if self.gates.is_empty() || self.is_in_ledger().await? {
+            return Ok(());
+        }
+        let mut as_expected = Vec::new();
+        for moved in std::mem::take(&mut self.gates) {
+            let now = self.patient(|| self.driver.fingerprint(&moved.tables)).await?;
+            if moved.expected.as_ref().is_none_or(|expected| *expected == now) {
+                as_expected.push(moved);
+            }
+        }
+        self.gates = as_expected;
+        Ok(())
+    }
+
     /// Reads what the objects behind open gates look like after the step, so that the run's own work does not shut them.
     async fn with_fingerprints(&self, mut outcome: Outcome) -> Result<Outcome, Fault> {
-        for (gate, target, tables) in &self.gates {
-            let look = || self.driver.fingerprint(tables);
-            let fingerprint = patiently(INSIDE_STEPS_MS, || self.is_halted(), look).await?;
+        for Moved { gate, target, tables, .. } in &self.gates {
+            let fingerprint = self.patient(|| self.driver.fingerprint(tables)).await?;
             let (gate, target) = (gate.clone(), target.clone());
             outcome.fingerprints.push(GateFingerprint { gate, target, fingerprint });
         }
         Ok(outcome)
+    }
+}
+
+/// How long after it was told to end now an attempt may take, in milliseconds: for the database to hear of it.
+const GRACE_MS: u64 = 5_000;
+
+async fn after(limit_ms: Option<u64>) {
+    match limit_ms {
+        Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn past_grace(mut halt: watch::Receiver<Halt>) {
+    if halt.wait_for(|halt| *halt == Halt::Now).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    after(Some(GRACE_MS)).await;
+}
+
+/// The attempt is dropped, and with it whatever it had under way: a driver ends that, and that only, on the server.
+fn timed_out(step: &StepId, limit_ms: u64) -> Fault {
+    let limit = crate::run::duration(limit_ms);
+    let message = format!("{step} took longer than its timeout of {limit}");
+    Fault::failed(FailureClass::TimedOut, message)
+        .with_help("what is committed stays; `phasegate retry` goes on from there")
+}
+
+/// A failure as the journal records it.
+pub(super) fn failure_of(error: driver::Error) -> Failure {
+    match error {
+        driver::Error::Failed(failure) => failure,
+        // Everything here is transactional with its ledger row, so the next attempt finds out by asking the ledger.
+        driver::Error::Unknown(failure) => Failure { class: FailureClass::Unknown, ..failure },
+        other @ (driver::Error::Held(_) | driver::Error::Fenced { .. }) => Failure {
+            class: FailureClass::Stale,
+            code: None,
+            message: other.to_string(),
+            detail: None,
+            help: None,
+            line: None,
+        },
     }
 }
 

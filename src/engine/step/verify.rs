@@ -37,7 +37,8 @@ pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault
         Verify::Mapping { method, .. } => {
             let mapping = job.mapping()?;
             settle(job, mapping).await?;
-            let compared = job.driver.compare_partly(mapping, job.direction, *method).await?;
+            let compared =
+                job.patient(|| job.driver.compare_partly(mapping, job.direction, *method)).await?;
             conclude(job, compared, (Verdict::Partial, began_at), None).await
         }
     }
@@ -69,8 +70,9 @@ async fn conclude(
 
 /// Puts right the keys that the sync could only note. None may be left when sides are compared.
 pub(super) async fn settle(job: &Job, mapping: &Mapping) -> Result<(), Fault> {
+    let fence = job.fence()?;
     for _ in 0..SETTLE_TRIES {
-        if job.driver.settle(job.fence()?, mapping).await? == 0 {
+        if job.patient(|| job.driver.settle(fence, mapping)).await? == 0 {
             return Ok(());
         }
     }
@@ -88,10 +90,12 @@ async fn settled_compare(job: &Job) -> Result<Compared, Fault> {
 /// Compares everything, chunk by chunk, from before the first key to behind the last of either side.
 pub(super) async fn compare_all(job: &Job) -> Result<Compared, Fault> {
     let mut total = Compared::default();
-    let rows_total = job.driver.estimate(job.mapping()?).await?;
+    let mapping = job.mapping()?;
+    let rows_total = job.patient(|| job.driver.estimate(mapping)).await?;
     let mut walk = Walker::new();
     while let Some((chunk, rows_asked)) = walk.next(job).await? {
-        let compared = job.driver.compare_chunk(job.mapping()?, job.direction, &chunk).await?;
+        let compared =
+            job.patient(|| job.driver.compare_chunk(mapping, job.direction, &chunk)).await?;
         walk.sizer.sample(Sample {
             rows_asked,
             rows: u32::try_from(compared.rows).unwrap_or(u32::MAX),
@@ -109,9 +113,11 @@ async fn repair_all(job: &Job) -> Result<u64, Fault> {
     let mut walk = Walker::new();
     while let Some((chunk, _)) = walk.next(job).await? {
         let (fence, mapping) = (job.fence()?, job.mapping()?);
-        let compared = job.driver.compare_chunk(mapping, job.direction, &chunk).await?;
+        let compared =
+            job.patient(|| job.driver.compare_chunk(mapping, job.direction, &chunk)).await?;
         if !compared.is_clean() {
-            rows += job.driver.repair_chunk(fence, mapping, job.direction, &chunk).await?;
+            let repair = || job.driver.repair_chunk(fence, mapping, job.direction, &chunk);
+            rows += job.patient(repair).await?;
         }
     }
     Ok(rows)
@@ -139,7 +145,8 @@ impl Walker {
             return Err(Fault::Interrupted);
         }
         let rows = self.sizer.rows();
-        let hi = job.driver.verify_bound(job.mapping()?, self.lo.as_ref(), rows).await?;
+        let (mapping, lo) = (job.mapping()?, self.lo.as_ref());
+        let hi = job.patient(|| job.driver.verify_bound(mapping, lo, rows)).await?;
         self.ended = hi.is_none();
         let lo = std::mem::replace(&mut self.lo, hi.clone());
         Ok(Some((Chunk { lo, hi }, rows)))
@@ -147,7 +154,7 @@ impl Walker {
 }
 
 async fn value(job: &Job, asked: &QueryCheck, began_at: Timestamp) -> Result<Outcome, Fault> {
-    let value = job.driver.value(&asked.query).await?;
+    let value = job.patient(|| job.driver.value(&asked.query)).await?;
     if matches!(&value, Value::Real(x) if !x.is_finite()) {
         return Err(Fault::failed(FailureClass::Refused, "the query gave no finite number"));
     }

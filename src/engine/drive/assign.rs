@@ -1,0 +1,107 @@
+//! What an attempt is given when it begins: everything it needs to know of the run, so that it never looks at the journal.
+
+use tokio::sync::watch;
+
+use super::{Drive, Running};
+use crate::driver::{Losses, Work};
+use crate::engine::probe::tables_behind;
+use crate::engine::step::{Halt, Job, Moved, shape_of};
+use crate::run::{
+    Action, Direction, MappingName, Permit, Program, Progress, State, Step, StepId, TargetName,
+    Verify, Way, is_guarded,
+};
+
+impl Drive<'_> {
+    /// All that an attempt needs; `None` when its database is not among those that were opened.
+    pub(super) fn job(
+        &self,
+        id: &StepId,
+        way: Way,
+        permit: Option<Permit>,
+    ) -> Option<(Job, Running)> {
+        let state = self.state();
+        let program = state.program();
+        let step = program.step(id)?.clone();
+        let target = step.target.clone()?;
+        let driver = self.ctx.drivers.get(&target)?.clone();
+        let name = step.action.mapping().cloned();
+        let (halt, halted) = watch::channel(Halt::No);
+        let (tuning, tuned) = watch::channel(state.step(id).tuning);
+        let losses = match &name {
+            Some(name) if state.accepted_losses().contains(name) => Losses::Accepted,
+            _ => Losses::Refused,
+        };
+        let captures = program
+            .steps()
+            .iter()
+            .filter_map(captured_name)
+            .filter_map(|name| Some((name.clone(), state.captured(&name)?.clone())))
+            .collect();
+        let job = Job {
+            work: Work { step: id.clone(), way, head: self.journal.head.clone() },
+            permit,
+            driver,
+            fences: self.fences.get(&target).cloned().unwrap_or_default(),
+            planned: name.as_ref().and_then(|name| program.mappings().get(name).cloned()),
+            mapping: name.as_ref().and_then(|name| state.mapping(name)),
+            direction: name
+                .as_ref()
+                .and_then(|name| state.direction(name))
+                .unwrap_or(Direction::Forward),
+            sync: name.as_ref().and_then(|name| sync_of(program, name)),
+            shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
+            losses,
+            captures,
+            gates: if way == Way::Forward {
+                gates_moved_by(state, id, &target)
+            } else {
+                Vec::new()
+            },
+            store: self.ctx.store.clone(),
+            tuning: tuned,
+            halt: halted,
+            progress: self.tell.clone(),
+            step,
+        };
+        Some((job, Running { way, halt, tuning }))
+    }
+}
+
+fn sync_of(program: &Program, mapping: &MappingName) -> Option<StepId> {
+    let is_sync = |step: &&Step| matches!(&step.action, Action::DualWrite(dual_write) if dual_write.mapping == *mapping);
+    program.steps().iter().find(is_sync).map(|step| step.id.clone())
+}
+
+fn captured_name(step: &Step) -> Option<String> {
+    match &step.action {
+        Action::Verify(Verify::Query(query)) => query.capture.clone(),
+        _ => None,
+    }
+}
+
+/// The gates that are open for further guarded steps after this one, with the tables behind them on this target.
+fn gates_moved_by(state: &State, id: &StepId, target: &TargetName) -> Vec<Moved> {
+    let program = state.program();
+    let changes = program.step(id).is_some_and(|step| step.action.changes_data());
+    if !changes {
+        return Vec::new();
+    }
+    program
+        .steps()
+        .iter()
+        .filter(|gate| state.gate(&gate.id).is_some_and(|known| known.work.is_some()))
+        .filter(|gate| {
+            program.released_by(&gate.id).any(|step| {
+                step.id != *id
+                    && is_guarded(step)
+                    && state.step(&step.id).progress != Progress::Succeeded
+            })
+        })
+        .filter_map(|gate| {
+            let tables = tables_behind(program, &gate.id).remove(target)?;
+            let expected = state.gate(&gate.id).and_then(|known| known.expected.get(target));
+            let expected = expected.cloned();
+            Some(Moved { gate: gate.id.clone(), target: target.clone(), tables, expected })
+        })
+        .collect()
+}
