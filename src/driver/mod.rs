@@ -415,7 +415,7 @@ pub trait Sink: Send + Sync {
     ) -> Result<Copied, Error>;
 
     /// Ends a copy: checks that every chunk is committed, enters the step in the ledger with its totals, and forgets the
-    /// chunks, in one transaction.
+    /// chunks, in one transaction. [`Applied::rows`] are the rows read, which is what was counted on the way.
     async fn finish_copy(&self, fence: &Fence, work: &Work) -> Result<Applied, Error>;
 }
 

@@ -237,7 +237,12 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             };
             let back = matches!(way, Way::Back);
             let suggestions = if back { vec![retry] } else { vec![retry, amend, rollback] };
-            (format!("Step {id} {what}: {}.", sentence_of(&failure_line(failure))), suggestions)
+            let help = failure
+                .help
+                .as_ref()
+                .map_or_else(String::new, |help| format!(" What helps: {}.", sentence_of(help)));
+            let line = failure_line(failure);
+            (format!("Step {id} {what}: {}.{help}", sentence_of(&line)), suggestions)
         }
         Progress::Ambiguous { detail, .. } => (
             format!("Nobody can tell whether step {id} was done: {}.", sentence_of(detail)),

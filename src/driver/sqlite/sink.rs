@@ -244,13 +244,14 @@ async fn finish(conn: &mut SqliteConnection, fence: &Fence, work: &Work) -> Resu
         return Err(Error::failed(FailureClass::Stale, message));
     }
     chunks::save(conn, fence.run(), step, &copy).await?;
-    // How many were read says something only where others were there already.
+    // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
+    // be written says something only where clients, or somebody before, had written the others.
     let detail = if copy.rows_read == copy.rows_written {
         format!("in {} chunks", copy.seq)
     } else {
-        format!("{} rows read in {} chunks", copy.rows_read, copy.seq)
+        format!("{} of them written, in {} chunks", copy.rows_written, copy.seq)
     };
-    ledger::record(conn, fence, work, copy.rows_written, Some(detail)).await
+    ledger::record(conn, fence, work, copy.rows_read, Some(detail)).await
 }
 
 #[cfg(test)]
@@ -313,15 +314,15 @@ mod tests {
         assert!(copy(&sqlite, &fence, &planned.open[1]).await.unwrap().before);
 
         let done = sqlite.finish_copy(&steps, &step).await.unwrap();
-        assert_eq!((done.before, done.rows), (false, 99));
+        assert_eq!((done.before, done.rows), (false, 100));
         let again = sqlite.finish_copy(&steps, &step).await.unwrap();
-        assert_eq!((again.before, again.rows), (true, 99));
+        assert_eq!((again.before, again.rows), (true, 100));
         let state = sqlite.copy_state(fence.run(), &step.step).await.unwrap();
         assert_eq!((state.walk, state.rows_written), (Walk::Ended { seq: 3 }, 99));
         let right = "SELECT count(*) FROM leads JOIN leads_v2 USING (id) WHERE leads_v2.email = lower(leads.email)";
         assert_eq!(database.number(right).await, 99);
         sqlite.leave(&steps, Ending::Completed, &head(8)).await.unwrap();
-        assert_eq!(database.number("SELECT rows_total FROM phasegate_runs").await, 99);
+        assert_eq!(database.number("SELECT rows_total FROM phasegate_runs").await, 100);
     }
 
     #[tokio::test]
