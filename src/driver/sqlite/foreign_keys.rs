@@ -11,7 +11,6 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::{Table, same_name};
 use super::counterpart::normal;
-use super::dual_write::run;
 use super::error::failed;
 use super::expression::{Spanned, Word, definitions};
 use super::rename::{self, Object};
