@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phasegate::copy::chunk::Walk;
+use phasegate::copy::sizer::{Policy, Sample, Sizer};
 use phasegate::driver::sqlite::Sqlite;
 use phasegate::driver::{
     Claim, DualWriter as _, Fence, Head, Session as _, Sink as _, Source as _,
@@ -29,6 +30,9 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 /// DESIGN section 5: a transaction on SQLite takes about this long.
 const TARGET_US: u64 = 50_000;
+
+/// How many chunks the engine plans ahead at most.
+const WINDOW_MAX: u32 = 8;
 
 const BARE: &str = "INSERT INTO leads_v2 (id, email, name, status, note, status_code)
     SELECT id, email, name, status, note, lower(status) FROM leads WHERE true ON CONFLICT (id) DO NOTHING";
@@ -169,12 +173,13 @@ async fn write(file: PathBuf, rows: u64, is_done: Arc<AtomicBool>) -> Vec<f64> {
     waits
 }
 
-/// The engine's loop, without its journal: the size follows the time of the last chunk.
+/// The engine's loop, without its journal: sizes and how far it plans ahead are the engine's.
 async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: Direction) -> u64 {
     let step = work("copy");
-    let mut size = 200_u64;
+    let mut sizer = Sizer::new(Policy::with_target_us(TARGET_US));
+    let mut windows = 0;
     loop {
-        let window = Window { rows: u32::try_from(size).unwrap(), count: 4 };
+        let window = Window { rows: sizer.rows(), count: WINDOW_MAX.min(1 + windows) };
         let Some(state) = unless_busy(sqlite.plan_chunks(fence, &step, mapping, window).await)
         else {
             continue;
@@ -182,13 +187,13 @@ async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: 
         if let (Walk::Ended { seq }, true) = (&state.walk, state.open.is_empty()) {
             return *seq;
         }
+        windows += 1;
+        let rows_asked = window.rows;
         for planned in &state.open {
             let copied =
                 sqlite.copy_chunk(fence, &step, mapping, direction, planned).await.unwrap();
-            if copied.rows_read == size {
-                let wanted = size * TARGET_US / copied.took_us.max(1);
-                size = wanted.clamp(size / 4, size * 4).clamp(10, 100_000);
-            }
+            let rows = u32::try_from(copied.rows_read).unwrap();
+            sizer.sample(Sample { rows_asked, rows, took_us: copied.took_us, contended: false });
         }
     }
 }

@@ -32,6 +32,9 @@ struct Copy {
     workers: usize,
     sizer: Sizer,
     planned: VecDeque<Planned>,
+    /// The size that those were planned with; 0 where an earlier process did that, so that the sizer learns nothing from
+    /// them.
+    planned_rows: u32,
     in_flight: BTreeSet<u64>,
     walk_ended: bool,
     windows: u32,
@@ -124,6 +127,7 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
         workers: workers.min(free.len().max(1)),
         sizer: Sizer::new(Policy::with_target_us(target_us)),
         planned: known.open.into(),
+        planned_rows: 0,
         in_flight: BTreeSet::new(),
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
         windows: 0,
@@ -166,6 +170,7 @@ async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fau
         Err(other) => return Err(other.into()),
     };
     copy.windows += 1;
+    copy.planned_rows = rows;
     copy.walk_ended = matches!(walk, Walk::Ended { .. });
     copy.planned = open.into_iter().filter(|c| !copy.in_flight.contains(&c.seq)).collect();
     Ok(())
@@ -181,7 +186,7 @@ fn dispatch(job: &Job, copy: &mut Copy) {
         };
         copy.in_flight.insert(chunk.seq);
         let (driver, work, mapping) = (job.driver.clone(), job.work.clone(), copy.mapping.clone());
-        let (direction, rows_asked) = (job.direction, copy.sizer.rows());
+        let (direction, rows_asked) = (job.direction, copy.planned_rows);
         copy.chunks.spawn(async move {
             let result = driver.copy_chunk(&fence, &work, &mapping, direction, &chunk).await;
             Chunked { chunk, fence, rows_asked, result }
