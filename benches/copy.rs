@@ -28,7 +28,7 @@ use phasegate::run::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-/// DESIGN section 5: a transaction on SQLite takes about this long.
+/// A transaction on SQLite takes about this long.
 const TARGET_US: u64 = 50_000;
 
 /// How many chunks the engine plans ahead at most.

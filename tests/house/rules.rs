@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rust::{Path, Source, Token, paths, without_tests};
 
-/// Who may know whom: DESIGN section 8, and `docs/architecture.md`. A name with a second part allows that part only.
+/// Who may know whom: `docs/architecture.md`. A name with a second part allows that part only.
 pub const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("clock", &[]),
     ("run", &[]),
@@ -62,7 +62,7 @@ const KEPT_APART: [(&[&str], &[&str], &str); 5] = [
 const PRINTING: [&str; 4] = ["print", "println", "eprint", "eprintln"];
 const CLOCKS: [&str; 4] = ["SystemTime", "Instant", "Utc", "Local"];
 
-/// The files of each driver's folder, by DESIGN section 8. A folder may have more, the same in each or its own.
+/// The files of each driver's folder. A folder may have more, the same in each or its own.
 const DRIVER_FILES: [&str; 7] =
     ["dual_write", "error", "introspect", "session", "sink", "source", "verify"];
 

@@ -25,7 +25,7 @@ use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence};
 use crate::run::FailureClass;
 
-/// How long a chunk or a reader waits for another connection's lock. DESIGN P10: so that we yield and not a client.
+/// How long a chunk or a reader waits for another connection's lock. So that we yield and not a client.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long everything else that writes waits: it is done once, and while it waits it holds up nobody.
