@@ -399,3 +399,23 @@ impl Drop for Locked {
         }
     }
 }
+
+/// A step that takes longer than it may is ended in the database too, leaves nothing behind, and can be replaced.
+#[test]
+fn a_step_that_takes_too_long_is_ended_and_leaves_nothing() {
+    let sandbox = sandbox("");
+    let before = sandbox.dump("app.db");
+    let slow = "CREATE TABLE slow AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+         WHERE i < 100000000000) SELECT count(*) AS c FROM n;";
+    edit(
+        &sandbox,
+        "    undo:\n      sql: DROP TABLE customers_v2",
+        &format!("      {slow}\n    timeout: 300ms\n    undo:\n      sql: DROP TABLE customers_v2"),
+    );
+    let ran = sandbox.run(&["run", "plan.yaml"]).expect(1);
+    mentions(&ran, &["create", "timeout of 300ms"]);
+    assert_eq!(sandbox.dump("app.db"), before, "something of the attempt was kept");
+    edit(&sandbox, &format!("      {slow}\n    timeout: 300ms\n"), "");
+    sandbox.run(&["amend", "customers", "plan.yaml", "--yes"]).expect(0);
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+}
