@@ -228,7 +228,7 @@ fn mapping() -> Mapping {
 
 fn work(step: &str) -> Work {
     let head = Head { version: 1, hash: Digest::of_bytes(b"bench") };
-    Work { step: step.into(), way: Way::Forward, head }
+    Work { step: step.into(), way: Way::Forward, head, lock_timeout_ms: None }
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {

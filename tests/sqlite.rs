@@ -45,7 +45,12 @@ fn leads() -> Mapping {
 }
 
 fn work(step: &str, way: Way) -> Work {
-    Work { step: step.into(), way, head: Head { version: 1, hash: Digest::of_bytes(b"head") } }
+    Work {
+        step: step.into(),
+        way,
+        head: Head { version: 1, hash: Digest::of_bytes(b"head") },
+        lock_timeout_ms: None,
+    }
 }
 
 async fn client(file: &std::path::Path) -> SqliteConnection {

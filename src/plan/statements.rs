@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Location, known as codes};
-use crate::run::{CreatedTable, Engine, Hazard, Script, Statement};
+use crate::run::{CreatedTable, Engine, Hazard, Script, Statement, Transaction};
 use crate::sql::{self, Change, Dialect, Facts, Object};
 
 use super::document::ScriptDef;
@@ -51,6 +51,7 @@ impl ReadScript {
             file: self.named_file.clone(),
             hazard: self.hazard(),
             creates: creates.collect(),
+            transaction: Transaction::Auto,
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::run::{
     Action, Actor, Approvals, Backfill, ChunkRows, CopyColumns, Digest, Direction, DualWrite,
     Engine, Event, Evidence, Failure, FailureClass, Gate, Hazard, Mapping, Method, OnDelete,
     OnExisting, Outcome, Phase, Pin, Policy, Program, ProgramParts, Proof, Record, Relation,
-    RetryPolicy, RunId, Script, State, Statement, Step, Target, Timestamp, Undo, Verdict, Verify,
-    Way, Winner, replay,
+    RetryPolicy, RunId, Script, State, Statement, Step, Target, Timestamp, Transaction, Undo,
+    Verdict, Verify, Way, Winner, replay,
 };
 
 pub const RUN: &str = "0199aaaa-0000-7000-8000-000000000001";
@@ -76,6 +76,7 @@ fn script(text: &str) -> Script {
         hazard: Hazard::None,
         tables: Vec::new(),
         creates: Vec::new(),
+        transaction: Transaction::Auto,
     }
 }
 

@@ -69,7 +69,7 @@ impl Action {
     }
 }
 
-/// Statements to run in order, in one transaction.
+/// Statements to run in order: in one transaction, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// The statements, split.
@@ -84,6 +84,21 @@ pub struct Script {
     /// The tables and columns that are there after it, so that they count as present before it ran.
     #[serde(default)]
     pub creates: Vec<CreatedTable>,
+    /// Whether they run in one transaction.
+    #[serde(default)]
+    pub transaction: Transaction,
+}
+
+/// Whether a script runs in one transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transaction {
+    /// All of it or nothing, together with the step's row in the ledger.
+    #[default]
+    Auto,
+    /// Each statement by itself, since the database refuses it in a transaction. What became of one whose answer was lost,
+    /// the catalogue is asked.
+    None,
 }
 
 /// A table or column that a script makes.

@@ -32,7 +32,7 @@ mod words;
 pub use action::{
     Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
     GateQuery, Hazard, Method, QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script,
-    Soak, Statement, Undo, Value, Verify, Within,
+    Soak, Statement, Transaction, Undo, Value, Verify, Within,
 };
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};

@@ -88,6 +88,7 @@ fn script(text: &str) -> Script {
         hazard: Hazard::None,
         tables: Vec::new(),
         creates: Vec::new(),
+        transaction: Transaction::Auto,
     }
 }
 

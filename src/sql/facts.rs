@@ -25,6 +25,60 @@ pub struct Facts {
     pub writes_columns: Vec<Object>,
     /// Why it has no place in a step at all.
     pub complaint: Option<Complaint>,
+    /// Why the database refuses it inside a transaction, where it does.
+    pub outside_transaction: Option<String>,
+    /// What it locks, and what it does to the rows meanwhile. Empty where the database has no table locks, and where the
+    /// statement can't be read.
+    pub locks: Vec<TableLock>,
+}
+
+/// A lock that a statement takes on a table that was there before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableLock {
+    /// The table.
+    pub table: String,
+    /// How strong it is.
+    pub mode: LockMode,
+    /// What happens to the table's rows while it is held.
+    pub work: RowWork,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// Table locks by strength, under PostgreSQL's names: <https://www.postgresql.org/docs/current/explicit-locking.html>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockMode {
+    /// Held by reads.
+    AccessShare,
+    /// Held by SELECT … FOR UPDATE and its kind.
+    RowShare,
+    /// Held by writes.
+    RowExclusive,
+    /// Lets reads and writes through, and keeps other changes of the schema out.
+    ShareUpdateExclusive,
+    /// Lets reads through and keeps writes out.
+    Share,
+    /// Lets reads through, and keeps writes and others of its kind out.
+    ShareRowExclusive,
+    /// Lets plain reads through.
+    Exclusive,
+    /// Keeps everybody out, readers too.
+    AccessExclusive,
+}
+
+/// How much of a table a statement goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowWork {
+    /// Only the catalogue: as fast on a large table as on a small one.
+    None,
+    /// It reads every row.
+    Scan,
+    /// It builds an index from every row.
+    IndexBuild,
+    /// It writes every row anew.
+    Rewrite,
+    /// It can't be told from the text; counts as the worst.
+    Unknown,
 }
 
 /// A table, or a column of it.
@@ -151,6 +205,8 @@ impl Facts {
             changes: Vec::new(),
             writes_columns: Vec::new(),
             complaint: None,
+            outside_transaction: None,
+            locks: Vec::new(),
         }
     }
 

@@ -23,7 +23,7 @@ mod token;
 
 pub use classify::classify;
 pub use expression::column_refs;
-pub use facts::{Change, Complaint, Facts, Object, worst};
+pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{literal, quote, same_name};
 pub use split::{SplitError, split};
 

@@ -10,7 +10,7 @@ use super::Sqlite;
 use crate::driver::{Claim, Error, Fence, Head, Session as _, Work};
 use crate::run::{
     CopyColumns, Digest, FailureClass, Hazard, Mapping, OnDelete, OnExisting, Relation, RunId,
-    Script, Statement, Way, Winner,
+    Script, Statement, Transaction, Way, Winner,
 };
 
 /// A database file that goes with the value.
@@ -85,7 +85,7 @@ pub(super) fn head(version: u64) -> Head {
 }
 
 pub(super) fn work(step: &str, way: Way) -> Work {
-    Work { step: step.into(), way, head: head(7) }
+    Work { step: step.into(), way, head: head(7), lock_timeout_ms: None }
 }
 
 pub(super) fn script(statements: &[&str]) -> Script {
@@ -94,7 +94,14 @@ pub(super) fn script(statements: &[&str]) -> Script {
         .zip(10..)
         .map(|(text, line)| Statement { text: (*text).to_owned(), line })
         .collect();
-    Script { statements, file: None, hazard: Hazard::None, tables: Vec::new(), creates: Vec::new() }
+    Script {
+        statements,
+        file: None,
+        hazard: Hazard::None,
+        tables: Vec::new(),
+        creates: Vec::new(),
+        transaction: Transaction::Auto,
+    }
 }
 
 pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {

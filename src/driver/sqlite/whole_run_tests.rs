@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
 use super::fixture::{Database, claim, head, mapping, script, work};
 use crate::copy::chunk::{Chunk, Walk};
-use crate::driver::{Error, Fence, SharedDriver, SyncState, Window, open};
+use crate::driver::{Access, Error, Fence, SharedDriver, SyncState, Window, open};
 use crate::run::{
     Direction, Ending, Engine, FailureClass, Mapping, Permit, RetireShape, Runnable, Way,
 };
@@ -88,7 +88,7 @@ async fn copy(driver: &SharedDriver, fence: &Fence, chunks_max: usize) -> bool {
 async fn a_run_goes_from_end_to_end_under_a_writing_client() {
     let database = Database::with(SCHEMA).await;
     let url = database.url("").into();
-    let first = open(Engine::Sqlite, &url, None).await.unwrap();
+    let first = open(Engine::Sqlite, &url, None, Access::Full).await.unwrap();
     let fences = first.enter(&claim("r1"), 1).await.unwrap();
     let expand =
         script(&["CREATE TABLE leads_v2 (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE,
@@ -107,7 +107,7 @@ async fn a_run_goes_from_end_to_end_under_a_writing_client() {
     assert!(!copy(&first, &fences[1], 10).await);
     written(&rounds, 50).await;
 
-    let driver = open(Engine::Sqlite, &url, None).await.unwrap();
+    let driver = open(Engine::Sqlite, &url, None, Access::Full).await.unwrap();
     let ours = claim("r1");
     let newer = again(|| driver.enter(&ours, 2)).await;
     let step = work("late", Way::Forward);

@@ -38,7 +38,12 @@ impl Drive<'_> {
             .filter_map(|name| Some((name.clone(), state.captured(&name)?.clone())))
             .collect();
         let job = Job {
-            work: Work { step: id.clone(), way, head: self.journal.head.clone() },
+            work: Work {
+                step: id.clone(),
+                way,
+                head: self.journal.head.clone(),
+                lock_timeout_ms: program.step(id).and_then(|step| step.lock_timeout_ms),
+            },
             permit,
             driver,
             fences: self.fences.get(&target).cloned().unwrap_or_default(),

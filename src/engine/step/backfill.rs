@@ -92,7 +92,7 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
 /// what the statements do over to the old side. Its own step finds that in the ledger.
 pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
     if let (Undo::Script(_), Some(sync)) = (&job.step.undo, &job.sync) {
-        let work = Work { step: sync.clone(), way: Way::Back, head: job.work.head.clone() };
+        let work = Work { step: sync.clone(), way: Way::Back, ..job.work.clone() };
         dual_write::take_out(job, &work).await?;
     }
     sql::undo(job).await
