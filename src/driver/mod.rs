@@ -26,6 +26,8 @@ use crate::run::{
 };
 
 pub mod error;
+#[allow(dead_code)]
+pub mod postgres;
 pub mod sqlite;
 
 pub use error::Error;

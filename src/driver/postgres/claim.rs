@@ -1,0 +1,293 @@
+//! Claims: which runs have which objects, and the tokens of their slots.
+//!
+//! Invariant: the check for overlap, our row and the tokens are one transaction, in which the table of runs is locked
+//! against others of its kind, so that two runs can't both pass the check.
+
+use std::collections::BTreeSet;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::catalogue;
+use super::connection::{Reader, Tx};
+use super::error::{damaged, failed};
+use super::ledger::{self, RUNS, signed, unsigned};
+use crate::driver::{Claim, Error, Fence, Head, Holder};
+use crate::run::{Ending, RunId};
+
+/// Unfinished runs other than this one, oldest first.
+fn others(runs: &str) -> String {
+    format!(
+        "SELECT run_id, plan, store, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
+            objects, current_schema()
+         FROM {runs} WHERE state = 'active' AND run_id <> $1 ORDER BY started_at"
+    )
+}
+
+/// An unfinished run whose objects overlap with a claim's. Changes nothing.
+pub(super) async fn holder(
+    reader: &mut Reader<'_>,
+    claim: &Claim,
+) -> Result<Option<Holder>, Error> {
+    let runs = reader.ours(RUNS);
+    if !ledger::has_table(reader.conn()?, &runs).await? {
+        return Ok(None);
+    }
+    let rows = sqlx::query(AssertSqlSafe(others(&runs)))
+        .bind(claim.run.as_str())
+        .fetch_all(reader.conn()?)
+        .await
+        .map_err(failed("look for other runs"))?;
+    overlapping(&rows, claim)
+}
+
+fn overlapping(rows: &[PgRow], claim: &Claim) -> Result<Option<Holder>, Error> {
+    for row in rows {
+        let text = |at| row.try_get::<String, _>(at).map_err(failed("look for other runs"));
+        let theirs: Vec<String> = serde_json::from_str(&text(6)?)
+            .map_err(|_| damaged("the objects of a run can't be read"))?;
+        let schema: Option<String> = row.try_get(7).map_err(failed("look for other runs"))?;
+        if !overlap(&claim.objects, &theirs, schema.as_deref()) {
+            continue;
+        }
+        let pid: i64 = row.try_get(4).map_err(failed("look for other runs"))?;
+        return Ok(Some(Holder {
+            run: RunId::new(text(0)?),
+            plan: text(1)?,
+            store: text(2)?,
+            host: text(3)?,
+            pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+            since: text(5)?,
+        }));
+    }
+    Ok(None)
+}
+
+/// Whether two claims have an object in common. An empty one is the whole database. Names are compared without regard to
+/// case: what the plan wrote unquoted was folded, and taking two names for one is the careful reading.
+fn overlap(one: &[String], two: &[String], schema: Option<&str>) -> bool {
+    let whole = |objects: &[String]| {
+        let name = |object: &String| {
+            let (own, name) = catalogue::parts(object);
+            let schema = own.unwrap_or_else(|| schema.unwrap_or("public").to_owned());
+            (schema.to_lowercase(), name.to_lowercase())
+        };
+        objects.iter().map(name).collect::<BTreeSet<_>>()
+    };
+    one.is_empty() || two.is_empty() || !whole(one).is_disjoint(&whole(two))
+}
+
+/// Enters a claim and writes the token to every slot from 0 to `slot_last`.
+pub(super) async fn enter(
+    tx: &mut Tx<'_>,
+    claim: &Claim,
+    token: u64,
+    slot_last: u32,
+) -> Result<Vec<Fence>, Error> {
+    let (runs, slots) = (tx.ours(RUNS), tx.ours("slots"));
+    let lock = format!("LOCK TABLE {runs} IN SHARE ROW EXCLUSIVE MODE");
+    sqlx::query(AssertSqlSafe(lock))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("lock the table of runs"))?;
+    let rows = sqlx::query(AssertSqlSafe(others(&runs)))
+        .bind(claim.run.as_str())
+        .fetch_all(tx.conn()?)
+        .await
+        .map_err(failed("look for other runs"))?;
+    if let Some(holder) = overlapping(&rows, claim)? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    let newest = format!("SELECT coalesce(max(token), 0) FROM {slots} WHERE run_id = $1");
+    let newest = sqlx::query(AssertSqlSafe(newest))
+        .bind(claim.run.as_str())
+        .fetch_one(tx.conn()?)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("check the fencing token"))?;
+    let newest = unsigned(newest)?;
+    if newest > token {
+        return Err(Error::Fenced { ours: token, newest });
+    }
+    let objects = serde_json::to_string(&claim.objects)
+        .map_err(|error| damaged(format!("the claim can't be written: {error}")))?;
+    let insert = format!(
+        "INSERT INTO {runs} (run_id, plan, digest, store, host, pid, state, objects, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, clock_timestamp())
+         ON CONFLICT (run_id) DO UPDATE SET plan = $2, digest = $3, store = $4, host = $5, pid = $6,
+            state = 'active', objects = $7, ended_at = NULL"
+    );
+    sqlx::query(AssertSqlSafe(insert))
+        .bind(claim.run.as_str())
+        .bind(&claim.plan)
+        .bind(claim.digest.as_str())
+        .bind(&claim.store)
+        .bind(&claim.host)
+        .bind(i64::from(claim.pid))
+        .bind(objects)
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("enter the claim"))?;
+    let write = format!(
+        "INSERT INTO {slots} (run_id, slot, token) SELECT $1, slot, $2 FROM generate_series(0, $3) AS slot
+         ON CONFLICT (run_id, slot) DO UPDATE SET token = $2"
+    );
+    sqlx::query(AssertSqlSafe(write))
+        .bind(claim.run.as_str())
+        .bind(signed(token))
+        .bind(i64::from(slot_last))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("write the fencing token"))?;
+    Ok((0..=slot_last).map(|slot| Fence::new(claim.run.clone(), slot, token)).collect())
+}
+
+/// Ends the sessions of earlier runners of a run: those that are called after it with a lower token. Otherwise a stopped
+/// process would keep its locks, and a new runner wait with everybody else.
+pub(super) async fn end_earlier_sessions(
+    reader: &mut Reader<'_>,
+    run: &RunId,
+    token: u64,
+) -> Result<u64, Error> {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+           AND application_name LIKE 'phasegate ' || $1 || ' %'
+           AND substring(application_name FROM '([0-9]+)$')::numeric < $2::text::numeric";
+    let row = sqlx::query(sql)
+        .bind(run.as_str())
+        .bind(token.to_string())
+        .fetch_one(reader.conn()?)
+        .await
+        .map_err(failed("end the sessions of an earlier runner"))?;
+    unsigned(row.try_get(0).map_err(failed("end the sessions of an earlier runner"))?)
+}
+
+/// Whether a run has closed its row.
+pub(super) async fn has_left(tx: &mut Tx<'_>, run: &RunId) -> Result<bool, Error> {
+    let runs = tx.ours(RUNS);
+    if !ledger::has_table(tx.conn()?, &runs).await? {
+        return Ok(false);
+    }
+    let sql = format!("SELECT 1 FROM {runs} WHERE run_id = $1 AND state <> 'active'");
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .fetch_optional(tx.conn()?)
+        .await
+        .map(|row| row.is_some())
+        .map_err(failed("read the run's row"))
+}
+
+/// Closes a run's row and removes everything of ours that no other run needs.
+///
+/// A run that entered again after it had left (because its last record was never written) has nothing in the ledger any
+/// more, so what it counts now is added to what stands in the row.
+pub(super) async fn leave(
+    tx: &mut Tx<'_>,
+    run: &RunId,
+    ending: Ending,
+    head: &Head,
+) -> Result<(), Error> {
+    let runs = tx.ours(RUNS);
+    let lock = format!("LOCK TABLE {runs} IN SHARE ROW EXCLUSIVE MODE");
+    sqlx::query(AssertSqlSafe(lock))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("lock the table of runs"))?;
+    ledger::keep_head(tx, run, head).await?;
+    let (steps, copies, chunks) = (tx.ours("steps"), tx.ours("copies"), tx.ours("chunks"));
+    let close = format!(
+        "UPDATE {runs} SET state = $2, ended_at = clock_timestamp(),
+            rows_total = rows_total
+              + (SELECT coalesce(sum(rows), 0) FROM {steps} WHERE run_id = $1 AND way = 'forward')
+              + (SELECT coalesce(sum(rows_written), 0) FROM {copies} AS c WHERE run_id = $1
+                 AND NOT EXISTS (SELECT 1 FROM {steps} AS s
+                                 WHERE s.run_id = $1 AND s.step = c.step AND s.way = 'forward'))
+              + (SELECT coalesce(sum(rows_written), 0) FROM {chunks} WHERE run_id = $1 AND committed)
+         WHERE run_id = $1"
+    );
+    sqlx::query(AssertSqlSafe(close))
+        .bind(run.as_str())
+        .bind(state_name(ending))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("close the run's row"))?;
+    let active = format!("SELECT 1 FROM {runs} WHERE state = 'active' LIMIT 1");
+    let is_needed = sqlx::query(AssertSqlSafe(active))
+        .fetch_optional(tx.conn()?)
+        .await
+        .map_err(failed("look for other runs"))?
+        .is_some();
+    if is_needed { forget_run(tx, run).await } else { drop_objects(tx).await }
+}
+
+/// Removes a run's rows, where another run still needs the tables.
+async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
+    for table in ["slots", "steps", "copies", "chunks"] {
+        let sql = format!("DELETE FROM {} WHERE run_id = $1", tx.ours(table));
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(run.as_str())
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("remove the run's bookkeeping"))?;
+    }
+    Ok(())
+}
+
+/// Removes every object of ours but the table of runs. A state store in the same schema has its own names and stays.
+async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {
+    let schema = tx.schema().to_owned();
+    let rows = sqlx::query(
+        "SELECT 'FUNCTION', p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace = to_regnamespace($1) AND p.proname LIKE 'phasegate\\_%'
+         UNION ALL
+         SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+                quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.oid = to_regnamespace($1) AND c.relkind IN ('r', 'S', 'v')
+           AND c.relname <> $2 AND c.relname NOT LIKE 'state\\_%'",
+    )
+    .bind(&schema)
+    .bind(RUNS)
+    .fetch_all(tx.conn()?)
+    .await
+    .map_err(failed("list our objects"))?;
+    for row in rows {
+        let kind: String = row.try_get(0).map_err(failed("list our objects"))?;
+        let name: String = row.try_get(1).map_err(failed("list our objects"))?;
+        let statement = format!("DROP {kind} IF EXISTS {name}");
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("remove our objects"))?;
+    }
+    Ok(())
+}
+
+/// An ending as the run's row has it.
+const fn state_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Completed => "completed",
+        Ending::RolledBack => "rolled_back",
+        Ending::Aborted => "aborted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_overlap_by_name_and_schema() {
+        let objects = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let table = [
+            (objects(&[]), objects(&["leads"]), true),
+            (objects(&["leads"]), objects(&["leads_v2"]), false),
+            (objects(&["Leads"]), objects(&["public.leads"]), true),
+            (objects(&["crm.leads"]), objects(&["leads"]), false),
+        ];
+        for (one, two, expected) in table {
+            assert_eq!(overlap(&one, &two, Some("public")), expected, "{one:?} {two:?}");
+            assert_eq!(overlap(&two, &one, Some("public")), expected, "{two:?} {one:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! PostgreSQL's errors as the engine understands them.
+//!
+//! Every error keeps its SQLSTATE, message, detail and hint; the class decides what the engine does next. Absent on
+//! purpose: the URL, which may hold a password, and sqlx's own `Display`, which shows lines of the server's source.
+
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
+
+use crate::driver::Error;
+use crate::run::{Failure, FailureClass};
+
+/// The server's error, if it was the server that gave one.
+pub(super) fn given(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+/// The SQLSTATE of an error that the server gave.
+pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
+    given(error).map(PgDatabaseError::code)
+}
+
+/// What an SQLSTATE means for the engine. From <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn class(code: &str) -> FailureClass {
+    match (code.get(..2).unwrap_or_default(), code) {
+        // Lock not available, deadlock, serialisation failure.
+        (_, "55P03" | "40P01" | "40001") => FailureClass::Contention,
+        // Cancelled: by us, or by a statement timeout that is the server's or the role's.
+        (_, "57014") => FailureClass::Cancelled,
+        // Not permitted: privileges, row security, read-only transactions, and wrong passwords.
+        (_, "42501" | "25006") | ("28", _) => FailureClass::NotPermitted,
+        (_, "53100") => FailureClass::Full,
+        // Out of memory or connections, shut down, starting up, connection exceptions.
+        ("53" | "08" | "58", _)
+        | (_, "57P01" | "57P02" | "57P03" | "57P04" | "25P03" | "57P05") => {
+            FailureClass::Unreachable
+        }
+        ("XX", _) => FailureClass::Damaged,
+        _ => FailureClass::Refused,
+    }
+}
+
+/// What to do about an SQLSTATE where the server gives no hint.
+fn help(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "55P03" => "another session holds the lock; it is tried again",
+        "53300" => {
+            "raise max_connections or the role's CONNECTION LIMIT, or let other clients end, then go on"
+        }
+        "53100" => "free space on the server's disk, then retry",
+        "28P01" | "28000" => {
+            "check the user and password that the target's URL refers to, and pg_hba.conf"
+        }
+        "3D000" => "check the database name in the target's URL",
+        "57P03" => "the server is starting up or shutting down; go on when it is there",
+        "42501" => "grant the privilege to the role, or let a role that has it run this",
+        _ => return None,
+    })
+}
+
+/// The fields of a failure from an error of sqlx.
+pub(super) fn failure(error: &sqlx::Error) -> Failure {
+    let Some(given) = given(error) else {
+        return Failure {
+            class: class_of_client(error),
+            code: None,
+            message: said_by_client(error),
+            detail: None,
+            help: None,
+            line: None,
+        };
+    };
+    let timed_out = given.code() == "57014" && given.message().contains("statement timeout");
+    Failure {
+        class: if timed_out { FailureClass::TimedOut } else { class(given.code()) },
+        code: Some(given.code().to_owned()),
+        message: given.message().to_owned(),
+        detail: given.detail().map(str::to_owned),
+        help: given.hint().or_else(|| help(given.code())).map(str::to_owned),
+        line: None,
+    }
+}
+
+fn class_of_client(error: &sqlx::Error) -> FailureClass {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => FailureClass::Unreachable,
+        _ => FailureClass::Refused,
+    }
+}
+
+/// What a client error says. What stands in a configuration error is a part of the URL, so it is not shown.
+fn said_by_client(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+            "the URL has a parameter that is not valid".to_owned()
+        }
+        sqlx::Error::Io(cause) => format!("the connection broke: {cause}"),
+        sqlx::Error::Protocol(_) => "the connection broke in the middle of an answer".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The character of the statement that the server points at, counted from 1.
+pub(super) fn position(error: &sqlx::Error) -> Option<usize> {
+    match given(error)?.position()? {
+        PgErrorPosition::Original(at) => Some(at),
+        PgErrorPosition::Internal { .. } => None,
+    }
+}
+
+/// An error of ours from one of sqlx. `doing` completes "could not …" for statements that are ours.
+pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |error| {
+        let mut failure = failure(&error);
+        failure.message = format!("could not {doing}: {}", failure.message);
+        Error::Failed(failure)
+    }
+}
+
+/// An error of ours for a statement that the plan's author wrote: the server's message stands alone.
+pub(super) fn refused(error: &sqlx::Error) -> Error {
+    Error::Failed(failure(error))
+}
+
+/// Something in our own tables that we never write.
+pub(super) fn damaged(what: impl Into<String>) -> Error {
+    Error::failed(FailureClass::Damaged, what)
+        .with_help("somebody else wrote to the tables of our schema")
+}
+
+/// What a failed COMMIT means. What the server says of it, it says before it commits; when no answer came, or the session
+/// was ended, it may have been either way.
+pub(super) fn commit_failed(error: &sqlx::Error) -> Error {
+    let failure = failure(error);
+    match (given(error).is_some(), failure.class) {
+        (true, class) if class != FailureClass::Unreachable => Error::Failed(failure),
+        _ => Error::Unknown(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_classes() {
+        let table = [
+            ("55P03", FailureClass::Contention),
+            ("40P01", FailureClass::Contention),
+            ("40001", FailureClass::Contention),
+            ("42501", FailureClass::NotPermitted),
+            ("28P01", FailureClass::NotPermitted),
+            ("53100", FailureClass::Full),
+            ("53300", FailureClass::Unreachable),
+            ("57P01", FailureClass::Unreachable),
+            ("08006", FailureClass::Unreachable),
+            ("57014", FailureClass::Cancelled),
+            ("XX001", FailureClass::Damaged),
+            ("42P01", FailureClass::Refused),
+            ("23505", FailureClass::Refused),
+        ];
+        for (code, expected) in table {
+            assert_eq!(class(code), expected, "{code}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the tests of this folder share: a database of their own on the test server, a run that has entered it, work to do.
+#![allow(clippy::unwrap_used)]
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use super::Postgres;
+use crate::driver::{Access, Claim, Error, Fence, Head, Session as _, Work};
+use crate::run::{
+    CopyColumns, Digest, FailureClass, Hazard, Mapping, OnDelete, OnExisting, Relation, RunId,
+    Script, Statement, Transaction, Way, Winner,
+};
+
+/// A database of a test's own, dropped by [`Database::gone`] or left to the server's end.
+pub(super) struct Database {
+    pub url: String,
+}
+
+impl Database {
+    /// A new database on which `script` was run; `None`, said loudly, where there is no test server.
+    pub(super) async fn with(script: &str) -> Option<Self> {
+        let Ok(server) = std::env::var("PHASEGATE_TEST_POSTGRES") else {
+            let said = "NOT RUN: PHASEGATE_TEST_POSTGRES is not set; tests/run starts a server";
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
+            use std::io::Write as _;
+            writeln!(std::io::stderr(), "{said}").unwrap();
+            return None;
+        };
+        let name = format!("unit_{}", uuid::Uuid::now_v7().simple());
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        admin.close().await.unwrap();
+        let mut url = url::Url::parse(&server).unwrap();
+        url.set_path(&name);
+        let database = Self { url: url.into() };
+        database.run(script).await;
+        Some(database)
+    }
+
+    pub(super) async fn open(&self) -> Postgres {
+        Postgres::open(&self.url, None, Access::Full).await.unwrap()
+    }
+
+    /// Another user of the database, whose connection has nothing of ours.
+    pub(super) async fn client(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
+    /// Runs statements as that user.
+    pub(super) async fn run(&self, script: &str) {
+        let mut client = self.client().await;
+        sqlx::raw_sql(AssertSqlSafe(script.to_owned())).execute(&mut client).await.unwrap();
+        client.close().await.unwrap();
+    }
+
+    /// The whole number that a query gives to that user.
+    pub(super) async fn number(&self, query: &str) -> i64 {
+        let mut client = self.client().await;
+        let query = format!("SELECT ({query})::bigint");
+        let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut client).await.unwrap();
+        client.close().await.unwrap();
+        row.try_get(0).unwrap()
+    }
+
+    /// The text that a query gives to that user; NULL is "NULL".
+    pub(super) async fn text(&self, query: &str) -> String {
+        let mut client = self.client().await;
+        let query = format!("SELECT coalesce(({query})::text, 'NULL')");
+        let row = sqlx::query(AssertSqlSafe(query)).fetch_one(&mut client).await.unwrap();
+        client.close().await.unwrap();
+        row.try_get(0).unwrap()
+    }
+}
+
+pub(super) fn claim(run: &str) -> Claim {
+    Claim {
+        run: RunId::new(run),
+        plan: "leads-v2".into(),
+        digest: Digest::of_bytes(b"plan"),
+        store: "store-1".into(),
+        host: "here".into(),
+        pid: 42,
+        objects: vec![],
+    }
+}
+
+/// The fences of run `r1` under a token: the first is for steps, the others for workers.
+pub(super) async fn entered(postgres: &Postgres, token: u64) -> Vec<Fence> {
+    postgres.enter(&claim("r1"), token).await.unwrap()
+}
+
+pub(super) fn head(version: u64) -> Head {
+    Head { version, hash: Digest::of_bytes(&version.to_be_bytes()) }
+}
+
+pub(super) fn work(step: &str, way: Way) -> Work {
+    Work { step: step.into(), way, head: head(7), lock_timeout_ms: None }
+}
+
+pub(super) fn script(statements: &[&str]) -> Script {
+    let statements = statements
+        .iter()
+        .zip(10..)
+        .map(|(text, line)| Statement { text: (*text).to_owned(), line })
+        .collect();
+    Script {
+        statements,
+        file: None,
+        hazard: Hazard::None,
+        tables: Vec::new(),
+        creates: Vec::new(),
+        transaction: Transaction::Auto,
+    }
+}
+
+pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {
+    let relation = |(table, key): (&str, &[&str])| Relation {
+        target: "app".into(),
+        table: table.into(),
+        key: key.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    Mapping {
+        name: "leads".into(),
+        from: relation(from),
+        into: relation(into),
+        copy: CopyColumns::All,
+        columns: vec![],
+        reverse: vec![],
+        winner: Winner::New,
+        filter: None,
+        on_existing: OnExisting::Keep,
+        on_delete: OnDelete::Delete,
+    }
+}
+
+/// The class of a failure of which nothing was committed.
+pub(super) fn class<T: std::fmt::Debug>(result: Result<T, Error>) -> FailureClass {
+    match result {
+        Err(Error::Failed(failure)) => failure.class,
+        other => panic!("not a plain failure: {other:?}"),
+    }
+}

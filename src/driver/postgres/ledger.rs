@@ -1,0 +1,258 @@
+//! Our tables in the target: which runs were here, who may write, and which steps are committed.
+//!
+//! Invariants:
+//! - Every row that says that something was done is written in the transaction that did it.
+//! - Every writing transaction has called [`check_fence`], through `Connections::begin`, and holds its slot's row locked.
+//!
+//! Absent on purpose: the rows of copies, which are in `chunks`, and claims, which are in `claim`.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::connection::{Reader, Tx};
+use super::error::{damaged, failed};
+use crate::driver::{Applied, Error, Fence, Head, Work};
+use crate::run::{Digest, FailureClass, RunId, StepId, Way};
+
+/// The one table that stays: a row for each run.
+pub(super) const RUNS: &str = "runs";
+
+/// Our tables by name and columns, but for those of the sync, which `install` makes when it needs them.
+const TABLES: [(&str, &str); 5] = [
+    (
+        RUNS,
+        "run_id text NOT NULL PRIMARY KEY, plan text NOT NULL, digest text NOT NULL, store text NOT NULL,
+         host text NOT NULL, pid bigint NOT NULL, state text NOT NULL, objects text NOT NULL,
+         started_at timestamptz NOT NULL, ended_at timestamptz, rows_total bigint NOT NULL DEFAULT 0,
+         head_version bigint, head_hash text",
+    ),
+    (
+        "slots",
+        "run_id text NOT NULL, slot bigint NOT NULL, token bigint NOT NULL, PRIMARY KEY (run_id, slot)",
+    ),
+    (
+        "steps",
+        "run_id text NOT NULL, step text NOT NULL, way text NOT NULL, rows bigint NOT NULL, detail text,
+         token bigint NOT NULL, head_version bigint NOT NULL, committed_at timestamptz NOT NULL,
+         PRIMARY KEY (run_id, step, way)",
+    ),
+    (
+        "copies",
+        "run_id text NOT NULL, step text NOT NULL, seq bigint NOT NULL, hi text, frozen text,
+         ended boolean NOT NULL, watermark bigint NOT NULL, rows_read bigint NOT NULL,
+         rows_written bigint NOT NULL, PRIMARY KEY (run_id, step)",
+    ),
+    (
+        "chunks",
+        "run_id text NOT NULL, step text NOT NULL, seq bigint NOT NULL, lo text, hi text,
+         committed boolean NOT NULL DEFAULT false, rows_read bigint NOT NULL DEFAULT 0,
+         rows_written bigint NOT NULL DEFAULT 0, token bigint NOT NULL, PRIMARY KEY (run_id, step, seq)",
+    ),
+];
+
+/// Makes our schema and tables where they are missing. A schema that is there already is used as it is: who may not make
+/// one can be given one.
+pub(super) async fn create(tx: &mut Tx<'_>, schema: &str) -> Result<(), Error> {
+    let is_there = sqlx::query("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(schema)
+        .fetch_one(tx.conn()?)
+        .await
+        .and_then(|row| row.try_get::<bool, _>(0))
+        .map_err(failed("look for our schema"))?;
+    if !is_there {
+        let statement = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
+        sqlx::query(AssertSqlSafe(statement)).execute(tx.conn()?).await.map_err(|error| {
+            failed("make our schema")(error).with_help(format!(
+                "GRANT CREATE ON DATABASE to the role, or have somebody run CREATE SCHEMA {schema} AUTHORIZATION the role, \
+                 and name it as `schema` of the target"
+            ))
+        })?;
+    }
+    for (name, columns) in TABLES {
+        if !has_table(tx.conn()?, &tx_name(schema, name)).await? {
+            let statement =
+                format!("CREATE TABLE IF NOT EXISTS {} ({columns})", tx_name(schema, name));
+            sqlx::query(AssertSqlSafe(statement)).execute(tx.conn()?).await.map_err(|error| {
+                failed("make our tables")(error)
+                    .with_help(format!("GRANT USAGE, CREATE ON SCHEMA {schema} to the role"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn tx_name(schema: &str, table: &str) -> String {
+    format!("{schema}.\"{table}\"")
+}
+
+/// Whether a table is there; `name` is qualified and quoted.
+pub(super) async fn has_table(conn: &mut PgConnection, name: &str) -> Result<bool, Error> {
+    sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(name)
+        .fetch_one(conn)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("look for our tables"))
+}
+
+/// Holds a fence's token against its slot's row, which stays locked until the transaction ends.
+pub(super) async fn check_fence(tx: &mut Tx<'_>, fence: &Fence) -> Result<(), Error> {
+    let gone = || {
+        let message = format!("run {} has no claim on this database any more", fence.run());
+        Error::failed(FailureClass::Stale, message)
+    };
+    let sql = format!(
+        "SELECT token FROM {} WHERE run_id = $1 AND slot = $2 FOR NO KEY UPDATE",
+        tx.ours("slots")
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(fence.run().as_str())
+        .bind(i64::from(fence.slot()))
+        .fetch_optional(tx.conn()?)
+        .await;
+    let row = match row {
+        Err(ref error) if matches!(super::error::code(error), Some("42P01" | "3F000")) => {
+            return Err(gone());
+        }
+        other => other.map_err(failed("check the fencing token"))?.ok_or_else(gone)?,
+    };
+    let newest = unsigned(row.try_get(0).map_err(failed("check the fencing token"))?)?;
+    if newest > fence.token() {
+        return Err(Error::Fenced { ours: fence.token(), newest });
+    }
+    if newest < fence.token() {
+        let message =
+            format!("the slot's token is {newest}, below ours, which is {}", fence.token());
+        return Err(damaged(message));
+    }
+    Ok(())
+}
+
+/// What the ledger has of a piece of work: then it was done before, and is not done again.
+pub(super) async fn applied(
+    tx: &mut Tx<'_>,
+    run: &RunId,
+    step: &StepId,
+    way: Way,
+) -> Result<Option<Applied>, Error> {
+    let steps = tx.ours("steps");
+    applied_in(tx.conn()?, &steps, (run, step, way)).await
+}
+
+/// As [`applied`], outside a transaction that writes; nothing where our tables aren't there.
+pub(super) async fn applied_before(
+    reader: &mut Reader<'_>,
+    run: &RunId,
+    step: &StepId,
+    way: Way,
+) -> Result<Option<Applied>, Error> {
+    let steps = reader.ours("steps");
+    if !has_table(reader.conn()?, &steps).await? {
+        return Ok(None);
+    }
+    applied_in(reader.conn()?, &steps, (run, step, way)).await
+}
+
+async fn applied_in(
+    conn: &mut PgConnection,
+    steps: &str,
+    (run, step, way): (&RunId, &StepId, Way),
+) -> Result<Option<Applied>, Error> {
+    let sql =
+        format!("SELECT rows, detail FROM {steps} WHERE run_id = $1 AND step = $2 AND way = $3");
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .bind(step.as_str())
+        .bind(way_name(way))
+        .fetch_optional(conn)
+        .await
+        .map_err(failed("read the ledger"))?;
+    let Some(row) = row else { return Ok(None) };
+    let rows = unsigned(row.try_get(0).map_err(failed("read the ledger"))?)?;
+    let detail = row.try_get(1).map_err(failed("read the ledger"))?;
+    Ok(Some(Applied { before: true, rows, detail }))
+}
+
+/// Enters a piece of work in the ledger, and the journal's head with it. Returns what to answer after the commit.
+pub(super) async fn record(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    work: &Work,
+    (rows, detail): (u64, Option<String>),
+) -> Result<Applied, Error> {
+    let sql = format!(
+        "INSERT INTO {} (run_id, step, way, rows, detail, token, head_version, committed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())",
+        tx.ours("steps")
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(fence.run().as_str())
+        .bind(work.step.as_str())
+        .bind(way_name(work.way))
+        .bind(signed(rows))
+        .bind(detail.as_deref())
+        .bind(signed(fence.token()))
+        .bind(signed(work.head.version))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("enter the step in the ledger"))?;
+    keep_head(tx, fence.run(), &work.head).await?;
+    Ok(Applied { before: false, rows, detail })
+}
+
+/// Keeps the journal's head, if it is higher than the one kept.
+pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE {} SET head_version = $2, head_hash = $3 WHERE run_id = $1 AND coalesce(head_version, -1) < $2",
+        tx.ours(RUNS)
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .bind(signed(head.version))
+        .bind(head.hash.as_str())
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("keep the head of the journal"))
+}
+
+/// The journal's head as kept.
+pub(super) async fn head(reader: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
+    let runs = reader.ours(RUNS);
+    if !has_table(reader.conn()?, &runs).await? {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT head_version, head_hash FROM {runs}
+         WHERE run_id = $1 AND head_version IS NOT NULL AND head_hash IS NOT NULL"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .fetch_optional(reader.conn()?)
+        .await
+        .map_err(failed("read the head of the journal"))?;
+    let Some(row) = row else { return Ok(None) };
+    let version = unsigned(row.try_get(0).map_err(failed("read the head of the journal"))?)?;
+    let hash: String = row.try_get(1).map_err(failed("read the head of the journal"))?;
+    let hash: Digest = serde_json::from_value(hash.into())
+        .map_err(|_| damaged("the head of the journal is no digest"))?;
+    Ok(Some(Head { version, hash }))
+}
+
+/// A direction as the ledger writes it.
+pub(super) const fn way_name(way: Way) -> &'static str {
+    match way {
+        Way::Forward => "forward",
+        Way::Back => "back",
+    }
+}
+
+/// A count as PostgreSQL holds it. Counts of rows don't come near the limit.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count that PostgreSQL gave.
+pub(super) fn unsigned(count: i64) -> Result<u64, Error> {
+    u64::try_from(count).map_err(|_| damaged(format!("the ledger holds a count of {count}")))
+}

@@ -1,0 +1,102 @@
+//! What a sync's triggers leave behind for the engine, and what tells the engine's own writes from clients'.
+//!
+//! A mapping has up to two tables of marks in our schema, made when its sync goes in and dropped with it. Their key columns
+//! `k1`, `k2`, … have the types and collations of the old side's key, so that no value goes through text, whatever the
+//! settings of the client that leaves a mark:
+//! - `touched_<id>`: keys that a trigger could only note, because what the client did could not be carried over for certain
+//!   at that moment (its snapshot was older than a chunk, or the row left the mapping's filter). They are put right later.
+//! - `kept_<id>`: in place with `both`: keys of rows of which a client of the new shape wrote a part's new columns before
+//!   the copy came by. The copy leaves these parts alone, and verify takes them for right.
+//!
+//! The engine's own writes of a mapping's rows are made under the setting [`GUARD`], transaction-local, whose value is the
+//! mapping's id: triggers of that mapping do not mirror a write that happens at trigger depth 1 (the first level, which is
+//! the engine's own statement) while it is set. What users' triggers write in turn happens deeper, and is mirrored.
+
+use sqlx::AssertSqlSafe;
+
+use super::catalogue::{Table, quote};
+use super::connection::Tx;
+use super::error::failed;
+use super::shape::Shape;
+use crate::driver::Error;
+
+/// The setting under which the engine writes rows of a mapping.
+pub(super) const GUARD: &str = "phasegate.guard";
+
+impl Shape {
+    /// The table of keys to put right, by its bare name.
+    pub(super) fn touched_name(&self) -> String {
+        format!("touched_{}", self.id)
+    }
+
+    /// The table of parts that stand as clients wrote them, by its bare name.
+    pub(super) fn kept_name(&self) -> String {
+        format!("kept_{}", self.id)
+    }
+
+    /// The columns of a key in our tables: `k1`, `k2`, …
+    pub(super) fn mark_columns(&self) -> Vec<String> {
+        (1..=self.keys.len()).map(|at| format!("k{at}")).collect()
+    }
+
+    /// Those columns with their types, as a table's definition has them.
+    fn mark_definitions(&self) -> Vec<String> {
+        let definition = |(at, pair): (usize, &super::shape::KeyPair)| {
+            let collation = self.old.column(&pair.old).and_then(|column| column.collation.clone());
+            let collate = collation.map_or_else(String::new, |name| format!(" COLLATE {name}"));
+            format!("k{} {}{collate} NOT NULL", at + 1, pair.type_sql)
+        };
+        self.keys.iter().enumerate().map(definition).collect()
+    }
+
+    /// The key columns of one side under a table's alias: `t."id"`, …
+    pub(super) fn key_of(&self, side: &Table, alias: &str) -> Vec<String> {
+        let is_old = side.oid == self.old.oid;
+        self.keys
+            .iter()
+            .map(|pair| format!("{alias}.{}", quote(if is_old { &pair.old } else { &pair.new })))
+            .collect()
+    }
+}
+
+/// Makes a mapping's tables of marks.
+pub(super) async fn create(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let (columns, key) = (shape.mark_definitions().join(", "), shape.mark_columns().join(", "));
+    let touched = tx.ours(&shape.touched_name());
+    let kept = tx.ours(&shape.kept_name());
+    for statement in [
+        format!("CREATE TABLE IF NOT EXISTS {touched} ({columns}, PRIMARY KEY ({key}))"),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {kept} (part bigint NOT NULL, {columns}, PRIMARY KEY (part, {key}))"
+        ),
+    ] {
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("make the tables of marks"))?;
+    }
+    Ok(())
+}
+
+/// Drops them.
+pub(super) async fn drop(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    for name in [shape.touched_name(), shape.kept_name()] {
+        let statement = format!("DROP TABLE IF EXISTS {}", tx.ours(&name));
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("drop the tables of marks"))?;
+    }
+    Ok(())
+}
+
+/// Has the rest of the transaction's own writes of the mapping's rows not mirrored by its triggers.
+pub(super) async fn guard(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    sqlx::query("SELECT set_config($1, $2, true)")
+        .bind(GUARD)
+        .bind(&shape.id)
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("mark our own writes"))
+}

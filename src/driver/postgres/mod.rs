@@ -1,0 +1,64 @@
+//! PostgreSQL.
+//!
+//! Every change happens in a transaction of `connection`, which checks the fence; what is done is entered in `ledger`. Our
+//! own objects live in one schema, `phasegate` unless the target names another. The other files are the traits of the
+//! driver.
+
+use std::str::FromStr as _;
+
+use sqlx::postgres::PgConnectOptions;
+
+use crate::driver::{Access, Error};
+use crate::run::FailureClass;
+
+mod catalogue;
+mod claim;
+mod connection;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod ledger;
+mod marks;
+mod script;
+mod session;
+mod shape;
+
+use connection::Connections;
+
+/// Our own schema where the target names none.
+const SCHEMA: &str = "phasegate";
+
+/// A PostgreSQL database.
+#[derive(Debug)]
+pub struct Postgres {
+    connections: Connections,
+}
+
+impl Postgres {
+    /// Opens the database of a URL: `postgres://user:password@host:port/database`, with libpq's parameters. `schema` is
+    /// where our own objects go.
+    ///
+    /// Looks at the database and changes nothing.
+    pub async fn open(url: &str, schema: Option<&str>, access: Access) -> Result<Self, Error> {
+        let options = read_url(url)?;
+        let schema = catalogue::quote(schema.unwrap_or(SCHEMA));
+        let postgres = Self { connections: Connections::new(options, access, schema) };
+        postgres.connections.read().await?.release().await;
+        Ok(postgres)
+    }
+}
+
+/// What a URL asks for. Its text never gets into an error.
+fn read_url(url: &str) -> Result<PgConnectOptions, Error> {
+    let refused = |message: &str| {
+        Error::failed(FailureClass::Refused, message).with_help(
+            "write it as postgres://user@host:5432/database, the password as a reference",
+        )
+    };
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(refused("the URL of a PostgreSQL database begins with postgres://"));
+    }
+    PgConnectOptions::from_str(url).map_err(|_| {
+        refused("the URL names no PostgreSQL database, or has a parameter that is unknown")
+    })
+}

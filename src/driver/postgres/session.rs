@@ -1,0 +1,223 @@
+//! Claims, fences, statements: [`Session`] for PostgreSQL.
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Column as _, Row as _, TypeInfo as _};
+
+use super::connection::TxKind;
+use super::error::{failed, refused};
+use super::{Postgres, claim, ledger, script};
+use crate::driver::{
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
+};
+use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Transaction, Value, Way};
+
+/// Workers of a copy.
+const COPY_WORKERS: u32 = 8;
+/// Writers of other rows go on beside a chunk, so the plan may say how long one takes (milliseconds).
+const CHUNK_TIME_MAX_MS: u64 = 60_000;
+
+#[async_trait]
+impl Session for Postgres {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
+    }
+
+    async fn identity(&self) -> Result<Identity, Error> {
+        let mut reader = self.connections.read().await?;
+        let row = sqlx::query(
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text, current_user::text",
+        )
+        .fetch_one(reader.conn()?)
+        .await
+        .map_err(failed("read who the server is"))?;
+        let text = |at| row.try_get::<String, _>(at).map_err(failed("read who the server is"));
+        let identity = Identity { system: text(0)?, database: text(1)?, role: text(2)? };
+        reader.release().await;
+        Ok(identity)
+    }
+
+    async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
+        let mut reader = self.connections.read().await?;
+        let holder = claim::holder(&mut reader, claim).await?;
+        reader.release().await;
+        Ok(holder)
+    }
+
+    async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
+        // What is open under an earlier token of ours must not be taken for a rival's.
+        self.connections.close().await;
+        let mut reader = self.connections.read().await?;
+        claim::end_earlier_sessions(&mut reader, &claim.run, token).await?;
+        reader.release().await;
+        let mut tx = self.connections.begin_unfenced(TxKind::Enter).await?;
+        let schema = self.connections.schema().to_owned();
+        let entered = match ledger::create(&mut tx, &schema).await {
+            Ok(()) => claim::enter(&mut tx, claim, token, COPY_WORKERS).await,
+            Err(error) => Err(error),
+        };
+        match entered {
+            Ok(fences) => {
+                tx.commit().await?;
+                Ok(fences)
+            }
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
+        let mut tx = self.connections.begin_unfenced(TxKind::Leave).await?;
+        if claim::has_left(&mut tx, fence.run()).await? {
+            tx.roll_back().await;
+            return Ok(());
+        }
+        ledger::check_fence(&mut tx, fence).await?;
+        claim::leave(&mut tx, fence.run(), ending, head).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
+        let mut reader = self.connections.read().await?;
+        let head = ledger::head(&mut reader, run).await?;
+        reader.release().await;
+        Ok(head)
+    }
+
+    async fn value(&self, query: &str) -> Result<Value, Error> {
+        let mut reader = self.connections.read().await?;
+        let rows = sqlx::query(AssertSqlSafe(query.trim_end().trim_end_matches(';').to_owned()))
+            .persistent(false)
+            .fetch_all(reader.conn()?)
+            .await
+            .map_err(|error| refused(&error))?;
+        reader.release().await;
+        let refuse = |message: &str| {
+            Error::failed(FailureClass::Refused, message)
+                .with_help("write a query that gives exactly one row with one column")
+        };
+        let row = match rows.as_slice() {
+            [row] => row,
+            [] => return Err(refuse("the query gave no row")),
+            _ => return Err(refuse("the query gave more than one row")),
+        };
+        if row.columns().len() != 1 {
+            let names: Vec<&str> = row.columns().iter().map(sqlx::Column::name).collect();
+            return Err(refuse(&format!("the query gave the columns {}", names.join(", "))));
+        }
+        value_of(row)
+    }
+
+    async fn execute(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        script: Runnable<'_>,
+    ) -> Result<Applied, Error> {
+        match script.script().transaction {
+            Transaction::Auto => script::transactional(self, fence, work, script.script()).await,
+            Transaction::None => Err(Error::failed(
+                FailureClass::Refused,
+                "statements outside a transaction can't be run yet",
+            )),
+        }
+    }
+
+    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+        let mut reader = self.connections.read().await?;
+        let applied = ledger::applied_before(&mut reader, run, step, way).await?;
+        reader.release().await;
+        Ok(applied.is_some())
+    }
+
+    async fn cancel(&self) {
+        self.connections.cancel().await;
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+/// The value of a row's only column.
+fn value_of(row: &sqlx::postgres::PgRow) -> Result<Value, Error> {
+    let failed = failed("read the query's value");
+    let kind = row.columns()[0].type_info().name().to_owned();
+    let value = match kind.as_str() {
+        "BOOL" => {
+            row.try_get::<Option<bool>, _>(0).map_err(failed)?.map(|b| Value::Integer(b.into()))
+        }
+        "INT2" => {
+            row.try_get::<Option<i16>, _>(0).map_err(failed)?.map(|n| Value::Integer(n.into()))
+        }
+        "INT4" => {
+            row.try_get::<Option<i32>, _>(0).map_err(failed)?.map(|n| Value::Integer(n.into()))
+        }
+        "INT8" => row.try_get::<Option<i64>, _>(0).map_err(failed)?.map(Value::Integer),
+        "FLOAT4" => {
+            row.try_get::<Option<f32>, _>(0).map_err(failed)?.map(|x| Value::Real(x.into()))
+        }
+        "FLOAT8" => row.try_get::<Option<f64>, _>(0).map_err(failed)?.map(Value::Real),
+        "TEXT" | "VARCHAR" | "NAME" | "CHAR" | "UNKNOWN" => {
+            row.try_get::<Option<String>, _>(0).map_err(failed)?.map(Value::Text)
+        }
+        other => {
+            let message =
+                format!("the query gave a {}, which can't be compared", other.to_lowercase());
+            return Err(Error::failed(FailureClass::Refused, message)
+                .with_help("cast it in the query, to text or double precision"));
+        }
+    };
+    Ok(value.unwrap_or(Value::Null))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::super::fixture::{Database, class, entered, script, work};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_script_and_its_ledger_row_are_one_and_are_done_once() {
+        let setup = "CREATE TABLE t (id bigserial PRIMARY KEY, n int)";
+        let Some(database) = Database::with(setup).await else { return };
+        let postgres = database.open().await;
+        let fences = entered(&postgres, 1).await;
+        let step = work("grow", Way::Forward);
+        let statements = script(&[
+            "INSERT INTO t (n) VALUES (1), (2), (3)",
+            "CREATE TABLE other (x int)",
+            "UPDATE t SET n = n + 1 WHERE n > 1",
+        ]);
+        let run = || Runnable::new(&step.step, &statements, None).unwrap();
+        let first = postgres.execute(&fences[0], &step, run()).await.unwrap();
+        assert_eq!(first, Applied { before: false, rows: 5, detail: None });
+        let again = postgres.execute(&fences[0], &step, run()).await.unwrap();
+        assert_eq!(again, Applied { before: true, rows: 5, detail: None });
+        assert_eq!(database.number("SELECT sum(n) FROM t").await, 1 + 3 + 4);
+
+        let failing = script(&["INSERT INTO t (n) VALUES (9)", "SELECT 1,\n nothing FROM t"]);
+        let step = work("fail", Way::Forward);
+        let run = Runnable::new(&step.step, &failing, None).unwrap();
+        let failed = postgres.execute(&fences[0], &step, run).await;
+        let Err(Error::Failed(failure)) = failed else { panic!("{failed:?}") };
+        assert_eq!((failure.code.as_deref(), failure.line), (Some("42703"), Some(12)));
+        assert_eq!(database.number("SELECT count(*) FROM t WHERE n = 9").await, 0);
+
+        let newer = entered(&database.open().await, 2).await;
+        assert_eq!(newer[0].token(), 2);
+        let late = work("late", Way::Forward);
+        let run = Runnable::new(&late.step, &statements, None).unwrap();
+        assert!(postgres.execute(&fences[0], &late, run).await.is_err());
+        let other = super::super::fixture::claim("r2");
+        assert!(matches!(postgres.enter(&other, 1).await, Err(Error::Held(_))));
+        let head = super::super::fixture::head(9);
+        database.open().await.leave(&newer[0], Ending::Completed, &head).await.unwrap();
+        assert_eq!(database.number("SELECT count(*) FROM phasegate.runs").await, 1);
+        let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'phasegate'::regnamespace AND relkind = 'r'";
+        assert_eq!(database.number(left).await, 1);
+        assert_eq!(class(postgres.value("SELECT 1, 2").await), FailureClass::Refused);
+    }
+}
