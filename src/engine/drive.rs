@@ -76,7 +76,8 @@ async fn drive_leased(
     let keeper = Keeper::start(ctx.store.clone(), lease.clone());
     let mut fences = BTreeMap::new();
     for (target, driver) in &ctx.drivers {
-        let claim = claim(ctx, journal.state.program(), journal.state.run());
+        let (program, run) = (journal.state.program(), journal.state.run());
+        let Some(claim) = claim(ctx, program, run, target) else { continue };
         let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
         let entered = within(ANSWER_WITHIN_MS, entered).await;
         if entered.is_err() && is_signalled(ctx) {

@@ -80,7 +80,7 @@ pub(super) fn tables_behind(program: &Program, gate: &StepId) -> BTreeMap<Target
 
 /// The tables that a step touches. Of a mapping that is retired in the course of the plan, both names of each side: so the
 /// list is the same before and after, and a table that isn't there is part of the fingerprint too.
-fn touched(program: &Program, step: &Step) -> Vec<String> {
+pub(super) fn touched(program: &Program, step: &Step) -> Vec<String> {
     let mut tables: Vec<String> = match &step.action {
         Action::Sql(script) => script.tables.clone(),
         _ => Vec::new(),

@@ -1,19 +1,19 @@
 //! Operations on a run beside driving it: beginning, reading, asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use crate::driver::{Claim, CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{
     Action, Actor, Command, Event, GateReport, Goal, Input, Pin, Program, QueryCheck, RunId, State,
-    StepId, TargetName, Verify, report,
+    Step, StepId, TargetName, Undo, Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
 use super::journal::Journal;
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
-use super::probe::Questions;
+use super::probe::{Questions, touched};
 use super::{Context, Error, Loaded, is_signalled};
 
 /// Reads a run from its journal.
@@ -45,7 +45,7 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     }
     let run = RunId::new(Uuid::now_v7().to_string());
     for (target, driver) in &ctx.drivers {
-        let claim = claim(ctx, program, &run);
+        let Some(claim) = claim(ctx, program, &run, target) else { continue };
         let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
         let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
         if let Some(holder) = holder {
@@ -88,17 +88,56 @@ pub(super) fn at(target: &TargetName, source: crate::driver::Error) -> Error {
     Error::Target { target: target.clone(), source }
 }
 
-/// How this run announces itself in a target.
-pub(super) fn claim(ctx: &Context, program: &Program, run: &RunId) -> Claim {
-    Claim {
+/// How this run announces itself in a target; `None` where it changes nothing, and so leaves no trace either.
+pub(super) fn claim(
+    ctx: &Context,
+    program: &Program,
+    run: &RunId,
+    target: &TargetName,
+) -> Option<Claim> {
+    let objects = claimed(program, target)?;
+    Some(Claim {
         run: run.clone(),
         plan: program.plan().to_owned(),
         digest: program.digest().clone(),
         store: format!("{} at {}", ctx.store.identity(), ctx.store.location()),
         host: ctx.claimant.host.clone(),
         pid: ctx.claimant.pid,
-        objects: Vec::new(),
+        objects,
+    })
+}
+
+/// The objects of a target that a plan works on, those of its undo too; empty where that can't be told, which claims the
+/// whole database. `None` where no step changes anything there.
+fn claimed(program: &Program, target: &TargetName) -> Option<Vec<String>> {
+    let changing: Vec<&Step> = program
+        .steps()
+        .iter()
+        .filter(|step| step.target.as_ref() == Some(target) && step.action.changes_data())
+        .collect();
+    if changing.is_empty() {
+        return None;
     }
+    let mut objects = BTreeSet::new();
+    for step in changing {
+        let undo = match &step.undo {
+            Undo::Script(script) => Some(script),
+            Undo::None(_) | Undo::Derived | Undo::Impossible => None,
+        };
+        let own = match &step.action {
+            Action::Sql(script) => Some(script),
+            _ => None,
+        };
+        for script in own.into_iter().chain(undo) {
+            // What can't be read may work on anything.
+            if script.is_opaque || script.tables.is_empty() {
+                return Some(Vec::new());
+            }
+            objects.extend(script.tables.iter().cloned());
+        }
+        objects.extend(touched(program, step));
+    }
+    Some(objects.into_iter().collect())
 }
 
 /// What a plan wants to find in a target before its first change.

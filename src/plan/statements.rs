@@ -52,6 +52,10 @@ impl ReadScript {
             hazard: self.hazard(),
             creates: creates.collect(),
             transaction: Transaction::Auto,
+            is_opaque: self
+                .statements
+                .iter()
+                .any(|(_, facts, _)| matches!(facts.hazard, Hazard::Unknown(_))),
         }
     }
 }

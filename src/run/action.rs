@@ -87,6 +87,9 @@ pub struct Script {
     /// Whether they run in one transaction.
     #[serde(default)]
     pub transaction: Transaction,
+    /// Whether some of it can't be read, so that it may work on more than `tables`.
+    #[serde(default)]
+    pub is_opaque: bool,
 }
 
 /// Whether a script runs in one transaction.
