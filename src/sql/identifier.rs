@@ -40,10 +40,21 @@ pub fn literal(dialect: Dialect, text: &str) -> String {
 ///
 /// SQLite, MySQL's columns and SQL Server's default collation compare without regard to ASCII case. PostgreSQL folds
 /// unquoted names before it compares, so what differs in case only may be the same; taking it for the same is the careful
-/// reading for everything this is used for: overlap, presence, and what a statement touches.
+/// reading for everything this is used for: overlap, presence, and what a statement touches. There `public` is where a name
+/// without a schema leads, so `public.leads` is `leads`.
 #[must_use]
-pub fn same_name(_dialect: Dialect, one: &str, other: &str) -> bool {
-    one.eq_ignore_ascii_case(other)
+pub fn same_name(dialect: Dialect, one: &str, other: &str) -> bool {
+    fn bare(dialect: Dialect, name: &str) -> &str {
+        match name.split_once('.') {
+            Some((schema, bare))
+                if dialect == Dialect::Postgres && schema.eq_ignore_ascii_case("public") =>
+            {
+                bare
+            }
+            _ => name,
+        }
+    }
+    bare(dialect, one).eq_ignore_ascii_case(bare(dialect, other))
 }
 
 #[cfg(test)]
@@ -86,5 +97,10 @@ mod tests {
     fn case_does_not_tell_names_apart() {
         assert!(same_name(Dialect::Sqlite, "Leads", "leads"));
         assert!(!same_name(Dialect::Sqlite, "leads", "lead"));
+        assert!(same_name(Dialect::Postgres, "public.Leads", "leads"));
+        assert!(same_name(Dialect::Postgres, "leads", "PUBLIC.leads"));
+        assert!(same_name(Dialect::Postgres, "crm.leads", "CRM.leads"));
+        assert!(!same_name(Dialect::Postgres, "crm.leads", "leads"));
+        assert!(!same_name(Dialect::Sqlite, "public.leads", "leads"));
     }
 }

@@ -6,8 +6,8 @@
 //!   harmless. Where one of two readings is worse, the worse one is given.
 //! - Text is never rebuilt from a syntax tree: what runs is what was written.
 //!
-//! SQLite is read completely. For the other databases [`split`] knows their quotes and comments and [`classify`] answers
-//! *unknown*: each is read by a parser of its own, which comes with its driver.
+//! SQLite and PostgreSQL are read completely, each by a parser of its own. For the other databases [`split`] knows their
+//! quotes and comments and [`classify`] answers *unknown*: their parsers come with their drivers.
 //!
 //! Absent on purpose: whether a table or column exists, what a trigger that is already there does when a statement fires
 //! it, and whether the plan made an object. The first two only the database knows, the last only the plan.
@@ -16,6 +16,7 @@ mod classify;
 mod expression;
 mod facts;
 mod identifier;
+mod postgres;
 mod reader;
 mod split;
 mod sqlite;
