@@ -173,6 +173,8 @@ pub enum Change {
         /// The schema.
         schema: String,
     },
+    /// Whatever depends on what is dropped or emptied goes with it. The statement doesn't say what that is.
+    Cascade,
 }
 
 /// Why a statement has no place in a step, and what to do instead.
@@ -233,7 +235,7 @@ impl Change {
             | Self::Detach { table, .. }
             | Self::Truncate { table } => Some(table),
             Self::DropTrigger { table, .. } => table.as_deref(),
-            Self::Schema { .. } => None,
+            Self::Schema { .. } | Self::Cascade => None,
         }
     }
 }

@@ -25,8 +25,10 @@ mod token;
 pub use classify::classify;
 pub use expression::column_refs;
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
-pub use identifier::{literal, quote, same_name};
-pub use split::{SplitError, split};
+pub use identifier::{
+    MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, same_name,
+};
+pub use split::{SplitError, split, unwrapped};
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

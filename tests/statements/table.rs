@@ -31,7 +31,9 @@ pub fn read(text: &str) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for line in text.lines() {
         if let Some(told) = line.strip_prefix("    ") {
-            let Some(Part::Entry(entry)) = parts.last_mut() else { panic!("nothing stands above {line}") };
+            let Some(Part::Entry(entry)) = parts.last_mut() else {
+                panic!("nothing stands above {line}")
+            };
             match told.strip_prefix("not asked: ") {
                 Some(why) => entry.not_asked = Some(why.to_owned()),
                 None => {
@@ -42,7 +44,8 @@ pub fn read(text: &str) -> Vec<Part> {
         } else if line.is_empty() || line.starts_with('#') {
             parts.push(Part::Line(line.to_owned()));
         } else {
-            let entry = Entry { statement: line.to_owned(), expected: String::new(), not_asked: None };
+            let entry =
+                Entry { statement: line.to_owned(), expected: String::new(), not_asked: None };
             parts.push(Part::Entry(entry));
         }
     }
@@ -78,7 +81,8 @@ pub fn told(statement: &str) -> String {
         Hazard::Destructive(what) => format!("destructive: {what}\n"),
         Hazard::Unknown(why) => format!("unknown: {why}\n"),
     };
-    let objects = |list: &[Object]| list.iter().map(Object::to_string).collect::<Vec<_>>().join(", ");
+    let objects =
+        |list: &[Object]| list.iter().map(Object::to_string).collect::<Vec<_>>().join(", ");
     for (what, list) in [
         ("creates", objects(&facts.creates)),
         ("ensures", objects(&facts.ensures)),
@@ -100,7 +104,8 @@ pub fn told(statement: &str) -> String {
         writeln!(out, "refused: {}", complaint.message).unwrap();
     }
     for lock in &facts.locks {
-        writeln!(out, "locks: {} {:?}, {:?}: {}", lock.table, lock.mode, lock.work, lock.reason).unwrap();
+        writeln!(out, "locks: {} {:?}, {:?}: {}", lock.table, lock.mode, lock.work, lock.reason)
+            .unwrap();
     }
     out
 }

@@ -11,7 +11,7 @@ use squawk_syntax::{SyntaxKind, SyntaxNode};
 use super::super::facts::{Change, Facts, LockMode, Object, RowWork};
 use super::parse::{child, has, name, parts, qualified};
 use super::types::{self, column};
-use super::{columns, create, destroys, is_unknown, lock};
+use super::{cascades, columns, create, destroys, is_unknown, lock};
 
 const NOTHING: (LockMode, RowWork) = (LockMode::AccessExclusive, RowWork::None);
 
@@ -34,7 +34,8 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
             }
         }
         SyntaxKind::ALTER_SYSTEM => {
-            facts.outside_transaction = Some("ALTER SYSTEM writes the server's settings".to_owned());
+            facts.outside_transaction =
+                Some("ALTER SYSTEM writes the server's settings".to_owned());
             is_unknown(facts, "it changes settings of the whole server");
         }
         kind => return is_harmless(kind),
@@ -92,7 +93,9 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     match part.kind() {
         SyntaxKind::IF_EXISTS => {}
         SyntaxKind::ADD_COLUMN => columns::add(part, table, facts),
-        SyntaxKind::ALTER_COLUMN | SyntaxKind::ALTER_VIEW_COLUMN => columns::alter(part, table, facts),
+        SyntaxKind::ALTER_COLUMN | SyntaxKind::ALTER_VIEW_COLUMN => {
+            columns::alter(part, table, facts)
+        }
         SyntaxKind::DROP_COLUMN => drop_column(part, table, facts),
         SyntaxKind::RENAME_COLUMN => rename_column(part, table, facts),
         SyntaxKind::TABLE_RENAME_TO | SyntaxKind::VIEW_RENAME_TO => rename(part, table, facts),
@@ -104,7 +107,7 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         ),
         SyntaxKind::DROP_CONSTRAINT => {
             hold(NOTHING, "the constraint goes");
-            cascade(part, facts);
+            cascades(facts, part);
         }
         SyntaxKind::ATTACH_PARTITION => attach(part, table, facts),
         SyntaxKind::INHERIT_TABLE => inherit(part, table, facts),
@@ -114,10 +117,9 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         | SyntaxKind::DISABLE_TRIGGER
         | SyntaxKind::ENABLE_ALWAYS_TRIGGER
         | SyntaxKind::ENABLE_REPLICA_TRIGGER => switch_triggers(part, table, facts),
-        SyntaxKind::CLUSTER_ON | SyntaxKind::SET_WITHOUT_CLUSTER => hold(
-            (LockMode::ShareUpdateExclusive, RowWork::None),
-            "the next CLUSTER goes by it",
-        ),
+        SyntaxKind::CLUSTER_ON | SyntaxKind::SET_WITHOUT_CLUSTER => {
+            hold((LockMode::ShareUpdateExclusive, RowWork::None), "the next CLUSTER goes by it")
+        }
         SyntaxKind::SET_OPTIONS | SyntaxKind::RESET_OPTIONS => {
             hold((options_mode(part), RowWork::None), "a setting of the table changes");
         }
@@ -125,13 +127,22 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
             (LockMode::AccessExclusive, RowWork::Rewrite),
             "the whole table is copied into the other tablespace",
         ),
+        SyntaxKind::ALTER_CONSTRAINT => {
+            hold(
+                (LockMode::AccessExclusive, RowWork::None),
+                "when the constraint is checked changes",
+            );
+        }
         SyntaxKind::SET_LOGGED | SyntaxKind::SET_UNLOGGED | SyntaxKind::SET_ACCESS_METHOD => {
             hold((LockMode::AccessExclusive, RowWork::Rewrite), "every row is written anew");
         }
         kind if is_catalogue_only(kind) => hold(NOTHING, "only the catalogue changes"),
         kind => {
             let what = format!("{kind:?}").replace('_', " ");
-            hold((LockMode::AccessExclusive, RowWork::Unknown), "what it does to the rows can't be told");
+            hold(
+                (LockMode::AccessExclusive, RowWork::Unknown),
+                "what it does to the rows can't be told",
+            );
             is_unknown(facts, format!("what {what} does to {table} can't be told from its text"));
         }
     }
@@ -165,7 +176,13 @@ fn options_mode(part: &SyntaxNode) -> LockMode {
         option.starts_with("autovacuum_")
             || option.starts_with("toast.autovacuum_")
             || option.starts_with("vacuum_")
-            || matches!(option, "fillfactor" | "toast_tuple_target" | "parallel_workers" | "log_autovacuum_min_duration")
+            || matches!(
+                option,
+                "fillfactor"
+                    | "toast_tuple_target"
+                    | "parallel_workers"
+                    | "log_autovacuum_min_duration"
+            )
     };
     let options = part.descendants().filter(|node| node.kind() == SyntaxKind::ATTRIBUTE_OPTION);
     let mut names = options.map(|option| {
@@ -179,19 +196,13 @@ fn options_mode(part: &SyntaxNode) -> LockMode {
     }
 }
 
-fn cascade(part: &SyntaxNode, facts: &mut Facts) {
-    if has(part, SyntaxKind::CASCADE) {
-        destroys(facts, "CASCADE drops whatever depends on it, and the text doesn't tell what that is");
-    }
-}
-
 fn drop_column(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     let Some(column) = column(part, SyntaxKind::COLUMN_NAME_REF) else {
         return destroys(facts, format!("it drops a column of {table}"));
     };
     lock(facts, table, NOTHING, "the column is marked as gone, and its values stay in the rows");
     destroys(facts, format!("it drops column {table}.{column}"));
-    cascade(part, facts);
+    cascades(facts, part);
     facts.drops.push(Object::column(table, column.clone()));
     facts.changes.push(Change::DropColumn { table: table.to_owned(), column });
 }
@@ -239,7 +250,8 @@ fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     let Some(constraint) = part.first_child() else {
         return is_unknown(facts, format!("what constraint {table} gets can't be told"));
     };
-    let is_checked = !has(&constraint, SyntaxKind::NOT_VALID) && !has(&constraint, SyntaxKind::NOT_ENFORCED);
+    let is_checked =
+        !has(&constraint, SyntaxKind::NOT_VALID) && !has(&constraint, SyntaxKind::NOT_ENFORCED);
     let scan = if is_checked { RowWork::Scan } else { RowWork::None };
     match constraint.kind() {
         SyntaxKind::FOREIGN_KEY_CONSTRAINT => {
@@ -249,10 +261,7 @@ fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {
                 "rows that are there aren't looked up before VALIDATE"
             };
             lock(facts, table, (LockMode::ShareRowExclusive, scan), reason);
-            create::referenced(part, table, facts);
-            if let Some(other) = facts.locks.iter_mut().find(|lock| lock.table != table) {
-                other.work = other.work.max(scan);
-            }
+            create::referenced(part, table, scan, facts);
         }
         SyntaxKind::CHECK_CONSTRAINT => {
             let reason = if is_checked {
@@ -270,14 +279,22 @@ fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {
             if has(&constraint, SyntaxKind::USING_INDEX_NAME) {
                 // A primary key makes its columns NOT NULL, and looks at every row unless they are already.
                 let (work, reason) = if constraint.kind() == SyntaxKind::PRIMARY_KEY_CONSTRAINT {
-                    (RowWork::Unknown, "every row is read unless the columns are NOT NULL already, which the text doesn't tell")
+                    (
+                        RowWork::Unknown,
+                        "every row is read unless the columns are NOT NULL already, which the text doesn't tell",
+                    )
                 } else {
                     (RowWork::None, "the index is there already")
                 };
                 lock(facts, table, (LockMode::AccessExclusive, work), reason);
             } else {
                 let held = (LockMode::AccessExclusive, RowWork::IndexBuild);
-                lock(facts, table, held, "its index is built; make it CONCURRENTLY first and add the constraint USING INDEX");
+                lock(
+                    facts,
+                    table,
+                    held,
+                    "its index is built; make it CONCURRENTLY first and add the constraint USING INDEX",
+                );
             }
         }
         SyntaxKind::EXCLUDE_CONSTRAINT => {
@@ -295,7 +312,12 @@ fn attach(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         return is_unknown(facts, format!("what {table} gets for a partition can't be told"));
     };
     let held = (LockMode::AccessExclusive, RowWork::Scan);
-    lock(facts, &new, held, "every row is checked against the bounds, unless a valid CHECK says the same");
+    lock(
+        facts,
+        &new,
+        held,
+        "every row is checked against the bounds, unless a valid CHECK says the same",
+    );
     facts.changes.push(Change::Attach { table: table.to_owned(), part: new });
 }
 
@@ -313,10 +335,20 @@ fn detach(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     if has(part, SyntaxKind::DETACH_CONCURRENTLY) {
         facts.outside_transaction =
             Some("DETACH PARTITION CONCURRENTLY works in two transactions of its own".to_owned());
-        lock(facts, table, (LockMode::ShareUpdateExclusive, RowWork::None), "the partition goes beside reads and writes");
+        lock(
+            facts,
+            table,
+            (LockMode::ShareUpdateExclusive, RowWork::None),
+            "the partition goes beside reads and writes",
+        );
         lock(facts, &gone, NOTHING, "it stands by itself from then on");
     } else if has(part, SyntaxKind::DETACH_FINALIZE) {
-        lock(facts, table, (LockMode::ShareUpdateExclusive, RowWork::None), "an interrupted DETACH is ended");
+        lock(
+            facts,
+            table,
+            (LockMode::ShareUpdateExclusive, RowWork::None),
+            "an interrupted DETACH is ended",
+        );
         lock(facts, &gone, NOTHING, "it stands by itself from then on");
     } else {
         lock(facts, table, NOTHING, "the partition goes");
@@ -335,7 +367,7 @@ fn no_inherit(part: &SyntaxNode, table: &str, facts: &mut Facts) {
 }
 
 fn switch_triggers(part: &SyntaxNode, table: &str, facts: &mut Facts) {
-    lock(facts, table, (LockMode::ShareRowExclusive, RowWork::None), "nobody writes while triggers are switched");
+    lock(facts, table, (LockMode::ShareRowExclusive, RowWork::None), "its triggers are switched");
     let trigger = child(part, SyntaxKind::TRIGGER_REF).map(|trigger| name(&trigger));
     facts.changes.push(Change::SwitchTriggers { table: table.to_owned(), trigger });
 }

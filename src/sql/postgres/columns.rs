@@ -24,34 +24,49 @@ pub(super) fn add(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         lock(facts, table, (LockMode::AccessExclusive, work), reason);
     }
     rows::calls(part, facts);
-    create::referenced(part, table, facts);
+    let work = if looks_up_default(part) { RowWork::Scan } else { RowWork::None };
+    create::referenced(part, table, work, facts);
+}
+
+/// Whether the rows that are there get a value that has to be in another table. Without a default they get NULL.
+fn looks_up_default(part: &SyntaxNode) -> bool {
+    let default = child(part, SyntaxKind::DEFAULT_CONSTRAINT);
+    has(part, SyntaxKind::REFERENCES_CONSTRAINT)
+        && default.is_some_and(|default| !is_null(&default))
 }
 
 /// What each part of a new column's definition does to the rows.
 fn added_work(part: &SyntaxNode) -> Vec<(RowWork, &'static str)> {
-    let mut work = vec![(RowWork::None, "only the catalogue changes: rows get the column when they are read")];
+    let mut work =
+        vec![(RowWork::None, "only the catalogue changes: rows get the column when they are read")];
     let kind = types::written(part);
     if kind.as_ref().is_some_and(types::is_serial) {
         work.push((RowWork::Rewrite, "every row gets a number of its own"));
     }
-    let mut has_default = false;
+    let (mut has_default, mut is_required) = (false, false);
     for constraint in part.children() {
         match constraint.kind() {
             SyntaxKind::DEFAULT_CONSTRAINT => {
                 has_default |= !is_null(&constraint);
                 let called: Vec<String> = rows::called(&constraint).collect();
                 if called.iter().any(|function| functions::is_volatile(function)) {
-                    work.push((RowWork::Rewrite, "the default is volatile: it is worked out and written for each row"));
+                    work.push((
+                        RowWork::Rewrite,
+                        "the default is volatile: it is worked out and written for each row",
+                    ));
                 } else if !called.iter().all(|function| functions::is_known(function)) {
                     work.push((RowWork::Unknown, "every row is written if the default's function is volatile, and none otherwise"));
                 }
             }
             SyntaxKind::GENERATED_CONSTRAINT => {
                 if descendants(&constraint, SyntaxKind::VIRTUAL).next().is_none() {
-                    work.push((RowWork::Rewrite, "its value is worked out and written for each row"));
+                    work.push((
+                        RowWork::Rewrite,
+                        "its value is worked out and written for each row",
+                    ));
                 }
             }
-            SyntaxKind::NOT_NULL_CONSTRAINT => work.push((RowWork::Scan, "every row is checked for NULL")),
+            SyntaxKind::NOT_NULL_CONSTRAINT => is_required = true,
             SyntaxKind::CHECK_CONSTRAINT => work.push((RowWork::Scan, "every row is checked")),
             SyntaxKind::UNIQUE_CONSTRAINT | SyntaxKind::PRIMARY_KEY_CONSTRAINT => {
                 work.push((RowWork::IndexBuild, "its index is built"));
@@ -59,11 +74,17 @@ fn added_work(part: &SyntaxNode) -> Vec<(RowWork, &'static str)> {
             _ => {}
         }
     }
-    if has_default && has(part, SyntaxKind::REFERENCES_CONSTRAINT) {
+    if is_required && !has_default {
+        work.push((RowWork::Scan, "every row is checked, and has no value to pass with"));
+    }
+    if looks_up_default(part) {
         work.push((RowWork::Scan, "the default of every row is looked up in the other table"));
     }
     if kind.is_some_and(|kind| !types::is_built_in(&kind)) {
-        work.push((RowWork::Unknown, "every row is written if the type is a domain with constraints, and none otherwise"));
+        work.push((
+            RowWork::Unknown,
+            "every row is written if the type is a domain with constraints, and none otherwise",
+        ));
     }
     work
 }
@@ -74,7 +95,9 @@ fn is_null(default: &SyntaxNode) -> bool {
 
 /// `ALTER COLUMN`.
 pub(super) fn alter(part: &SyntaxNode, table: &str, facts: &mut Facts) {
-    let (Some(column), Some(option)) = (column(part, SyntaxKind::COLUMN_NAME_REF), part.last_child()) else {
+    let (Some(column), Some(option)) =
+        (column(part, SyntaxKind::COLUMN_NAME_REF), part.last_child())
+    else {
         return is_unknown(facts, format!("what happens to a column of {table} can't be told"));
     };
     let mut hold = |mode, work, reason: &str| lock(facts, table, (mode, work), reason);
@@ -89,7 +112,11 @@ pub(super) fn alter(part: &SyntaxNode, table: &str, facts: &mut Facts) {
             hold(LockMode::ShareUpdateExclusive, RowWork::None, "the next ANALYZE goes by it");
         }
         SyntaxKind::SET_EXPRESSION => {
-            hold(LockMode::AccessExclusive, RowWork::Rewrite, "its value is worked out and written for each row");
+            hold(
+                LockMode::AccessExclusive,
+                RowWork::Rewrite,
+                "its value is worked out and written for each row",
+            );
             let what = format!("it writes over {table}.{column}");
             facts.write_over(vec![Object::column(table, column)], what);
             rows::calls(&option, facts);
@@ -109,7 +136,11 @@ pub(super) fn alter(part: &SyntaxNode, table: &str, facts: &mut Facts) {
             hold(LockMode::AccessExclusive, RowWork::None, "only the catalogue changes");
         }
         _ => {
-            hold(LockMode::AccessExclusive, RowWork::Unknown, "what it does to the rows can't be told");
+            hold(
+                LockMode::AccessExclusive,
+                RowWork::Unknown,
+                "what it does to the rows can't be told",
+            );
             is_unknown(facts, format!("what happens to {table}.{column} can't be told"));
         }
     }
@@ -123,7 +154,9 @@ fn change_type(option: &SyntaxNode, table: &str, column: String, facts: &mut Fac
     let using = has(option, SyntaxKind::USING_EXPR);
     let widens = !using && types::written(option).is_some_and(|kind| types::is_text(&kind));
     if !widens {
-        let what = format!("it changes the type of {object}, and the text doesn't prove that every value fits");
+        let what = format!(
+            "it changes the type of {object}, and the text doesn't prove that every value fits"
+        );
         facts.write_over(vec![object], what);
     }
     facts.changes.push(Change::ChangeType { table: table.to_owned(), column });
@@ -131,7 +164,8 @@ fn change_type(option: &SyntaxNode, table: &str, column: String, facts: &mut Fac
 
 /// The columns that an expression over one row reads, as the catalogue spells them.
 pub(in crate::sql) fn column_refs(expression: &str) -> Result<BTreeSet<String>, String> {
-    let tree = parse::expression(expression).map_err(|reason| format!("it is not an expression: {reason}"))?;
+    let tree = parse::expression(expression)
+        .map_err(|reason| format!("it is not an expression: {reason}"))?;
     let mut found = BTreeSet::new();
     for node in tree.descendants() {
         match node.kind() {
@@ -141,7 +175,9 @@ pub(in crate::sql) fn column_refs(expression: &str) -> Result<BTreeSet<String>, 
             | SyntaxKind::TABLE
             | SyntaxKind::FROM_CLAUSE
             | SyntaxKind::PAREN_SELECT => {
-                return Err("it reads other rows: a subquery is no expression over one row".to_owned());
+                return Err(
+                    "it reads other rows: a subquery is no expression over one row".to_owned()
+                );
             }
             SyntaxKind::OVER_CLAUSE | SyntaxKind::FILTER_CLAUSE | SyntaxKind::WITHIN_CLAUSE => {
                 return Err("it is taken over many rows; an expression here sees one".to_owned());
@@ -167,7 +203,8 @@ pub(in crate::sql) fn column_refs(expression: &str) -> Result<BTreeSet<String>, 
 fn judge(call: &SyntaxNode) -> Result<(), String> {
     let arguments = descendants(call, SyntaxKind::ARG).count();
     let Some(callee) = call.first_child() else { return Ok(()) };
-    let names: Vec<String> = descendants(&callee, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
+    let names: Vec<String> =
+        descendants(&callee, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
     let is_named = matches!(callee.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR);
     let Some(function) = names.last().filter(|_| is_named) else { return Ok(()) };
     if functions::is_over_rows(function) {
@@ -184,9 +221,13 @@ fn judge(call: &SyntaxNode) -> Result<(), String> {
 fn field(node: &SyntaxNode) -> Result<(), String> {
     let base = node.first_child().map(|base| base.kind());
     if matches!(base, Some(SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR)) {
-        let names: Vec<String> = descendants(node, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
+        let names: Vec<String> =
+            descendants(node, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
         let column = names.last().map(String::as_str).unwrap_or_default();
-        return Err(format!("{} names a table; there is one row only: write {column}", names.join(".")));
+        return Err(format!(
+            "{} names a table; there is one row only: write {column}",
+            names.join(".")
+        ));
     }
     Err(format!("{} reaches into a value, which can't be followed to its column", node.text()))
 }
@@ -199,7 +240,8 @@ fn is_callee(node: &SyntaxNode) -> bool {
 }
 
 fn is_part_of_callee(node: &SyntaxNode) -> bool {
-    node.parent().is_some_and(|parent| parent.kind() == SyntaxKind::FIELD_EXPR && is_callee(&parent))
+    node.parent()
+        .is_some_and(|parent| parent.kind() == SyntaxKind::FIELD_EXPR && is_callee(&parent))
 }
 
 /// `current_timestamp` and its kin, which are words of the grammar.

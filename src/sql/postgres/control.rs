@@ -30,7 +30,10 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["set", "session", "session"], ROLE),
     (&["reset", "role"], ROLE),
     (&["reset", "session"], ROLE),
-    (&["reset", "all"], "reset the settings by name: all of them would take the run's own time limits along"),
+    (
+        &["reset", "all"],
+        "reset the settings by name: all of them would take the run's own time limits along",
+    ),
     (&["discard"], "leave it out: the connection is closed behind the step anyway"),
     (&["listen"], "leave it out: nobody reads notifications on the connection of a step"),
     (&["unlisten"], "leave it out: nobody reads notifications on the connection of a step"),
@@ -45,30 +48,24 @@ const ROLE: &str = "name the role in the target's URL, or give what is made to i
 /// What is said of a statement that has no place in a step.
 pub(super) fn refused(source: &str, tokens: &[Token]) -> Option<Facts> {
     let begins = |words: &[&str]| {
-        words.iter().enumerate().all(|(at, word)| {
-            tokens.get(at).is_some_and(|token| token.is_word(source, word))
-        })
+        words
+            .iter()
+            .enumerate()
+            .all(|(at, word)| tokens.get(at).is_some_and(|token| token.is_word(source, word)))
     };
     let (words, help) = REFUSED.iter().find(|(words, _)| begins(words))?;
     let words = words.join(" ").to_ascii_uppercase();
     Some(refusal(&format!("{words} has no place in a step"), help))
 }
 
-/// How many statements of a script make up a transaction around all others: one at each end, or none. `texts` are its
-/// statements.
+/// Whether the first and the last statement of a script make a transaction around all others.
 ///
 /// Only plain ones: `BEGIN ISOLATION LEVEL …` asks for something that isn't done, and `COMMIT AND CHAIN` for another
 /// transaction.
 pub(in crate::sql) fn wrapped(texts: &[&str]) -> bool {
     const BEGIN: &[&str] = &["begin", "begin work", "begin transaction", "start transaction"];
-    const COMMIT: &[&str] = &[
-        "commit",
-        "commit work",
-        "commit transaction",
-        "end",
-        "end work",
-        "end transaction",
-    ];
+    const COMMIT: &[&str] =
+        &["commit", "commit work", "commit transaction", "end", "end work", "end transaction"];
     let is = |text: Option<&&str>, known: &[&str]| {
         text.is_some_and(|text| {
             let words: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -104,7 +101,9 @@ pub(super) fn complain_of_ours(facts: &mut Facts, source: &str, tokens: &[Token]
 /// Nothing binds parameters in a script. In the body of a function they are its arguments.
 pub(super) fn complain_of_parameters(facts: &mut Facts, source: &str, tokens: &[Token]) {
     let is_first = |word: &str| tokens.first().is_some_and(|token| token.is_word(source, word));
-    if is_first("prepare") || (is_first("create") && tokens.iter().any(|t| t.is_word(source, "returns"))) {
+    if is_first("prepare")
+        || (is_first("create") && tokens.iter().any(|t| t.is_word(source, "returns")))
+    {
         return;
     }
     for pair in tokens.windows(2) {

@@ -20,7 +20,12 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
         SyntaxKind::CREATE_TRIGGER => trigger(node, facts),
         SyntaxKind::CREATE_RULE => rule(node, facts),
         SyntaxKind::CREATE_POLICY => {
-            on_table(node, (LockMode::AccessExclusive, RowWork::None), "it decides who sees which rows", facts);
+            on_table(
+                node,
+                (LockMode::AccessExclusive, RowWork::None),
+                "it decides who sees which rows",
+                facts,
+            );
         }
         SyntaxKind::CREATE_STATISTICS => {
             let held = (LockMode::ShareUpdateExclusive, RowWork::None);
@@ -47,14 +52,16 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
             is_unknown(facts, "what the trigger does whenever a schema changes can't be told");
         }
         SyntaxKind::CREATE_SUBSCRIPTION => {
-            facts.outside_transaction = Some("CREATE SUBSCRIPTION makes a slot on the other server".to_owned());
+            facts.outside_transaction =
+                Some("CREATE SUBSCRIPTION makes a slot on the other server".to_owned());
             is_unknown(facts, "what a subscription writes, and when, is decided on another server");
         }
         SyntaxKind::CREATE_DATABASE => {
             facts.outside_transaction = Some("CREATE DATABASE copies a whole database".to_owned());
         }
         SyntaxKind::CREATE_TABLESPACE => {
-            facts.outside_transaction = Some("CREATE TABLESPACE makes a folder on the server".to_owned());
+            facts.outside_transaction =
+                Some("CREATE TABLESPACE makes a folder on the server".to_owned());
         }
         kind => return is_harmless(kind),
     }
@@ -122,20 +129,28 @@ fn table(node: &SyntaxNode, facts: &mut Facts) {
     }
     if let Some(parent) = child(node, SyntaxKind::PARTITION_OF).and_then(|part| qualified(&part)) {
         let held = (LockMode::AccessExclusive, RowWork::None);
-        lock(facts, &parent, held, "it gets a partition; make the table by itself and ATTACH it for a weaker lock");
+        lock(
+            facts,
+            &parent,
+            held,
+            "it gets a partition; make the table by itself and ATTACH it for a weaker lock",
+        );
         facts.changes.push(Change::Attach { table: parent, part: table.clone() });
     }
-    referenced(node, &table, facts);
+    referenced(node, &table, RowWork::None, facts);
 }
 
-/// The tables that foreign keys in a definition point to.
-pub(super) fn referenced(node: &SyntaxNode, own: &str, facts: &mut Facts) {
+/// The tables that foreign keys in a definition point to, and whether rows are looked up in them now.
+pub(super) fn referenced(node: &SyntaxNode, own: &str, work: RowWork, facts: &mut Facts) {
     let keys = node.descendants().filter(|node| {
-        matches!(node.kind(), SyntaxKind::REFERENCES_CONSTRAINT | SyntaxKind::FOREIGN_KEY_CONSTRAINT)
+        matches!(
+            node.kind(),
+            SyntaxKind::REFERENCES_CONSTRAINT | SyntaxKind::FOREIGN_KEY_CONSTRAINT
+        )
     });
     for other in keys.filter_map(|key| child(&key, SyntaxKind::TABLE_NAME_REF)) {
         let Some(other) = qualified(&other).filter(|other| other != own) else { continue };
-        let held = (LockMode::ShareRowExclusive, RowWork::None);
+        let held = (LockMode::ShareRowExclusive, work);
         lock(facts, &other, held, "it gets the triggers of a foreign key");
     }
 }
@@ -166,7 +181,8 @@ fn view(node: &SyntaxNode, facts: &mut Facts) {
 }
 
 fn index(node: &SyntaxNode, facts: &mut Facts) {
-    let Some(table) = child(node, SyntaxKind::TABLE_RELATION_NAME).and_then(|table| qualified(&table))
+    let Some(table) =
+        child(node, SyntaxKind::TABLE_RELATION_NAME).and_then(|table| qualified(&table))
     else {
         return is_unknown(facts, "what it indexes can't be told");
     };
@@ -178,7 +194,7 @@ fn index(node: &SyntaxNode, facts: &mut Facts) {
         lock(facts, &table, held, "the index is built beside reads and writes");
     } else {
         let held = (LockMode::Share, RowWork::IndexBuild);
-        lock(facts, &table, held, "nobody writes while the index is built");
+        lock(facts, &table, held, "the index is built from every row");
     }
 }
 
@@ -194,7 +210,7 @@ fn trigger(node: &SyntaxNode, facts: &mut Facts) {
         return is_unknown(facts, "what triggers it can't be told");
     };
     let held = (LockMode::ShareRowExclusive, RowWork::None);
-    lock(facts, &table, held, "nobody writes while the trigger is made");
+    lock(facts, &table, held, "it gets a trigger");
     if let Some(other) = child(node, SyntaxKind::FROM_TABLE).and_then(|from| qualified(&from)) {
         lock(facts, &other, held, "the constraint refers to it");
     }
@@ -207,7 +223,9 @@ fn trigger(node: &SyntaxNode, facts: &mut Facts) {
     if !KNOWN.contains(&function.as_str()) {
         is_unknown(
             facts,
-            format!("whenever the trigger fires it calls {function}(), and what that does can't be told"),
+            format!(
+                "whenever the trigger fires it calls {function}(), and what that does can't be told"
+            ),
         );
     }
     facts.changes.push(Change::CreateTrigger { table, trigger });
@@ -224,9 +242,12 @@ fn rule(node: &SyntaxNode, facts: &mut Facts) {
 /// What is said ON or FROM one table.
 fn on_table(node: &SyntaxNode, held: (LockMode, RowWork), reason: &str, facts: &mut Facts) {
     let table = node.children().find_map(|child| {
-        matches!(child.kind(), SyntaxKind::ON_TABLE | SyntaxKind::ON_RELATION | SyntaxKind::FROM_TABLE)
-            .then(|| qualified(&child))
-            .flatten()
+        matches!(
+            child.kind(),
+            SyntaxKind::ON_TABLE | SyntaxKind::ON_RELATION | SyntaxKind::FROM_TABLE
+        )
+        .then(|| qualified(&child))
+        .flatten()
     });
     match table {
         Some(table) => lock(facts, &table, held, reason),
@@ -235,7 +256,9 @@ fn on_table(node: &SyntaxNode, held: (LockMode, RowWork), reason: &str, facts: &
 }
 
 fn publication(node: &SyntaxNode, facts: &mut Facts) {
-    for table in descendants(node, SyntaxKind::PUBLICATION_OBJECT_TABLE).filter_map(|t| qualified(&t)) {
+    for table in
+        descendants(node, SyntaxKind::PUBLICATION_OBJECT_TABLE).filter_map(|t| qualified(&t))
+    {
         let held = (LockMode::ShareUpdateExclusive, RowWork::None);
         lock(facts, &table, held, "its changes are published from then on");
     }

@@ -9,7 +9,7 @@ use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::super::facts::{Change, Facts, LockMode, Object, RowWork};
 use super::parse::{all_named, child, descendants, has, name, qualified};
-use super::{destroys, is_unknown, lock};
+use super::{cascades, destroys, is_unknown, lock};
 
 const GONE: (LockMode, RowWork) = (LockMode::AccessExclusive, RowWork::None);
 
@@ -33,24 +33,29 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
         SyntaxKind::DROP_SEQUENCE => named(node, (SyntaxKind::SEQUENCE_REF, "sequence"), facts),
         SyntaxKind::DROP_TYPE => destroys(facts, "it drops a type"),
         SyntaxKind::DROP_DOMAIN => named(node, (SyntaxKind::DOMAIN_REF, "domain"), facts),
-        SyntaxKind::DROP_EXTENSION => destroys(facts, "it drops an extension with all that belongs to it"),
+        SyntaxKind::DROP_EXTENSION => {
+            destroys(facts, "it drops an extension with all that belongs to it")
+        }
         SyntaxKind::DROP_DATABASE => {
             facts.outside_transaction = Some("DROP DATABASE removes a whole database".to_owned());
             destroys(facts, "it drops a database");
         }
         SyntaxKind::DROP_TABLESPACE => {
-            facts.outside_transaction = Some("DROP TABLESPACE removes a folder of the server".to_owned());
+            facts.outside_transaction =
+                Some("DROP TABLESPACE removes a folder of the server".to_owned());
             is_unknown(facts, "what is kept in the tablespace can't be told");
         }
         SyntaxKind::DROP_OWNED => destroys(facts, "it drops all that a role owns"),
         SyntaxKind::DROP_SUBSCRIPTION => {
-            facts.outside_transaction = Some("DROP SUBSCRIPTION drops a slot on the other server".to_owned());
+            facts.outside_transaction =
+                Some("DROP SUBSCRIPTION drops a slot on the other server".to_owned());
             is_unknown(facts, "what else follows the subscription can't be told");
         }
         SyntaxKind::DROP_INDEX => {
             if has(node, SyntaxKind::CONCURRENTLY_KW) {
-                facts.outside_transaction =
-                    Some("DROP INDEX CONCURRENTLY works in several transactions of its own".to_owned());
+                facts.outside_transaction = Some(
+                    "DROP INDEX CONCURRENTLY works in several transactions of its own".to_owned(),
+                );
             }
         }
         SyntaxKind::DROP_TRIGGER => trigger(node, facts),
@@ -66,9 +71,7 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
         kind if is_harmless(kind) => {}
         _ => return false,
     }
-    if has(node, SyntaxKind::CASCADE) {
-        destroys(facts, "CASCADE drops whatever depends on it, and the text doesn't tell what that is");
-    }
+    cascades(facts, node);
     true
 }
 
@@ -118,7 +121,9 @@ fn named(node: &SyntaxNode, (kind, word): (SyntaxKind, &str), facts: &mut Facts)
 }
 
 fn truncate(node: &SyntaxNode, facts: &mut Facts) {
-    for table in descendants(node, SyntaxKind::TABLE_RELATION_NAME).filter_map(|table| qualified(&table)) {
+    for table in
+        descendants(node, SyntaxKind::TABLE_RELATION_NAME).filter_map(|table| qualified(&table))
+    {
         lock(facts, &table, GONE, "its file is replaced by an empty one");
         destroys(facts, format!("it deletes all rows of {table}"));
         facts.changes.push(Change::Truncate { table });

@@ -88,7 +88,7 @@ const VOLATILE: &str = "\
     pg_tablespace_size pg_total_relation_size pg_xact_status random setval timeofday txid_status";
 
 /// Written like functions, and part of the grammar.
-const SYNTAX: &str = "coalesce greatest grouping least merge_action nullif";
+const SYNTAX: &str = "bernoulli coalesce greatest grouping least merge_action nullif system";
 
 /// Functions whose value is another at each call, in each session or at each moment: what they gave a copy can never be
 /// compared.

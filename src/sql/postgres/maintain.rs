@@ -44,11 +44,15 @@ fn vacuum(node: &SyntaxNode, facts: &mut Facts) {
         .map(|option| option.text().to_string().to_ascii_lowercase())
         .collect();
     // `FULL false` is taken for FULL: the worse reading.
-    let is_full = has(node, SyntaxKind::FULL_KW) || options.iter().any(|option| option.starts_with("full"));
+    let is_full =
+        has(node, SyntaxKind::FULL_KW) || options.iter().any(|option| option.starts_with("full"));
     let (held, reason) = if is_full {
         ((LockMode::AccessExclusive, RowWork::Rewrite), "the whole table is copied into a new file")
     } else {
-        ((LockMode::ShareUpdateExclusive, RowWork::Scan), "it goes through the table beside reads and writes")
+        (
+            (LockMode::ShareUpdateExclusive, RowWork::Scan),
+            "it goes through the table beside reads and writes",
+        )
     };
     for table in tables(node, SyntaxKind::TABLE_RELATION_NAME) {
         lock(facts, &table, held, reason);
@@ -68,7 +72,9 @@ fn cluster(node: &SyntaxNode, facts: &mut Facts) {
 }
 
 fn reindex(node: &SyntaxNode, facts: &mut Facts) {
-    let Some(target) = node.children().find(|child| child.kind() != SyntaxKind::REINDEX_OPTION_LIST) else {
+    let Some(target) =
+        node.children().find(|child| child.kind() != SyntaxKind::REINDEX_OPTION_LIST)
+    else {
         return is_unknown(facts, "what is indexed again can't be told");
     };
     let is_concurrent = has(&target, SyntaxKind::CONCURRENTLY_KW)
@@ -88,7 +94,7 @@ fn reindex(node: &SyntaxNode, facts: &mut Facts) {
         let (mode, reason) = if is_concurrent {
             (LockMode::ShareUpdateExclusive, "its indexes are built again beside reads and writes")
         } else {
-            (LockMode::Share, "nobody writes while its indexes are built again, and nobody reads by them")
+            (LockMode::Share, "its indexes are built again, and nobody reads by them meanwhile")
         };
         lock(facts, &table, (mode, RowWork::IndexBuild), reason);
     }

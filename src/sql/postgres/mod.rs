@@ -30,15 +30,15 @@ mod settings;
 mod tests;
 mod types;
 
-pub(super) use control::wrapped;
 pub(super) use columns::column_refs;
+pub(super) use control::wrapped;
 
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use crate::run::Hazard;
 
 use super::Dialect;
-use super::facts::{Facts, LockMode, RowWork, TableLock};
+use super::facts::{Change, Facts, LockMode, RowWork, TableLock};
 use super::token::{self, Kind, Token};
 
 /// What one statement does.
@@ -130,7 +130,12 @@ fn refused(message: &str, help: &str) -> Facts {
 }
 
 /// Notes a lock on a table.
-fn lock(facts: &mut Facts, table: &str, (mode, work): (LockMode, RowWork), reason: impl Into<String>) {
+fn lock(
+    facts: &mut Facts,
+    table: &str,
+    (mode, work): (LockMode, RowWork),
+    reason: impl Into<String>,
+) {
     facts.mention(table);
     facts.lock(TableLock { table: table.to_owned(), mode, work, reason: reason.into() });
 }
@@ -138,6 +143,17 @@ fn lock(facts: &mut Facts, table: &str, (mode, work): (LockMode, RowWork), reaso
 /// Notes that it destroys.
 fn destroys(facts: &mut Facts, what: impl Into<String>) {
     facts.endanger(Hazard::Destructive(what.into()));
+}
+
+/// Notes that it takes along whatever depends on what goes, if it says so.
+fn cascades(facts: &mut Facts, node: &SyntaxNode) {
+    if parse::has(node, SyntaxKind::CASCADE) {
+        destroys(
+            facts,
+            "CASCADE drops whatever depends on it, and the text doesn't tell what that is",
+        );
+        facts.changes.push(Change::Cascade);
+    }
 }
 
 /// Notes that it can't be told what it does.

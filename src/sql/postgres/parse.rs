@@ -81,7 +81,12 @@ fn without_bodies(text: &str) -> Option<String> {
         if is_body {
             let prefix = text.get(copied..token.start)?;
             // The E of an escape string is a word in front of its quote.
-            out.push_str(prefix.strip_suffix(['e', 'E']).filter(|_| is_escape(text, token)).unwrap_or(prefix));
+            out.push_str(
+                prefix
+                    .strip_suffix(['e', 'E'])
+                    .filter(|_| is_escape(text, token))
+                    .unwrap_or(prefix),
+            );
             out.push_str("''");
             copied = token.end;
         }
@@ -92,9 +97,12 @@ fn without_bodies(text: &str) -> Option<String> {
 
 fn is_escape(text: &str, token: &Token) -> bool {
     token.text(text).starts_with('\'')
-        && text.get(..token.start).is_some_and(|before| before.ends_with([' ', '\n', '\t', '\r', ',', '(']) || {
-            let mut ends = before.chars().rev();
-            matches!(ends.next(), Some('e' | 'E')) && ends.next().is_none_or(|c| !c.is_alphanumeric() && c != '_')
+        && text.get(..token.start).is_some_and(|before| {
+            before.ends_with([' ', '\n', '\t', '\r', ',', '(']) || {
+                let mut ends = before.chars().rev();
+                matches!(ends.next(), Some('e' | 'E'))
+                    && ends.next().is_none_or(|c| !c.is_alphanumeric() && c != '_')
+            }
         })
         && text.get(..token.start).is_some_and(|before| before.ends_with(['e', 'E']))
 }
@@ -178,7 +186,10 @@ fn goes_deeper(text: &str, token: &Token, before: Option<&Token>) -> bool {
 }
 
 /// The nodes of a kind in a tree, itself included.
-pub(super) fn descendants(node: &SyntaxNode, kind: SyntaxKind) -> impl Iterator<Item = SyntaxNode> + use<> {
+pub(super) fn descendants(
+    node: &SyntaxNode,
+    kind: SyntaxKind,
+) -> impl Iterator<Item = SyntaxNode> + use<> {
     node.descendants().filter(move |node| node.kind() == kind)
 }
 
@@ -219,5 +230,8 @@ pub(super) fn parts(node: &SyntaxNode) -> Option<Vec<String>> {
 
 /// The names of all children of a kind.
 pub(super) fn all_named(node: &SyntaxNode, kind: SyntaxKind) -> Vec<String> {
-    node.children().filter(|child| child.kind() == kind).filter_map(|child| qualified(&child)).collect()
+    node.children()
+        .filter(|child| child.kind() == kind)
+        .filter_map(|child| qualified(&child))
+        .collect()
 }

@@ -30,9 +30,9 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
 fn comment(node: &SyntaxNode, facts: &mut Facts) {
     let Some(object) = node.first_child() else { return };
     let table = match object.kind() {
-        SyntaxKind::OBJECT_TABLE | SyntaxKind::OBJECT_VIEW | SyntaxKind::OBJECT_MATERIALIZED_VIEW => {
-            qualified(&object)
-        }
+        SyntaxKind::OBJECT_TABLE
+        | SyntaxKind::OBJECT_VIEW
+        | SyntaxKind::OBJECT_MATERIALIZED_VIEW => qualified(&object),
         SyntaxKind::OBJECT_COLUMN => parts(&object).and_then(|mut parts| {
             parts.pop();
             let table = parts.pop()?;

@@ -37,7 +37,12 @@ pub(super) fn read(statement: &SyntaxNode, facts: &mut Facts) {
 /// Names the tables of a query that isn't run yet, as that of a view.
 pub(super) fn mention(query: &SyntaxNode, facts: &mut Facts) {
     for table in sources(query, &common_tables(query)) {
-        lock(facts, &table, (LockMode::AccessShare, RowWork::None), "it is looked up in the catalogue");
+        lock(
+            facts,
+            &table,
+            (LockMode::AccessShare, RowWork::None),
+            "it is looked up in the catalogue",
+        );
     }
 }
 
@@ -75,9 +80,9 @@ fn common_tables(statement: &SyntaxNode) -> Vec<String> {
 
 /// The tables and views that are read, those of WITH left out.
 fn sources(statement: &SyntaxNode, hidden: &[String]) -> Vec<String> {
-    let items = statement.descendants().filter(|node| {
-        matches!(node.kind(), SyntaxKind::RELATION_FROM_ITEM | SyntaxKind::TABLE)
-    });
+    let items = statement
+        .descendants()
+        .filter(|node| matches!(node.kind(), SyntaxKind::RELATION_FROM_ITEM | SyntaxKind::TABLE));
     let names = items.filter_map(|item| {
         let reference = item.children().find(|child| {
             matches!(child.kind(), SyntaxKind::RELATION_NAME_REF | SyntaxKind::RELATION_NAME)
@@ -115,7 +120,12 @@ fn insert(node: &SyntaxNode, facts: &mut Facts) {
     let update = conflict.and_then(|clause| child(&clause, SyntaxKind::CONFLICT_DO_UPDATE_SET));
     match update.and_then(|update| child(&update, SyntaxKind::SET_CLAUSE)) {
         Some(set) => {
-            writes(facts, &table, RowWork::Unknown, "it adds rows, and writes over those in their way");
+            writes(
+                facts,
+                &table,
+                RowWork::Unknown,
+                "it adds rows, and writes over those in their way",
+            );
             overwrite(facts, &table, &set);
         }
         None => writes(facts, &table, RowWork::None, "it adds rows"),

@@ -38,10 +38,13 @@ fn set(node: &SyntaxNode, facts: &mut Facts) {
     let Some(target) = node.last_child() else { return };
     match target.kind() {
         SyntaxKind::SET_CONFIG => {
-            let parameter = child(&target, SyntaxKind::CONFIG_PARAMETER_REF).and_then(|p| qualified(&p));
-            let value = target.last_child().map(|value| value.text().to_string()).unwrap_or_default();
+            let parameter =
+                child(&target, SyntaxKind::CONFIG_PARAMETER_REF).and_then(|p| qualified(&p));
+            let value =
+                target.last_child().map(|value| value.text().to_string()).unwrap_or_default();
             let value = value.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
-            let value = value.strip_prefix("TO").or_else(|| value.strip_prefix("to")).unwrap_or(value);
+            let value =
+                value.strip_prefix("TO").or_else(|| value.strip_prefix("to")).unwrap_or(value);
             let parameter = parameter.unwrap_or_default().to_ascii_lowercase();
             judge(&parameter, value.trim().trim_matches('\''), facts);
         }
@@ -60,7 +63,11 @@ fn judge(parameter: &str, value: &str, facts: &mut Facts) {
         }
         "row_security" => is_unknown(facts, "it changes which rows the statements behind it see"),
         "lock_timeout" => {
-            let is_endless = value.trim_start_matches('0').trim_matches(|c: char| c.is_alphabetic()).trim().is_empty()
+            let is_endless = value
+                .trim_start_matches('0')
+                .trim_matches(|c: char| c.is_alphabetic())
+                .trim()
+                .is_empty()
                 || value.eq_ignore_ascii_case("default");
             if is_endless {
                 facts.complain(
@@ -82,7 +89,9 @@ fn judge(parameter: &str, value: &str, facts: &mut Facts) {
             "leave it out",
         ),
         known if HARMLESS.split_ascii_whitespace().any(|harmless| harmless == known) => {}
-        known if known.starts_with("enable_") || known.starts_with("log_") || known.contains('.') => {}
+        known
+            if known.starts_with("enable_") || known.starts_with("log_") || known.contains('.') => {
+        }
         known => is_unknown(facts, format!("what {known} changes can't be told")),
     }
 }

@@ -66,9 +66,7 @@ pub(super) fn is_serial(kind: &SyntaxNode) -> bool {
 pub(super) fn is_text(kind: &SyntaxNode) -> bool {
     match kind.kind() {
         SyntaxKind::PATH_TYPE => matches!(named(kind).as_deref(), Some("text" | "varchar")),
-        SyntaxKind::VARCHAR_TYPE => {
-            descendants(kind, SyntaxKind::ARG_LIST).next().is_none()
-        }
+        SyntaxKind::VARCHAR_TYPE => descendants(kind, SyntaxKind::ARG_LIST).next().is_none(),
         _ => false,
     }
 }
@@ -80,7 +78,10 @@ pub(super) fn change_work(change: &SyntaxNode) -> (RowWork, &'static str) {
         return (RowWork::Unknown, "the type can't be read");
     };
     if using {
-        return (RowWork::Rewrite, "each value is worked out anew and every index of the column built again");
+        return (
+            RowWork::Rewrite,
+            "each value is worked out anew and every index of the column built again",
+        );
     }
     let grows = matches!(
         kind.kind(),
@@ -91,7 +92,22 @@ pub(super) fn change_work(change: &SyntaxNode) -> (RowWork, &'static str) {
             | SyntaxKind::INTERVAL_TYPE
     ) || matches!(
         named(&kind).as_deref(),
-        Some("text" | "varchar" | "varbit" | "numeric" | "decimal" | "dec" | "timestamp" | "timestamptz" | "time" | "timetz" | "interval" | "inet" | "cidr" | "bpchar")
+        Some(
+            "text"
+                | "varchar"
+                | "varbit"
+                | "numeric"
+                | "decimal"
+                | "dec"
+                | "timestamp"
+                | "timestamptz"
+                | "time"
+                | "timetz"
+                | "interval"
+                | "inet"
+                | "cidr"
+                | "bpchar"
+        )
     ) || !is_built_in(&kind);
     if grows {
         (
