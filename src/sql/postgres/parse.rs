@@ -79,14 +79,8 @@ fn without_bodies(text: &str) -> Option<String> {
             body.starts_with('$') || body.contains(char::is_whitespace)
         };
         if is_body {
-            let prefix = text.get(copied..token.start)?;
-            // The E of an escape string is a word in front of its quote.
-            out.push_str(
-                prefix
-                    .strip_suffix(['e', 'E'])
-                    .filter(|_| is_escape(text, token))
-                    .unwrap_or(prefix),
-            );
+            // Behind an E or U& this is still a string.
+            out.push_str(text.get(copied..token.start)?);
             out.push_str("''");
             copied = token.end;
         }
@@ -95,23 +89,20 @@ fn without_bodies(text: &str) -> Option<String> {
     Some(out)
 }
 
-fn is_escape(text: &str, token: &Token) -> bool {
-    token.text(text).starts_with('\'')
-        && text.get(..token.start).is_some_and(|before| {
-            before.ends_with([' ', '\n', '\t', '\r', ',', '(']) || {
-                let mut ends = before.chars().rev();
-                matches!(ends.next(), Some('e' | 'E'))
-                    && ends.next().is_none_or(|c| !c.is_alphanumeric() && c != '_')
-            }
-        })
-        && text.get(..token.start).is_some_and(|before| before.ends_with(['e', 'E']))
-}
-
-/// `ALTER TABLE … MERGE PARTITIONS`, at which the parser can stand still for ever.
+/// `ALTER TABLE … MERGE PARTITIONS`, at which the parser can stand still for ever. A column may be called so.
 fn merges_partitions(text: &str) -> bool {
+    const NAME_FOLLOWS: [&str; 8] =
+        ["column", "add", "drop", "alter", "rename", "to", "exists", "constraint"];
     let tokens = token::tokens(Dialect::Postgres, text, 1).unwrap_or_default();
     tokens.first().is_some_and(|token| token.is_word(text, "alter"))
-        && tokens.iter().any(|token| token.is_word(text, "merge"))
+        && tokens.windows(2).any(|pair| match pair {
+            [before, merge] => {
+                merge.is_word(text, "merge")
+                    && !before.is_punct(text, "(")
+                    && !NAME_FOLLOWS.iter().any(|word| before.is_word(text, word))
+            }
+            _ => false,
+        })
 }
 
 /// What stands between two brackets, or two commas or semicolons inside them.
