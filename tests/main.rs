@@ -13,5 +13,6 @@ mod quickstart;
 mod sandbox;
 mod services;
 mod sqlite;
+mod statements;
 mod store;
 mod turns;

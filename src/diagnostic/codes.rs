@@ -119,6 +119,12 @@ codes! {
     NO_STATEMENTS = "P412", "no statements";
     REVIEWED_UNUSED = "P413", "`reviewed` where nothing asks for it";
     NOT_A_QUESTION = "P414", "a query that does more than ask";
+    OUTSIDE_TRANSACTION = "P415", "a statement that can't run in a transaction";
+    TRANSACTION_UNUSED = "P416", "`transaction: none` without need";
+    LOST_ANSWER = "P417", "a statement whose outcome can't be looked up";
+    LONG_LOCK = "P418", "a lock held while all rows are gone through";
+    LONG_NAME = "P419", "a name that is cut";
+    CASCADE = "P420", "CASCADE";
     NEVER_MET = "P501", "a wait that can never be met";
     EXPIRES_TOO_SOON = "P502", "approvals that expire before the gate can open";
     NO_EVIDENCE = "P503", "`verified_within` with nothing verified";

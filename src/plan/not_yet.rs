@@ -26,11 +26,16 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     }
     mappings(view, reports);
     for (at, step) in view.all() {
-        if let Some(span) = step.without_transaction {
-            option(reports, span, "`transaction: none`");
-        }
-        if let Some(lock_timeout) = step.lock_timeout_ms {
-            option(reports, lock_timeout.span, "`lock_timeout`");
+        let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
+        if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgres) {
+            let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
+            let name = name.map_or("this engine", |(name, _)| *name);
+            if let Some(span) = step.without_transaction {
+                option(reports, span, &format!("`transaction: none` on {name}"));
+            }
+            if let Some(lock_timeout) = step.lock_timeout_ms {
+                option(reports, lock_timeout.span, &format!("`lock_timeout` on {name}"));
+            }
         }
         if let Some(undo) = &step.undo
             && matches!(undo.value, UndoDef::Cypher)

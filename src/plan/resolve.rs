@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::diagnostic::known as codes;
-use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method};
+use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method, Transaction};
 use crate::sql::Dialect;
 
 use super::document::{
@@ -112,7 +112,11 @@ impl<'a> View<'a> {
             let mut resolved = names.resolve(step, reports);
             let own = resolved.target.map(|at| (at, &document.targets[at]));
             if let Some((at, target)) = own {
-                let mut scripts = Scripts { files, reports, plan: Arc::clone(plan) };
+                let transaction = match step.without_transaction {
+                    Some(_) => Transaction::None,
+                    None => Transaction::Auto,
+                };
+                let mut scripts = Scripts { files, reports, plan: Arc::clone(plan), transaction };
                 read_scripts(step, target, &mut resolved, &mut created[at], &mut scripts);
             }
             steps.push(resolved);
@@ -245,6 +249,16 @@ fn read_scripts(
         && let Some(dialect) = dialect(engine.value)
     {
         resolved.undo = scripts.read(script, dialect, Standing::Look(created));
+    }
+    // One key speaks of both scripts. Where only one of them can't run in a transaction, the other still does.
+    let needs = |script: &Option<ReadScript>| {
+        script.as_ref().is_some_and(|script| script.outside_transaction().is_some())
+    };
+    let (script_needs, undo_needs) = (needs(&resolved.script), needs(&resolved.undo));
+    if undo_needs && !script_needs {
+        resolved.script.iter_mut().for_each(|script| script.transaction = Transaction::Auto);
+    } else if !undo_needs {
+        resolved.undo.iter_mut().for_each(|undo| undo.transaction = Transaction::Auto);
     }
 }
 

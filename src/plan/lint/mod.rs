@@ -6,6 +6,7 @@
 
 mod backfill_undo;
 mod captures;
+mod cascade;
 mod circles;
 mod copying;
 mod destruction;
@@ -13,6 +14,8 @@ mod ends;
 mod expressions;
 mod ids;
 mod live_sync;
+mod long_locks;
+mod long_names;
 mod order;
 mod parted;
 mod people;
@@ -21,6 +24,7 @@ mod retire;
 mod sides;
 mod statements;
 mod timeouts;
+mod transactions;
 mod undo;
 mod unknown_statements;
 mod unused;
@@ -44,6 +48,9 @@ const WRITTEN: &[Rule] = &[
     expressions::check,
     ways_back::check,
     statements::check,
+    cascade::check,
+    transactions::check,
+    long_names::check,
     questions::check,
     undo::check,
     timeouts::check,
@@ -58,6 +65,7 @@ const WHOLE: &[Rule] = &[
     destruction::check,
     unknown_statements::check,
     live_sync::check,
+    long_locks::check,
     waits::check,
     captures::check,
     copying::check,
