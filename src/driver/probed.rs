@@ -8,15 +8,20 @@
 //! - Everything comes in few queries, whatever the number of tables and columns: a look at ten steps takes less than two
 //!   seconds on a server near by.
 //!
+//! All but the findings is serialised as it is into the JSON of a dry run (`docs/ci.md`): a field that changes its meaning
+//! raises the `schema_version` there.
+//!
 //! Absent on purpose: judging (but for the findings) and wording, which are the report's; anything that must be counted by
 //! reading a whole large table.
+
+use serde::Serialize;
 
 use crate::run::{MappingName, StepId};
 
 use super::Finding;
 
 /// What a look at one database found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Probed {
     /// The product and its version, as people write it: `PostgreSQL 15.7`, `SQLite 3.50.2`.
     pub server: String,
@@ -24,6 +29,7 @@ pub struct Probed {
     /// didn't say: D212, a right that the role lacks (severity error; the help is the GRANT or ALTER … OWNER statement, ready
     /// to be run); D213, row security that hides rows of a mapped table from the role (error). Each message names the
     /// object. (A driver may well find D212 and D213 in its survey: then a run finds them before its first change, too.)
+    #[serde(skip)]
     pub findings: Vec<Finding>,
     /// Every existing table of [`Survey::uses`](super::Survey::uses), once, in that order. One that isn't there is a finding or is
     /// created by the plan.
@@ -51,7 +57,8 @@ pub struct Probed {
 }
 
 /// A value that a database shows, or why it doesn't.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seen<T> {
     /// It shows it.
     Known(T),
@@ -84,13 +91,20 @@ pub struct TableUse {
 }
 
 /// What a step does with a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// Statements name it, and what they do with it can't be told from their text: no right is asked for.
     Named,
     /// Its rows are read: SELECT.
     Read,
-    /// Its rows are read, added, changed and deleted: SELECT, INSERT, UPDATE, DELETE.
+    /// Statements add rows: INSERT.
+    Insert,
+    /// Statements change rows: UPDATE.
+    Update,
+    /// Statements delete rows: DELETE.
+    Delete,
+    /// The engine reads, adds, changes and deletes rows: SELECT, INSERT, UPDATE, DELETE.
     Write,
     /// Its shape is changed by statements (ALTER, CREATE INDEX, COMMENT): its owner's right.
     Change,
@@ -103,7 +117,7 @@ pub enum Purpose {
 }
 
 /// A table that is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TableFacts {
     /// Its name as the plan writes it, so that it is found again by [`TableUse::table`].
     pub table: String,
@@ -131,7 +145,7 @@ pub struct TableFacts {
 }
 
 /// A count and where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Estimate {
     /// The count.
     pub rows: u64,
@@ -141,7 +155,7 @@ pub struct Estimate {
 }
 
 /// Something of the catalogue that has to do with a table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ObjectFacts {
     /// What it is, in lower case: `view`, `foreign key`, `trigger`, `policy`, `grant`, `owner`, `identity`, `publication`.
     pub kind: String,
@@ -152,7 +166,7 @@ pub struct ObjectFacts {
 }
 
 /// Row level security on a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RowSecurity {
     /// Whether it holds for the table's owner too (FORCE ROW LEVEL SECURITY).
     pub is_forced: bool,
@@ -163,7 +177,7 @@ pub struct RowSecurity {
 }
 
 /// What copying a mapping would find.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MappingFacts {
     /// The mapping.
     pub mapping: MappingName,
@@ -178,7 +192,7 @@ pub struct MappingFacts {
 pub const SAMPLE_ROWS: u32 = 5_000;
 
 /// How the source's key is used, by EXPLAIN of the query that finds a chunk's bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyAccess {
     /// The index that serves it; `None` when the database would sort or scan the table. (On a table of few rows that is
     /// what a database rightly does: the driver then asks again with scans made dear, `enable_seqscan = off`,
@@ -189,7 +203,7 @@ pub struct KeyAccess {
 }
 
 /// A bounded read that was timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// Rows it read.
     pub rows: u32,
@@ -198,7 +212,7 @@ pub struct Sample {
 }
 
 /// What the role may do with a table that a step uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Right {
     /// The step.
     pub step: StepId,
@@ -211,7 +225,7 @@ pub struct Right {
 }
 
 /// A session of somebody else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionFacts {
     /// Its process or session id, as the database's own commands take it.
     pub id: String,
@@ -233,7 +247,7 @@ pub struct SessionFacts {
 }
 
 /// Connections to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Connections {
     /// In use now, ours included.
     pub used: u32,
@@ -242,7 +256,7 @@ pub struct Connections {
 }
 
 /// A replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplicaFacts {
     /// Its `application_name`, or its address.
     pub name: String,

@@ -24,7 +24,7 @@ use crate::run::{FailureClass, Mapping, Relation, RetireShape};
 /// The longest that a whole look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 
-/// Up to which size of the file the pages of single tables are counted, which reads every page of the file.
+/// Up to which size of the file the pages of single tables are counted, which reads every one of them.
 const COUNTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How many lines of a query's plan are told.
@@ -182,7 +182,7 @@ async fn pages(conn: &mut SqliteConnection, names: &[&str]) -> Result<Option<u64
     let mut sum = 0;
     for name in names {
         let row = sqlx::query(
-            "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name = ?1 AND aggregate",
+            "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name = ?1 AND aggregate = 1",
         )
         .bind(*name)
         .fetch_one(&mut *conn)
@@ -338,7 +338,7 @@ mod tests {
             (leads.table.as_str(), rows.rows, rows.basis.as_str()),
             ("leads", 7000, "counted")
         );
-        assert!(leads.table_bytes.unwrap() > 7000 * 8);
+        assert!(leads.table_bytes.unwrap() > 7000 * 8, "{leads:?}");
         assert!(leads.index_bytes.unwrap() > 7000 * 4);
         let said = |objects: &[ObjectFacts]| -> Vec<String> {
             objects.iter().map(|it| format!("{} {}", it.kind, it.name)).collect()
