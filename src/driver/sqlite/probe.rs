@@ -71,6 +71,9 @@ struct File {
 
 impl File {
     fn notes(&self) -> Vec<String> {
+        if self.bytes == 0 {
+            return vec!["there is no database yet, or it is empty".to_owned()];
+        }
         let mut notes = vec![format!(
             "the file holds {}, {} of them unused",
             bytes(self.bytes),
@@ -403,6 +406,7 @@ mod tests {
         let made = Sqlite::open_for(&database.url("?mode=rwc"), Access::ReadOnly).await.unwrap();
         let probed = made.probe(&survey()).await.unwrap();
         assert!(probed.tables.is_empty() && probed.findings.iter().any(|it| it.code == "D201"));
+        assert!(probed.notes[0].contains("no database yet"), "{:?}", probed.notes);
         assert!(!database.file().exists());
     }
 }

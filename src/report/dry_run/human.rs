@@ -90,8 +90,8 @@ fn of_step(step: &StepOutlook, colour: Colour) -> String {
     {
         say("danger", &danger, tone_of(step.danger.kind));
     }
-    for does in &step.does {
-        say("does", does, Tone::Plain);
+    for (at, does) in step.does.iter().enumerate() {
+        say(if at == 0 { "does" } else { "" }, does, Tone::Plain);
     }
     for statement in &step.statements {
         text.push_str(&of_statement(statement, "", colour));
@@ -148,10 +148,11 @@ fn of_lock(lock: &LockOutlook, margin: &str) -> String {
 
 fn of_gate(gate: &GateOutlook) -> String {
     let mut text = labelled("    lets go ", &visible(&gate.releases.join(", ")));
-    for condition in &gate.conditions {
+    for (at, condition) in gate.conditions.iter().enumerate() {
+        let label = if at == 0 { "    asks    " } else { "            " };
         let policy = if condition.from_policy { " (from policy)" } else { "" };
         let words = format!("{}: {}{policy}", condition.condition, condition.needed);
-        text.push_str(&labelled("    needs   ", &visible(&words)));
+        text.push_str(&labelled(label, &visible(&words)));
     }
     if let Some(length) = &gate.approvals_expire_after {
         text.push_str(&labelled("            ", &format!("an approval counts for {length}")));

@@ -150,7 +150,7 @@ pub enum DangerKind {
 /// A lock and what happens under it.
 #[derive(Clone, Debug, Serialize)]
 pub struct LockOutlook {
-    /// The table, or `the whole database`.
+    /// The table, or `whole database`.
     pub object: String,
     /// The lock's name in the database.
     pub mode: String,
