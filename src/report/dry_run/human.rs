@@ -1,6 +1,6 @@
 //! A dry run for people: wave by wave, then the databases, then what was found.
 
-use crate::diagnostic::{self, Style};
+use crate::diagnostic::{self, Diagnostic, Style};
 use crate::report::paint::{Colour, Tone};
 use crate::report::table::{Alignment, Table};
 use crate::report::words::visible;
@@ -33,10 +33,18 @@ pub(super) fn render(run: &DryRun, colour: Colour) -> String {
         Colour::On => Style::Colour,
         Colour::Off => Style::Plain,
     };
-    let found: Vec<_> = run.findings.iter().map(|one| one.diagnostic.clone()).collect();
+    let found: Vec<_> = run.findings.iter().map(|one| shown(&one.diagnostic)).collect();
     text.push_str(&diagnostic::render_all(&found, &run.sources, style));
     text.push_str(&ending(run, colour));
     text
+}
+
+/// A finding whose words can't move the cursor: they may come from a database.
+fn shown(found: &Diagnostic) -> Diagnostic {
+    let mut found = found.clone();
+    found.message = visible(&found.message);
+    found.help = found.help.as_deref().map(visible);
+    found
 }
 
 fn heading(run: &DryRun, colour: Colour) -> String {
@@ -96,9 +104,7 @@ fn of_step(step: &StepOutlook, colour: Colour) -> String {
     for statement in &step.statements {
         text.push_str(&of_statement(statement, "", colour));
     }
-    for lock in &step.locks {
-        text.push_str(&of_lock(lock, "    "));
-    }
+    text.push_str(&of_locks(&step.locks, "    "));
     if let Some(gate) = &step.gate {
         text.push_str(&of_gate(gate));
     } else {
@@ -132,18 +138,25 @@ fn of_statement(statement: &StatementOutlook, indent: &str, colour: Colour) -> S
         let words = format!("runs outside a transaction: {why}");
         text.push_str(&labelled(&margin, &visible(&words)));
     }
-    for lock in &statement.locks {
-        text.push_str(&of_lock(lock, &margin));
-    }
+    text.push_str(&of_locks(&statement.locks, &margin));
     text
 }
 
-fn of_lock(lock: &LockOutlook, margin: &str) -> String {
-    let words = format!(
-        "{}: {} ({}); {}: {}",
-        lock.object, lock.mode, lock.waiting, lock.work, lock.reason
-    );
-    labelled(&format!("{margin}locks   "), &visible(&words))
+/// Locks, those that are alike in one line.
+fn of_locks(locks: &[LockOutlook], margin: &str) -> String {
+    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+    for lock in locks {
+        let words = format!("{} ({}); {}: {}", lock.mode, lock.waiting, lock.work, lock.reason);
+        match said.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, objects)) => objects.push(&lock.object),
+            None => said.push((words, vec![&lock.object])),
+        }
+    }
+    let lines = said.iter().map(|(words, objects)| {
+        let words = format!("{}: {words}", objects.join(", "));
+        labelled(&format!("{margin}locks   "), &visible(&words))
+    });
+    lines.collect()
 }
 
 fn of_gate(gate: &GateOutlook) -> String {

@@ -19,6 +19,9 @@ mod human;
 mod junit;
 mod layout;
 mod markdown;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
 
 /// How deep a dry run looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
