@@ -173,9 +173,9 @@ fn uses(
         Action::Drop { .. } => (Purpose::Drop, Purpose::Read),
         Action::Verify(_) | Action::Gate(_) | Action::Sql(_) => (Purpose::Read, Purpose::Read),
     };
-    let mut uses = vec![used(&mapping.from.table, from)];
+    let mut all = vec![used(&mapping.from.table, from)];
     if !mapping.is_in_place() || into == Purpose::Write {
-        uses.push(used(&mapping.into.table, into));
+        all.push(used(&mapping.into.table, into));
     }
-    uses
+    all
 }

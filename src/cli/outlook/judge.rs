@@ -105,7 +105,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn warn(&mut self, code: Code, step: Option<&StepId>, message: String) -> &mut Diagnostic {
+    fn warn(&mut self, code: Code, step: Option<&StepId>, message: &str) -> &mut Diagnostic {
         let mut diagnostic =
             Diagnostic::warning(code, format!("target {}: {message}", self.target));
         let line = step.and_then(|id| self.pin.program.step(id)).map(|step| step.line);
@@ -141,7 +141,7 @@ impl Judge<'_> {
                 "no index serves the key of mapping {}: each chunk would go through the table",
                 facts.mapping
             );
-            self.warn(codes::KEY_NOT_SERVED, step.as_ref(), message).help =
+            self.warn(codes::KEY_NOT_SERVED, step.as_ref(), &message).help =
                 Some(format!("the database plans: {}", facts.key.plan.join("; ")));
         }
     }
@@ -157,7 +157,7 @@ impl Judge<'_> {
             look::size(needed),
             look::size(*free)
         );
-        let diagnostic = self.warn(codes::NO_ROOM, None, message);
+        let diagnostic = self.warn(codes::NO_ROOM, None, &message);
         diagnostic.severity = crate::diagnostic::Severity::Error;
         diagnostic.help = Some("make room, or copy less: `where` restricts a mapping".to_owned());
     }
@@ -182,7 +182,7 @@ impl Judge<'_> {
                 look::objects(&table.dependents)
             );
             let step = goes.step.clone();
-            self.warn(codes::DEPENDENTS, Some(&step), message).help = Some(
+            self.warn(codes::DEPENDENTS, Some(&step), &message).help = Some(
                 "make those that must go on name the new table; a drop is refused while any is left"
                     .to_owned(),
             );
@@ -200,8 +200,7 @@ impl Judge<'_> {
                     continue;
                 }
                 let made_like = |table: &&TableFacts| {
-                    !table.not_copied.is_empty()
-                        && reading.facts.tables.iter().any(|name| *name == table.table)
+                    !table.not_copied.is_empty() && reading.facts.tables.contains(&table.table)
                 };
                 found
                     .extend(probed.tables.iter().filter(made_like).map(|it| (step.id.clone(), it)));
@@ -213,7 +212,7 @@ impl Judge<'_> {
                 table.table,
                 look::objects(&table.not_copied)
             );
-            self.warn(codes::LIKE_LACKS, Some(&step), message).help = Some(
+            self.warn(codes::LIKE_LACKS, Some(&step), &message).help = Some(
                 "write statements behind it for those that the new table needs before it takes the name"
                     .to_owned(),
             );
@@ -225,7 +224,7 @@ impl Judge<'_> {
         for session in sessions.iter().filter(|it| it.age_ms >= OLD_MS || !it.waits_for.is_empty())
         {
             let message = format!("a change would wait now: {}", look::session(session));
-            self.warn(codes::IN_THE_WAY, None, message).help =
+            self.warn(codes::IN_THE_WAY, None, &message).help =
                 Some("wait for it to end, or end it with its owner's consent".to_owned());
         }
     }
@@ -240,7 +239,7 @@ impl Judge<'_> {
             "{} of {} connections are in use, and a run opens up to {CONNECTIONS_MIN}",
             connections.used, connections.limit
         );
-        self.warn(codes::FEW_CONNECTIONS, None, message).help =
+        self.warn(codes::FEW_CONNECTIONS, None, &message).help =
             Some("free some, or raise max_connections".to_owned());
     }
 }

@@ -169,22 +169,23 @@ fn sessions(sessions: &Seen<Vec<SessionFacts>>) -> Vec<Line> {
 
 /// A session in one sentence: who, since when, what it holds, what it runs.
 pub(super) fn session(session: &SessionFacts) -> String {
-    let mut text = format!("pid {}", session.id);
-    if let Some(role) = &session.role {
-        text.push_str(&format!(" of {role}"));
-    }
-    if let Some(application) = session.application.as_ref().filter(|name| !name.is_empty()) {
-        text.push_str(&format!(" ({application})"));
-    }
-    text.push_str(&format!(", {}, open for {}", session.state, words::duration(session.age_ms)));
-    if !session.locks.is_empty() {
-        text.push_str(&format!(", holds {}", session.locks.join(", ")));
-    }
-    if !session.waits_for.is_empty() {
-        text.push_str(&format!(", waits for pid {}", session.waits_for.join(", ")));
-    }
-    text.push_str(&format!(": {}", crate::diagnostic::masked(&session.query)));
-    text
+    let role = session.role.as_ref().map(|role| format!(" of {role}"));
+    let application = session.application.as_ref().filter(|name| !name.is_empty());
+    let application = application.map(|name| format!(" ({name})"));
+    let list = |before: &str, all: &[String]| {
+        (!all.is_empty()).then(|| format!(", {before} {}", all.join(", ")))
+    };
+    format!(
+        "pid {}{}{}, {}, open for {}{}{}: {}",
+        session.id,
+        role.unwrap_or_default(),
+        application.unwrap_or_default(),
+        session.state,
+        words::duration(session.age_ms),
+        list("holds", &session.locks).unwrap_or_default(),
+        list("waits for pid", &session.waits_for).unwrap_or_default(),
+        crate::diagnostic::masked(&session.query),
+    )
 }
 
 fn replicas(all: &[ReplicaFacts]) -> String {

@@ -3,9 +3,9 @@
 use crate::driver::{Purpose, Survey, TableUse};
 use crate::engine;
 use crate::run::{Action, Program, Step, TargetName};
-use crate::sql::{Change, Facts, LockMode};
+use crate::sql::{self, Change, Facts, LockMode};
 
-use super::statements::Readings;
+use super::statements::{Readings, dialect};
 
 /// The survey of a target, with what statements do with tables as far as their text tells.
 #[must_use]
@@ -23,6 +23,11 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         for (reading, statement) in read.iter().zip(statements) {
             uses.extend(of_statement(step, &reading.facts, &statement.text));
         }
+    }
+    let dialect = program.targets().get(target).and_then(|target| dialect(target.engine));
+    for (id, query) in &survey.queries {
+        let (Some(step), Some(dialect)) = (program.step(id), dialect) else { continue };
+        uses.extend(of_statement(step, &sql::classify(dialect, query), query));
     }
     let mut once: Vec<TableUse> = Vec::new();
     for used in uses {

@@ -1,5 +1,7 @@
 //! A dry run for people: wave by wave, then the databases, then what was found.
 
+use std::fmt::Write as _;
+
 use crate::diagnostic::{self, Diagnostic, Style};
 use crate::report::paint::{Colour, Tone};
 use crate::report::table::{Alignment, Table};
@@ -187,7 +189,7 @@ fn of_target(target: &TargetOutlook, colour: Colour) -> String {
     let mut text = String::new();
     let name = colour.paint(Tone::Strong, &format!("target {}", visible(&target.name)));
     if let Some(error) = &target.error {
-        text.push_str(&format!("\n{name}: {}\n", colour.paint(Tone::Bad, "not seen")));
+        let _ = writeln!(text, "\n{name}: {}", colour.paint(Tone::Bad, "not seen"));
         text.push_str(&labelled("  error   ", &visible(&error.message)));
         for cause in &error.causes {
             text.push_str(&labelled("  cause   ", &visible(cause)));
@@ -197,12 +199,13 @@ fn of_target(target: &TargetOutlook, colour: Colour) -> String {
         }
     }
     if let Some(look) = &target.look {
-        text.push_str(&format!(
-            "\n{name}: {}, {}; looked at in {} ms\n",
-            visible(&look.server),
-            visible(&look.identity),
+        let (server, identity) = (visible(&look.server), visible(&look.identity));
+        let _ = writeln!(
+            text,
+            "
+{name}: {server}, {identity}; looked at in {} ms",
             look.took_ms
-        ));
+        );
         text.push_str(&of_look(look, colour));
     }
     text

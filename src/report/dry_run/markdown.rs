@@ -208,8 +208,15 @@ fn code(text: &str) -> String {
 
 fn fenced(text: &str, indent: &str) -> String {
     let fence = "`".repeat(longest_run(text).max(2) + 1);
-    let lines: String = visible(text).lines().map(|line| format!("{indent}{line}\n")).collect();
-    format!("{indent}{fence}sql\n{lines}{indent}{fence}\n")
+    let mut block = format!(
+        "{indent}{fence}sql
+"
+    );
+    for line in visible(text).lines() {
+        let _ = writeln!(block, "{indent}{line}");
+    }
+    let _ = writeln!(block, "{indent}{fence}");
+    block
 }
 
 fn longest_run(text: &str) -> usize {
