@@ -74,7 +74,7 @@ groups:
   release: [ana, ben, chloe]
 environments:
   staging:
-    state: state/of-staging.db
+    state: ${env:STATE_OF_STAGING}
     policy:
       longest_wait: 5s
       destructive: { approvals: [{ group: release, count: 2 }], verified_within: 1h }
@@ -170,7 +170,7 @@ fn what_policy_adds_is_among_the_conditions_and_marked() {
     );
     let human = sandbox.run(&words[..4]).expect(0).stdout;
     assert!(human.contains("2 approvals of release (from policy)"), "{human}");
-    assert!(!sandbox.path("state").exists());
+    assert!(!sandbox.path(".phasegate").exists());
 }
 
 #[test]

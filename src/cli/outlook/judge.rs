@@ -3,10 +3,12 @@
 //! Warnings, but for a disk that can't hold the copy: what stands in the way now may be gone when the plan runs, and whether a
 //! long lock is bearable is for people to say.
 
+use std::path::Path;
+
 use crate::diagnostic::{Code, Diagnostic, Location, known as codes};
 use crate::driver::Purpose;
 use crate::driver::probed::{ObjectFacts, Probed, Seen, TableFacts};
-use crate::report::dry_run::{LockOutlook, Noted, StepOutlook};
+use crate::report::dry_run::{LockOutlook, Noted, StatementOutlook, StepOutlook};
 use crate::report::words;
 use crate::run::{Action, Pin, Step, StepId, TargetName};
 
@@ -20,33 +22,32 @@ pub(super) fn statements(pin: &Pin, steps: &[StepOutlook]) -> Vec<Noted> {
     let mut found = Vec::new();
     for step in steps {
         for statement in &step.statements {
-            for lock in statement.locks.iter().filter(|lock| is_long(lock)) {
-                if is_unused_yet(pin, step, &lock.object) {
-                    continue;
-                }
-                let message = format!(
-                    "{} {} while it {}: {}",
-                    lock.object,
-                    blocks(lock),
-                    lock.work,
-                    lock.reason
-                );
-                let at =
-                    statement.file.as_ref().map_or((pin.path.as_str(), statement.line), |_| {
-                        (pin.path.as_str(), step.line)
-                    });
-                let diagnostic = Diagnostic::warning(codes::LONG_LOCK, message)
-                    .with_help("see `phasegate explain R101` for the statement that does it without the wait")
-                    .at(place(at));
-                found.push(Noted {
-                    diagnostic,
-                    step: Some(step.id.clone()),
-                    target: step.target.clone(),
-                });
-            }
+            let long = statement.locks.iter().filter(|lock| is_long(lock));
+            let long = long.filter(|lock| !is_unused_yet(pin, step, &lock.object));
+            found.extend(long.map(|lock| Noted {
+                diagnostic: long_lock(pin, statement, lock),
+                step: Some(step.id.clone()),
+                target: step.target.clone(),
+            }));
         }
     }
     found
+}
+
+fn long_lock(pin: &Pin, statement: &StatementOutlook, lock: &LockOutlook) -> Diagnostic {
+    let file = statement.file.as_ref().map(|name| beside(&pin.path, name));
+    let file = file.as_deref().unwrap_or(&pin.path);
+    let message =
+        format!("{} {} while it {}: {}", lock.object, blocks(lock), lock.work, lock.reason);
+    Diagnostic::warning(codes::LONG_LOCK, message)
+        .with_help("see `phasegate explain R101` for the form that does it without the wait")
+        .at(place((file, statement.line)))
+}
+
+/// A file that the plan names, as it is named from here.
+fn beside(plan: &str, name: &str) -> String {
+    let folder = Path::new(plan).parent().unwrap_or_else(|| Path::new(""));
+    folder.join(name).display().to_string()
 }
 
 fn is_long(lock: &LockOutlook) -> bool {

@@ -14,6 +14,9 @@ mod judge;
 mod locks;
 mod look;
 mod statements;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
 mod uses;
 
 use std::collections::BTreeMap;
