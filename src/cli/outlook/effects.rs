@@ -7,11 +7,12 @@ use crate::report::dry_run::LockOutlook;
 use crate::report::words;
 use crate::run::{
     Action, Backfill, ChunkRows, Direction, DualWrite, Engine, Mapping, MappingName, Method,
-    Program, QueryCheck, Retire, RetireShape, Step, Verify,
+    Program, QueryCheck, Retire, RetireShape, Step, Transaction, Verify,
 };
-use crate::sql::{LockMode, RowWork};
+use crate::sql::{self, Dialect, LockMode, RowWork};
 
 use super::locks::{self, Whole};
+use super::statements::dialect;
 
 /// What a step does, in words.
 #[derive(Debug, Default)]
@@ -29,11 +30,16 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
     let is_whole = is_sqlite(program, step);
     let mapping = step.action.mapping().and_then(|name| program.mappings().get(name));
     let mut effect = match (&step.action, mapping) {
-        (Action::Sql(_), _) => {
+        (Action::Sql(script), _) => {
             let locks = if is_whole { vec![locks::whole(Whole::Writing)] } else { Vec::new() };
-            return Effect { locks, ..Effect::default() };
+            let mut does = Vec::new();
+            if script.transaction == Transaction::None {
+                does.push("runs each statement by itself, outside a transaction".to_owned());
+            }
+            does.extend(limits(step));
+            return Effect { does, locks, undo: String::new() };
         }
-        (Action::Verify(Verify::Query(query)), _) => asking(query),
+        (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
         (Action::Verify(Verify::Mapping { method, repair, .. }), Some(mapping)) => {
             comparing(mapping, *method, *repair)
         }
@@ -54,7 +60,21 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
         };
         effect.locks = vec![locks::whole(how)];
     }
+    effect.does.extend(limits(step));
     effect
+}
+
+/// What the step says of its own time.
+fn limits(step: &Step) -> impl Iterator<Item = String> {
+    let lock = step.lock_timeout_ms.map(words::duration);
+    let whole = step.timeout_ms.map(words::duration);
+    let lock = lock.map(|length| format!("waits for a lock {length} at most"));
+    lock.into_iter().chain(whole.map(|length| format!("is given up after {length}")))
+}
+
+fn dialect_of(program: &Program, step: &Step) -> Option<Dialect> {
+    let target = step.target.as_ref().and_then(|name| program.targets().get(name));
+    target.and_then(|target| dialect(target.engine))
 }
 
 fn is_sqlite(program: &Program, step: &Step) -> bool {
@@ -83,7 +103,7 @@ fn listed(mapping: &Mapping) -> String {
     mapping.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn asking(query: &QueryCheck) -> Effect {
+fn asking(query: &QueryCheck, dialect: Option<Dialect>) -> Effect {
     let mut does = vec![format!("asks: {}", query.query)];
     does.extend(query.expect.as_ref().map(|expect| format!("expects {expect}")));
     does.extend(query.capture.as_ref().map(|name| format!("keeps the value as {name}")));
@@ -93,7 +113,9 @@ fn asking(query: &QueryCheck) -> Effect {
             .as_ref()
             .map(|within| format!("expects it within {} % of {}", within.percent, within.of)),
     );
-    Effect { does, ..Effect::default() }
+    let facts = dialect.map(|dialect| sql::classify(dialect, &query.query));
+    let locks = facts.iter().flat_map(|facts| &facts.locks).map(locks::shown).collect();
+    Effect { does, locks, undo: String::new() }
 }
 
 fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {

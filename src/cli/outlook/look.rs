@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::diagnostic::masked;
 use crate::driver::probed::{
     MappingFacts, ObjectFacts, Probed, ReplicaFacts, Seen, SessionFacts, TableFacts,
 };
@@ -22,7 +23,11 @@ pub(super) fn of(program: &Program, target: &TargetName, looked: &Looked) -> Loo
         "" => String::new(),
         role => format!(" as {role}"),
     };
-    let facts = match serde_json::to_value(probed) {
+    let mut shown = probed.clone();
+    if let Seen::Known(sessions) = &mut shown.sessions {
+        sessions.iter_mut().for_each(|session| session.query = masked(&session.query));
+    }
+    let facts = match serde_json::to_value(&shown) {
         Ok(Value::Object(facts)) => facts,
         _ => Map::new(),
     };
@@ -184,7 +189,7 @@ pub(super) fn session(session: &SessionFacts) -> String {
         words::duration(session.age_ms),
         list("holds", &session.locks).unwrap_or_default(),
         list("waits for pid", &session.waits_for).unwrap_or_default(),
-        crate::diagnostic::masked(&session.query),
+        masked(&session.query),
     )
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::*;
 use crate::diagnostic::Severity;
 use crate::driver::probed::{
@@ -45,6 +47,7 @@ steps:
   - id: copy
     phase: backfill
     backfill: { mapping: leads, chunk: { rows: 1000 } }
+    timeout: 2h
   - id: compare
     phase: verify
     verify: { mapping: leads, method: full }
@@ -177,6 +180,8 @@ fn sessions_are_named_and_only_those_in_the_way_are_findings() {
     let with = |sessions: Vec<SessionFacts>| Probed { sessions: Seen::Known(sessions), ..probed() };
     assert_eq!(found(with(vec![session(500, &[])])), [""; 0]);
     assert_eq!(found(with(vec![session(90_000, &[]), session(500, &["12"])])).len(), 2);
+    let document = Value::Object(dry_run(with(vec![session(1, &[])])).document()).to_string();
+    assert!(document.contains("4711") && !document.contains("hunter2"), "{document}");
     let said = says(with(vec![session(90_000, &["12"])]), "session");
     assert_eq!(
         said,
@@ -336,7 +341,11 @@ fn what_the_engine_does_itself_is_said_in_words() {
     let does = |id: &str| run.steps.iter().find(|step| step.id == id).unwrap().does.join("; ");
     assert!(does("sync").contains("every write to it reaches leads_v2"), "{}", does("sync"));
     assert!(does("sync-notes").contains("a write of the old columns fills text_v2"));
-    assert!(does("copy").contains("in chunks of 1,000 rows, meant to take 50ms, 1 worker"));
+    assert!(
+        does("copy").contains(
+            "in chunks of 1,000 rows, meant to take 50ms, 1 worker; is given up after 2h"
+        )
+    );
     assert!(does("retire").contains("renames leads_v2 to leads"));
     assert!(does("drop").contains("drops leads_old"));
     assert!(does("stop").contains("off notes"));
