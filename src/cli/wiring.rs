@@ -131,22 +131,31 @@ pub async fn open_drivers(
     pin: &Pin,
     line: &CommandLine,
 ) -> Result<BTreeMap<TargetName, SharedDriver>, Failure> {
-    let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
     let mut drivers = BTreeMap::new();
-    for (name, target) in pin.program.targets() {
-        let url = plan::resolve_secrets(&target.url, base).map_err(|error| {
-            Failure::usage(format!("the URL of target {name} is not known"))
-                .because(error.to_string())
-                .help("set it, and give the command again")
-        })?;
-        let schema = target.schema.as_deref();
-        let opened =
-            engine::patiently(|| false, || driver::open(target.engine, &url, schema, Access::Full))
-                .await;
-        let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
-        drivers.insert(name.clone(), driver);
+    for name in pin.program.targets().keys() {
+        drivers.insert(name.clone(), open_driver((pin, line), name, Access::Full).await?);
     }
     Ok(drivers)
+}
+
+/// Opens one database of a plan.
+pub async fn open_driver(
+    (pin, line): (&Pin, &CommandLine),
+    name: &TargetName,
+    access: Access,
+) -> Result<SharedDriver, Failure> {
+    let target = pin.program.targets().get(name);
+    let target = target.ok_or_else(|| Failure::usage(format!("there is no target {name}")))?;
+    let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
+    let url = plan::resolve_secrets(&target.url, base).map_err(|error| {
+        Failure::usage(format!("the URL of target {name} is not known"))
+            .because(error.to_string())
+            .help("set it, and give the command again")
+    })?;
+    let schema = target.schema.as_deref();
+    let opened =
+        engine::patiently(|| false, || driver::open(target.engine, &url, schema, access)).await;
+    opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))
 }
 
 /// The JSON Schema of plans or of the project file.

@@ -1,7 +1,7 @@
 //! The registry of codes: one line each, and a page under `docs/codes/` that `phasegate explain CODE` shows.
 //!
 //! Ranges: P1 reading, P2 names and order, P3 mappings, P4 statements, P5 gates, P6 the life of a mapping, P7 projects and
-//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, found by a driver that looks before the first change. To add
+//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, found by a driver that looks before the first change; R1 what a dry run warns of. To add
 //! one: a line here and a page there, in the same form (a test looks). A code that is no longer found keeps its line and page.
 
 use std::fmt;
@@ -172,6 +172,14 @@ codes! {
     STRICTER_NULL = "D209", "a stricter NOT NULL";
     REFUSED_QUERY = "D210", "a query that the database refuses";
     NO_SYNC = "D211", "a sync that can't be kept";
+    NO_RIGHT = "D212", "a right that the role lacks";
+    HIDDEN_ROWS = "D213", "rows that the role can't see";
+    KEY_NOT_SERVED = "R102", "a key that no index serves";
+    NO_ROOM = "R103", "no room for the copy";
+    DEPENDENTS = "R104", "something depends on what goes";
+    LIKE_LACKS = "R105", "a table made LIKE another lacks something";
+    IN_THE_WAY = "R106", "somebody is in the way now";
+    FEW_CONNECTIONS = "R107", "few connections are left";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

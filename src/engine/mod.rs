@@ -24,7 +24,7 @@ mod step;
 
 pub use drive::drive;
 pub use patience::patiently;
-pub use start::{Started, ask, inspect, load, start};
+pub use start::{Started, ask, inspect, load, start, survey};
 
 use event::Observer;
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::driver::{Claim, CreatedObject, Finding, Severity, Survey, SurveyedMapping};
+use crate::driver::{
+    Claim, CreatedObject, Finding, Purpose, Severity, Survey, SurveyedMapping, TableUse,
+};
 use crate::run::{
-    Action, Actor, Command, Event, GateReport, Goal, Input, Pin, Program, QueryCheck, RunId, State,
-    Step, StepId, TargetName, Undo, Verify, report,
+    Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
+    QueryCheck, RunId, State, Step, StepId, TargetName, Undo, Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
@@ -140,8 +142,9 @@ fn claimed(program: &Program, target: &TargetName) -> Option<Vec<String>> {
     Some(objects.into_iter().collect())
 }
 
-/// What a plan wants to find in a target before its first change.
-fn survey(program: &Program, target: &TargetName) -> Survey {
+/// What a plan wants to find in a target before its first change. Of statements only the tables are known here.
+#[must_use]
+pub fn survey(program: &Program, target: &TargetName) -> Survey {
     let mut survey = Survey::default();
     let mut directions = BTreeMap::new();
     for step in program.steps() {
@@ -160,6 +163,7 @@ fn survey(program: &Program, target: &TargetName) -> Survey {
         if let Action::Verify(Verify::Query(QueryCheck { query, .. })) = &step.action {
             survey.queries.push((step.id.clone(), query.clone()));
         }
+        survey.uses.extend(uses(program, step, &directions));
         let Some(name) = step.action.mapping() else { continue };
         if surveyed.contains(&name) {
             continue;
@@ -179,4 +183,38 @@ fn survey(program: &Program, target: &TargetName) -> Survey {
         survey.queries.extend(here.map(|query| (step.id.clone(), query.query.clone())));
     }
     survey
+}
+
+/// What a step does with the tables it works on, under the names that they have now.
+fn uses(
+    program: &Program,
+    step: &Step,
+    directions: &BTreeMap<&MappingName, Direction>,
+) -> Vec<TableUse> {
+    let used = |table: &str, purpose: Purpose| TableUse {
+        step: step.id.clone(),
+        table: table.to_owned(),
+        purpose,
+    };
+    if let Action::Sql(script) = &step.action {
+        return script.tables.iter().map(|table| used(table, Purpose::Named)).collect();
+    }
+    let mapping = step.action.mapping().and_then(|name| program.mappings().get(name));
+    let Some(mapping) = mapping else { return Vec::new() };
+    let is_both = directions.get(&mapping.name) == Some(&Direction::Both);
+    let (from, into) = match &step.action {
+        Action::DualWrite(_) | Action::StopDualWrite { .. } if is_both => {
+            (Purpose::Sync, Purpose::Sync)
+        }
+        Action::DualWrite(_) | Action::StopDualWrite { .. } => (Purpose::Sync, Purpose::Write),
+        Action::Backfill(_) => (Purpose::Read, Purpose::Write),
+        Action::Retire(_) => (Purpose::Retire, Purpose::Change),
+        Action::Drop { .. } => (Purpose::Drop, Purpose::Read),
+        Action::Verify(_) | Action::Gate(_) | Action::Sql(_) => (Purpose::Read, Purpose::Read),
+    };
+    let mut all = vec![used(&mapping.from.table, from)];
+    if !mapping.is_in_place() || into == Purpose::Write {
+        all.push(used(&mapping.into.table, into));
+    }
+    all
 }
