@@ -14,6 +14,7 @@ pub mod exit;
 mod goal;
 mod logging;
 mod people;
+mod pinned;
 mod select;
 mod session;
 mod settings;

@@ -250,10 +250,10 @@ impl Drive<'_> {
             return;
         }
         let questions = Questions::of(self.state(), &gate);
-        let drivers = self.ctx.drivers.clone();
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let id = gate.clone();
         let asking = self.tasks.spawn(async move {
-            let seen = questions.ask(&drivers).await;
+            let seen = questions.ask(&drivers, &store).await;
             Came::Gate { gate, version, seen }
         });
         self.asking.insert(id, asking);
@@ -269,7 +269,7 @@ impl Drive<'_> {
             .into_iter()
             .map(|gate| (gate.clone(), Questions::of(self.state(), &gate)))
             .collect();
-        let drivers = self.ctx.drivers.clone();
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let run = self.state().run().clone();
         let target = self.state().program().step(&step).and_then(|step| step.target.clone());
         let id = step.clone();
@@ -281,7 +281,7 @@ impl Drive<'_> {
             let mut seen = Vec::new();
             for (gate, questions) in questions {
                 if ledger == Ok(false) {
-                    seen.push((gate, questions.ask(&drivers).await));
+                    seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }
             Came::Recheck { step, ledger: ledger.map_err(failure_of), seen }

@@ -19,11 +19,14 @@ mod lease;
 mod patience;
 mod probe;
 pub mod process;
+mod stakes;
 mod start;
 mod step;
+mod window;
 
 pub use drive::drive;
 pub use patience::patiently;
+pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start};
 
 use event::Observer;

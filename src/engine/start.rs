@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::driver::{Claim, CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{
     Action, Actor, Command, Event, GateReport, Goal, Input, Pin, Program, QueryCheck, RunId, State,
-    StepId, TargetName, Verify, report,
+    StepId, TargetName, UsedBy, Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
@@ -79,7 +79,7 @@ pub async fn ask(
 /// What holds of a gate now, with its queries asked.
 pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error> {
     let journal = Journal::load(&ctx.store, run).await?;
-    let seen = Questions::of(&journal.state, gate).ask(&ctx.drivers).await;
+    let seen = Questions::of(&journal.state, gate).ask(&ctx.drivers, &ctx.store).await;
     let now = ctx.store.now().await?;
     Ok(report(&journal.state, gate, &seen, now))
 }
@@ -138,6 +138,11 @@ fn survey(program: &Program, target: &TargetName) -> Survey {
         let Action::Gate(gate) = &step.action else { continue };
         let here = gate.queries.iter().filter(|query| query.target == *target);
         survey.queries.extend(here.map(|query| (step.id.clone(), query.query.clone())));
+        let uses = gate.unused_for.iter().filter_map(|asked| match &asked.by {
+            UsedBy::Query { target: of, query } if of == target => Some(query.clone()),
+            _ => None,
+        });
+        survey.queries.extend(uses.map(|query| (step.id.clone(), query)));
     }
     survey
 }

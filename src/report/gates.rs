@@ -30,6 +30,8 @@ pub fn condition_name(kind: &ConditionKind) -> String {
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
         ConditionKind::VerifiedWithin => "verified_within".to_owned(),
         ConditionKind::Soak => "soak".to_owned(),
+        ConditionKind::Window => "window".to_owned(),
+        ConditionKind::UnusedFor(at) => format!("unused_for {}", at + 1),
         ConditionKind::Query(at) => format!("query {}", at + 1),
     }
 }
@@ -73,7 +75,10 @@ impl GateView<'_> {
                 let work = self.report.work.as_ref()?;
                 self.line.of(&format!("approve {{run}} {gate} --group {group} --digest {work}"))
             }
-            ConditionKind::Soak | ConditionKind::Query(_) => {
+            ConditionKind::Soak
+            | ConditionKind::Window
+            | ConditionKind::UnusedFor(_)
+            | ConditionKind::Query(_) => {
                 let wait_ms = condition.holds_at.map_or(600_000, |at| at.since_ms(self.now));
                 format!("{} --wait {}", self.line.go_on(self.state), wait_text(wait_ms))
             }
@@ -92,6 +97,8 @@ impl GateView<'_> {
                 ConditionKind::Unchanged => "a look at what changed".to_owned(),
                 ConditionKind::VerifiedWithin => "a fresh verify".to_owned(),
                 ConditionKind::Soak => "time".to_owned(),
+                ConditionKind::Window => "another time".to_owned(),
+                ConditionKind::UnusedFor(_) => "time without a use".to_owned(),
                 ConditionKind::Query(_) => "another value".to_owned(),
             },
         }

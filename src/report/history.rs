@@ -128,6 +128,12 @@ pub fn sentence(event: &Event) -> String {
             format!("gate {gate}: rejected digest {work}: {reason}")
         }
         Event::Revoked { gate } => format!("gate {gate}: took back the own decision"),
+        Event::UsageSeen { mapping, usage } => {
+            format!(
+                "the old side of {mapping}: {} uses counted; its time unused counts from here",
+                usage.count
+            )
+        }
         Event::Paused { reason } => format!("paused the run{}", said(reason.as_deref())),
         Event::Resumed => "resumed the run".to_owned(),
         Event::Tuned { step, tuning } => format!("{step}: tuned: {}", tuned(*tuning)),

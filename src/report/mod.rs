@@ -19,6 +19,7 @@ mod paint;
 mod plain;
 mod printer;
 mod progress;
+pub mod release;
 pub mod status;
 pub mod steps;
 pub mod summary;

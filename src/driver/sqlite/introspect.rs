@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::{self, Table};
-use super::{Sqlite, survey};
-use crate::driver::{Error, Finding, Introspect, Survey};
+use super::{Sqlite, source, survey};
+use crate::driver::{Error, Finding, Introspect, Survey, TableSize};
 use crate::run::Digest;
 
 #[async_trait]
@@ -25,6 +25,13 @@ impl Introspect for Sqlite {
         let digest = fingerprint(reader.conn(), tables).await?;
         reader.release().await;
         Ok(digest)
+    }
+
+    async fn size(&self, table: &str) -> Result<TableSize, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let size = source::table_size(reader.conn(), table).await?;
+        reader.release().await;
+        Ok(size)
     }
 }
 

@@ -11,6 +11,7 @@ mod copying;
 mod destruction;
 mod ends;
 mod expressions;
+mod fillable;
 mod ids;
 mod live_sync;
 mod order;
@@ -25,6 +26,7 @@ mod undo;
 mod unknown_statements;
 mod unused;
 mod urls;
+mod uses;
 mod waits;
 mod ways_back;
 
@@ -59,6 +61,8 @@ const WHOLE: &[Rule] = &[
     unknown_statements::check,
     live_sync::check,
     waits::check,
+    uses::check,
+    fillable::check,
     captures::check,
     copying::check,
     retire::check,
