@@ -4,17 +4,19 @@
 //! a word, whichever of the two asks for more: whatever goes on or approves is refused, until somebody takes the new policy
 //! over with `amend`. What only looks, stops or goes back is not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::engine::OtherPolicy;
 use crate::report::advice::quoted;
-use crate::run::{Policy, Standing};
+use crate::run::{Pin, Policy, Standing};
 
 use super::answer::Failure;
 use super::difference;
 use super::exit::Exit;
-use super::session::{OpenRun, Session};
+use super::session::{Desk, OpenRun, Session};
 use super::wiring::{self, Project};
 
 /// Refuses when the policy of the run's environment is not the one that the run pinned.
@@ -23,7 +25,8 @@ pub fn refuse_other_policy(session: &Session, run: &OpenRun) -> Result<(), Failu
         return Ok(());
     }
     let program = run.state().program();
-    let project = project_of(session, run)?;
+    let place = Place::of(session, &run.desk, run.state().pin());
+    let project = place.project()?;
     match wiring::policy_now(project.as_ref(), program) {
         Some(now) if now == *program.policy() => Ok(()),
         Some(now) => Err(changed(session, run, &now)),
@@ -31,15 +34,52 @@ pub fn refuse_other_policy(session: &Session, run: &OpenRun) -> Result<(), Failu
     }
 }
 
-/// The project file that was named, else the one beside the run's plan or above it, else the one above this folder.
-fn project_of(session: &Session, run: &OpenRun) -> Result<Option<Project>, Failure> {
-    let here = run.desk.settings.project.as_ref();
-    if session.global.config.is_some() {
-        return Ok(here.cloned());
+/// Holds a program's policy against the project file as it is at that moment, for a process that drives a run.
+pub fn watch(session: &Session, desk: &Desk, pin: &Pin) -> OtherPolicy {
+    let place = Place::of(session, desk, pin);
+    Arc::new(move |program| {
+        let environment = program.environment();
+        let project = match place.project() {
+            Ok(project) => project,
+            Err(failure) => {
+                return Some(format!("the project file can't be read: {}", failure.message));
+            }
+        };
+        match wiring::policy_now(project.as_ref(), program) {
+            Some(now) if now == *program.policy() => None,
+            Some(_) => Some(format!("the policy of environment {environment} has changed since")),
+            None => Some(format!("no project file defines environment {environment} any more")),
+        }
+    })
+}
+
+/// Where the project file of a run is: the one that was named, else the one beside the run's plan or above it, else the one
+/// that the command itself goes by.
+struct Place {
+    named: Option<PathBuf>,
+    beside: PathBuf,
+    here: Option<PathBuf>,
+}
+
+impl Place {
+    fn of(session: &Session, desk: &Desk, pin: &Pin) -> Self {
+        let folder = Path::new(&pin.path).parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            named: session.global.config.clone(),
+            beside: folder.unwrap_or_else(|| Path::new(".")).to_path_buf(),
+            here: desk.settings.project.as_ref().map(|project| project.path().to_path_buf()),
+        }
     }
-    let folder = Path::new(&run.state().pin().path).parent().unwrap_or_else(|| Path::new(""));
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    Ok(wiring::find_project(folder, None)?.or_else(|| here.cloned()))
+
+    fn project(&self) -> Result<Option<Project>, Failure> {
+        if self.named.is_some() {
+            return wiring::find_project(&self.beside, self.named.as_deref());
+        }
+        match (wiring::find_project(&self.beside, None)?, &self.here) {
+            (None, Some(here)) => wiring::find_project(&self.beside, Some(here)),
+            (found, _) => Ok(found),
+        }
+    }
 }
 
 /// The failure that says what has changed, and how it is taken over.

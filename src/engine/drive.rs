@@ -249,7 +249,7 @@ impl Drive<'_> {
         if is_fresh || self.asking.contains_key(&gate) {
             return;
         }
-        let questions = Questions::of(self.state(), &gate);
+        let questions = Questions::of(self.ctx, self.state(), &gate);
         let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let id = gate.clone();
         let asking = self.tasks.spawn(async move {
@@ -267,7 +267,7 @@ impl Drive<'_> {
         }
         let questions: Vec<_> = gates
             .into_iter()
-            .map(|gate| (gate.clone(), Questions::of(self.state(), &gate)))
+            .map(|gate| (gate.clone(), Questions::of(self.ctx, self.state(), &gate)))
             .collect();
         let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let run = self.state().run().clone();

@@ -9,12 +9,14 @@ use crate::run::{
 };
 use crate::store::SharedStore;
 
+use super::Context;
 use super::patience::{PROBE_WITHIN_MS, patiently, within};
 use super::window;
 
 /// What a gate's conditions ask of the targets and of the clock, gathered before anything is awaited.
 pub(super) struct Questions {
     queries: Vec<(TargetName, String)>,
+    other_policy: Option<String>,
     window: Option<Window>,
     uses: Vec<Use>,
     tables: BTreeMap<TargetName, Vec<String>>,
@@ -31,15 +33,18 @@ enum Use {
 }
 
 impl Questions {
-    pub(super) fn of(state: &State, gate: &StepId) -> Self {
+    pub(super) fn of(ctx: &Context, state: &State, gate: &StepId) -> Self {
         let program = state.program();
+        let other_policy = (ctx.other_policy)(program);
         let tables = tables_behind(program, gate);
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
-            return Self { queries: Vec::new(), window: None, uses: Vec::new(), tables };
+            let (queries, uses) = (Vec::new(), Vec::new());
+            return Self { queries, other_policy, window: None, uses, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
             queries: queries.collect(),
+            other_policy,
             window: gate.window.clone(),
             uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
             tables,
@@ -51,7 +56,8 @@ impl Questions {
         drivers: &BTreeMap<TargetName, SharedDriver>,
         store: &SharedStore,
     ) -> Observations {
-        let mut seen = Observations::default();
+        let mut seen =
+            Observations { other_policy: self.other_policy.clone(), ..Observations::default() };
         for (target, query) in &self.queries {
             seen.queries.push(value(drivers, target, query).await.map_err(|e| e.to_string()));
         }

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, State, StepId,
-    Timestamp,
+    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, Program, State, StepId,
+    Timestamp, asks,
 };
 
-use super::advice::CommandLine;
+use super::advice::{CommandLine, quoted};
 use super::paint::{Colour, Tone};
 use super::steps::is_its_turn;
 use super::table::{Alignment, Table};
@@ -25,6 +25,7 @@ pub fn missing(report: &GateReport) -> Vec<String> {
 pub fn condition_name(kind: &ConditionKind) -> String {
     match kind {
         ConditionKind::Needs => "needs".to_owned(),
+        ConditionKind::Policy => "policy".to_owned(),
         ConditionKind::NotRejected => "not rejected".to_owned(),
         ConditionKind::Unchanged => "unchanged".to_owned(),
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
@@ -42,6 +43,33 @@ const fn verdict_name(verdict: ConditionVerdict) -> &'static str {
         ConditionVerdict::Fail => "fail",
         ConditionVerdict::Unknown => "unknown",
     }
+}
+
+/// What a gate asks, one thing each, and which of it policy added.
+#[must_use]
+pub fn asked(program: &Program, gate: &StepId) -> Vec<String> {
+    let asked = asks(program, gate).into_iter();
+    asked
+        .map(|one| {
+            let policy = if one.from_policy { " (from policy)" } else { "" };
+            format!("{}{policy}", one.needed)
+        })
+        .collect()
+}
+
+/// The same for documents.
+#[must_use]
+pub fn asked_document(program: &Program, gate: &StepId) -> Vec<Value> {
+    let asked = asks(program, gate).into_iter();
+    asked
+        .map(|one| {
+            json!({
+                "condition": condition_name(&one.kind),
+                "needed": one.needed,
+                "from_policy": one.from_policy,
+            })
+        })
+        .collect()
 }
 
 /// A gate with what is needed to show it.
@@ -69,6 +97,10 @@ impl GateView<'_> {
             ConditionKind::Needs | ConditionKind::Unchanged | ConditionKind::VerifiedWithin => {
                 self.line.go_on(self.state)
             }
+            ConditionKind::Policy => {
+                let path = quoted(&self.state.pin().path);
+                self.line.of(&format!("amend {{run}} {path}"))
+            }
             ConditionKind::NotRejected => self.line.of(&format!("revoke {{run}} {gate}")),
             ConditionKind::Approvals(group) => {
                 // Nobody can approve work whose digest isn't known yet.
@@ -92,6 +124,7 @@ impl GateView<'_> {
             (ConditionVerdict::Unknown, None) => "can't be told".to_owned(),
             (ConditionVerdict::Fail, None) => match &condition.kind {
                 ConditionKind::Approvals(group) => format!("approval of {group}"),
+                ConditionKind::Policy => "an amendment".to_owned(),
                 ConditionKind::NotRejected => "its revocation".to_owned(),
                 ConditionKind::Needs => "earlier steps".to_owned(),
                 ConditionKind::Unchanged => "a look at what changed".to_owned(),

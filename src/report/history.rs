@@ -86,7 +86,8 @@ pub fn sentence(event: &Event) -> String {
             } else {
                 format!("; approvals void at {}", names(voided))
             };
-            format!("amended the plan to {}: changed {}{voided}", plan(pin), names(changed))
+            let changed = if changed.is_empty() { "no step".to_owned() } else { names(changed) };
+            format!("amended the plan to {}: changed {changed}{voided}", plan(pin))
         }
         Event::StepStarted { step, attempt, way, permit } => {
             format!("{step}: {} {attempt} began{}", attempt_at(*way), permitted(permit.as_ref()))

@@ -19,9 +19,11 @@ use super::usage::Unused;
 use super::window::WindowSeen;
 use super::words::plural;
 
+mod asked;
 mod evidence;
 mod waits;
 
+pub use asked::{Asked, asks};
 pub use evidence::{Judged, judged};
 pub(super) use evidence::{judged_verifies, stale_verifies};
 pub(super) use waits::usage_to_keep;
@@ -31,6 +33,8 @@ pub(super) use waits::usage_to_keep;
 pub struct Observations {
     /// The value of each query condition, in the gate's order; or why there is none.
     pub queries: Vec<Result<Value, String>>,
+    /// Why the policy that the run pinned is not to be acted on any more, if so.
+    pub other_policy: Option<String>,
     /// The gate's window, if it has one; or why that can't be told.
     pub window: Option<Result<WindowSeen, String>>,
     /// The last use of each thing that must be unused, in the gate's order; or why that can't be told.
@@ -83,6 +87,8 @@ pub struct Condition {
 pub enum ConditionKind {
     /// What the gate needs has succeeded.
     Needs,
+    /// The policy is the one that the run was started or last amended under.
+    Policy,
     /// Nobody has rejected.
     NotRejected,
     /// The targets are as they were when the gate was reached.
@@ -192,6 +198,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         state.program().step(gate).and_then(|step| Some((step, gate_of(step)?)))
     {
         conditions.push(needs(state, step));
+        conditions.extend(seen.other_policy.as_ref().map(other_policy));
         conditions.extend(rejections(state, gate));
         conditions.extend(targets(state, gate, work.as_ref(), seen));
         for approvals in &asks.approvals {
@@ -208,8 +215,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
             conditions.push(queried(at, query, seen));
         }
         for condition in &mut conditions {
-            condition.from_policy =
-                asks.from_policy.iter().any(|name| *name == condition.kind.name());
+            condition.from_policy = asked::is_from_policy(asks, &condition.kind);
         }
     }
     GateReport { gate: gate.clone(), work, conditions }
@@ -221,6 +227,7 @@ impl ConditionKind {
     pub fn name(&self) -> String {
         match self {
             Self::Needs => "needs".to_owned(),
+            Self::Policy => "policy".to_owned(),
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
             Self::Approvals(group) => format!("approvals:{group}"),
@@ -249,6 +256,12 @@ fn needs(state: &State, step: &Step) -> Condition {
     } else {
         condition.judged(ConditionVerdict::Fail, format!("not yet: {}", open.join(", ")))
     }
+}
+
+/// There is no such condition while the policy is the same.
+fn other_policy(why: &String) -> Condition {
+    Condition::new(ConditionKind::Policy, "the policy that the run was started under")
+        .judged(ConditionVerdict::Fail, why)
 }
 
 /// A rejection stands until whoever made it takes it back, or an amendment voids the gate: that somebody has changed the
@@ -343,7 +356,7 @@ fn approved(
     let names: Vec<&str> = standing.iter().map(|decision| decision.by.name.as_str()).collect();
     let mut condition = Condition::new(
         ConditionKind::Approvals(approvals.group.clone()),
-        format!("{} of {}", plural(u64::from(approvals.count), "approval"), approvals.group),
+        asked::approvals_needed(approvals),
     );
     condition.expires_at = standing.iter().map(|d| d.at.plus_ms(asks.expires_ms)).min();
     let verdict =
@@ -354,8 +367,7 @@ fn approved(
 }
 
 fn queried(at: usize, query: &GateQuery, seen: &Observations) -> Condition {
-    let needed = format!("{} on {} to give {}", query.query.trim(), query.target, query.expect);
-    let condition = Condition::new(ConditionKind::Query(at), needed);
+    let condition = Condition::new(ConditionKind::Query(at), asked::query_needed(query));
     match seen.queries.get(at) {
         None => condition.judged(ConditionVerdict::Unknown, "not asked yet"),
         Some(Err(reason)) => condition.judged(ConditionVerdict::Unknown, reason.clone()),

@@ -43,8 +43,8 @@ pub use decide::{Decided, Input, Observation, decide};
 pub use digest::Digest;
 pub use expect::{check, is_within};
 pub use gate::{
-    Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations, TargetFacts,
-    is_guarded, judged, report,
+    Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations,
+    TargetFacts, asks, is_guarded, judged, report,
 };
 pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};

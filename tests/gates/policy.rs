@@ -1,9 +1,11 @@
 //! Policy: pinned when a run starts, held against the project file by whatever goes on, and never weaker than it says.
 
+use std::time::Duration;
+
 use super::people::{PROJECT, project};
 use super::{digest_in, gate, said};
 use crate::bad_luck::plan;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, wait_for};
 
 const STRICT: [&str; 2] = ["--env", "strict"];
 
@@ -64,6 +66,78 @@ fn a_policy_tightened_while_a_run_is_under_way_is_never_passed_over() {
         approve(by, &work).expect(0);
     }
     sandbox.run(&["run", "plan.yaml", "--env", "strict"]).expect(0);
+}
+
+/// Nobody gives a command here: the process that waits has to notice by itself.
+#[test]
+fn a_process_that_waits_does_not_act_on_the_policy_of_when_it_started() {
+    let plain = "apiVersion: phasegate/v1\nkind: Project\ngroups: { dba: [dee] }\nenvironments:\n  strict:\n    policy:\n      destructive:\n        verified_within: 1h\n";
+    let sandbox = project(plain);
+    let text = plan("").replacen(
+        "id: ready-to-drop\n    phase: contract\n    gate:\n",
+        "id: ready-to-drop\n    phase: contract\n    gate:\n      soak: { after: retire, for: 3s }\n",
+        1,
+    );
+    sandbox.write("plan.yaml", &text);
+    let run = ["run", "plan.yaml", "--wait", "120s", "--env", "strict"];
+    let mut waiting = sandbox.command(&run).spawn().unwrap();
+    let put_aside = || {
+        let old = "SELECT count(*) FROM sqlite_master WHERE name = 'customers_old'";
+        sandbox.value("app.db", old) == "1"
+    };
+    assert!(wait_for(Duration::from_secs(30), put_aside), "nothing was put aside");
+    let approvals = "        approvals: [{ group: dba, count: 1 }]\n        verified_within";
+    sandbox.write("phasegate.yaml", &plain.replace("        verified_within", approvals));
+    // As the run pinned it, the gate would open after 3 s: everything else holds by then, and the policy alone is missing.
+    let alone = || {
+        let shown = gate(&sandbox, "ready-to-drop", &STRICT);
+        let conditions = shown["conditions"].as_array().unwrap().iter();
+        let unmet: Vec<_> = conditions.filter(|one| one["verdict"] != "pass").collect();
+        unmet.len() == 1 && unmet[0]["condition"] == "policy"
+    };
+    let is_alone = wait_for(Duration::from_secs(30), alone);
+    std::thread::sleep(Duration::from_millis(2_500));
+    let still_waits = waiting.try_wait().unwrap().is_none();
+    let is_there = put_aside();
+    // Taken over, the process goes on with the new policy, and waits for dee.
+    let amend = ["amend", "customers", "plan.yaml", "--yes", "--as", "zoe"];
+    sandbox.run(&[&amend[..], &STRICT].concat()).expect(0);
+    let reached = || digest_in(&sandbox, "ready-to-drop", &STRICT) != "00000000";
+    let is_reached = wait_for(Duration::from_secs(30), reached);
+    let work = digest_in(&sandbox, "ready-to-drop", &STRICT);
+    let approve = ["approve", "customers", "ready-to-drop", "--as", "dee", "--digest", &work];
+    let approved = sandbox.run(&[&approve[..], &STRICT].concat());
+    let ended = wait_for(Duration::from_secs(30), || waiting.try_wait().unwrap().is_some());
+    if !ended {
+        waiting.kill().unwrap();
+    }
+    let code = waiting.wait().unwrap().code();
+    assert!(is_alone && still_waits && is_there && is_reached, "it acted on the old policy");
+    assert_eq!((approved.code, code), (Some(0), Some(0)), "{approved}");
+}
+
+#[test]
+fn the_graph_and_the_status_show_what_policy_added() {
+    let sandbox = at_the_last_gate();
+    let graph = sandbox.run(&["graph", "plan.yaml", "--env", "strict"]).expect(0).stdout;
+    assert!(graph.contains("asks 2 approvals of release (from policy)"), "{graph}");
+    assert!(graph.contains("asks a PASS not older than 1h\n"), "{graph}");
+    for format in ["mermaid", "dot"] {
+        let graph = sandbox.run(&["graph", "plan.yaml", "--env", "strict", "--format", format]);
+        assert!(graph.stdout.contains("1 approval of dba (from policy)"), "{graph}");
+    }
+    let graph = ["graph", "plan.yaml", "--env", "strict", "--format", "json"];
+    let graph = sandbox.run(&graph).expect(0).json();
+    let nodes = graph["nodes"].as_array().unwrap();
+    let last = nodes.iter().find(|node| node["id"] == "ready-to-drop").unwrap();
+    let from_policy =
+        last["asks"].as_array().unwrap().iter().filter(|one| one["from_policy"] == true);
+    assert_eq!(from_policy.count(), 2);
+    let status = ["status", "customers", "--env", "strict", "--format", "json"];
+    let status = sandbox.run(&status).expect(0).json();
+    let steps = status["steps"].as_array().unwrap();
+    let last = steps.iter().find(|step| step["id"] == "ready-to-drop").unwrap();
+    assert!(last["detail"].as_str().unwrap().contains("(from policy)"), "{last:#}");
 }
 
 #[test]

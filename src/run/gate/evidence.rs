@@ -9,6 +9,7 @@ use super::super::record::{Evidence, Verdict};
 use super::super::state::State;
 use super::super::time::Timestamp;
 use super::super::words::duration;
+use super::asked::pass_needed;
 use super::{Condition, ConditionKind, ConditionVerdict, gate_of, is_guarded};
 
 /// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
@@ -84,10 +85,7 @@ pub(super) fn verified(
     if asks.verified_within_ms.is_none() && guarded.is_empty() {
         return None;
     }
-    let needed = match asks.verified_within_ms {
-        Some(limit) => format!("a PASS not older than {}", duration(limit)),
-        None => "a PASS".to_owned(),
-    };
+    let needed = pass_needed(asks.verified_within_ms);
     let mut condition = Condition::new(ConditionKind::VerifiedWithin, needed);
     let verifies: Vec<&Step> = judged_verifies(state, &gate.id).collect();
     if verifies.is_empty() {

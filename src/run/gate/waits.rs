@@ -2,28 +2,19 @@
 
 use super::super::action::{Action, Direction, Soak, UnusedFor, UsedBy};
 use super::super::name::{MappingName, StepId};
-use super::super::program::Policy;
 use super::super::record::Event;
 use super::super::state::{Progress, State};
 use super::super::time::Timestamp;
 use super::super::usage::{self, Unused, Usage};
 use super::super::window::Window;
 use super::super::words::duration;
+use super::asked::{capped, soak_needed, unused_needed, window_needed};
 use super::{Condition, ConditionKind, ConditionVerdict, Observations, gate_of};
 
-/// How long a wait is where policy caps it, and how that is said.
-fn capped(policy: &Policy, for_ms: u64) -> (u64, String) {
-    let cut = policy.longest_wait_ms.map_or(for_ms, |cap| cap.min(for_ms));
-    if cut < for_ms {
-        return (cut, format!(" (cut from {} by policy)", duration(for_ms)));
-    }
-    (cut, String::new())
-}
-
 pub(super) fn soaked(state: &State, soak: &Soak, now: Timestamp) -> Condition {
-    let (cut, note) = capped(state.program().policy(), soak.for_ms);
-    let needed = format!("{} after {}{note}", duration(cut), soak.after);
-    let mut condition = Condition::new(ConditionKind::Soak, needed);
+    let policy = state.program().policy();
+    let (cut, _) = capped(policy, soak.for_ms);
+    let mut condition = Condition::new(ConditionKind::Soak, soak_needed(policy, soak));
     let after = state.step(&soak.after);
     let is_verify =
         state.program().step(&soak.after).is_some_and(|s| matches!(s.action, Action::Verify(_)));
@@ -51,10 +42,9 @@ pub(super) fn windowed(
     seen: &Observations,
     now: Timestamp,
 ) -> Condition {
-    let is_lifted = state.program().policy().longest_wait_ms.is_some();
-    let note = if is_lifted { " (lifted by policy)" } else { "" };
-    let mut condition = Condition::new(ConditionKind::Window, format!("{window}{note}"));
-    if is_lifted {
+    let policy = state.program().policy();
+    let mut condition = Condition::new(ConditionKind::Window, window_needed(policy, window));
+    if policy.longest_wait_ms.is_some() {
         return condition.judged(ConditionVerdict::Pass, "policy opens every window");
     }
     let looked = match &seen.window {
@@ -86,13 +76,9 @@ pub(super) fn unused(
     seen: &Observations,
     now: Timestamp,
 ) -> Condition {
-    let (cut, note) = capped(state.program().policy(), asked.for_ms);
-    let what = match &asked.by {
-        UsedBy::Counters(mapping) => format!("the old side of {mapping}"),
-        UsedBy::Query { target, query } => format!("{} on {target}", query.trim()),
-    };
-    let needed = format!("{what} unused for {}{note}", duration(cut));
-    let condition = Condition::new(ConditionKind::UnusedFor(at), needed);
+    let policy = state.program().policy();
+    let (cut, _) = capped(policy, asked.for_ms);
+    let condition = Condition::new(ConditionKind::UnusedFor(at), unused_needed(policy, asked));
     match (seen.unused.get(at), &asked.by) {
         (None, _) => condition.judged(ConditionVerdict::Unknown, "not asked yet"),
         (Some(Err(reason)), _) => condition.judged(ConditionVerdict::Unknown, reason.clone()),
