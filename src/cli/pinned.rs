@@ -53,32 +53,28 @@ pub fn watch(session: &Session, desk: &Desk, pin: &Pin) -> OtherPolicy {
     })
 }
 
-/// Where the project file of a run is: the one that was named, else the one beside the run's plan or above it, else the one
-/// that the command itself goes by.
+/// Where the project file of a run is: the one that was named, else the one beside the run's plan or above it. Only where the
+/// plan isn't at hand, the one that the command itself goes by.
 struct Place {
     named: Option<PathBuf>,
-    beside: PathBuf,
+    plan: PathBuf,
     here: Option<PathBuf>,
 }
 
 impl Place {
     fn of(session: &Session, desk: &Desk, pin: &Pin) -> Self {
-        let folder = Path::new(&pin.path).parent().filter(|folder| !folder.as_os_str().is_empty());
         Self {
             named: session.global.config.clone(),
-            beside: folder.unwrap_or_else(|| Path::new(".")).to_path_buf(),
+            plan: PathBuf::from(&pin.path),
             here: desk.settings.project.as_ref().map(|project| project.path().to_path_buf()),
         }
     }
 
     fn project(&self) -> Result<Option<Project>, Failure> {
-        if self.named.is_some() {
-            return wiring::find_project(&self.beside, self.named.as_deref());
-        }
-        match (wiring::find_project(&self.beside, None)?, &self.here) {
-            (None, Some(here)) => wiring::find_project(&self.beside, Some(here)),
-            (found, _) => Ok(found),
-        }
+        let is_at_hand = self.plan.is_file();
+        let other = self.here.as_deref().filter(|_| !is_at_hand);
+        let folder = self.plan.parent().filter(|folder| !folder.as_os_str().is_empty());
+        wiring::find_project(folder.unwrap_or(Path::new(".")), self.named.as_deref().or(other))
     }
 }
 
@@ -107,9 +103,7 @@ fn unknown(run: &OpenRun, project: Option<&Project>) -> Failure {
                 .help("define it again, or name another project file with --config")
         }
         None => Failure::usage(format!("what environment {environment} asks isn't known here"))
-            .because(
-                "no phasegate.yaml stands beside the run's plan, above it, or above this folder",
-            )
+            .because("no phasegate.yaml stands beside the run's plan or above it")
             .help("name the project file with --config")
             .with("environment", json!(environment)),
     }

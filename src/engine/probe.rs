@@ -1,11 +1,12 @@
 //! Reading from the targets what gates ask.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::driver::{self, SharedDriver};
 use crate::run::{
-    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Unused, UsedBy,
-    Value, Window,
+    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Timestamp, Unused,
+    UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -22,10 +23,15 @@ pub(super) struct Questions {
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
+/// How long after a table was put aside its counters are read for the first time, in milliseconds. Connections report what
+/// they did with a delay (PostgreSQL's idle ones after 10 s); what they did before would otherwise look like a use since,
+/// found days later, when the time has to begin again.
+const SETTLED_AFTER_MS: u64 = 12_000;
+
 /// How the last use of something is asked for.
 enum Use {
-    /// By the counters of a table.
-    Counters(TargetName, String),
+    /// By the counters of a table; for the first time not before this moment.
+    Counters(TargetName, String, Option<Timestamp>),
     /// By a query.
     Query(TargetName, String),
     /// Not at all, for this reason.
@@ -51,6 +57,16 @@ impl Questions {
         }
     }
 
+    /// For a look that nothing is recorded of: it waits for no counters.
+    pub(super) fn at_once(mut self) -> Self {
+        for used in &mut self.uses {
+            if let Use::Counters(_, _, settled_at) = used {
+                *settled_at = None;
+            }
+        }
+        self
+    }
+
     pub(super) async fn ask(
         self,
         drivers: &BTreeMap<TargetName, SharedDriver>,
@@ -62,6 +78,12 @@ impl Questions {
             seen.queries.push(value(drivers, target, query).await.map_err(|e| e.to_string()));
         }
         for used in &self.uses {
+            if let Use::Counters(_, _, Some(settled_at)) = used
+                && let Ok(now) = store.now().await
+            {
+                let rest = settled_at.since_ms(now).min(SETTLED_AFTER_MS);
+                tokio::time::sleep(Duration::from_millis(rest)).await;
+            }
             seen.unused.push(last_use(drivers, used).await);
         }
         for (target, tables) in &self.tables {
@@ -83,13 +105,16 @@ impl Questions {
 fn use_of(state: &State, by: &UsedBy) -> Use {
     match by {
         UsedBy::Query { target, query } => Use::Query(target.clone(), query.clone()),
-        UsedBy::Counters(mapping) if state.retired_by(mapping).is_none() => {
-            Use::Never("it has not been put aside yet".to_owned())
+        UsedBy::Counters(mapping) => {
+            let (Some(retire), Some(old)) = (state.retired_by(mapping), state.mapping(mapping))
+            else {
+                return Use::Never("it has not been put aside yet".to_owned());
+            };
+            let is_first = state.usage(mapping).is_none();
+            let put_aside_at = state.step(retire).ended_at.filter(|_| is_first);
+            let settled_at = put_aside_at.map(|at| at.plus_ms(SETTLED_AFTER_MS));
+            Use::Counters(old.from.target, old.from.table, settled_at)
         }
-        UsedBy::Counters(mapping) => match state.mapping(mapping) {
-            Some(mapping) => Use::Counters(mapping.from.target, mapping.from.table),
-            None => Use::Never(format!("no mapping {mapping}")),
-        },
     }
 }
 
@@ -114,7 +139,7 @@ async fn last_use(
             let found = value(drivers, target, query).await.map_err(|error| error.to_string())?;
             seconds_ago(&found).map(Unused::ForMs)
         }
-        Use::Counters(target, table) => {
+        Use::Counters(target, table, _) => {
             let usage = match drivers.get(target) {
                 Some(driver) => asked(|| driver.usage(table)).await,
                 None => Err(unknown(target)),

@@ -79,7 +79,8 @@ pub async fn ask(
 /// What holds of a gate now, with its queries asked.
 pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error> {
     let journal = Journal::load(&ctx.store, run).await?;
-    let seen = Questions::of(ctx, &journal.state, gate).ask(&ctx.drivers, &ctx.store).await;
+    let questions = Questions::of(ctx, &journal.state, gate).at_once();
+    let seen = questions.ask(&ctx.drivers, &ctx.store).await;
     let now = ctx.store.now().await?;
     Ok(report(&journal.state, gate, &seen, now))
 }

@@ -1,14 +1,16 @@
 //! What a gate lets go, exactly: statements with their places, engine actions in words, what is at stake, the way back, and
 //! what was proven and decided so far. What an approver reads before saying yes.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Decision, DecisionVerdict, Digest, Direction, DualWrite, Evidence, Gate, Hazard,
-    Judged, Mapping, Method, Retire, RetireShape, Script, State, Step, StepId, Timestamp,
-    Transaction, Undo, Verdict, Verify, judged,
+    Action, Decision, DecisionVerdict, Digest, Evidence, Gate, Hazard, Judged, Method, Script,
+    State, Step, StepId, Timestamp, Transaction, Undo, Verdict, Verify, judged,
 };
 
+use super::deeds::deeds;
 use super::paint::{Colour, Tone};
 use super::words;
 
@@ -140,12 +142,15 @@ impl ReleaseView<'_> {
         let mut text = String::new();
         let steps = self.steps();
         let count = words::plural(steps.len() as u64, "step");
-        text.push_str(&format!(
-            "gate {} lets go of {count}\n",
+        let _ = writeln!(
+            text,
+            "gate {} lets go of {count}",
             colour.paint(Tone::Strong, self.gate.as_str())
-        ));
+        );
         match self.work() {
-            Some(work) => text.push_str(&format!("digest {}\n", work.as_str())),
+            Some(work) => {
+                let _ = writeln!(text, "digest {}", work.as_str());
+            }
             None => text.push_str("digest not known yet: the gate has not been reached\n"),
         }
         for step in steps {
@@ -160,22 +165,23 @@ impl ReleaseView<'_> {
     fn render_step(&self, step: &Step, colour: Colour, text: &mut String) {
         let place = format!("{}:{}", self.state.pin().path, step.line);
         let target = step.target.as_ref().map_or(String::new(), |target| format!(" on {target}"));
-        text.push_str(&format!(
-            "{} ({}{target}, {place})\n",
+        let _ = writeln!(
+            text,
+            "{} ({}{target}, {place})",
             colour.paint(Tone::Strong, step.id.as_str()),
             step.action.name()
-        ));
+        );
         if let Some(description) = &step.description {
             text.push_str(&indented(description, "  "));
         }
         if self.state.is_applied(&step.id) {
-            text.push_str(&format!("  {}\n", colour.paint(Tone::Dim, "done already")));
+            let _ = writeln!(text, "  {}", colour.paint(Tone::Dim, "done already"));
         }
         match hazard(step) {
             ("none", _) => {}
             (word, why) => {
                 let why = why.map_or(String::new(), |why| format!(": {why}"));
-                text.push_str(&format!("  {}{why}\n", colour.paint(Tone::Bad, word)));
+                let _ = writeln!(text, "  {}{why}", colour.paint(Tone::Bad, word));
             }
         }
         if let Action::Sql(script) = &step.action {
@@ -183,16 +189,16 @@ impl ReleaseView<'_> {
                 Transaction::Auto => "in one transaction",
                 Transaction::None => "each statement by itself",
             };
-            text.push_str(&format!("  runs {how}:\n"));
+            let _ = writeln!(text, "  runs {how}:");
             render_statements(&self.statements(script), colour, text);
         }
         for deed in deeds(self.state, step) {
-            text.push_str(&format!("  - {deed}\n"));
+            let _ = writeln!(text, "  - {deed}");
         }
         for stake in self.stakes.iter().filter(|stake| stake.step == step.id) {
-            text.push_str(&format!("  at stake: {}\n", at_stake(stake)));
+            let _ = writeln!(text, "  at stake: {}", at_stake(stake));
         }
-        text.push_str(&format!("  {}\n", way_back(step)));
+        let _ = writeln!(text, "  {}", way_back(step));
         if let Undo::Script(script) = &step.undo {
             render_statements(&self.statements(script), colour, text);
         }
@@ -215,7 +221,7 @@ impl ReleaseView<'_> {
                     (word, tone, format!("{age} old{still}; {}", found(&one, evidence)))
                 }
             };
-            text.push_str(&format!("  {} {}: {said}\n", colour.paint(tone, word), one.step.id));
+            let _ = writeln!(text, "  {} {}: {said}", colour.paint(tone, word), one.step.id);
         }
     }
 
@@ -249,7 +255,7 @@ impl ReleaseView<'_> {
                     format!("{} by {who}{group}, {ago} ago, {rest}{said}", colour.paint(tone, word))
                 }
             };
-            text.push_str(&format!("  {line}\n"));
+            let _ = writeln!(text, "  {line}");
         }
     }
 }
@@ -260,13 +266,17 @@ fn places(statements: &[(String, &str)]) -> Vec<Value> {
 
 fn render_statements(statements: &[(String, &str)], colour: Colour, text: &mut String) {
     for (place, statement) in statements {
-        text.push_str(&format!("    {}\n", colour.paint(Tone::Dim, place)));
+        let _ = writeln!(text, "    {}", colour.paint(Tone::Dim, place));
         text.push_str(&indented(statement, "      "));
     }
 }
 
 fn indented(text: &str, by: &str) -> String {
-    text.trim_end().lines().map(|line| format!("{by}{line}\n")).collect()
+    let mut indented = String::new();
+    for line in text.trim_end().lines() {
+        let _ = writeln!(indented, "{by}{line}");
+    }
+    indented
 }
 
 fn hazard(step: &Step) -> (&'static str, Option<&str>) {
@@ -341,88 +351,4 @@ fn way_back(step: &Step) -> String {
             format!("can't be undone: {reason}")
         }
     }
-}
-
-/// What the engine does for a step that isn't written in statements, each thing with its objects.
-fn deeds(state: &State, step: &Step) -> Vec<String> {
-    let program = state.program();
-    let planned = step.action.mapping().and_then(|name| program.mappings().get(name));
-    let (Some(mapping), Some(name)) = (planned, step.action.mapping()) else { return Vec::new() };
-    let direction = state.direction(name).unwrap_or(Direction::Forward);
-    let (from, into) = (&mapping.from.table, &mapping.into.table);
-    match &step.action {
-        Action::DualWrite(DualWrite { direction, .. }) => vec![match direction {
-            Direction::Forward => format!("mirrors every write to {from} into {into}"),
-            Direction::Both => format!("mirrors every write to {from} into {into}, and back"),
-        }],
-        Action::Backfill(_) => {
-            vec![format!("copies the rows of {from} into {into}, chunk by chunk")]
-        }
-        Action::Verify(_) => vec![format!("compares {from} with {into}")],
-        Action::Retire(Retire { shape, .. }) => retiring(mapping, shape, direction),
-        Action::Drop { .. } => {
-            let shape = program.steps().iter().find_map(|step| match &step.action {
-                Action::Retire(Retire { mapping, shape }) if mapping == name => Some(shape),
-                _ => None,
-            });
-            dropping(mapping, shape, direction)
-        }
-        Action::StopDualWrite { .. } => {
-            vec![format!("removes the sync from {from} into {into}; both tables stay")]
-        }
-        Action::Sql(_) | Action::Gate(_) => Vec::new(),
-    }
-}
-
-fn retiring(mapping: &Mapping, shape: &RetireShape, direction: Direction) -> Vec<String> {
-    let (from, into) = (&mapping.from.table, &mapping.into.table);
-    let mut deeds = vec!["in one transaction, with both sides locked:".to_owned()];
-    match shape {
-        RetireShape::Table { old_name, take_name } => {
-            deeds.push(format!("renames table {from} to {old_name}"));
-            if *take_name {
-                deeds.push(format!("renames table {into} to {from}"));
-            }
-            deeds.push(match direction {
-                Direction::Forward => format!("ends the sync; {old_name} takes no more writes"),
-                Direction::Both => "keeps the sync under the new names until `drop`".to_owned(),
-            });
-        }
-        RetireShape::Columns(columns) => {
-            for column in columns {
-                deeds.push(format!(
-                    "renames column {from}.{} to {}",
-                    column.column, column.old_name
-                ));
-                if let Some(taker) = &column.take_name {
-                    deeds.push(format!("renames column {into}.{taker} to {}", column.column));
-                }
-            }
-            deeds.push(match direction {
-                Direction::Forward => "ends the sync".to_owned(),
-                Direction::Both => "keeps the sync under the new names until `drop`".to_owned(),
-            });
-        }
-    }
-    deeds
-}
-
-fn dropping(mapping: &Mapping, shape: Option<&RetireShape>, direction: Direction) -> Vec<String> {
-    let mut deeds = vec!["in one transaction, after a look at what depends on it:".to_owned()];
-    deeds.push(match direction {
-        Direction::Forward => "removes what is left of the sync".to_owned(),
-        Direction::Both => "removes the sync".to_owned(),
-    });
-    match shape {
-        Some(RetireShape::Table { old_name, .. }) => {
-            deeds.push(format!("drops table {old_name} with all its rows"));
-        }
-        Some(RetireShape::Columns(columns)) => {
-            let table = &mapping.from.table;
-            let of = |old: &String| format!("drops column {table}.{old} with all its values");
-            deeds.extend(columns.iter().map(|column| of(&column.old_name)));
-        }
-        None => deeds.push(format!("removes the rows of {}", mapping.from.table)),
-    }
-    deeds
 }

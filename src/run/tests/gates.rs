@@ -11,9 +11,8 @@ fn window() -> Window {
     }
 }
 
-fn seen_window(shut: Option<&str>, changes_at: Timestamp) -> Option<Result<WindowSeen, String>> {
-    let changes = Some((changes_at, "then".to_owned()));
-    Some(Ok(WindowSeen { shut: shut.map(str::to_owned), changes }))
+fn seen_window(shut: Option<&str>, changes_at: Timestamp) -> WindowSeen {
+    WindowSeen { shut: shut.map(str::to_owned), changes: Some((changes_at, "then".to_owned())) }
 }
 
 /// The run up to where a gate has opened and its step has not begun.
@@ -38,7 +37,7 @@ fn a_window_that_closes_between_opening_and_start_shuts_the_gate() {
     let switch = Gate { window: Some(window()), ..gate() };
     let mut world = World::new(leads_steps(switch, gate()));
     let closes = world.now.plus_ms(1_000);
-    world.seen.window = seen_window(None, closes);
+    world.seen.window = Some(Ok(seen_window(None, closes)));
     open_and_wait(&mut world, "switch");
     world.wait(1_000);
     // What was read when it was open counts no longer, even before anybody looks again.
@@ -46,7 +45,7 @@ fn a_window_that_closes_between_opening_and_start_shuts_the_gate() {
     let events = world.recheck("retire", seen);
     assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
     let opens = world.now.plus_ms(3_600_000);
-    world.seen.window = seen_window(Some("these are not its hours"), opens);
+    world.seen.window = Some(Ok(seen_window(Some("these are not its hours"), opens)));
     world.go();
     assert_eq!(world.missing("switch"), [ConditionKind::Window]);
     assert_eq!(*world.is("retire"), Progress::Pending);
@@ -54,7 +53,7 @@ fn a_window_that_closes_between_opening_and_start_shuts_the_gate() {
     let condition = shut.conditions.iter().find(|one| one.kind == ConditionKind::Window).unwrap();
     assert_eq!(condition.holds_at, Some(opens));
     world.wait(3_600_000);
-    world.seen.window = seen_window(None, world.now.plus_ms(1_000));
+    world.seen.window = Some(Ok(seen_window(None, world.now.plus_ms(1_000))));
     world.go();
     assert!(world.state.is_ended());
 }
@@ -204,7 +203,7 @@ fn a_longest_wait_cuts_every_wait_and_lifts_every_window_and_says_so() {
     let switch = Gate { soak, window: Some(window()), ..gate() };
     let end = Gate { unused_for: unused(86_400_000), ..gate() };
     let mut world = World::under(leads_steps(switch, end), policy);
-    world.seen.window = seen_window(Some("these are not its hours"), world.now);
+    world.seen.window = Some(Ok(seen_window(Some("these are not its hours"), world.now)));
     world.seen.unused = counted("a", 7);
     world.go();
     let shown = report(&world.state, &"switch".into(), &world.seen, world.now);
