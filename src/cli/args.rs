@@ -146,7 +146,7 @@ pub enum Command {
     /// Changes the settings of a backfill that runs or will run
     Tune(Tune),
     /// Shows each gate's conditions: what is needed, what there is, and the command that helps
-    Gates(RunArg),
+    Gates(Gates),
     /// Approves what a gate releases
     Approve(Approve),
     /// Keeps a gate shut until the same person revokes it
@@ -192,6 +192,20 @@ pub struct GateArg {
     /// The gate's id
     #[arg(value_name = "GATE")]
     pub gate: String,
+}
+
+/// `gates`.
+#[derive(Clone, Debug, Args)]
+pub struct Gates {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Only this gate
+    #[arg(value_name = "GATE")]
+    pub gate: Option<String>,
+    /// Shows exactly what will run: statements with their lines, what is at stake, the way back, evidence, decisions, digest
+    #[arg(long)]
+    pub show: bool,
 }
 
 /// `graph`.
@@ -434,7 +448,7 @@ pub struct Approve {
     /// The gate.
     #[command(flatten)]
     pub gate: GateArg,
-    /// The digest that `gates` showed: refused when the work has changed since
+    /// The digest that gates --show showed: refused when the work has changed since; asked for on a terminal unless given
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
     /// The group to approve for; may be left out where it is plain

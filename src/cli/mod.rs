@@ -15,6 +15,7 @@ mod goal;
 mod logging;
 mod outlook;
 mod people;
+mod pinned;
 mod select;
 mod session;
 mod settings;

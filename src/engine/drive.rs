@@ -250,11 +250,11 @@ impl Drive<'_> {
         if is_fresh || self.asking.contains_key(&gate) {
             return;
         }
-        let questions = Questions::of(self.state(), &gate);
-        let drivers = self.ctx.drivers.clone();
+        let questions = Questions::of(self.ctx, self.state(), &gate);
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let id = gate.clone();
         let asking = self.tasks.spawn(async move {
-            let seen = questions.ask(&drivers).await;
+            let seen = questions.ask(&drivers, &store).await;
             Came::Gate { gate, version, seen }
         });
         self.asking.insert(id, asking);
@@ -268,9 +268,9 @@ impl Drive<'_> {
         }
         let questions: Vec<_> = gates
             .into_iter()
-            .map(|gate| (gate.clone(), Questions::of(self.state(), &gate)))
+            .map(|gate| (gate.clone(), Questions::of(self.ctx, self.state(), &gate)))
             .collect();
-        let drivers = self.ctx.drivers.clone();
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let run = self.state().run().clone();
         let target = self.state().program().step(&step).and_then(|step| step.target.clone());
         let id = step.clone();
@@ -282,7 +282,7 @@ impl Drive<'_> {
             let mut seen = Vec::new();
             for (gate, questions) in questions {
                 if ledger == Ok(false) {
-                    seen.push((gate, questions.ask(&drivers).await));
+                    seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }
             Came::Recheck { step, ledger: ledger.map_err(failure_of), seen }

@@ -9,7 +9,7 @@ use crate::driver::{
 };
 use crate::run::{
     Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
-    QueryCheck, RunId, State, Step, StepId, TargetName, Undo, Verify, report,
+    QueryCheck, RunId, State, Step, StepId, TargetName, Undo, UsedBy, Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
@@ -81,7 +81,8 @@ pub async fn ask(
 /// What holds of a gate now, with its queries asked.
 pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error> {
     let journal = Journal::load(&ctx.store, run).await?;
-    let seen = Questions::of(&journal.state, gate).ask(&ctx.drivers).await;
+    let questions = Questions::of(ctx, &journal.state, gate).at_once();
+    let seen = questions.ask(&ctx.drivers, &ctx.store).await;
     let now = ctx.store.now().await?;
     Ok(report(&journal.state, gate, &seen, now))
 }
@@ -181,6 +182,11 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         let Action::Gate(gate) = &step.action else { continue };
         let here = gate.queries.iter().filter(|query| query.target == *target);
         survey.queries.extend(here.map(|query| (step.id.clone(), query.query.clone())));
+        let uses = gate.unused_for.iter().filter_map(|asked| match &asked.by {
+            UsedBy::Query { target: of, query } if of == target => Some(query.clone()),
+            _ => None,
+        });
+        survey.queries.extend(uses.map(|query| (step.id.clone(), query)));
     }
     survey
 }

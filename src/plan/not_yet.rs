@@ -3,11 +3,10 @@
 //! Each entry goes when its part of the engine comes.
 
 use crate::diagnostic::known as codes;
-use crate::run::Engine;
+use crate::run::{Engine, Identity};
 
 use super::document::{ActionDef, CheckDef, OnError, RelationDef, UndoDef, Writer};
 use super::node::Span;
-use super::project::Identity;
 use super::reports::Reports;
 use super::resolve::View;
 
@@ -118,7 +117,7 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 let message = format!("the condition `{}` can't be judged yet", condition.value);
                 reports
                     .error(codes::CONDITION_NOT_YET, condition.span, message)
-                    .help("`approvals`, `verified_within`, `soak` and `query` can");
+                    .help("`approvals`, `verified_within`, `soak`, `window`, `unused_for` and `query` can");
             }
         }
         ActionDef::Sql(_)
@@ -128,16 +127,16 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
     }
 }
 
-/// Identities that are proven come later; an environment that asks for them can't be run in until then.
+/// Signatures come later; an environment that asks for them can't be run in until then.
 fn people(view: &View<'_>, reports: &mut Reports) {
     let surroundings = view.surroundings;
     let (Some(identity), Some(project)) = (surroundings.policy.identity, surroundings.project)
     else {
         return;
     };
-    if identity.value != Identity::Claimed {
+    if identity.value == Identity::Ssh {
         let message = format!(
-            "the policy of `{}` asks for proven identities, which can't be checked yet",
+            "the policy of `{}` asks for signatures, which can't be checked yet",
             surroundings.environment
         );
         let place = crate::diagnostic::Location {
@@ -148,7 +147,7 @@ fn people(view: &View<'_>, reports: &mut Reports) {
         };
         let finding = crate::diagnostic::Diagnostic::error(codes::OPTION_NOT_YET, message)
             .at(place)
-            .with_help("`identity: claimed` can be used");
+            .with_help("`identity: os` and `identity: claimed` can be used");
         reports.add(finding);
     }
 }

@@ -12,6 +12,7 @@ mod copying;
 mod destruction;
 mod ends;
 mod expressions;
+mod fillable;
 mod ids;
 mod live_sync;
 mod long_locks;
@@ -29,6 +30,7 @@ mod undo;
 mod unknown_statements;
 mod unused;
 mod urls;
+mod uses;
 mod waits;
 mod ways_back;
 
@@ -67,6 +69,8 @@ const WHOLE: &[Rule] = &[
     live_sync::check,
     long_locks::check,
     waits::check,
+    uses::check,
+    fillable::check,
     captures::check,
     copying::check,
     retire::check,
