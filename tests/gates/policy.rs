@@ -1,5 +1,6 @@
 //! Policy: pinned when a run starts, held against the project file by whatever goes on, and never weaker than it says.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::people::{PROJECT, project};
@@ -80,7 +81,7 @@ fn a_process_that_waits_does_not_act_on_the_policy_of_when_it_started() {
     );
     sandbox.write("plan.yaml", &text);
     let run = ["run", "plan.yaml", "--wait", "120s", "--env", "strict"];
-    let mut waiting = sandbox.command(&run).spawn().unwrap();
+    let mut waiting = sandbox.command(&run).stderr(Stdio::null()).spawn().unwrap();
     let put_aside = || {
         let old = "SELECT count(*) FROM sqlite_master WHERE name = 'customers_old'";
         sandbox.value("app.db", old) == "1"
