@@ -94,7 +94,7 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         SyntaxKind::IF_EXISTS => {}
         SyntaxKind::ADD_COLUMN => columns::add(part, table, facts),
         SyntaxKind::ALTER_COLUMN | SyntaxKind::ALTER_VIEW_COLUMN => {
-            columns::alter(part, table, facts)
+            columns::alter(part, table, facts);
         }
         SyntaxKind::DROP_COLUMN => drop_column(part, table, facts),
         SyntaxKind::RENAME_COLUMN => rename_column(part, table, facts),
@@ -118,7 +118,7 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         | SyntaxKind::ENABLE_ALWAYS_TRIGGER
         | SyntaxKind::ENABLE_REPLICA_TRIGGER => switch_triggers(part, table, facts),
         SyntaxKind::CLUSTER_ON | SyntaxKind::SET_WITHOUT_CLUSTER => {
-            hold((LockMode::ShareUpdateExclusive, RowWork::None), "the next CLUSTER goes by it")
+            hold((LockMode::ShareUpdateExclusive, RowWork::None), "the next CLUSTER goes by it");
         }
         SyntaxKind::SET_OPTIONS | SyntaxKind::RESET_OPTIONS => {
             hold((options_mode(part), RowWork::None), "a setting of the table changes");
