@@ -50,7 +50,7 @@ fn long_and_deep_statements_are_met_calmly() {
         format!("SELECT {}1{}", "CASE WHEN ".repeat(120), " THEN 1 END".repeat(120)),
         format!("SELECT * FROM {}t{}", "(SELECT * FROM ".repeat(120), ") x".repeat(120)),
         format!("SELECT * FROM t{}", " JOIN t ON true".repeat(120)),
-        format!("SELECT {}{}", "a = ".repeat(850), "f(".repeat(120) + "1" + &")".repeat(120)),
+        format!("SELECT {}{}", "a = ".repeat(850), "abs(".repeat(120) + "1" + &")".repeat(120)),
         format!("SELECT 1{}", " BETWEEN 1 AND 2".repeat(120)),
         format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(450)),
     ];
