@@ -12,6 +12,8 @@ use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod chunks;
 mod claim;
 mod connection;
 mod error;
@@ -22,6 +24,10 @@ mod marks;
 mod script;
 mod session;
 mod shape;
+mod shape_sql;
+mod sink;
+mod source;
+mod verify;
 
 use connection::Connections;
 
