@@ -16,6 +16,8 @@ mod cells;
 mod chunks;
 mod claim;
 mod connection;
+#[cfg(test)]
+mod copy_tests;
 mod error;
 #[cfg(test)]
 mod fixture;

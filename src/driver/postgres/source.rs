@@ -260,80 +260,11 @@ pub(super) async fn estimate(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
+    use super::super::copy_tests::{KEYS, mappings, tables};
     use super::super::fixture::{Database, entered, mapping, work};
     use super::*;
     use crate::copy::chunk::{Cell, Walk};
     use crate::run::Way;
-
-    /// Tables of 1,000 rows, each with another kind of key, and a copy of each that is empty.
-    const KEYS: [(&str, &[&str], &str, &str); 11] = [
-        ("plain", &["id"], "id bigint", "x"),
-        ("small", &["id"], "id integer", "x"),
-        ("pair", &["a", "b"], "a bigint, b text", "x / 10, 'b' || x"),
-        ("uid", &["id"], "id uuid", "md5(x::text)::uuid"),
-        (
-            "folded",
-            &["k"],
-            "k text COLLATE \"und-x-icu\"",
-            "CASE x % 2 WHEN 0 THEN 'K' ELSE 'k' END || x",
-        ),
-        ("bytes", &["k"], "k bytea", "decode(md5(x::text), 'hex')"),
-        ("money_", &["k"], "k numeric(10,2)", "x / 100.0"),
-        (
-            "at",
-            &["k"],
-            "k timestamptz",
-            "timestamptz '1800-01-01' + x * interval '77 days 1.000001 s'",
-        ),
-        ("padded", &["k"], "k char(12)", "'k' || x"),
-        (
-            "Order \"By\"",
-            &["select", "Größe"],
-            "\"select\" bigint, \"Größe\" varchar(40)",
-            "x % 7, 'ü''\"' || x",
-        ),
-        (
-            "a_name_of_sixty_three_bytes_which_is_all_that_postgresql_takes_",
-            &["id"],
-            "id date",
-            "date '2000-01-01' + x",
-        ),
-    ];
-
-    async fn tables() -> Option<Database> {
-        let mut script = String::new();
-        for (name, key, columns, values) in KEYS {
-            for name in [name.to_owned(), copy_of(name)] {
-                let (name, key): (_, Vec<String>) = (
-                    super::super::catalogue::quote(&name),
-                    key.iter().map(|k| super::super::catalogue::quote(k)).collect(),
-                );
-                script += &format!(
-                    "CREATE TABLE {name} ({columns}, n bigint, PRIMARY KEY ({}));",
-                    key.join(", ")
-                );
-            }
-            let name = super::super::catalogue::quote(name);
-            script += &format!(
-                "INSERT INTO {name} SELECT {values}, x FROM generate_series(1, 1000) AS x;"
-            );
-        }
-        Database::with(&script).await
-    }
-
-    fn copy_of(name: &str) -> String {
-        format!("{}2", name.get(..name.len() - 1).unwrap())
-    }
-
-    /// Each table with its key, mapped to its copy.
-    fn mappings() -> Vec<Mapping> {
-        KEYS.iter()
-            .map(|(name, key, ..)| {
-                let quoted = |name: &str| super::super::catalogue::quote(name);
-                mapping((&quoted(name), key), (&quoted(&copy_of(name)), key))
-            })
-            .collect()
-    }
 
     async fn explain(database: &Database, sql: &str, range: &Chunk, mode: &str) -> String {
         let mut client = database.client().await;

@@ -385,3 +385,225 @@ async fn repair_keys(
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::super::copy_tests::{compare_all, shown};
+    use super::super::fixture::{Database, entered, mapping};
+    use super::*;
+    use crate::copy::chunk::Cell;
+    use sqlx::Connection as _;
+
+    const SCHEMA: &str = "
+        CREATE TABLE leads (id int PRIMARY KEY, status text, n numeric);
+        CREATE TABLE leads_v2 (id bigint PRIMARY KEY, status_code text, n numeric);
+        INSERT INTO leads SELECT x, 'Open', x / 3.0 FROM generate_series(1, 1000) AS x;
+        INSERT INTO leads_v2 SELECT id, lower(status), n FROM leads;";
+
+    fn leads() -> Mapping {
+        let mut mapping = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+        mapping.columns = vec![("status_code".into(), "lower(status)".into())];
+        mapping.reverse = vec![("status".into(), "status_code".into())];
+        mapping
+    }
+
+    fn key(id: i64) -> Key {
+        Key(vec![Cell::Integer(id)])
+    }
+
+    #[tokio::test]
+    async fn equal_sides_are_clean_and_every_row_is_looked_at() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let postgres = database.open().await;
+        for direction in [Direction::Forward, Direction::Both] {
+            let (sum, chunks) = compare_all(&postgres, &leads(), direction).await;
+            assert!(sum.is_clean(), "{sum:?}");
+            assert_eq!((sum.rows, chunks), (1000, 11));
+        }
+    }
+
+    #[tokio::test]
+    async fn both_sides_keys_bound_the_chunks_and_nothing_beyond_them_is_missed() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("DELETE FROM leads_v2 WHERE id BETWEEN 100 AND 899; DELETE FROM leads WHERE id > 950;
+            INSERT INTO leads_v2 VALUES (-5, 'low', 1), (5000000000, 'high', 2); DELETE FROM leads WHERE id = 7;
+            UPDATE leads_v2 SET n = n + 0.5, status_code = 'OPEN' WHERE id = 8").await;
+        let postgres = database.open().await;
+        let (sum, _) = compare_all(&postgres, &leads(), Direction::Forward).await;
+        assert_eq!((sum.missing, sum.extra, sum.different), (800, 53, 1));
+        assert_eq!(sum.samples.len(), SAMPLES_MAX);
+        let low = Chunk { lo: None, hi: Some(key(100)) };
+        let low = postgres.compare_chunk(&leads(), Direction::Forward, &low).await.unwrap();
+        let expected = ["Different 8 status_code+n", "Missing 100 ", "Extra -5 ", "Extra 7 "];
+        let mut found = shown(&low);
+        found.iter_mut().for_each(|one| *one = one.replace("n+status_code", "status_code+n"));
+        assert_eq!(found, expected);
+        assert_eq!(low.rows, 100);
+    }
+
+    #[tokio::test]
+    async fn an_empty_table_and_a_filter() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("DELETE FROM leads_v2").await;
+        let postgres = database.open().await;
+        let (sum, chunks) = compare_all(&postgres, &leads(), Direction::Forward).await;
+        assert_eq!((sum.rows, sum.missing, chunks), (1000, 1000, 11));
+        let mut filtered = leads();
+        filtered.filter = Some("id % 2 = 0 OR NULL -- even ones".into());
+        database.run("INSERT INTO leads_v2 SELECT id, lower(status), n FROM leads WHERE id % 2 = 0 OR id = 11").await;
+        let (sum, _) = compare_all(&postgres, &filtered, Direction::Forward).await;
+        assert_eq!((sum.missing, sum.extra, sum.different), (0, 1, 0));
+        let counts = postgres.compare_partly(&filtered, Direction::Forward, Method::Counts).await;
+        let counts = counts.unwrap();
+        assert_eq!((counts.rows, counts.missing, counts.extra), (501, 0, 1));
+    }
+
+    #[tokio::test]
+    async fn with_both_either_side_may_be_the_one_that_was_written() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        // The old side lost nothing by the way: lower(Open) = open. The other way OPEN comes from nowhere.
+        database.run("UPDATE leads SET status = 'OPEN' WHERE id = 1; UPDATE leads_v2 SET status_code = 'Mixed' WHERE id = 2;
+            UPDATE leads SET status = 'Mixed' WHERE id = 2; UPDATE leads_v2 SET status_code = 'Else' WHERE id = 3").await;
+        let postgres = database.open().await;
+        let both = postgres.compare_chunk(&leads(), Direction::Both, &ALL).await.unwrap();
+        assert_eq!(shown(&both), ["Different 3 status_code"]);
+        let forward = postgres.compare_chunk(&leads(), Direction::Forward, &ALL).await.unwrap();
+        assert_eq!(shown(&forward), ["Different 2 status_code", "Different 3 status_code"]);
+        // What is right by its own side stays as it is when something else of the row is repaired.
+        database.run("UPDATE leads_v2 SET n = 0 WHERE id = 2").await;
+        let fence = entered(&postgres, 1).await.remove(0);
+        assert_eq!(postgres.repair_chunk(&fence, &leads(), Direction::Both, &ALL).await, Ok(2));
+        let row = "SELECT status_code || ' ' || (n > 0) FROM leads_v2 WHERE id = 2";
+        assert_eq!(database.text(row).await, "Mixed true");
+    }
+
+    #[tokio::test]
+    async fn what_a_deleted_row_leaves_behind_is_no_difference_where_the_mapping_says_so() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("DELETE FROM leads WHERE id < 3; UPDATE leads_v2 SET status_code = NULL, n = NULL WHERE id = 1").await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(0);
+        for (on_delete, extra) in
+            [(OnDelete::Ignore, 0), (OnDelete::Nullify, 1), (OnDelete::Delete, 2)]
+        {
+            let mut mapping = leads();
+            mapping.on_delete = on_delete;
+            let found = postgres.compare_chunk(&mapping, Direction::Forward, &ALL).await.unwrap();
+            let counts = (found.extra, found.missing, found.different);
+            assert_eq!(counts, (extra, 0, 0), "{on_delete:?}");
+            let repaired = postgres.repair_chunk(&fence, &mapping, Direction::Forward, &ALL).await;
+            assert_eq!(repaired, Ok(extra), "{on_delete:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sample_is_spread_over_all_keys_of_both_sides() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let postgres = database.open().await;
+        let sample = async |size| {
+            let method = Method::Sample(size);
+            postgres.compare_partly(&leads(), Direction::Forward, method).await.unwrap()
+        };
+        assert_eq!(sample(50).await.rows, 50);
+        assert_eq!(sample(5000).await.rows, 1000);
+        // Half of the keys differ: so does about half of a sample. Three times as far off as chance goes in a million draws.
+        database
+            .run("UPDATE leads_v2 SET n = -1 WHERE id > 500; DELETE FROM leads WHERE id > 800")
+            .await;
+        let found = sample(400).await;
+        assert!((80..=180).contains(&found.different), "{found:?}");
+        assert!((15..=120).contains(&found.extra), "{found:?}");
+        database.run("INSERT INTO leads SELECT x, 'Open', 0 FROM generate_series(100001, 250000) AS x;
+            INSERT INTO leads_v2 SELECT x, 'open', 0 FROM generate_series(100001, 250000) AS x; ANALYZE leads, leads_v2").await;
+        assert_eq!(sample(100).await.rows, 100);
+    }
+
+    #[tokio::test]
+    async fn repair_makes_a_chunk_right_and_leaves_others_alone() {
+        let spoil = "DELETE FROM leads WHERE id IN (10, 20); DELETE FROM leads_v2 WHERE id IN (11, 900);
+            UPDATE leads_v2 SET status_code = 'bad' WHERE id IN (12, 901); INSERT INTO leads_v2 VALUES (-1, 'x', 0)";
+        for direction in [Direction::Forward, Direction::Both] {
+            let Some(database) = Database::with(SCHEMA).await else { return };
+            database.run(spoil).await;
+            let postgres = database.open().await;
+            let fence = entered(&postgres, 1).await.remove(0);
+            let chunk = Chunk { lo: None, hi: Some(key(500)) };
+            assert_eq!(postgres.repair_chunk(&fence, &leads(), direction, &chunk).await, Ok(5));
+            let (sum, _) = compare_all(&postgres, &leads(), direction).await;
+            assert_eq!((sum.missing, sum.extra, sum.different), (1, 0, 1));
+            assert_eq!(postgres.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(2));
+            assert_eq!(postgres.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(0));
+            assert!(compare_all(&postgres, &leads(), direction).await.0.is_clean());
+            let wrong = "SELECT count(*) FROM leads l LEFT JOIN leads_v2 v USING (id) WHERE v.status_code IS DISTINCT FROM 'open'";
+            assert_eq!(database.number(wrong).await, 0);
+            assert_eq!(database.number("SELECT count(*) FROM leads").await, 998);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_wrong_rows_than_one_transaction_may_lock_are_all_repaired() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database
+            .run("INSERT INTO leads SELECT x, 'Open', 1 FROM generate_series(1001, 3000) AS x")
+            .await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(0);
+        assert_eq!(
+            postgres.repair_chunk(&fence, &leads(), Direction::Forward, &ALL).await,
+            Ok(2000)
+        );
+        assert!(compare_all(&postgres, &leads(), Direction::Forward).await.0.is_clean());
+    }
+
+    #[tokio::test]
+    async fn chunks_are_compared_and_repaired_by_index_on_both_sides() {
+        let Some(database) = Database::with(
+            "CREATE TABLE o (a text COLLATE \"und-x-icu\", b bigint, v text, PRIMARY KEY (a, b));
+             CREATE TABLE n (a text COLLATE \"und-x-icu\" NOT NULL, b bigint NOT NULL, v text, UNIQUE (a, b));
+             INSERT INTO o SELECT 'k' || x, x, 'v' FROM generate_series(1, 5000) AS x",
+        )
+        .await else { return };
+        let both = mapping(("o", &["a", "b"]), ("n", &["a", "b"]));
+        let mut client = database.client().await;
+        let shape = shape(&mut client, &both).await.unwrap();
+        let key = Key(vec![Cell::Text("k1".into()), Cell::Integer(1)]);
+        let chunk = Chunk { lo: Some(key.clone()), hi: Some(key.clone()) };
+        for direction in [Direction::Forward, Direction::Both] {
+            let statements =
+                Statements::of(&mut client, "phasegate", (&shape, direction)).await.unwrap();
+            let keys = [key.clone()];
+            for pick in [Pick::Chunk(&chunk), Pick::Keys(&keys)] {
+                let mut texts = vec![
+                    format!("SELECT found FROM {}", statements.judged(&pick)),
+                    statements.insert(&pick),
+                    statements.lock(Which::Old, &pick),
+                    statements.lock(Which::New, &pick),
+                    statements.count(&pick),
+                ];
+                texts.extend(statements.update(&pick));
+                texts.extend(statements.remove_extra(&pick));
+                for sql in texts {
+                    for mode in ["force_custom_plan", "force_generic_plan"] {
+                        let mut tx = client.begin().await.unwrap();
+                        sqlx::query(BY_INDEX)
+                            .bind("plan_cache_mode")
+                            .bind(mode)
+                            .execute(&mut *tx)
+                            .await
+                            .unwrap();
+                        let explain = sqlx::query(AssertSqlSafe(format!("EXPLAIN {sql}")));
+                        let rows = pick.bind(explain, &shape).fetch_all(&mut *tx).await.unwrap();
+                        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                        let plan = plan.join("\n");
+                        assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+                        assert!(plan.contains("Index Cond"), "{sql}\n{plan}");
+                        // No index is read from end to end.
+                        let scans = plan.matches("Scan using").count();
+                        assert!(plan.matches("Index Cond").count() >= scans, "{sql}\n{plan}");
+                    }
+                }
+            }
+        }
+    }
+}
