@@ -192,6 +192,42 @@ async fn every_kind_of_key_is_copied_and_compared() {
 }
 
 #[tokio::test]
+async fn partitioned_tables_of_other_schemas_are_copied_and_compared() {
+    let Some(database) = Database::with(
+        "CREATE SCHEMA \"Old.One\"; CREATE SCHEMA new;
+         CREATE TABLE \"Old.One\".events (day date, id bigint, v text, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
+         CREATE TABLE \"Old.One\".e1 PARTITION OF \"Old.One\".events FOR VALUES FROM ('2024-01-01') TO ('2024-02-01');
+         CREATE TABLE \"Old.One\".e2 PARTITION OF \"Old.One\".events DEFAULT;
+         CREATE TABLE new.events (day date, id bigint, v text, w text GENERATED ALWAYS AS (v || '!') STORED,
+            PRIMARY KEY (day, id)) PARTITION BY HASH (id);
+         CREATE TABLE new.n1 PARTITION OF new.events FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE new.n2 PARTITION OF new.events FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         INSERT INTO \"Old.One\".events SELECT date '2024-01-01' + x % 60, x, 'V' FROM generate_series(1, 600) AS x",
+    )
+    .await else { return };
+    let postgres = Arc::new(database.open().await);
+    let fences = entered(&postgres, 1).await;
+    let mut events =
+        mapping((r#""Old.One".events"#, &["day", "id"]), ("new.events", &["day", "id"]));
+    events.columns =
+        vec![("v".into(), r#"lower(events.v) || coalesce("Old.One".events.v, '')"#.into())];
+    events.filter = Some("events.id <> 13".into());
+    let counts = copy_all(&postgres, &fences[..3], (&events, Direction::Forward), 70).await;
+    assert_eq!(counts, (599, 599));
+    database.run("UPDATE new.events SET v = 'x' WHERE id = 5; DELETE FROM \"Old.One\".events WHERE id = 6; DELETE FROM new.events WHERE id = 7").await;
+    let (sum, _) = compare_all(&postgres, &events, Direction::Forward).await;
+    let expected =
+        ["Different \"2024-01-06\", 5 v", "Missing \"2024-01-08\", 7 ", "Extra \"2024-01-07\", 6 "];
+    assert_eq!(shown(&sum), expected);
+    let all = Chunk { lo: None, hi: None };
+    let repaired = postgres.repair_chunk(&fences[0], &events, Direction::Forward, &all).await;
+    assert_eq!(repaired.unwrap(), 3);
+    let right = "SELECT count(*) FROM new.events JOIN \"Old.One\".events AS o USING (day, id) WHERE events.v = 'vV' AND w = 'vV!'";
+    assert_eq!(database.number(right).await, 598);
+    assert_eq!(database.number("SELECT count(*) FROM new.events").await, 598);
+}
+
+#[tokio::test]
 async fn equal_keys_that_are_not_the_same_are_a_difference() {
     let Some(database) = Database::with(
         "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
@@ -406,7 +442,7 @@ async fn in_place_the_copy_leaves_alone_what_a_new_client_wrote_while_it_waited(
     let id = shape(&mut database.client().await, &people).await.unwrap().id;
     let mut client = database.client().await;
     let write = format!(
-        "BEGIN; UPDATE p SET b = NULL, a = NULL WHERE id = 4; INSERT INTO phasegate.kept_{id} VALUES (0, 4)"
+        "BEGIN; UPDATE p SET b = 'MiXed', a = 'MIXED' WHERE id = 4; INSERT INTO phasegate.kept_{id} VALUES (0, 4)"
     );
     sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut client).await.unwrap();
     let copying = tokio::spawn({
@@ -432,7 +468,7 @@ async fn in_place_the_copy_leaves_alone_what_a_new_client_wrote_while_it_waited(
     let copied = copied.unwrap();
     assert_eq!((copied.rows_read, copied.rows_written), (10, 8));
     let rows = "SELECT string_agg(id || coalesce(b, '-') || other || c, ' ' ORDER BY id) FROM p WHERE id BETWEEN 3 AND 6";
-    assert_eq!(database.text(rows).await, "3a30c 4-0c 5late0c 6a60c");
+    assert_eq!(database.text(rows).await, "3a30c 4MiXed0c 5late0c 6a60c");
     let (sum, _) = compare_all(&postgres, &people, Direction::Both).await;
     assert!(sum.is_clean() && sum.rows == 10, "{sum:?}");
     // A kept row that no side bears out is wrong, and so is one that nobody has kept.

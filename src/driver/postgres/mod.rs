@@ -23,6 +23,7 @@ mod error;
 mod fixture;
 mod ledger;
 mod marks;
+mod prepared;
 mod script;
 mod session;
 mod shape;
@@ -40,6 +41,7 @@ const SCHEMA: &str = "phasegate";
 #[derive(Debug)]
 pub struct Postgres {
     connections: Connections,
+    shapes: prepared::Shapes,
 }
 
 impl Postgres {
@@ -50,7 +52,10 @@ impl Postgres {
     pub async fn open(url: &str, schema: Option<&str>, access: Access) -> Result<Self, Error> {
         let options = read_url(url)?;
         let schema = catalogue::quote(schema.unwrap_or(SCHEMA));
-        let postgres = Self { connections: Connections::new(options, access, schema) };
+        let postgres = Self {
+            connections: Connections::new(options, access, schema),
+            shapes: prepared::Shapes::default(),
+        };
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }

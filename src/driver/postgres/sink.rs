@@ -21,9 +21,9 @@ use super::chunks::{Book, Rows, not_begun};
 use super::connection::{Tx, TxKind};
 use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
-use super::shape::{Shape, shape};
+use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
-use super::{Postgres, ledger, source};
+use super::{Postgres, ledger, prepared, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
@@ -49,7 +49,7 @@ impl Sink for Postgres {
         chunk: &Planned,
     ) -> Result<Copied, Error> {
         let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
-        let failed = match copy(&mut tx, fence, work, (mapping, direction), chunk).await {
+        let failed = match self.copy(&mut tx, fence, work, (mapping, direction), chunk).await {
             Ok(Done::Before(rows)) => {
                 tx.roll_back().await;
                 return Ok(copied(true, rows, 0));
@@ -132,27 +132,6 @@ impl Failed {
 /// raise.
 fn is_of_a_row(code: &str) -> bool {
     matches!(code.get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
-}
-
-async fn copy(
-    tx: &mut Tx<'_>,
-    fence: &Fence,
-    work: &Work,
-    (mapping, direction): (&Mapping, Direction),
-    chunk: &Planned,
-) -> Result<Done, Failed> {
-    if let Some(rows) = copied_before(tx, fence.run(), &work.step, chunk).await? {
-        return Ok(Done::Before(rows));
-    }
-    let shape = shape(tx.conn()?, mapping).await?;
-    let statements = Statements::of_sync(tx, &shape, direction);
-    prepare(tx, &shape).await?;
-    let rows = copy_range(tx.conn()?, &statements, &chunk.chunk)
-        .await
-        .map_err(|error| Failed::of_statement(&error))?;
-    Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
-    ledger::keep_head(tx, fence.run(), &work.head).await?;
-    Ok(Done::Now(rows))
 }
 
 /// Has the rest of the transaction find rows by the key's index, and its own writes not mirrored by the mapping's triggers.
@@ -241,6 +220,28 @@ pub(super) async fn write(
 }
 
 impl Postgres {
+    async fn copy(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+        work: &Work,
+        (mapping, direction): (&Mapping, Direction),
+        chunk: &Planned,
+    ) -> Result<Done, Failed> {
+        if let Some(rows) = copied_before(tx, fence.run(), &work.step, chunk).await? {
+            return Ok(Done::Before(rows));
+        }
+        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let statements = Statements::of_sync(tx, &shape, direction);
+        prepare(tx, &shape).await?;
+        let rows = copy_range(tx.conn()?, &statements, &chunk.chunk)
+            .await
+            .map_err(|error| Failed::of_statement(&error))?;
+        Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
+        ledger::keep_head(tx, fence.run(), &work.head).await?;
+        Ok(Done::Now(rows))
+    }
+
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.
     async fn name_row(
         &self,
@@ -250,7 +251,7 @@ impl Postgres {
     ) -> Result<Option<Error>, Error> {
         let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
         let found = async {
-            let shape = shape(tx.conn()?, mapping).await?;
+            let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
             let statements = Statements::of_sync(&tx, &shape, direction);
             prepare(&mut tx, &shape).await?;
             Ok(find_row(tx.conn()?, &statements, range).await?.map(|(key, of_row)| {
@@ -448,7 +449,7 @@ mod tests {
         let step = work("copy", Way::Forward);
         let mut tx = postgres.connections.begin(&fence, TxKind::Chunk).await.unwrap();
         let whole = (&leads(), Direction::Forward);
-        let Ok(done) = super::copy(&mut tx, &fence, &step, whole, &planned.open[0]).await else {
+        let Ok(done) = postgres.copy(&mut tx, &fence, &step, whole, &planned.open[0]).await else {
             panic!("it was not copied");
         };
         assert!(matches!(done, Done::Now(Rows { read: 40, written: 40 })));

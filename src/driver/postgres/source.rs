@@ -15,9 +15,9 @@ use super::chunks::{Book, Copy};
 use super::connection::{Tx, TxKind};
 use super::error::{failed, refused};
 use super::ledger::unsigned;
-use super::shape::{KeyPair, Shape, shape};
+use super::shape::{KeyPair, Shape};
 use super::shape_sql::{BY_INDEX, Pick, Which};
-use super::{Postgres, cells, ledger};
+use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{CopyState, Error, Fence, Source, Window, Work};
 use crate::run::Mapping;
@@ -42,7 +42,7 @@ impl Source for Postgres {
         size: Window,
     ) -> Result<CopyState, Error> {
         let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
-        match plan(&mut tx, fence, work, (mapping, size)).await {
+        match self.plan(&mut tx, fence, work, (mapping, size)).await {
             Ok(state) => {
                 tx.commit().await?;
                 Ok(state)
@@ -55,34 +55,37 @@ impl Source for Postgres {
     }
 }
 
-async fn plan(
-    tx: &mut Tx<'_>,
-    fence: &Fence,
-    work: &Work,
-    (mapping, size): (&Mapping, Window),
-) -> Result<CopyState, Error> {
-    let of = (fence.run(), &work.step);
-    let known = Book::of_tx(tx, of)?.load().await?;
-    let is_more = known.as_ref().is_none_or(|copy| !copy.ended);
-    let mut copy = known.unwrap_or_default();
-    let mut planned = Vec::new();
-    if is_more {
-        by_index(tx.conn()?).await?;
-        let shape = shape(tx.conn()?, mapping).await?;
-        if copy.frozen.is_none() {
-            copy.frozen = last_key(tx.conn()?, &shape).await?;
+impl Postgres {
+    async fn plan(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+        work: &Work,
+        (mapping, size): (&Mapping, Window),
+    ) -> Result<CopyState, Error> {
+        let of = (fence.run(), &work.step);
+        let known = Book::of_tx(tx, of)?.load().await?;
+        let is_more = known.as_ref().is_none_or(|copy| !copy.ended);
+        let mut copy = known.unwrap_or_default();
+        let mut planned = Vec::new();
+        if is_more {
+            by_index(tx.conn()?).await?;
+            let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+            if copy.frozen.is_none() {
+                copy.frozen = last_key(tx.conn()?, &shape).await?;
+            }
+            planned = next_chunks(tx.conn()?, &shape, &mut copy, size).await?;
         }
-        planned = next_chunks(tx.conn()?, &shape, &mut copy, size).await?;
+        let mut book = Book::of_tx(tx, of)?;
+        book.fold(&mut copy).await?;
+        if !planned.is_empty() {
+            book.plan(fence, &planned).await?;
+        }
+        book.save(&copy).await?;
+        let state = book.state().await?;
+        ledger::keep_head(tx, fence.run(), &work.head).await?;
+        Ok(state)
     }
-    let mut book = Book::of_tx(tx, of)?;
-    book.fold(&mut copy).await?;
-    if !planned.is_empty() {
-        book.plan(fence, &planned).await?;
-    }
-    book.save(&copy).await?;
-    let state = book.state().await?;
-    ledger::keep_head(tx, fence.run(), &work.head).await?;
-    Ok(state)
 }
 
 /// Has the rest of a transaction find rows by the key's index.
@@ -262,6 +265,7 @@ pub(super) async fn estimate(
 mod tests {
     use super::super::copy_tests::{KEYS, mappings, tables};
     use super::super::fixture::{Database, entered, mapping, work};
+    use super::super::shape::shape;
     use super::*;
     use crate::copy::chunk::{Cell, Walk};
     use crate::run::Way;

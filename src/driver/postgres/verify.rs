@@ -16,11 +16,11 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::{Tx, TxKind};
 use super::error::{failed, refused};
-use super::shape::{Shape, shape};
+use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Found, Pick, Statements, Which};
 use super::sink::{number, prepare, write};
 use super::source::{as_text, estimate};
-use super::{Postgres, cells, ledger};
+use super::{Postgres, cells, ledger, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
@@ -46,7 +46,7 @@ impl Verifier for Postgres {
         rows: u32,
     ) -> Result<Option<Key>, Error> {
         let mut reader = self.connections.snapshot().await?;
-        let shape = shape(reader.conn()?, mapping).await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         by_index(reader.conn()?).await?;
         let range = Chunk { lo: after.cloned(), hi: None };
         let query = sqlx::query(AssertSqlSafe(bound_sql(&shape, &range, rows)));
@@ -64,7 +64,7 @@ impl Verifier for Postgres {
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
         let mut reader = self.connections.snapshot().await?;
-        let shape = shape(reader.conn()?, mapping).await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         let schema = self.connections.schema();
         let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
         if *chunk != ALL {
@@ -82,7 +82,7 @@ impl Verifier for Postgres {
         method: Method,
     ) -> Result<Compared, Error> {
         let mut reader = self.connections.snapshot().await?;
-        let shape = shape(reader.conn()?, mapping).await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         let schema = self.connections.schema();
         let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
         let conn = reader.conn()?;
@@ -109,7 +109,7 @@ impl Verifier for Postgres {
         let (mut range, mut rows) = (chunk.clone(), 0);
         loop {
             let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
-            match repair(&mut tx, (mapping, direction), &range).await {
+            match self.repair(&mut tx, (mapping, direction), &range).await {
                 Ok((changed, behind)) => {
                     tx.commit().await?;
                     rows += changed;
@@ -320,24 +320,27 @@ async fn draw(
     rows.iter().map(|row| cells::key(row, shape)).collect()
 }
 
-/// Puts the first wrong rows of a range right. Returns the rows changed, and the last key when there may be more behind it.
-async fn repair(
-    tx: &mut Tx<'_>,
-    (mapping, direction): (&Mapping, Direction),
-    range: &Chunk,
-) -> Result<(u64, Option<Key>), Error> {
-    let shape = shape(tx.conn()?, mapping).await?;
-    prepare(tx, &shape).await?;
-    let schema = tx.schema().to_owned();
-    let statements = Statements::of(tx.conn()?, &schema, (&shape, direction)).await?;
-    let keys = wrong_keys(tx.conn()?, &statements, range).await?;
-    if keys.is_empty() {
-        return Ok((0, None));
+impl Postgres {
+    /// Puts the first wrong rows of a range right. Returns the rows changed, and the last key when there may be more behind it.
+    async fn repair(
+        &self,
+        tx: &mut Tx<'_>,
+        (mapping, direction): (&Mapping, Direction),
+        range: &Chunk,
+    ) -> Result<(u64, Option<Key>), Error> {
+        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        prepare(tx, &shape).await?;
+        let schema = tx.schema().to_owned();
+        let statements = Statements::of(tx.conn()?, &schema, (&shape, direction)).await?;
+        let keys = wrong_keys(tx.conn()?, &statements, range).await?;
+        if keys.is_empty() {
+            return Ok((0, None));
+        }
+        let rows = repair_keys(tx.conn()?, &statements, &Pick::Keys(&keys)).await;
+        let rows = rows.map_err(|error| refused(&error))?;
+        let is_more = keys.len() == REPAIRED_MAX;
+        Ok((rows, keys.into_iter().next_back().filter(|_| is_more)))
     }
-    let rows = repair_keys(tx.conn()?, &statements, &Pick::Keys(&keys)).await;
-    let rows = rows.map_err(|error| refused(&error))?;
-    let is_more = keys.len() == REPAIRED_MAX;
-    Ok((rows, keys.into_iter().next_back().filter(|_| is_more)))
 }
 
 /// The keys of rows that aren't right, or are noted, in their order.
@@ -391,6 +394,7 @@ async fn repair_keys(
 mod tests {
     use super::super::copy_tests::{compare_all, shown};
     use super::super::fixture::{Database, entered, mapping};
+    use super::super::shape::shape;
     use super::*;
     use crate::copy::chunk::Cell;
     use sqlx::Connection as _;
