@@ -12,16 +12,25 @@ use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod chunks;
 mod claim;
 mod connection;
+#[cfg(test)]
+mod copy_tests;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod ledger;
 mod marks;
+mod prepared;
 mod script;
 mod session;
 mod shape;
+mod shape_sql;
+mod sink;
+mod source;
+mod verify;
 
 use connection::Connections;
 
@@ -32,6 +41,7 @@ const SCHEMA: &str = "phasegate";
 #[derive(Debug)]
 pub struct Postgres {
     connections: Connections,
+    shapes: prepared::Shapes,
 }
 
 impl Postgres {
@@ -42,7 +52,10 @@ impl Postgres {
     pub async fn open(url: &str, schema: Option<&str>, access: Access) -> Result<Self, Error> {
         let options = read_url(url)?;
         let schema = catalogue::quote(schema.unwrap_or(SCHEMA));
-        let postgres = Self { connections: Connections::new(options, access, schema) };
+        let postgres = Self {
+            connections: Connections::new(options, access, schema),
+            shapes: prepared::Shapes::default(),
+        };
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }
