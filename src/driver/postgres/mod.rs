@@ -14,6 +14,8 @@ use crate::run::FailureClass;
 mod catalogue;
 mod claim;
 mod connection;
+mod dual_write;
+mod emptying;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -21,7 +23,14 @@ mod ledger;
 mod marks;
 mod script;
 mod session;
+mod settle;
 mod shape;
+mod sync_objects;
+mod sync_state;
+#[cfg(test)]
+mod sync_tests;
+mod trigger_in_place;
+mod trigger_sql;
 
 use connection::Connections;
 
