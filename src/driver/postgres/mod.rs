@@ -22,10 +22,17 @@ mod fixture;
 mod ledger;
 mod marks;
 mod script;
+mod sequences;
 mod session;
 mod settle;
 mod shape;
+#[cfg(test)]
+mod sync_both_tests;
+#[cfg(test)]
+mod sync_in_place_tests;
 mod sync_objects;
+#[cfg(test)]
+mod sync_rights_tests;
 mod sync_state;
 #[cfg(test)]
 mod sync_tests;
