@@ -29,6 +29,9 @@ use crate::run::{Direction, Mapping, Way};
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
 
+/// How long to wait for a further lock while others may wait for ours, in milliseconds: under `deadlock_timeout`.
+const YIELDING_LOCK_MS: u64 = 300;
+
 /// The functions and triggers of a sync. `schema` is our own, quoted.
 pub(super) fn sync_sql(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
     if shape.in_place {
@@ -83,19 +86,24 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
     }
 }
 
-/// Locks both tables against writers, the old one first, as triggers and chunks do.
+/// Locks the tables of a sync, the old one first, as triggers and chunks do.
+///
+/// Clients of the new shape come the other way round. So once we hold a lock, nothing more is waited for as long as the
+/// server takes to look for deadlocks: we yield, and not a client.
 async fn lock_tables(
     tx: &mut Tx<'_>,
-    mapping: &Mapping,
-    direction: Direction,
+    (mapping, direction): (&Mapping, Direction),
+    mode: &'static str,
 ) -> Result<(), Error> {
     let mut names = vec![name_sql(&mapping.from.table)];
     if direction == Direction::Both && !mapping.is_in_place() {
         names.push(name_sql(&mapping.into.table));
     }
     for name in names {
-        let lock = format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE");
+        let lock = format!("LOCK TABLE {name} IN {mode} MODE");
         run(tx.conn()?, "lock the table", lock).await?;
+        let yielding = format!("SET LOCAL lock_timeout = {YIELDING_LOCK_MS}");
+        run(tx.conn()?, "bound the wait for locks", yielding).await?;
     }
     Ok(())
 }
@@ -111,7 +119,7 @@ impl Postgres {
         if let Some(applied) = done_before(tx, fence, work).await? {
             return Ok(applied);
         }
-        lock_tables(tx, mapping, direction).await?;
+        lock_tables(tx, (mapping, direction), "SHARE ROW EXCLUSIVE").await?;
         let shape = shape(tx.conn()?, mapping).await?;
         check_sync(tx, &shape, direction).await?;
         let was_empty = match was_empty {
@@ -128,11 +136,12 @@ impl Postgres {
         &self,
         tx: &mut Tx<'_>,
         (fence, work): (&Fence, &Work),
-        mapping: &Mapping,
+        (mapping, direction): (&Mapping, Direction),
     ) -> Result<Result<Applied, Shape>, Error> {
         if let Some(applied) = done_before(tx, fence, work).await? {
             return Ok(Ok(applied));
         }
+        lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
         let shape = shape(tx.conn()?, mapping).await?;
         remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
@@ -177,10 +186,10 @@ impl DualWriter for Postgres {
         fence: &Fence,
         work: &Work,
         mapping: &Mapping,
-        _direction: Direction,
+        direction: Direction,
     ) -> Result<Applied, Error> {
         let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
-        let shape = match self.remove_in(&mut tx, (fence, work), mapping).await {
+        let shape = match self.remove_in(&mut tx, (fence, work), (mapping, direction)).await {
             Ok(Err(shape)) => shape,
             Ok(Ok(applied)) => return finish(tx, Ok(applied)).await,
             Err(error) => return finish(tx, Err(error)).await,

@@ -30,6 +30,8 @@ mod shape;
 mod sync_both_tests;
 #[cfg(test)]
 mod sync_in_place_tests;
+#[cfg(test)]
+mod sync_live_tests;
 mod sync_objects;
 #[cfg(test)]
 mod sync_rights_tests;

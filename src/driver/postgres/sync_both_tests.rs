@@ -1,7 +1,7 @@
 //! Clients of both shapes under a live sync of two tables.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::sync_tests::{Bed, TABLES, both_leads, chunk, meet_with, say};
+use super::sync_tests::{Bed, TABLES, both_leads, chunk, meet_with, say, until_it_waits};
 use crate::driver::DualWriter as _;
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
@@ -180,6 +180,23 @@ async fn both_ways_are_refused_where_one_would_lose_something() {
         let class = super::fixture::class(refused);
         assert!(matches!(class, FailureClass::Unsafe | FailureClass::Refused), "{class:?}");
     }
+}
+
+#[tokio::test]
+async fn removing_yields_to_a_client_that_comes_the_other_way() {
+    let Some(bed) = bed().await else { return };
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN; SELECT 1 FROM leads_v2 LIMIT 1").await.unwrap();
+    let stop = super::fixture::work("stop", Way::Forward);
+    let removing = bed.postgres.remove(&bed.fence, &stop, &bed.mapping, bed.direction);
+    let writing = async {
+        until_it_waits(&bed, "query LIKE 'LOCK TABLE%leads_v2%'").await;
+        say(&mut client, "UPDATE leads SET status = 'Through' WHERE id = 1; COMMIT").await
+    };
+    let (removed, written) = tokio::join!(removing, writing);
+    written.unwrap();
+    assert_eq!(super::fixture::class(removed), FailureClass::Contention);
+    assert_eq!(bed.text(&new(1)).await, "e1 through");
 }
 
 #[tokio::test]

@@ -402,7 +402,7 @@ async fn try_expressions(
     }
     if let Some(filter) = &shape.filter {
         let sql = format!("SELECT 1 FROM {} WHERE {filter} LIMIT 0", shape.named(Side::Old));
-        explain(conn, sql).await.map_err(|error| of_expression(shape, filter, error))?;
+        explain(conn, sql).await.map_err(|error| of_expression(shape, filter, &error))?;
     }
     sqlx::query("SELECT set_config('search_path', $1, true)")
         .bind(before)
@@ -418,15 +418,15 @@ async fn try_one(
     (side, write): (Side, &Write),
 ) -> Result<(), Error> {
     let sql = format!("SELECT {} FROM {} LIMIT 0", cast(write), shape.named(side));
-    explain(conn, sql).await.map_err(|error| of_expression(shape, &write.value, error))
+    explain(conn, sql).await.map_err(|error| of_expression(shape, &write.value, &error))
 }
 
 async fn explain(conn: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     conn.execute(AssertSqlSafe(format!("EXPLAIN {sql}"))).await.map(|_| ())
 }
 
-fn of_expression(shape: &Shape, expression: &str, error: sqlx::Error) -> Error {
-    let mut error = refused(&error);
+fn of_expression(shape: &Shape, expression: &str, error: &sqlx::Error) -> Error {
+    let mut error = refused(error);
     let inner = expression.strip_prefix('(').and_then(|rest| rest.strip_suffix("\n)"));
     if let Error::Failed(failure) = &mut error {
         failure.message = format!(

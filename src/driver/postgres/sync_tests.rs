@@ -240,6 +240,21 @@ async fn a_key_that_others_deleted_is_inserted_under_an_old_snapshot() {
     }
 }
 
+/// Looks on until a session waits for a lock of which a condition over `pg_stat_activity` holds.
+pub(super) async fn until_it_waits(bed: &Bed, condition: &str) {
+    let mut watcher = bed.client().await;
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND {condition}"
+    );
+    loop {
+        let row = watcher.fetch_one(AssertSqlSafe(sql.clone())).await.unwrap();
+        if row.get::<i64, _>(0) > 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Runs a statement on its own connection until it waits for a lock, then lets go what holds it.
 pub(super) async fn meet_with(
     bed: &Bed,
