@@ -18,18 +18,45 @@ mod claim;
 mod connection;
 #[cfg(test)]
 mod copy_tests;
+mod counterpart;
+mod dependents;
+mod dual_write;
+mod emptying;
 mod error;
+mod fit;
 #[cfg(test)]
 mod fixture;
+mod gaps;
+mod guard_sql;
+mod handover;
+mod identity;
+mod introspect;
 mod ledger;
 mod marks;
-mod prepared;
+mod probe;
+mod probe_server;
+mod rename;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
+mod rights;
 mod script;
+mod sequences;
 mod session;
+mod settle;
 mod shape;
-mod shape_sql;
-mod sink;
-mod source;
+#[cfg(test)]
+mod sync_both_tests;
+#[cfg(test)]
+mod sync_in_place_tests;
+mod sync_objects;
+#[cfg(test)]
+mod sync_rights_tests;
+mod sync_state;
+#[cfg(test)]
+mod sync_tests;
+mod trigger_in_place;
+mod trigger_sql;
 mod verify;
 
 use connection::Connections;
@@ -41,7 +68,6 @@ const SCHEMA: &str = "phasegate";
 #[derive(Debug)]
 pub struct Postgres {
     connections: Connections,
-    shapes: prepared::Shapes,
 }
 
 impl Postgres {
@@ -52,10 +78,7 @@ impl Postgres {
     pub async fn open(url: &str, schema: Option<&str>, access: Access) -> Result<Self, Error> {
         let options = read_url(url)?;
         let schema = catalogue::quote(schema.unwrap_or(SCHEMA));
-        let postgres = Self {
-            connections: Connections::new(options, access, schema),
-            shapes: prepared::Shapes::default(),
-        };
+        let postgres = Self { connections: Connections::new(options, access, schema) };
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }
