@@ -166,6 +166,8 @@ codes! {
     STRICTER_NULL = "D209", "a stricter NOT NULL";
     REFUSED_QUERY = "D210", "a query that the database refuses";
     NO_SYNC = "D211", "a sync that can't be kept";
+    NO_RIGHT = "D212", "a right that the role lacks";
+    HIDDEN_ROWS = "D213", "rows that the role can't see";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

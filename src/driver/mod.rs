@@ -28,9 +28,11 @@ use crate::run::{
 pub mod error;
 #[allow(dead_code)]
 pub mod postgres;
+pub mod probed;
 pub mod sqlite;
 
 pub use error::Error;
+pub use probed::{Probed, Purpose, TableUse};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer {}
@@ -58,9 +60,10 @@ pub async fn open(
     schema: Option<&str>,
     access: Access,
 ) -> Result<SharedDriver, Error> {
-    let _ = access;
     match (engine, schema) {
-        (Engine::Sqlite, None) => Ok(Arc::new(sqlite::Sqlite::open(url.expose_secret()).await?)),
+        (Engine::Sqlite, None) => {
+            Ok(Arc::new(sqlite::Sqlite::open_for(url.expose_secret(), access).await?))
+        }
         (Engine::Sqlite, Some(_)) => {
             Err(Error::failed(FailureClass::Refused, "SQLite has no schemas to put our objects in")
                 .with_help("remove schema from the target"))
@@ -210,6 +213,9 @@ pub struct Survey {
     pub created: Vec<CreatedObject>,
     /// Queries that must prepare (their names resolve), unless they name created objects.
     pub queries: Vec<(StepId, String)>,
+    /// What steps do with tables, in the order of steps. A table that the plan creates is among [`created`](Self::created)
+    /// and may be here as well: it is looked at where it is there, and asks for no right where it isn't.
+    pub uses: Vec<TableUse>,
 }
 
 /// A mapping to look at before the first change.
@@ -344,6 +350,11 @@ pub trait Session: Send + Sync + fmt::Debug {
 pub trait Introspect: Send + Sync {
     /// Holds what a plan needs against what is there. Changes nothing.
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error>;
+
+    /// Looks at everything that a release manager wants to know before the first change, findings of the survey included:
+    /// [`Probed`] says what, and under which limits. For dry runs, on a driver opened with [`Access::ReadOnly`]. Fails only when
+    /// the database can't be read at all; what this role may not see is [`Seen::Hidden`](probed::Seen::Hidden).
+    async fn probe(&self, survey: &Survey) -> Result<Probed, Error>;
 
     /// The fingerprint of tables (columns, types, constraints, indexes, triggers that are not ours). A table that isn't
     /// there counts as such.

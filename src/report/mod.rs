@@ -8,6 +8,7 @@
 //! Absent on purpose: reading stores and databases, and exit codes.
 
 pub mod advice;
+pub mod dry_run;
 pub mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::{self, Table};
-use super::{Sqlite, survey};
-use crate::driver::{Error, Finding, Introspect, Survey};
+use super::{Sqlite, probe, survey};
+use crate::driver::{Error, Finding, Introspect, Probed, Survey};
 use crate::run::Digest;
 
 #[async_trait]
@@ -18,6 +18,10 @@ impl Introspect for Sqlite {
         let findings = survey::look(reader.conn(), survey).await?;
         reader.release().await;
         Ok(findings)
+    }
+
+    async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
+        probe::look(self, survey).await
     }
 
     async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error> {

@@ -161,6 +161,20 @@ async fn estimate(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<u64,
     Ok(u64::try_from(share).unwrap_or(u64::MAX))
 }
 
+/// How many rows a table has, and whether they were counted.
+pub(super) async fn rows_of(
+    conn: &mut SqliteConnection,
+    table: &str,
+) -> Result<(u64, bool), Error> {
+    let sql =
+        format!("SELECT count(*), 0 FROM (SELECT 1 FROM {} LIMIT {COUNTED_MAX})", quote(table));
+    let (counted, _) = pair(conn, sql).await?;
+    if counted < COUNTED_MAX {
+        return Ok((counted, true));
+    }
+    Ok((size_of(conn, table).await?.max(counted), false))
+}
+
 /// The size of a large table: what ANALYZE noted, else the span of its rowids, else nothing is known.
 async fn size_of(conn: &mut SqliteConnection, table: &str) -> Result<u64, Error> {
     if ledger::has_table(conn, "sqlite_stat1").await? {
