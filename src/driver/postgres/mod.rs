@@ -15,13 +15,25 @@ mod catalogue;
 mod claim;
 mod connection;
 mod error;
+mod fit;
 #[cfg(test)]
 mod fixture;
+mod gaps;
+mod identity;
+mod introspect;
 mod ledger;
 mod marks;
+mod probe;
+mod rights;
 mod script;
 mod session;
 mod shape;
+mod steady;
+mod stricter;
+mod surroundings;
+mod survey;
+#[cfg(test)]
+mod survey_tests;
 
 use connection::Connections;
 
