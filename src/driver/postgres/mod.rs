@@ -14,6 +14,7 @@ use crate::run::FailureClass;
 mod catalogue;
 mod claim;
 mod connection;
+mod dependents;
 mod error;
 mod fit;
 #[cfg(test)]
