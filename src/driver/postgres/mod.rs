@@ -15,6 +15,8 @@ mod catalogue;
 mod claim;
 mod connection;
 mod dependents;
+mod dual_write;
+mod emptying;
 mod error;
 mod fit;
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod probe;
 mod rights;
 mod script;
 mod session;
+mod settle;
 mod shape;
 mod steady;
 mod stricter;
@@ -35,6 +38,12 @@ mod surroundings;
 mod survey;
 #[cfg(test)]
 mod survey_tests;
+mod sync_objects;
+mod sync_state;
+#[cfg(test)]
+mod sync_tests;
+mod trigger_in_place;
+mod trigger_sql;
 
 use connection::Connections;
 
