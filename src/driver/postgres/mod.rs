@@ -12,11 +12,15 @@ use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod chunks;
 mod claim;
 mod connection;
 mod dependents;
 mod dual_write;
 mod emptying;
+#[cfg(test)]
+mod copy_tests;
 mod error;
 mod fit;
 #[cfg(test)]
@@ -44,6 +48,10 @@ mod sync_state;
 mod sync_tests;
 mod trigger_in_place;
 mod trigger_sql;
+mod shape_sql;
+mod sink;
+mod source;
+mod verify;
 
 use connection::Connections;
 
