@@ -16,26 +16,36 @@ mod cells;
 mod chunks;
 mod claim;
 mod connection;
+#[cfg(test)]
+mod copy_tests;
+mod counterpart;
 mod dependents;
 mod dual_write;
 mod emptying;
-#[cfg(test)]
-mod copy_tests;
 mod error;
 mod fit;
 #[cfg(test)]
 mod fixture;
 mod gaps;
+mod guard_sql;
 mod identity;
 mod introspect;
 mod ledger;
 mod marks;
 mod probe;
+mod rename;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
 mod rights;
 mod script;
+mod sequences;
 mod session;
 mod settle;
 mod shape;
+mod shape_sql;
+mod sink;
+mod source;
 mod steady;
 mod stricter;
 mod surroundings;
@@ -48,9 +58,6 @@ mod sync_state;
 mod sync_tests;
 mod trigger_in_place;
 mod trigger_sql;
-mod shape_sql;
-mod sink;
-mod source;
 mod verify;
 
 use connection::Connections;

@@ -66,6 +66,8 @@ pub(super) struct TriggerFacts {
     pub is_before: bool,
     pub is_row: bool,
     pub definition: String,
+    /// The definition with `%` for its own name and the table's: two of one form do the same.
+    pub form: String,
     /// Whether its function is in our schema.
     pub is_ours: bool,
 }
@@ -136,6 +138,8 @@ SELECT jsonb_build_object(
       WHERE k.confrelid = c.oid AND k.conrelid <> c.oid AND k.contype = 'f' AND k.conparentid = 0),
   'triggers', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', t.tgname, 'enabled', t.tgenabled,
       'is_before', t.tgtype::int & 66 = 2, 'is_row', t.tgtype::int & 1 = 1, 'definition', pg_get_triggerdef(t.oid),
+      'form', replace(replace(pg_get_triggerdef(t.oid), 'TRIGGER ' || quote_ident(t.tgname) || ' ', 'TRIGGER % '),
+          format(' ON %I.%I ', cn.nspname, c.relname), ' ON % '),
       'is_ours', coalesce(p.pronamespace = to_regnamespace($2)::oid, false)) ORDER BY t.tgname), '[]')
       FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
   'policies', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', p.polname, 'command', p.polcmd,
@@ -173,7 +177,7 @@ SELECT jsonb_build_object(
   'replica_identity', c.relreplident,
   'rules', ARRAY(SELECT r.rulename FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN' ORDER BY 1)
 )::text
-FROM pg_class c WHERE c.oid = $1::bigint::oid";
+FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace WHERE c.oid = $1::bigint::oid";
 
 /// What stands around a table. `schema` is our own, quoted.
 pub(super) async fn around(
