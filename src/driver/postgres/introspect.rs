@@ -17,7 +17,7 @@ use crate::run::Digest;
 impl Introspect for Postgres {
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
         let mut reader = self.connections.snapshot().await?;
-        let findings = survey::look(&mut reader, survey).await?;
+        let (findings, _) = survey::look(&mut reader, survey).await?;
         reader.release().await;
         Ok(findings)
     }

@@ -26,7 +26,7 @@ use super::shape_sql::{Pick, Statements};
 use super::surroundings::around;
 use super::survey::Side;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, counterpart, ledger, sequences, verify};
+use super::{Postgres, counterpart, handover, ledger, verify};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
@@ -226,7 +226,7 @@ async fn retire(tx: &mut Tx<'_>, what: &Retiring<'_>, run_id: &RunId) -> Result<
                 counterpart::carry_rights(tx, &old, &new).await?;
             }
             let pairs = counterpart::pairs(&before);
-            said.extend(sequences::hand_over(tx.conn()?, (&old, &new), &pairs).await?);
+            said.extend(handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?);
             rename::table(tx.conn()?, &old.table, old_name).await?;
             said.insert(0, format!("{} is now {old_name}", mapping.from.table));
             if *take_name {
@@ -236,7 +236,7 @@ async fn retire(tx: &mut Tx<'_>, what: &Retiring<'_>, run_id: &RunId) -> Result<
         }
         RetireShape::Columns(columns) => {
             let pairs = column_pairs(columns);
-            said.extend(sequences::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
+            said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
             rename::columns(tx.conn()?, &old.table, columns).await?;
             for (at, it) in columns.iter().enumerate() {
                 said.insert(at, format!("{} is now {}", it.column, it.old_name));
@@ -394,7 +394,7 @@ async fn unretire(tx: &mut Tx<'_>, what: &Retiring<'_>, losses: Losses) -> Resul
         RetireShape::Table { take_name, .. } => {
             let pairs: Vec<_> =
                 counterpart::pairs(&aside).into_iter().map(|(old, new)| (new, old)).collect();
-            sequences::hand_over(tx.conn()?, (&new, &old), &pairs).await?;
+            handover::hand_over(tx.conn()?, (&new, &old), &pairs).await?;
             if *take_name {
                 rename::table(tx.conn()?, &new.table, &mapping.into.table).await?;
             }
@@ -405,7 +405,7 @@ async fn unretire(tx: &mut Tx<'_>, what: &Retiring<'_>, losses: Losses) -> Resul
                 it.take_name.as_ref().map(|_| (it.column.clone(), it.old_name.clone()))
             };
             let pairs: Vec<_> = columns.iter().filter_map(back).collect();
-            sequences::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
+            handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
             rename::columns_back(tx.conn()?, &old.table, columns).await?;
         }
     }
@@ -467,7 +467,7 @@ async fn drop_retired(
             guard_sql::remove_triggers(tx, &aside).await?;
             guard_sql::remove_function(tx, &aside).await?;
             let (old, new) = sides(tx, &aside).await?;
-            sequences::hand_over(tx.conn()?, (&old, &new), &counterpart::pairs(&aside)).await?;
+            handover::hand_over(tx.conn()?, (&old, &new), &counterpart::pairs(&aside)).await?;
             let found = dependents(tx.conn()?, &aside.old, None, &schema).await?;
             refuse_tied(mapping, &found)?;
             run(tx.conn()?, "drop the table put aside", format!("DROP TABLE {}", aside.old.sql()))

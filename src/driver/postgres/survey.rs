@@ -21,6 +21,7 @@ use super::shape::Shape;
 use super::steady::{Steadiness, steadiness};
 use super::surroundings::{Surroundings, around};
 use super::{gaps, stricter};
+use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{Direction, FailureClass, Mapping, Relation, StepId};
@@ -48,10 +49,13 @@ const NAMES_MAX: i64 = 10_000;
 /// Set for the look alone: the planner folds away what contradicts itself (which `steady` reads), and a statement that
 /// would take long is given up.
 const SETTINGS: &str = "SELECT set_config('constraint_exclusion', 'on', true), \
-     set_config('statement_timeout', '10s', true)";
+     set_config('statement_timeout', '10s', true), set_config('lock_timeout', '1s', true)";
 
-/// Everything that stands in the plan's way.
-pub(super) async fn look(reader: &mut Reader<'_>, survey: &Survey) -> Result<Vec<Finding>, Error> {
+/// Everything that stands in the plan's way, and what the role may do.
+pub(super) async fn look(
+    reader: &mut Reader<'_>,
+    survey: &Survey,
+) -> Result<(Vec<Finding>, Vec<Right>), Error> {
     let schema = reader.schema().to_owned();
     let conn = reader.conn()?;
     for statement in [SETTINGS, "SAVEPOINT look"] {
@@ -73,7 +77,7 @@ pub(super) async fn look(reader: &mut Reader<'_>, survey: &Survey) -> Result<Vec
         look.step = Some(step);
         look.query(query).await?;
     }
-    let (_, lacking) = rights::rights(&mut *look.conn, survey, &schema).await?;
+    let (rights, lacking) = rights::rights(&mut *look.conn, survey, &schema).await?;
     look.found.extend(lacking);
     // Two steps that use one mapping find the same things; the first says it.
     let mut said: Vec<Finding> = Vec::new();
@@ -82,7 +86,7 @@ pub(super) async fn look(reader: &mut Reader<'_>, survey: &Survey) -> Result<Vec
             said.push(finding);
         }
     }
-    Ok(said)
+    Ok((said, rights))
 }
 
 /// A table with what stands around it.
@@ -290,8 +294,8 @@ impl Look<'_> {
                 let message = format!(
                     "the expression of {place} is not immutable: a client's write and the copy may compute different values"
                 );
-                let help = "use immutable functions, or declare the function IMMUTABLE if it is; settings such as TimeZone \
-                            must be the same for every client";
+                let help = "use immutable functions, or declare the function IMMUTABLE if it is; name the time zone \
+                            where a value depends on it";
                 self.warning(UNSTEADY, message, Some(help.to_owned()));
             }
             Steadiness::Unsteady(word) => {
