@@ -41,19 +41,17 @@ mod retire;
 mod retire_tests;
 mod rights;
 mod script;
+mod sequences;
 mod session;
 mod settle;
 mod shape;
-mod shape_sql;
-mod sink;
-mod source;
-mod steady;
-mod stricter;
-mod surroundings;
-mod survey;
 #[cfg(test)]
-mod survey_tests;
+mod sync_both_tests;
+#[cfg(test)]
+mod sync_in_place_tests;
 mod sync_objects;
+#[cfg(test)]
+mod sync_rights_tests;
 mod sync_state;
 #[cfg(test)]
 mod sync_tests;

@@ -207,10 +207,11 @@ fn statements(shape: &Shape, direction: Direction) -> Vec<String> {
 /// Makes the copies that are there as their sources say.
 fn update(shape: &Shape, direction: Direction) -> Option<String> {
     let marks = shape.mark_columns();
-    let sets: Vec<String> = (0..shape.writes.len())
-        .map(|at| {
+    let sets: Vec<String> = shape
+        .written_over(Side::New)
+        .map(|(at, write)| {
             let value = shape.value_in_pair(Side::New, at, direction);
-            format!("{} = {value}", quote(&shape.writes[at].column))
+            format!("{} = {value}", quote(&write.column))
         })
         .collect();
     let side = |side: Side, list: &str, alias: &str, filter: &str| {

@@ -9,10 +9,10 @@ use super::catalogue::{Table, literal, quote};
 use super::connection::Tx;
 use super::dual_write::{run, sync_sql};
 use super::error::{failed, refused};
-use super::marks;
 use super::shape::{Shape, Write, reads};
 use super::sync_state::{late_trigger, own_triggers};
 use super::trigger_sql::{Function, Side, Trigger, cast, function_name};
+use super::{marks, sequences};
 use crate::driver::Error;
 use crate::run::{Direction, FailureClass, OnDelete};
 
@@ -44,6 +44,9 @@ pub(super) async fn install_triggers(
         owner.take(tx, &name, function).await?;
     }
     owner.let_out(tx, &schema).await?;
+    if direction == Direction::Both && !shape.in_place {
+        sequences::share(tx, shape).await?;
+    }
     for trigger in &sync.triggers {
         make_trigger(tx, shape, &schema, trigger).await?;
     }
@@ -156,6 +159,7 @@ pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<()
 /// Removes everything of a sync.
 pub(super) async fn remove_sync(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     remove_triggers(tx, shape).await?;
+    sequences::part(tx, shape).await?;
     marks::drop(tx, shape).await
 }
 

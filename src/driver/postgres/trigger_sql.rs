@@ -161,11 +161,11 @@ pub(super) fn any(conditions: &[String]) -> String {
     }
 }
 
-/// The value of a guard at a trigger depth: the engine's own statements fire triggers at depth 1 under the bare id.
+/// That a trigger fires for a write of ours: the engine's own statements fire it at depth 1 under the bare id.
 pub(super) fn is_guarded(shape: &Shape) -> String {
     let id = literal(&shape.id);
     format!(
-        "coalesce(current_setting({}, true), '') = CASE pg_trigger_depth() WHEN 1 THEN {id} ELSE {id} || '/' || pg_trigger_depth() END",
+        "(coalesce(current_setting({}, true), '') = CASE pg_trigger_depth() WHEN 1 THEN {id} ELSE {id} || '/' || pg_trigger_depth() END)",
         literal(GUARD)
     )
 }
@@ -196,6 +196,15 @@ impl Shape {
         let keys = self.bare_key(side);
         let is_key = move |write: &Write| keys.contains(&quote(&write.column));
         self.written(side).iter().enumerate().filter(move |(_, write)| !is_key(write))
+    }
+
+    /// What is written over in a table's rows: the server draws identities of its own alone.
+    pub(super) fn written_over(&self, side: Side) -> impl Iterator<Item = (usize, &Write)> {
+        let table = self.side(side);
+        let is_drawn = |write: &Write| {
+            table.column(&write.column).is_some_and(|column| column.identity == Some('a'))
+        };
+        self.written(side).iter().enumerate().filter(move |(_, write)| !is_drawn(write))
     }
 
     /// The filter as a further condition on rows of the old side.
@@ -338,6 +347,15 @@ pub(super) fn stored(table: &Table, write: &Write, value: &str) -> String {
     }
 }
 
+/// Where a key is: a function, and the letter of its parameters.
+type Holder = (&'static str, char);
+
+/// The key to bring in step.
+const KEY: Holder = ("_key", 'k');
+/// The key that a row had, and the one that it has now.
+const MOVED_FROM: Holder = ("_move", 'j');
+const MOVED_TO: Holder = ("_move", 'k');
+
 /// Writes on one table, and what they do to the other.
 struct Flow<'a> {
     shape: &'a Shape,
@@ -400,25 +418,28 @@ impl Flow<'_> {
         SyncSql { functions, triggers }
     }
 
-    /// Parameters that hold a key: `k` the one to bring in step, `j` the one that a moved row had.
-    fn parameters(&self, letter: char) -> Vec<String> {
-        (1..=self.shape.keys.len()).map(|at| format!("phasegate_{letter}{at}")).collect()
+    /// Parameters of a function that hold a key, qualified by its name: a column may be called like one.
+    fn parameters(&self, holder: Holder) -> Vec<String> {
+        let function = quote(&function_name(self.shape, &self.kind(holder.0)));
+        (1..=self.shape.keys.len())
+            .map(|at| format!("{function}.phasegate_{}{at}", holder.1))
+            .collect()
     }
 
     /// That a row under an alias has the key in parameters.
-    fn key_is(&self, side: Side, alias: &str, letter: char) -> String {
-        let names = self.shape.bare_key(side);
-        let pairs = names.iter().zip(self.parameters(letter));
+    fn key_is(&self, side: Side, alias: &str, holder: Holder) -> String {
+        let names = self.shape.key_names(side);
+        let pairs = names.iter().zip(self.parameters(holder));
         all(&pairs.map(|(name, value)| format!("{alias}.{name} = {value}")).collect::<Vec<_>>())
     }
 
     /// Behind FROM: the source row of the key in parameters, as this transaction has written it.
-    fn source(&self, letter: char) -> String {
+    fn source(&self) -> String {
         let alias = quote(&self.shape.side(self.from).name);
         format!(
             "{} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid){}",
             self.shape.named(self.from),
-            self.key_is(self.from, &alias, letter),
+            self.key_is(self.from, &alias, KEY),
             self.shape.and_filter(self.from),
         )
     }
@@ -434,18 +455,25 @@ impl Flow<'_> {
         let alias = quote(&shape.side(to).name);
         format!(
             "(SELECT {ours} FROM {}) AS phasegate_f, (SELECT {theirs} FROM {} WHERE {}) AS phasegate_o",
-            self.source('k'),
+            self.source(),
             shape.named(to),
-            self.key_is(to, &alias, 'k'),
+            self.key_is(to, &alias, KEY),
         )
     }
 
     /// Brings the other side's row of one key to where it belongs.
     fn key_body(&self) -> String {
         let mut lines = Vec::new();
-        lines.push("IF phasegate_event <> 'INSERT' THEN".to_owned());
-        lines.push(self.update());
-        lines.push("END IF;".to_owned());
+        match self.direction {
+            // A row that is new on its side has no counterpart, as a rule.
+            Direction::Forward => {
+                lines.push(format!(
+                    "IF phasegate_event <> 'INSERT' THEN\n{}\nEND IF;",
+                    self.update()
+                ));
+            }
+            Direction::Both => lines.push(self.update()),
+        }
         lines.push(self.insert());
         lines.push(format!("IF FOUND THEN\n{}RETURN;\nEND IF;", self.stays_in_filter()));
         if let Some(removal) = self.removal() {
@@ -454,7 +482,7 @@ impl Flow<'_> {
                 lines.push(format!(
                     "IF NOT FOUND AND phasegate_passed AND (phasegate_event = 'UPDATE' \
                      OR phasegate_event = 'DELETE' AND current_setting('transaction_isolation') <> 'read committed') THEN\n{}\nEND IF;",
-                    self.note(&self.parameters('k'))
+                    self.note(&self.parameters(KEY))
                 ));
             }
         }
@@ -465,8 +493,8 @@ impl Flow<'_> {
     fn update(&self) -> String {
         let (shape, to) = (self.shape, self.to());
         let table = shape.side(to).sql();
-        let is = self.key_is(to, "phasegate_t", 'k');
-        let written: Vec<(usize, &Write)> = shape.written(to).iter().enumerate().collect();
+        let is = self.key_is(to, "phasegate_t", KEY);
+        let written: Vec<(usize, &Write)> = shape.written_over(to).collect();
         let mut lines = Vec::new();
         if self.direction == Direction::Both {
             // Whoever holds the row may be changing it now; what is right is judged by what they leave.
@@ -506,7 +534,7 @@ impl Flow<'_> {
             columns.push(quote(&write.column));
             values.push(cast(write));
         }
-        for write in shape.written(to) {
+        for (_, write) in shape.written_over(to) {
             sets.push(format!("{0} = EXCLUDED.{0}", quote(&write.column)));
         }
         let conflict = if sets.is_empty() {
@@ -519,8 +547,8 @@ impl Flow<'_> {
             shape.side(to).sql(),
             columns.join(", "),
             values.join(", "),
-            self.source('k'),
-            shape.bare_key(to).join(", "),
+            self.source(),
+            shape.key_names(to).join(", "),
         )
     }
 
@@ -530,9 +558,9 @@ impl Flow<'_> {
         let table = shape.side(to);
         let which = format!(
             "{}{} AND NOT EXISTS (SELECT 1 FROM {})",
-            self.key_is(to, &quote(&table.name), 'k'),
+            self.key_is(to, &quote(&table.name), KEY),
             shape.and_filter(to),
-            self.source('k'),
+            self.source(),
         );
         removal(shape, to, &which)
     }
@@ -550,7 +578,7 @@ impl Flow<'_> {
         format!(
             "PERFORM 1 FROM {} WHERE {}{};\nIF NOT FOUND THEN\nRAISE EXCEPTION '{message}' USING ERRCODE = 'check_violation';\nEND IF;\n",
             self.shape.named(Side::Old),
-            self.key_is(Side::Old, &alias, 'k'),
+            self.key_is(Side::Old, &alias, KEY),
             self.shape.and_filter(Side::Old),
         )
     }
@@ -568,18 +596,10 @@ impl Flow<'_> {
     /// refers to it, stay with it.
     fn move_body(&self) -> String {
         let (shape, to) = (self.shape, self.to());
-        let names = shape.bare_key(to);
-        let is_drawn = shape.keys.iter().any(|pair| {
-            let name = if to == Side::Old { &pair.old } else { &pair.new };
-            shape.side(to).column(name).is_some_and(|column| column.identity == Some('a'))
-        });
-        if is_drawn {
-            // The server writes such a column by itself alone.
-            return body("", "RETURN false;");
-        }
+        let names = shape.key_names(to);
         let sets: Vec<String> = names
             .iter()
-            .zip(self.parameters('k'))
+            .zip(self.parameters(MOVED_TO))
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
         let table = shape.side(to).sql();
@@ -589,10 +609,10 @@ impl Flow<'_> {
              AND age({alias}.xmin) <= age(pg_current_xact_id()::xid)) \
              AND NOT EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\nRETURN FOUND;",
             sets.join(", "),
-            self.key_is(to, "phasegate_t", 'j'),
+            self.key_is(to, "phasegate_t", MOVED_FROM),
             shape.named(self.from),
-            self.key_is(self.from, &alias, 'j'),
-            self.key_is(to, "phasegate_o", 'k'),
+            self.key_is(self.from, &alias, MOVED_FROM),
+            self.key_is(to, "phasegate_o", MOVED_TO),
         );
         // An old snapshot doesn't show the row that stands in the way. Whatever else is not unique fails again when the row
         // is made anew.
@@ -600,7 +620,19 @@ impl Flow<'_> {
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\nELSE\nBEGIN\n{moved}\n\
              EXCEPTION WHEN unique_violation THEN\nRETURN false;\nEND;\nEND IF;"
         );
-        body("", &moved)
+        let columns: Vec<String> = shape
+            .keys
+            .iter()
+            .map(|pair| literal(if to == Side::Old { &pair.old } else { &pair.new }))
+            .collect();
+        // The server writes an identity that is always generated by itself alone.
+        let drawn = format!(
+            "IF EXISTS (SELECT 1 FROM pg_attribute AS phasegate_a WHERE phasegate_a.attrelid = {}::regclass \
+             AND phasegate_a.attname IN ({}) AND phasegate_a.attidentity = 'a') THEN\nRETURN false;\nEND IF;",
+            literal(&table),
+            columns.join(", "),
+        );
+        body("", &format!("{drawn}\n{moved}"))
     }
 
     /// The trigger for each row: finds out which keys changed.
