@@ -4,6 +4,7 @@
 mod bad_luck;
 mod commands;
 mod docs;
+mod dry_run;
 mod failures;
 mod gates;
 mod house;
@@ -13,5 +14,6 @@ mod quickstart;
 mod sandbox;
 mod services;
 mod sqlite;
+mod statements;
 mod store;
 mod turns;

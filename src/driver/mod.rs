@@ -22,7 +22,7 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
     Digest, Direction, Ending, Engine, FailureClass, Mapping, Method, Permit, RetireShape, RunId,
-    Runnable, StepId, Value, Way,
+    Runnable, StepId, Usage, Value, Way,
 };
 
 pub mod error;
@@ -360,6 +360,29 @@ pub trait Introspect: Send + Sync {
     /// The fingerprint of tables (columns, types, constraints, indexes, triggers that are not ours). A table that isn't
     /// there counts as such.
     async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error>;
+
+    /// The database's own counters of a table's reads and writes, those of its partitions included. A database that keeps
+    /// none refuses, and so does one that was told not to count.
+    async fn usage(&self, table: &str) -> Result<Usage, Error> {
+        let message = format!("this database keeps no counters of the uses of {table}");
+        Err(Error::failed(FailureClass::Refused, message)
+            .with_help("ask with a query: unused_for: { target, query, for }"))
+    }
+
+    /// How large a table is, about, without reading all of it.
+    async fn size(&self, table: &str) -> Result<TableSize, Error> {
+        let _ = table;
+        Ok(TableSize::default())
+    }
+}
+
+/// How large a table is, as far as that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// About how many rows it has.
+    pub rows: Option<u64>,
+    /// How much disk it takes with its indexes, in bytes.
+    pub bytes: Option<u64>,
 }
 
 /// The entry of the ledger which says that a sync is out and the emptying of what it filled has begun. What is there from

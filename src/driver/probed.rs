@@ -202,7 +202,9 @@ pub struct KeyAccess {
     pub plan: Vec<String>,
 }
 
-/// A bounded read that was timed.
+/// A bounded read that was timed: the time of `SELECT count(s.*) FROM (SELECT * FROM source ORDER BY key LIMIT 5000) s` or what
+/// comes nearest, which reads whole rows and sends none. The figures that turn it into the time of a copy were measured with
+/// that (`docs/performance.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// Rows it read.

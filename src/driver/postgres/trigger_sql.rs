@@ -428,7 +428,7 @@ impl Flow<'_> {
 
     /// That a row under an alias has the key in parameters.
     fn key_is(&self, side: Side, alias: &str, holder: Holder) -> String {
-        let names = self.shape.key_names(side);
+        let names = self.shape.bare_key(side);
         let pairs = names.iter().zip(self.parameters(holder));
         all(&pairs.map(|(name, value)| format!("{alias}.{name} = {value}")).collect::<Vec<_>>())
     }
@@ -548,7 +548,7 @@ impl Flow<'_> {
             columns.join(", "),
             values.join(", "),
             self.source(),
-            shape.key_names(to).join(", "),
+            shape.bare_key(to).join(", "),
         )
     }
 
@@ -596,7 +596,7 @@ impl Flow<'_> {
     /// refers to it, stay with it.
     fn move_body(&self) -> String {
         let (shape, to) = (self.shape, self.to());
-        let names = shape.key_names(to);
+        let names = shape.bare_key(to);
         let sets: Vec<String> = names
             .iter()
             .zip(self.parameters(MOVED_TO))

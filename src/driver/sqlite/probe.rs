@@ -71,6 +71,9 @@ struct File {
 
 impl File {
     fn notes(&self) -> Vec<String> {
+        if self.bytes == 0 {
+            return vec!["there is no database yet, or it is empty".to_owned()];
+        }
         let mut notes = vec![format!(
             "the file holds {}, {} of them unused",
             bytes(self.bytes),
@@ -396,6 +399,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_database_with_a_write_ahead_log_is_read_beside_its_writers() {
+        let database = Database::with(&format!("PRAGMA journal_mode = WAL; {SCHEMA}")).await;
+        let probed = read_only(&database).await.probe(&survey()).await.unwrap();
+        assert_eq!(probed.tables[0].rows.as_ref().unwrap().rows, 7000);
+        assert!(
+            probed.notes.iter().all(|note| !note.contains("journal_mode")),
+            "{:?}",
+            probed.notes
+        );
+        let mut writer = database.client().await;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+        sqlx::query("DELETE FROM notes").execute(&mut writer).await.unwrap();
+        read_only(&database).await.probe(&survey()).await.unwrap();
+        sqlx::query("COMMIT").execute(&mut writer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_writer_left_is_not_put_right_by_looking() {
+        let database = Database::with(SCHEMA).await;
+        let file = database.file();
+        let mut writer = database.client().await;
+        sqlx::raw_sql(
+            "PRAGMA cache_size = 1; BEGIN; UPDATE leads SET status = hex(randomblob(50))",
+        )
+        .execute(&mut writer)
+        .await
+        .unwrap();
+        // As a crash would leave it: half-written pages, and the journal that takes them back.
+        let journal = file.with_file_name("app.db-journal");
+        let crashed = Database { folder: tempfile::tempdir().unwrap() };
+        std::fs::copy(&file, crashed.file()).unwrap();
+        std::fs::copy(&journal, crashed.file().with_file_name("app.db-journal")).unwrap();
+        let error = Sqlite::open_for(&crashed.url(""), Access::ReadOnly).await.unwrap_err();
+        let Error::Failed(failure) = &error else { panic!("{error:?}") };
+        assert!(failure.help.as_ref().unwrap().contains("left a journal"), "{failure:?}");
+        assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(crashed.file()).unwrap());
+    }
+
+    #[tokio::test]
     async fn a_missing_file_is_not_made() {
         let database = Database { folder: tempfile::tempdir().unwrap() };
         let error = Sqlite::open_for(&database.url(""), Access::ReadOnly).await.unwrap_err();
@@ -403,6 +445,7 @@ mod tests {
         let made = Sqlite::open_for(&database.url("?mode=rwc"), Access::ReadOnly).await.unwrap();
         let probed = made.probe(&survey()).await.unwrap();
         assert!(probed.tables.is_empty() && probed.findings.iter().any(|it| it.code == "D201"));
+        assert!(probed.notes[0].contains("no database yet"), "{:?}", probed.notes);
         assert!(!database.file().exists());
     }
 }

@@ -5,6 +5,7 @@
 //! can give a command of its own.
 
 use crate::diagnostic::Severity;
+use crate::report::words::visible;
 
 use super::{DangerKind, DryRun, Noted};
 
@@ -60,7 +61,7 @@ fn command(kind: &str, file: &str, (line, title): (u32, &str), message: &str) ->
 }
 
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    visible(text).replace('%', "%25").replace('\n', "%0A")
 }
 
 fn parameter(text: &str) -> String {

@@ -1,6 +1,8 @@
 //! A dry run for people: wave by wave, then the databases, then what was found.
 
-use crate::diagnostic::{self, Style};
+use std::fmt::Write as _;
+
+use crate::diagnostic::{self, Diagnostic, Style};
 use crate::report::paint::{Colour, Tone};
 use crate::report::table::{Alignment, Table};
 use crate::report::words::visible;
@@ -33,10 +35,18 @@ pub(super) fn render(run: &DryRun, colour: Colour) -> String {
         Colour::On => Style::Colour,
         Colour::Off => Style::Plain,
     };
-    let found: Vec<_> = run.findings.iter().map(|one| one.diagnostic.clone()).collect();
+    let found: Vec<_> = run.findings.iter().map(|one| shown(&one.diagnostic)).collect();
     text.push_str(&diagnostic::render_all(&found, &run.sources, style));
     text.push_str(&ending(run, colour));
     text
+}
+
+/// A finding whose words can't move the cursor: they may come from a database.
+fn shown(found: &Diagnostic) -> Diagnostic {
+    let mut found = found.clone();
+    found.message = visible(&found.message);
+    found.help = found.help.as_deref().map(visible);
+    found
 }
 
 fn heading(run: &DryRun, colour: Colour) -> String {
@@ -90,15 +100,13 @@ fn of_step(step: &StepOutlook, colour: Colour) -> String {
     {
         say("danger", &danger, tone_of(step.danger.kind));
     }
-    for does in &step.does {
-        say("does", does, Tone::Plain);
+    for (at, does) in step.does.iter().enumerate() {
+        say(if at == 0 { "does" } else { "" }, does, Tone::Plain);
     }
     for statement in &step.statements {
         text.push_str(&of_statement(statement, "", colour));
     }
-    for lock in &step.locks {
-        text.push_str(&of_lock(lock, "    "));
-    }
+    text.push_str(&of_locks(&step.locks, "    "));
     if let Some(gate) = &step.gate {
         text.push_str(&of_gate(gate));
     } else {
@@ -132,26 +140,34 @@ fn of_statement(statement: &StatementOutlook, indent: &str, colour: Colour) -> S
         let words = format!("runs outside a transaction: {why}");
         text.push_str(&labelled(&margin, &visible(&words)));
     }
-    for lock in &statement.locks {
-        text.push_str(&of_lock(lock, &margin));
-    }
+    text.push_str(&of_locks(&statement.locks, &margin));
     text
 }
 
-fn of_lock(lock: &LockOutlook, margin: &str) -> String {
-    let words = format!(
-        "{}: {} ({}); {}: {}",
-        lock.object, lock.mode, lock.waiting, lock.work, lock.reason
-    );
-    labelled(&format!("{margin}locks   "), &visible(&words))
+/// Locks, those that are alike in one line.
+fn of_locks(locks: &[LockOutlook], margin: &str) -> String {
+    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+    for lock in locks {
+        let words = format!("{} ({}); {}: {}", lock.mode, lock.waiting, lock.work, lock.reason);
+        match said.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, objects)) => objects.push(&lock.object),
+            None => said.push((words, vec![&lock.object])),
+        }
+    }
+    let lines = said.iter().map(|(words, objects)| {
+        let words = format!("{}: {words}", objects.join(", "));
+        labelled(&format!("{margin}locks   "), &visible(&words))
+    });
+    lines.collect()
 }
 
 fn of_gate(gate: &GateOutlook) -> String {
     let mut text = labelled("    lets go ", &visible(&gate.releases.join(", ")));
-    for condition in &gate.conditions {
+    for (at, condition) in gate.conditions.iter().enumerate() {
+        let label = if at == 0 { "    asks    " } else { "            " };
         let policy = if condition.from_policy { " (from policy)" } else { "" };
         let words = format!("{}: {}{policy}", condition.condition, condition.needed);
-        text.push_str(&labelled("    needs   ", &visible(&words)));
+        text.push_str(&labelled(label, &visible(&words)));
     }
     if let Some(length) = &gate.approvals_expire_after {
         text.push_str(&labelled("            ", &format!("an approval counts for {length}")));
@@ -173,7 +189,7 @@ fn of_target(target: &TargetOutlook, colour: Colour) -> String {
     let mut text = String::new();
     let name = colour.paint(Tone::Strong, &format!("target {}", visible(&target.name)));
     if let Some(error) = &target.error {
-        text.push_str(&format!("\n{name}: {}\n", colour.paint(Tone::Bad, "not seen")));
+        let _ = writeln!(text, "\n{name}: {}", colour.paint(Tone::Bad, "not seen"));
         text.push_str(&labelled("  error   ", &visible(&error.message)));
         for cause in &error.causes {
             text.push_str(&labelled("  cause   ", &visible(cause)));
@@ -183,12 +199,13 @@ fn of_target(target: &TargetOutlook, colour: Colour) -> String {
         }
     }
     if let Some(look) = &target.look {
-        text.push_str(&format!(
-            "\n{name}: {}, {}; looked at in {} ms\n",
-            visible(&look.server),
-            visible(&look.identity),
+        let (server, identity) = (visible(&look.server), visible(&look.identity));
+        let _ = writeln!(
+            text,
+            "
+{name}: {server}, {identity}; looked at in {} ms",
             look.took_ms
-        ));
+        );
         text.push_str(&of_look(look, colour));
     }
     text

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::Severity;
+use crate::report::words::visible;
 
 use super::{Depth, DryRun, Look, Noted, StatementOutlook, StepOutlook, UndoKind};
 
@@ -200,15 +201,22 @@ fn of_look(name: &str, look: &Look) -> String {
 /// A code span that holds whatever it is given.
 fn code(text: &str) -> String {
     let fence = "`".repeat(longest_run(text) + 1);
-    let text = text.replace(['\n', '\r'], " ");
+    let text = visible(text).replace('\n', " ");
     let blank = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
     format!("{fence}{blank}{text}{blank}{fence}")
 }
 
 fn fenced(text: &str, indent: &str) -> String {
     let fence = "`".repeat(longest_run(text).max(2) + 1);
-    let lines: String = text.lines().map(|line| format!("{indent}{line}\n")).collect();
-    format!("{indent}{fence}sql\n{lines}{indent}{fence}\n")
+    let mut block = format!(
+        "{indent}{fence}sql
+"
+    );
+    for line in visible(text).lines() {
+        let _ = writeln!(block, "{indent}{line}");
+    }
+    let _ = writeln!(block, "{indent}{fence}");
+    block
 }
 
 fn longest_run(text: &str) -> usize {
@@ -229,5 +237,5 @@ fn escaped(text: &str) -> String {
 }
 
 fn html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    visible(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -19,6 +19,9 @@ mod human;
 mod junit;
 mod layout;
 mod markdown;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests;
 
 /// How deep a dry run looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -150,7 +153,7 @@ pub enum DangerKind {
 /// A lock and what happens under it.
 #[derive(Clone, Debug, Serialize)]
 pub struct LockOutlook {
-    /// The table, or `the whole database`.
+    /// The table, or `whole database`.
     pub object: String,
     /// The lock's name in the database.
     pub mode: String,
