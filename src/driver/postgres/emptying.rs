@@ -54,9 +54,9 @@ pub(super) fn default_of(shape: &Shape, write: &Write) -> String {
 /// Empties rows behind a key, which is bound, and gives their number and the last key.
 fn empty_some(shape: &Shape, is_behind: Option<()>) -> String {
     let (table, alias) = (shape.named(Side::New), quote(&shape.new.name));
-    let names = shape.key_names(Side::New);
+    let names = shape.bare_key(Side::New);
     let marks = shape.mark_columns();
-    let bare = shape.bare_key(Side::New);
+    let bare = shape.named_key(Side::New);
     let found: Vec<String> =
         bare.iter().zip(&marks).map(|(name, mark)| format!("{name} AS {mark}")).collect();
     let behind = is_behind.map_or_else(String::new, |()| {

@@ -169,7 +169,7 @@ fn is_noted(columns: &[String], marks: &[String]) -> String {
 
 fn lock(shape: &Shape, side: Side, strength: &str) -> String {
     let alias = quote(&shape.side(side).name);
-    let key = shape.bare_key(side);
+    let key = shape.named_key(side);
     format!(
         "SELECT 1 FROM {}, {} WHERE {} ORDER BY {} {strength} OF {alias}",
         shape.named(side),
@@ -182,7 +182,7 @@ fn lock(shape: &Shape, side: Side, strength: &str) -> String {
 /// What puts the bound keys right, in order.
 fn statements(shape: &Shape, direction: Direction) -> Vec<String> {
     let marks = shape.mark_columns();
-    let (olds, news) = (shape.bare_key(Side::Old), shape.bare_key(Side::New));
+    let (olds, news) = (shape.named_key(Side::Old), shape.named_key(Side::New));
     let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
     let has_source = format!(
         "EXISTS (SELECT 1 FROM {} WHERE {}{})",
@@ -215,7 +215,7 @@ fn update(shape: &Shape, direction: Direction) -> Option<String> {
         })
         .collect();
     let side = |side: Side, list: &str, alias: &str, filter: &str| {
-        let key = shape.bare_key(side);
+        let key = shape.named_key(side);
         let named: Vec<String> = key
             .iter()
             .zip(&marks)
@@ -240,7 +240,7 @@ fn update(shape: &Shape, direction: Direction) -> Option<String> {
     };
     let others = marks.iter().map(|mark| format!("phasegate_o.phasegate_{mark}")).collect();
     let targets =
-        shape.key_names(Side::New).iter().map(|name| format!("phasegate_t.{name}")).collect();
+        shape.bare_key(Side::New).iter().map(|name| format!("phasegate_t.{name}")).collect();
     (!sets.is_empty()).then(|| {
         format!(
             "UPDATE {} AS phasegate_t SET {} FROM {}, {} WHERE {} AND {} AND NOT {}",
@@ -262,9 +262,9 @@ fn update(shape: &Shape, direction: Direction) -> Option<String> {
 
 /// Makes the copies that are missing. One that a chunk has made meanwhile is right: its source is locked.
 fn insert(shape: &Shape) -> String {
-    let mut columns = shape.key_names(Side::New);
-    let mut values = shape.bare_key(Side::Old);
-    for (_, write) in shape.written_beside_key(Side::New) {
+    let mut columns = shape.bare_key(Side::New);
+    let mut values = shape.named_key(Side::Old);
+    for (_, write) in shape.written_beside_keys(Side::New) {
         columns.push(quote(&write.column));
         values.push(cast(write));
     }
@@ -276,10 +276,10 @@ fn insert(shape: &Shape) -> String {
         columns.join(", "),
         values.join(", "),
         shape.named(Side::Old),
-        shape.bare_key(Side::Old).join(", "),
+        shape.named_key(Side::Old).join(", "),
         noted.join(", "),
         keys(shape),
         shape.and_filter(Side::Old),
-        shape.key_names(Side::New).join(", "),
+        shape.bare_key(Side::New).join(", "),
     )
 }

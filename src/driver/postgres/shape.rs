@@ -421,7 +421,12 @@ pub(super) fn reads<'a>(
         Ok(found) => columns.into_iter().filter(|column| found.contains(*column)).collect(),
         Err(_) => {
             let text = expression.to_lowercase();
-            columns.into_iter().filter(|column| text.contains(&column.to_lowercase())).collect()
+            let is_part = |char: char| char.is_alphanumeric() || char == '_';
+            let names = |column: &str| match column.chars().all(is_part) {
+                true => text.split(|char| !is_part(char)).any(|word| word == column),
+                false => text.contains(column),
+            };
+            columns.into_iter().filter(|column| names(&column.to_lowercase())).collect()
         }
     }
 }

@@ -308,7 +308,7 @@ fn check_both(shape: &Shape) -> Result<(), Error> {
         ));
     }
     for part in &shape.parts {
-        if part.reverse.is_empty() && !part.writes.is_empty() && !part.is_constant() {
+        if part.reverse.is_empty() && !part.writes.is_empty() && !part.is_alone() {
             let column = &shape.writes[part.writes[0]].column;
             let message = format!(
                 "nothing says how a write of {column} gets back to {}",

@@ -148,7 +148,7 @@ impl InPlace<'_> {
     }
 
     fn key(&self, image: &str) -> Vec<String> {
-        self.shape.key_names(Side::Old).iter().map(|name| format!("{image}.{name}")).collect()
+        self.shape.bare_key(Side::Old).iter().map(|name| format!("{image}.{name}")).collect()
     }
 
     /// That a kept key is that of an image of the row.
@@ -238,7 +238,7 @@ impl InPlace<'_> {
 
     /// Every write: one side's columns follow the other's.
     fn write_body(&self) -> String {
-        let keys = self.shape.key_names(Side::Old);
+        let keys = self.shape.bare_key(Side::Old);
         let moved: Vec<String> = keys.iter().map(|key| format!("OLD.{key} <> NEW.{key}")).collect();
         let parts = self.shape.parts.iter().enumerate();
         let (mut updates, mut inserts) = (Vec::new(), Vec::new());
@@ -313,7 +313,7 @@ impl InPlace<'_> {
 
     /// After the write: kept keys follow their rows, and those of inserted rows are entered.
     fn keep_body(&self) -> String {
-        let keys = self.shape.key_names(Side::Old);
+        let keys = self.shape.bare_key(Side::Old);
         let moved: Vec<String> = keys.iter().map(|key| format!("OLD.{key} <> NEW.{key}")).collect();
         let sets: Vec<String> = self
             .shape
@@ -351,7 +351,7 @@ impl InPlace<'_> {
     }
 
     fn truncate_body(&self) -> String {
-        let names = self.shape.key_names(Side::Old);
+        let names = self.shape.bare_key(Side::Old);
         let pairs = names.iter().zip(self.shape.mark_columns());
         let is: Vec<String> =
             pairs.map(|(name, mark)| format!("phasegate_t.{name} = phasegate_q.{mark}")).collect();

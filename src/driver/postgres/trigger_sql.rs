@@ -24,6 +24,7 @@
 use super::catalogue::{Table, literal, quote};
 use super::marks::GUARD;
 use super::shape::{Part, Shape, Write};
+pub(super) use super::shape_sql::Which as Side;
 use crate::run::{Direction, OnDelete};
 
 /// What names of triggers of ours begin with: behind every other name, since PostgreSQL fires them by name.
@@ -37,13 +38,6 @@ pub(super) mod fires {
     pub const DELETE: i16 = 8;
     pub const UPDATE: i16 = 16;
     pub const TRUNCATE: i16 = 32;
-}
-
-/// One of the two tables of a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Old,
-    New,
 }
 
 impl Side {
@@ -177,33 +171,16 @@ pub(super) fn is_guarded(shape: &Shape) -> String {
 }
 
 impl Shape {
-    /// One of the tables.
-    pub(super) fn side(&self, side: Side) -> &Table {
-        match side {
-            Side::Old => &self.old,
-            Side::New => &self.new,
-        }
-    }
-
     /// A table as what follows FROM, so that its columns, and its bare name, can be seen.
     pub(super) fn named(&self, side: Side) -> String {
         let table = self.side(side);
         format!("{} AS {}", table.sql(), quote(&table.name))
     }
 
-    /// The names of a table's key columns.
-    pub(super) fn key_names(&self, side: Side) -> Vec<String> {
-        let name = |pair: &super::shape::KeyPair| match side {
-            Side::Old => quote(&pair.old),
-            Side::New => quote(&pair.new),
-        };
-        self.keys.iter().map(name).collect()
-    }
-
     /// The names of a table's key columns under its bare name.
-    pub(super) fn bare_key(&self, side: Side) -> Vec<String> {
+    pub(super) fn named_key(&self, side: Side) -> Vec<String> {
         let alias = quote(&self.side(side).name);
-        self.key_names(side).iter().map(|name| format!("{alias}.{name}")).collect()
+        self.bare_key(side).iter().map(|name| format!("{alias}.{name}")).collect()
     }
 
     /// What is written into a table from the other one.
@@ -215,8 +192,8 @@ impl Shape {
     }
 
     /// What is written into a table beside its key.
-    pub(super) fn written_beside_key(&self, side: Side) -> impl Iterator<Item = (usize, &Write)> {
-        let keys = self.key_names(side);
+    pub(super) fn written_beside_keys(&self, side: Side) -> impl Iterator<Item = (usize, &Write)> {
+        let keys = self.bare_key(side);
         let is_key = move |write: &Write| keys.contains(&quote(&write.column));
         self.written(side).iter().enumerate().filter(move |(_, write)| !is_key(write))
     }
@@ -285,7 +262,7 @@ impl Shape {
     /// That the old side's columns of a part are as the new side says, likewise.
     pub(super) fn back_holds(&self, part: &Part) -> String {
         if part.reverse.is_empty() {
-            return if part.is_constant() { "true" } else { "false" }.to_owned();
+            return if part.is_alone() { "true" } else { "false" }.to_owned();
         }
         let holds = |at: &usize| {
             same(
@@ -301,7 +278,7 @@ impl Shape {
         let forward = self.forward_holds(part);
         match direction {
             Direction::Forward => format!("({forward})"),
-            Direction::Both if part.is_constant() => "true".to_owned(),
+            Direction::Both if part.is_alone() => "true".to_owned(),
             Direction::Both => format!("({forward} OR ({}))", self.back_holds(part)),
         }
     }
@@ -338,7 +315,7 @@ impl Shape {
 
 impl Part {
     /// Whether nothing of the old side has to do with it.
-    pub(super) fn is_constant(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.old_columns.is_empty() && self.reverse.is_empty()
     }
 }
@@ -451,7 +428,7 @@ impl Flow<'_> {
 
     /// That a row under an alias has the key in parameters.
     fn key_is(&self, side: Side, alias: &str, holder: Holder) -> String {
-        let names = self.shape.key_names(side);
+        let names = self.shape.bare_key(side);
         let pairs = names.iter().zip(self.parameters(holder));
         all(&pairs.map(|(name, value)| format!("{alias}.{name} = {value}")).collect::<Vec<_>>())
     }
@@ -550,10 +527,10 @@ impl Flow<'_> {
     /// Makes the counterpart. What a chunk has put there meanwhile is written over.
     fn insert(&self) -> String {
         let (shape, to) = (self.shape, self.to());
-        let mut columns = shape.key_names(to);
-        let mut values = shape.bare_key(self.from);
+        let mut columns = shape.bare_key(to);
+        let mut values = shape.named_key(self.from);
         let mut sets = Vec::new();
-        for (_, write) in shape.written_beside_key(to) {
+        for (_, write) in shape.written_beside_keys(to) {
             columns.push(quote(&write.column));
             values.push(cast(write));
         }
@@ -571,7 +548,7 @@ impl Flow<'_> {
             columns.join(", "),
             values.join(", "),
             self.source(),
-            shape.key_names(to).join(", "),
+            shape.bare_key(to).join(", "),
         )
     }
 
@@ -619,7 +596,7 @@ impl Flow<'_> {
     /// refers to it, stay with it.
     fn move_body(&self) -> String {
         let (shape, to) = (self.shape, self.to());
-        let names = shape.key_names(to);
+        let names = shape.bare_key(to);
         let sets: Vec<String> = names
             .iter()
             .zip(self.parameters(MOVED_TO))
@@ -662,12 +639,12 @@ impl Flow<'_> {
     fn row_body(&self) -> String {
         let shape = self.shape;
         let key = |image: &str| -> Vec<String> {
-            let names = shape.key_names(self.from);
+            let names = shape.bare_key(self.from);
             let typed = names.iter().zip(&shape.keys);
             typed.map(|(name, pair)| format!("{image}.{name}::{}", pair.type_sql)).collect()
         };
         let (old, new) = (key("OLD").join(", "), key("NEW").join(", "));
-        let pairs = shape.key_names(self.from);
+        let pairs = shape.bare_key(self.from);
         let is_same =
             all(&pairs.iter().map(|name| format!("OLD.{name} = NEW.{name}")).collect::<Vec<_>>());
         let one = self.call("_key");
@@ -732,7 +709,7 @@ impl Flow<'_> {
     fn truncate_body(&self) -> Option<String> {
         let (shape, to) = (self.shape, self.to());
         let (table, source) = (shape.side(to), shape.side(self.from));
-        let pairs = shape.bare_key(to).into_iter().zip(shape.key_names(self.from));
+        let pairs = shape.named_key(to).into_iter().zip(shape.bare_key(self.from));
         let is_same: Vec<String> =
             pairs.map(|(ours, theirs)| format!("phasegate_s.{theirs} = {ours}")).collect();
         let which = format!(
@@ -790,7 +767,7 @@ pub(super) fn removal(shape: &Shape, to: Side, which: &str) -> Option<String> {
         }
         (OnDelete::Nullify, Side::New) => {
             let sets: Vec<String> = shape
-                .written_beside_key(to)
+                .written_beside_keys(to)
                 .map(|(_, write)| format!("{} = NULL", quote(&write.column)))
                 .collect();
             (!sets.is_empty())
