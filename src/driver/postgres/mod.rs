@@ -17,11 +17,17 @@ mod connection;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod hints;
+mod leftovers;
 mod ledger;
+mod live;
 mod marks;
 mod script;
 mod session;
 mod shape;
+mod statements;
+mod value;
+mod wait;
 
 use connection::Connections;
 

@@ -79,6 +79,7 @@ pub(super) enum Halt {
 #[derive(Debug)]
 pub(super) enum Fault {
     Failed(Failure),
+    Ambiguous(String),
     Differs(Evidence),
     Interrupted,
     Fenced(String),
@@ -89,6 +90,7 @@ impl From<driver::Error> for Fault {
     fn from(error: driver::Error) -> Self {
         match error {
             driver::Error::Fenced { .. } => Self::Fenced(error.to_string()),
+            driver::Error::Ambiguous(why) => Self::Ambiguous(why),
             other => Self::Failed(failure_of(other)),
         }
     }
@@ -140,6 +142,7 @@ impl Job {
         match result {
             Ok(outcome) => End::Seen(Observation::Done(outcome)),
             Err(Fault::Interrupted) => End::Seen(Observation::Interrupted),
+            Err(Fault::Ambiguous(why)) => End::Seen(Observation::Ambiguous(why)),
             // What failed because it was cancelled has not failed: it goes on later.
             Err(Fault::Failed(_)) if *self.halt.borrow() == Halt::Now => {
                 End::Seen(Observation::Interrupted)
@@ -301,9 +304,11 @@ fn timed_out(step: &StepId, limit_ms: u64) -> Fault {
 pub(super) fn failure_of(error: driver::Error) -> Failure {
     match error {
         driver::Error::Failed(failure) => failure,
-        // Everything here is transactional with its ledger row, so the next attempt finds out by asking the ledger.
+        // What is transactional has its ledger row and what is not its mark there, so the next attempt finds out.
         driver::Error::Unknown(failure) => Failure { class: FailureClass::Unknown, ..failure },
-        other @ (driver::Error::Held(_) | driver::Error::Fenced { .. }) => Failure {
+        other @ (driver::Error::Ambiguous(_)
+        | driver::Error::Held(_)
+        | driver::Error::Fenced { .. }) => Failure {
             class: FailureClass::Stale,
             code: None,
             message: other.to_string(),
