@@ -223,7 +223,7 @@ impl Connections {
         let live = loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut live) = idle else {
-                let mut live = Live::open(&self.ender, self.access).await?;
+                let mut live = Live::open(&self.ender, self.access, &self.schema).await?;
                 live.be(name).await?;
                 self.deadlock_ms.store(live.deadlock_ms, Ordering::Relaxed);
                 break live;

@@ -318,9 +318,10 @@ mod tests {
         database
             .run(&format!(
                 "CREATE ROLE {role} LOGIN; CREATE SCHEMA phasegate AUTHORIZATION {role};
-                 CREATE TABLE secret (id int); CREATE SCHEMA vault; CREATE TABLE vault.t (id int);
-                 CREATE TABLE guarded (id int); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
-                 GRANT SELECT ON guarded TO {role}; CREATE SEQUENCE numbers"
+                 SET search_path TO public; CREATE TABLE secret (id int); CREATE SCHEMA vault;
+                 CREATE TABLE vault.t (id int); CREATE TABLE guarded (id int);
+                 ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; GRANT SELECT ON guarded TO {role};
+                 CREATE SEQUENCE numbers"
             ))
             .await;
         let mut url = url::Url::parse(&database.url).unwrap();
@@ -343,7 +344,7 @@ mod tests {
             ("SELECT 1 FROM guarded", row_security("guarded", &role)),
         ] {
             let failure = failing(&postgres, 1, statement).await;
-            assert_eq!(failure.class, FailureClass::NotPermitted, "{statement}");
+            assert_eq!(failure.class, FailureClass::NotPermitted, "{statement} {failure:?}");
             assert_eq!(failure.help, Some(help), "{statement}");
         }
         postgres.close().await;

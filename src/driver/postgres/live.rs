@@ -27,16 +27,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// version 14, `transaction_timeout` with 17). Values are written so that they can be read again whatever the role's own
 /// settings are; a stopped process does not hold its locks for ever; what is recorded as done is on the server's disk; and
 /// what row security would hide from us is an error instead of missing rows. Timeouts of the role's own are for clients: a
-/// step says in its `timeout` how long it may take.
-const SETTINGS: &str = "SELECT set_config(s.name, v.value, false) FROM (VALUES \
-     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), \
-     ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('row_security', 'off'), \
-     ('idle_in_transaction_session_timeout', '10s'), ('client_connection_check_interval', '5s'), \
-     ('default_transaction_isolation', 'read committed'), ('lock_timeout', '2s'), \
-     ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'), \
-     ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' \
-         ELSE current_setting('synchronous_commit') END)) AS v (name, value) \
-     JOIN pg_settings s ON lower(s.name) = v.name";
+/// step says in its `timeout` how long it may take. A role that is called like our schema ($1, quoted) would find our tables
+/// before the plan's, and make the plan's there: `"$user"` is taken out of its search path.
+const SETTINGS: &str = r#"
+SELECT set_config(s.name, v.value, false) FROM (VALUES
+    ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
+    ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', '10s'),
+    ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed'),
+    ('lock_timeout', '2s'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+    ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+        ELSE current_setting('synchronous_commit') END),
+    ('search_path', CASE WHEN '"' || replace(current_user, '"', '""') || '"' = $1
+        THEN regexp_replace(current_setting('search_path'), '"\$user"\s*,?\s*', '')
+        ELSE current_setting('search_path') END)) AS v (name, value)
+JOIN pg_settings s ON lower(s.name) = v.name"#;
 
 /// How long a session may have been idle to be used without asking whether it is still there, in milliseconds.
 const FRESH_MS: u64 = 1_000;
@@ -110,15 +114,19 @@ impl Drop for Live {
 }
 
 impl Live {
-    /// Opens a session and sets it up.
-    pub(super) async fn open(ender: &Arc<Ender>, access: Access) -> Result<Self, Error> {
+    /// Opens a session and sets it up. `schema` is our own schema, quoted.
+    pub(super) async fn open(ender: &Arc<Ender>, access: Access, schema: &str) -> Result<Self, Error> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, ender.options.connect()).await;
         let mut sqlx = opened
             .map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
             })?
             .map_err(failed("connect"))?;
-        sqlx::query(SETTINGS).execute(&mut sqlx).await.map_err(failed("prepare the connection"))?;
+        sqlx::query(SETTINGS)
+            .bind(schema)
+            .execute(&mut sqlx)
+            .await
+            .map_err(failed("prepare the connection"))?;
         if access == Access::ReadOnly {
             sqlx::query("SELECT set_config('default_transaction_read_only', 'on', false)")
                 .execute(&mut sqlx)

@@ -111,7 +111,7 @@ async fn a_build_whose_session_was_lost_is_cleared_up_and_built_again() {
             execute(&postgres, &fence, ("index", Way::Forward), &index).await
         })
     };
-    let builds = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'";
+    let builds = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'";
     until(&database, builds).await;
     // Meanwhile another step does not take it for a leftover.
     let plain = script(&["CREATE INDEX IF NOT EXISTS t_n ON t (n)"]);
@@ -123,7 +123,7 @@ async fn a_build_whose_session_was_lost_is_cleared_up_and_built_again() {
     let held = "SELECT count(*) FROM pg_locks WHERE relation::regclass::text LIKE 'phasegate.%'";
     assert_eq!(database.number(held).await, 0);
     database
-        .number("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%'")
+        .number("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX%'")
         .await;
     let lost = build.await.unwrap();
     assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
@@ -224,12 +224,12 @@ async fn who_takes_over_ends_what_runs_outside_a_transaction() {
     };
     until(
         &database,
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'",
     )
     .await;
     let newer = entered(&database.open().await, 2).await;
     assert_eq!(newer[0].token(), 2);
-    let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'phasegate r1 1'";
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'phasegate r1 1'";
     assert_eq!(database.number(left).await, 0, "gone before `enter` returns");
     assert!(build.await.unwrap().is_err());
     database.gone().await;
