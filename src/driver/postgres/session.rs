@@ -18,6 +18,8 @@ use crate::run::{Ending, RunId, Runnable, StepId, Transaction, Value, Way};
 const COPY_WORKERS: u32 = 8;
 /// Writers of other rows go on beside a chunk, so the plan may say how long one takes (milliseconds).
 const CHUNK_TIME_MAX_MS: u64 = 60_000;
+/// Each try waits for 2 s, and lets everybody else go first between two (milliseconds).
+const LOCK_RETRY_FOR_MS: u64 = 120_000;
 
 /// How long sessions that were ended may take to be gone, in milliseconds: what can't be cancelled at once is waited for.
 const GONE_WITHIN_MS: u64 = 30_000;
@@ -43,7 +45,11 @@ impl Postgres {
 #[async_trait]
 impl Session for Postgres {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
+        Capabilities {
+            copy_workers: COPY_WORKERS,
+            chunk_time_max_ms: CHUNK_TIME_MAX_MS,
+            lock_retry_for_ms: LOCK_RETRY_FOR_MS,
+        }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
