@@ -446,7 +446,10 @@ async fn until_it_waits<T>(database: &Database, task: &tokio::task::JoinHandle<T
 async fn what_is_written_over_is_never_older_than_what_a_client_wrote_while_it_waited() {
     let Some(database) = Database::with(
         "CREATE TABLE o (id bigint PRIMARY KEY, v text); CREATE TABLE p (LIKE o INCLUDING ALL);
-         INSERT INTO o SELECT x, 'v' || x FROM generate_series(1, 10) AS x; INSERT INTO p SELECT x, 'stale' FROM generate_series(1, 5) AS x",
+         INSERT INTO o SELECT x, 'v' || x FROM generate_series(1, 10) AS x; INSERT INTO p SELECT x, 'stale' FROM generate_series(1, 5) AS x;
+         CREATE FUNCTION held_up() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock(6); RETURN NEW; END';
+         CREATE TRIGGER held_up BEFORE INSERT ON p FOR EACH ROW WHEN (NEW.id = 6) EXECUTE FUNCTION held_up()",
     )
     .await else { return };
     let postgres = Arc::new(database.open().await);
@@ -455,16 +458,17 @@ async fn what_is_written_over_is_never_older_than_what_a_client_wrote_while_it_w
     pairs.on_existing = OnExisting::Update;
     let (step, size) = (work("copy", Way::Forward), Window { rows: 100, count: 1 });
     let planned = postgres.plan_chunks(&fences[0], &step, &pairs, size).await.unwrap();
-    // A client's update and what its trigger makes of it.
+    // The chunk is held up behind row 3, which it has passed and is still to write over.
     let mut client = database.client().await;
-    sqlx::raw_sql(
-        "BEGIN; UPDATE o SET v = 'fresh' WHERE id = 3; UPDATE p SET v = 'fresh' WHERE id = 3",
-    )
-    .execute(&mut client)
-    .await
-    .unwrap();
+    sqlx::raw_sql("SELECT pg_advisory_lock(6)").execute(&mut client).await.unwrap();
     let whole = (&pairs, Direction::Forward);
     let copying = copy_beside(&postgres, &fences[1], whole, &planned.open[0]);
+    until_it_waits(&database, &copying).await;
+    // A client's update and what its trigger makes of it. The chunk has locked the row, and is the one to give way.
+    let both =
+        "BEGIN; UPDATE o SET v = 'fresh' WHERE id = 3; UPDATE p SET v = 'fresh' WHERE id = 3;
+        SELECT pg_advisory_unlock(6)";
+    sqlx::raw_sql(both).execute(&mut client).await.unwrap();
     until_it_waits(&database, &copying).await;
     sqlx::raw_sql("COMMIT").execute(&mut client).await.unwrap();
     let mut copied = copying.await.unwrap();
