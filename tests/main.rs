@@ -4,6 +4,7 @@
 mod bad_luck;
 mod commands;
 mod docs;
+mod examples;
 mod failures;
 mod gates;
 mod house;
