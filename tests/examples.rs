@@ -11,6 +11,7 @@ mod readme;
 use database::Database;
 
 use crate::sandbox::{Ran, Sandbox};
+use crate::services;
 
 /// An example plan with its database, its folder, and the people who may decide.
 pub struct Example {
@@ -47,9 +48,15 @@ impl Example {
 
     /// The same, with what the database begins with changed.
     pub fn with(name: &'static str, change: impl Fn(String) -> String) -> Option<Self> {
+        let server = services::postgres(name)?;
+        Some(Self::on(&server, name, change))
+    }
+
+    /// The same on a server whose superuser's URL is known.
+    pub fn on(server: &str, name: &'static str, change: impl Fn(String) -> String) -> Self {
         let plans = format!("{}/plans", env!("CARGO_MANIFEST_DIR"));
         let before = std::fs::read_to_string(format!("{plans}/{name}/before.sql")).unwrap();
-        let database = Database::with(name, &change(before))?;
+        let database = Database::on(server, &change(before));
         let sandbox = Sandbox::new();
         sandbox.write("phasegate.yaml", PROJECT);
         let plan = format!("plans/{name}.yaml");
@@ -59,7 +66,7 @@ impl Example {
             let file = path.file_name().unwrap().to_str().unwrap().to_owned();
             sandbox.write(&format!("plans/{name}/{file}"), &std::fs::read_to_string(path).unwrap());
         }
-        Some(Self { name, database, sandbox })
+        Self { name, database, sandbox }
     }
 
     pub fn plan(&self) -> String {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_luck;
+mod bad_luck_postgres;
 mod commands;
 mod docs;
 mod examples;

@@ -7,8 +7,6 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Column as _, Connection as _, Row as _, ValueRef as _};
 use url::Url;
 
-use crate::services;
-
 /// A database and the role that owns it, which is no superuser. Both are gone when this is.
 pub struct Database {
     /// The database as its owner reaches it.
@@ -18,12 +16,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// A new database on which `script` was run by its owner; `None`, said loudly, where there is no server.
-    pub fn with(test: &str, script: &str) -> Option<Self> {
-        Some(Self::on(&services::postgres(test)?, script))
-    }
-
-    /// The same on a server whose superuser's URL is known.
+    /// A new database on the server of a superuser's URL, on which `script` was run by its owner.
     pub fn on(server: &str, script: &str) -> Self {
         let name = format!("it_{}", uuid::Uuid::now_v7().simple());
         for statement in [
