@@ -53,6 +53,12 @@ impl Database {
         run(&self.url, statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
+    /// What the owner is told who runs statements that are refused.
+    #[track_caller]
+    pub fn refused(&self, statements: &str) -> String {
+        run(&self.url, statements).expect_err(statements).to_string()
+    }
+
     /// The rows of a query, as text.
     #[track_caller]
     pub fn rows(&self, query: &str) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! plans/leads-v2.yaml: a whole table anew.
 
+use std::time::{Duration, Instant};
+
 use super::Example;
 
 /// Who signs off before the switch.
@@ -53,6 +55,8 @@ fn the_leads_move_while_clients_write_and_the_old_table_goes() {
         example.database.value("SELECT count(*) FROM leads_old"),
         example.database.value("SELECT count(*) FROM leads")
     );
+    let told = example.database.refused("UPDATE leads_old SET name = 'lost' WHERE id = 1");
+    assert!(told.contains("leads_old"), "{told}");
     // A client that lets the database choose the id gets a new one.
     let drawn =
         "INSERT INTO leads (name, status_code) VALUES ('After the switch', 'new') RETURNING id";
@@ -80,6 +84,25 @@ fn the_leads_are_as_before_when_rolled_back_from_before_the_point_of_no_return()
     example.phasegate(&["rollback", example.name, "--yes"]).expect(0);
     example.is_as(&before);
     example.is_over("rolled_back");
+}
+
+#[test]
+fn probing_the_database_for_the_leads_takes_two_seconds_at_most_and_leaves_nothing() {
+    let Some(example) = Example::new("leads-v2") else { return };
+    let before = example.database.dump();
+    let plan = example.plan();
+    // The best of three: other tests run at the same time.
+    let took = (0..3).map(|_| {
+        let began = Instant::now();
+        example.phasegate(&["dry-run", &plan, "--depth", "probe"]).expect(0);
+        began.elapsed()
+    });
+    let took = took.min().unwrap();
+    assert!(took <= Duration::from_secs(2), "the probe took {took:?}");
+    example.is_as(&before);
+    let ours = "SELECT count(*) FROM pg_namespace WHERE nspname = 'phasegate'";
+    assert_eq!(example.database.value(ours), "0");
+    assert!(!example.sandbox.path(".phasegate").exists(), "a state store was made");
 }
 
 #[test]
