@@ -2,23 +2,41 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::bad_luck::{APPROVAL, sandbox};
 use crate::sandbox::{Ran, Sandbox};
+
+mod people;
+mod policy;
+mod release;
+mod times;
 
 fn said(ran: &Ran) -> String {
     format!("{}{}", ran.stdout, ran.stderr)
 }
 
-fn digest(sandbox: &Sandbox) -> String {
-    let gates = sandbox.run(&["gates", "customers", "--format", "json"]).expect(4).json();
-    let ready = gates["gates"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|gate| gate["id"] == "ready")
-        .unwrap()
-        .clone();
-    ready["work"].as_str().unwrap().to_owned()
+/// A gate of the run of plan customers, as `gates` has it.
+pub fn gate(sandbox: &Sandbox, id: &str, options: &[&str]) -> Value {
+    let words = [&["gates", "customers", id, "--show", "--format", "json"], options].concat();
+    let ran = sandbox.run(&words);
+    assert!(matches!(ran.code, Some(0 | 4)), "{ran}");
+    ran.json()["gates"][0].clone()
+}
+
+/// The digest of the work behind a gate; eight zeros before there is any.
+pub fn digest_in(sandbox: &Sandbox, id: &str, options: &[&str]) -> String {
+    gate(sandbox, id, options)["work"].as_str().unwrap_or("00000000").to_owned()
+}
+
+pub fn digest(sandbox: &Sandbox, id: &str) -> String {
+    digest_in(sandbox, id, &[])
+}
+
+/// Approves what a gate releases now, as somebody who has looked at it.
+pub fn approve(sandbox: &Sandbox, id: &str, by: &str) -> Ran {
+    let work = digest(sandbox, id);
+    sandbox.run(&["approve", "customers", id, "--as", by, "--digest", &work])
 }
 
 #[test]
@@ -34,7 +52,7 @@ fn a_shut_gate_says_what_is_missing_and_the_command_that_supplies_it() {
         "0"
     );
 
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     let stale = ["approve", "customers", "ready", "--as", "dee", "--digest", "0123456789abcdef"];
     sandbox.run(&stale).expect(6);
     let approve = ["approve", "customers", "ready", "--as", "dee", "--digest", &work];
@@ -50,7 +68,7 @@ fn a_shut_gate_says_what_is_missing_and_the_command_that_supplies_it() {
 fn a_rejection_stands_until_its_author_takes_it_back() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     sandbox.run(&["reject", "customers", "ready", "--as", "ben", "--reason", "freeze"]).expect(0);
     sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
     let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
@@ -64,19 +82,19 @@ fn a_rejection_stands_until_its_author_takes_it_back() {
 fn a_change_by_somebody_else_voids_what_was_approved() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
     sandbox.sql("app.db", "CREATE INDEX somebody_else ON customers_v2 (name)");
     let stopped = sandbox.run(&["run", "plan.yaml"]).expect(4);
     assert!(said(&stopped).contains("approval"), "{stopped}");
-    assert_ne!(digest(&sandbox), work);
+    assert_ne!(digest(&sandbox, "ready"), work);
 }
 
 #[test]
 fn waiting_sees_an_approval_from_another_terminal() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     let mut waiting = sandbox.command(&["run", "plan.yaml", "--wait", "60s"]).spawn().unwrap();
     let driven = || {
         let status = sandbox.run(&["status", "customers", "--format", "json"]);
@@ -105,7 +123,7 @@ fn a_stale_verify_is_run_again_by_the_gate_itself() {
     let plan = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
     sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 500ms", 1));
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
     sandbox.run(&["run", "plan.yaml", "--wait", "30s"]).expect(0);
     let status = sandbox.run(&["status", "customers", "--format", "json"]).expect(0).json();
@@ -120,7 +138,7 @@ fn a_failed_refresh_shuts_the_gate_and_ends_with_7() {
     let plan = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
     sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 1s", 1));
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    let work = digest(&sandbox);
+    let work = digest(&sandbox, "ready");
     // Somebody writes to the new side alone, where nothing mirrors it.
     sandbox.sql("app.db", "UPDATE customers_v2 SET status_code = 'wrong' WHERE id = 9");
     std::thread::sleep(Duration::from_millis(1_100));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use phasegate::diagnostic::{Severity, Style, render_all};
 use phasegate::plan::{self, DEFAULT_ENVIRONMENT, Findings, Loaded, Project};
-use phasegate::run::{Action, EnvironmentName, Hazard, Phase, StepId, Undo};
+use phasegate::run::{Action, EnvironmentName, Hazard, Phase, StepId, Transaction, Undo};
 
 fn yaml_files(folder: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -154,6 +154,58 @@ fn the_quickstart_goes_through_all_phases_and_nothing_in_it_needs_a_person() {
     assert_eq!(step(&loaded, "seed-customers").hazard, Hazard::None);
     let Action::Sql(script) = &step(&loaded, "create-customers-v2").action else { panic!() };
     assert!(script.creates.iter().any(|made| made.table == "customers_v2"));
+}
+
+#[test]
+fn postgres_scripts_say_how_they_run() {
+    let loaded = load(Path::new("tests/plans/good/postgres.yaml")).unwrap();
+    let Action::Sql(created) = &step(&loaded, "create").action else { panic!() };
+    assert_eq!(created.transaction, Transaction::Auto);
+    let lines: Vec<u32> = created.statements.iter().map(|statement| statement.line).collect();
+    assert_eq!(
+        lines,
+        [4, 5],
+        "BEGIN and COMMIT of the file are left out, and no line is counted anew"
+    );
+    assert_eq!(step(&loaded, "create").lock_timeout_ms, Some(1_000));
+    let Action::Sql(indexed) = &step(&loaded, "index").action else { panic!() };
+    assert_eq!(indexed.transaction, Transaction::None);
+    let Undo::Script(undo) = &step(&loaded, "index").undo else { panic!() };
+    assert_eq!(undo.transaction, Transaction::None);
+    let Undo::Script(undo) = &step(&loaded, "create").undo else { panic!() };
+    assert_eq!(undo.transaction, Transaction::Auto);
+
+    // Only the undo needs it, so the step's own statements still go together.
+    let text = loaded.source.text.replace(
+        "      CREATE INDEX CONCURRENTLY leads_v2_status ON leads_v2 (status_code);\n",
+        "      CREATE INDEX leads_v2_status ON leads_v2 (status_code);\n",
+    );
+    let path = Path::new("tests/plans/good/postgres.yaml");
+    let other = plan::parse(path, text.into(), None, &default_environment())
+        .unwrap_or_else(|findings| panic!("{}", shown(&findings)));
+    let Action::Sql(indexed) = &step(&other, "index").action else { panic!() };
+    assert_eq!(indexed.transaction, Transaction::Auto);
+    let Undo::Script(undo) = &step(&other, "index").undo else { panic!() };
+    assert_eq!(undo.transaction, Transaction::None);
+}
+
+#[test]
+fn what_a_file_holds_is_part_of_a_plan_on_postgres() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.yaml");
+    std::fs::copy("tests/plans/good/postgres.yaml", &path).unwrap();
+    std::fs::create_dir(folder.path().join("sql")).unwrap();
+    let digest = |sql: &str| {
+        std::fs::write(folder.path().join("sql/wrapped.sql"), sql).unwrap();
+        let loaded = load(&path).unwrap_or_else(|findings| panic!("{}", shown(&findings)));
+        (loaded.pin.program.digest().clone(), step(&loaded, "create").digest.clone())
+    };
+    let one = digest("CREATE TABLE leads_v2 (id int PRIMARY KEY)");
+    let same = digest("CREATE TABLE leads_v2 (id int PRIMARY KEY)");
+    let other = digest("CREATE TABLE leads_v2 (id bigint PRIMARY KEY)");
+    assert_eq!(one, same);
+    assert_ne!(one.0, other.0);
+    assert_ne!(one.1, other.1);
 }
 
 #[test]
@@ -374,12 +426,14 @@ environments:
         };
         assert_eq!(found(&asking("dbas", 1), "staging"), BTreeSet::from(["P702"]));
         assert_eq!(found(&asking("dba", 2), "staging"), BTreeSet::from(["P703"]));
-        assert_eq!(found(&asking("release", 2), "production"), BTreeSet::from(["P706"]));
+        // Both members would be needed, so that neither may start the run: a warning besides.
+        assert_eq!(found(&asking("release", 2), "production"), BTreeSet::from(["P703", "P706"]));
         let reviewed = text.replace(
             "    undo:\n      sql: DROP",
             "    reviewed: by me\n    undo:\n      sql: DROP",
         );
-        assert_eq!(found(&reviewed, "production"), BTreeSet::from(["P701"]));
+        // The only member of dba would be needed, who then may not start the run: a warning besides.
+        assert_eq!(found(&reviewed, "production"), BTreeSet::from(["P701", "P703"]));
     }
 
     #[test]

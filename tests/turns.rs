@@ -122,7 +122,7 @@ fn a_commit_whose_answer_was_lost_is_found_in_the_ledger() {
             "FAILPOINTS",
             &format!("sqlite::after-commit::{kind}=1*return(unknown)"),
         );
-        sandbox.run(&["approve", "customers", "ready", "--as", "dee"]);
+        crate::gates::approve(&sandbox, "ready", "dee");
         let points = format!("sqlite::after-commit::{kind}=1*return(unknown)");
         let ran = sandbox.run_with(&["run", "plan.yaml"], "FAILPOINTS", &points);
         assert_eq!(ran.code, Some(0), "{kind}: {ran}");
@@ -237,12 +237,12 @@ fn a_step_of_the_run_does_not_cover_what_somebody_else_changed() {
     let index = "  - id: index\n    phase: contract\n    target: app\n    sql: CREATE INDEX names ON customers_v2 (name)\n    undo:\n      sql: DROP INDEX names\n  - id: retire\n";
     sandbox.write("plan.yaml", &plan(APPROVAL).replace("  - id: retire\n", index));
     sandbox.run(&["run", "plan.yaml"]).expect(4);
-    sandbox.run(&["approve", "customers", "ready", "--as", "dee"]).expect(0);
+    crate::gates::approve(&sandbox, "ready", "dee").expect(0);
     sandbox.run(&["run", "plan.yaml", "--to", "ready"]).expect(0);
     sandbox.sql("app.db", "CREATE INDEX somebody_s ON customers (name)");
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     assert_eq!(state(&sandbox, "index"), "succeeded");
     assert_ne!(state(&sandbox, "retire"), "succeeded");
-    sandbox.run(&["approve", "customers", "ready", "--as", "dee"]).expect(0);
+    crate::gates::approve(&sandbox, "ready", "dee").expect(0);
     sandbox.run(&["run", "plan.yaml"]).expect(0);
 }

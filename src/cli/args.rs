@@ -51,7 +51,7 @@ pub struct Global {
     /// Who acts; the operating system's user unless given
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub actor: Option<String>,
-    /// How results are written: human or json; graph also knows text, mermaid and dot
+    /// How results are written: human or json; graph also knows text, mermaid and dot, dry-run junit, markdown and github
     #[arg(
         long,
         global = true,
@@ -92,6 +92,12 @@ pub enum Format {
     Mermaid,
     /// A graph for Graphviz.
     Dot,
+    /// A dry run as JUnit XML.
+    Junit,
+    /// A dry run as Markdown.
+    Markdown,
+    /// A dry run as GitHub's workflow commands.
+    Github,
 }
 
 /// How logs are written.
@@ -110,6 +116,11 @@ pub enum Command {
     Validate(PlanArg),
     /// Shows a plan's steps and what they need
     Graph(Graph),
+    /// Shows what a plan would do, and what its databases say to it; changes nothing
+    ///
+    /// With --depth render it reads the plan and its files only: no database, no state store and no secret is needed. With
+    /// --depth probe it reads the databases too, on connections that they hold read-only. Findings end it with 3.
+    DryRun(DryRun),
     /// Starts the run of a plan, or goes on with it
     ///
     /// Goes to the next shut gate, to the point asked for, or to the end. An unfinished run of the same plan and
@@ -135,7 +146,7 @@ pub enum Command {
     /// Changes the settings of a backfill that runs or will run
     Tune(Tune),
     /// Shows each gate's conditions: what is needed, what there is, and the command that helps
-    Gates(RunArg),
+    Gates(Gates),
     /// Approves what a gate releases
     Approve(Approve),
     /// Keeps a gate shut until the same person revokes it
@@ -183,6 +194,20 @@ pub struct GateArg {
     pub gate: String,
 }
 
+/// `gates`.
+#[derive(Clone, Debug, Args)]
+pub struct Gates {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArg,
+    /// Only this gate
+    #[arg(value_name = "GATE")]
+    pub gate: Option<String>,
+    /// Shows exactly what will run: statements with their lines, what is at stake, the way back, evidence, decisions, digest
+    #[arg(long)]
+    pub show: bool,
+}
+
 /// `graph`.
 #[derive(Clone, Debug, Args)]
 pub struct Graph {
@@ -192,6 +217,88 @@ pub struct Graph {
     /// Shows where each step stands in this run, too
     #[arg(long, value_name = "RUN")]
     pub status: Option<String>,
+}
+
+/// `dry-run`.
+#[derive(Clone, Debug, Args)]
+pub struct DryRun {
+    /// The plan.
+    #[command(flatten)]
+    pub plan: PlanArg,
+    /// How deep to look: render or probe
+    #[arg(
+        long,
+        value_enum,
+        value_name = "DEPTH",
+        default_value = "render",
+        hide_possible_values = true
+    )]
+    pub depth: Depth,
+    /// Writes the result to a file, too, as human, json, junit, markdown or github; may be repeated
+    #[arg(long = "report", value_name = "KIND=FILE", value_parser = report_file)]
+    pub reports: Vec<ReportFile>,
+    /// Which findings end it with 3: error or warning
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SEVERITY",
+        default_value = "error",
+        hide_possible_values = true
+    )]
+    pub fail_on: FailOn,
+}
+
+/// How deep a dry run looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Depth {
+    /// At the plan and its files.
+    Render,
+    /// At the databases, too.
+    Probe,
+}
+
+/// Which findings make a dry run fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Errors.
+    Error,
+    /// Warnings as well.
+    Warning,
+}
+
+/// A file that a result is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportFile {
+    /// In which form.
+    pub kind: ReportKind,
+    /// Where.
+    pub file: PathBuf,
+}
+
+/// Forms of a result in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportKind {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// JUnit XML.
+    Junit,
+    /// Markdown.
+    Markdown,
+    /// GitHub's workflow commands.
+    Github,
+}
+
+fn report_file(typed: &str) -> Result<ReportFile, String> {
+    let kinds = "human, json, junit, markdown or github";
+    let (kind, file) = typed
+        .split_once('=')
+        .filter(|(_, file)| !file.is_empty())
+        .ok_or_else(|| format!("write it as KIND=FILE, where KIND is {kinds}"))?;
+    let kind = ReportKind::from_str(kind, false)
+        .map_err(|_| format!("there is no kind {kind}: it is {kinds}"))?;
+    Ok(ReportFile { kind, file: file.into() })
 }
 
 /// How far to go, and how long to wait at gates.
@@ -341,7 +448,7 @@ pub struct Approve {
     /// The gate.
     #[command(flatten)]
     pub gate: GateArg,
-    /// The digest that `gates` showed: refused when the work has changed since
+    /// The digest that gates --show showed: refused when the work has changed since; asked for on a terminal unless given
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
     /// The group to approve for; may be left out where it is plain
@@ -428,6 +535,7 @@ impl Command {
         match self {
             Self::Validate(_) => "validate",
             Self::Graph(_) => "graph",
+            Self::DryRun(_) => "dry-run",
             Self::Run(_) => "run",
             Self::Advance(_) => "advance",
             Self::Pause(_) => "pause",

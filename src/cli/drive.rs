@@ -15,6 +15,7 @@ use crate::run::{Ending, GateReport, Goal, Pin, Stop, Way};
 use super::answer::{Answer, Failure};
 use super::args::Drive;
 use super::exit::Exit;
+use super::pinned;
 use super::session::{Desk, OpenRun, Session};
 use super::wiring;
 
@@ -84,6 +85,7 @@ impl Cockpit {
             claimant: process::this_process(&desk.actor().name),
             observer,
             signal: session.signal.clone(),
+            other_policy: pinned::watch(session, desk, pin),
         };
         Ok(Self { ctx, bars })
     }

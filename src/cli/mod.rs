@@ -13,7 +13,9 @@ mod drive;
 pub mod exit;
 mod goal;
 mod logging;
+mod outlook;
 mod people;
+mod pinned;
 mod select;
 mod session;
 mod settings;
@@ -89,21 +91,32 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn dispatch(typed: Typed, printer: &Printer) -> Result<Answer, Failure> {
-    let only_graph = matches!(
-        typed.global.format,
-        args::Format::Text | args::Format::Mermaid | args::Format::Dot
-    );
-    if only_graph && !matches!(typed.command, Command::Graph(_)) {
-        return Err(Failure::usage(format!(
-            "{} writes human or json; text, mermaid and dot are forms of graph",
-            typed.command.name()
-        )));
+    if !has_form(&typed.command, typed.global.format) {
+        let more = match typed.command {
+            Command::Graph(_) => "human, json, text, mermaid or dot",
+            Command::DryRun(_) => "human, json, junit, markdown or github",
+            _ => "human or json; other forms are those of graph and dry-run",
+        };
+        return Err(Failure::usage(format!("{} writes {more}", typed.command.name())));
     }
     let session = Session::new(typed.global, printer.clone(), signals::listen());
     tokio::select! {
         result = commands::perform(&session, typed.command) => result,
         signal = session.interrupted() => {
             Err(Failure::new(Exit::of_signal(signal), "interrupted before any run was driven"))
+        }
+    }
+}
+
+/// Whether a command writes results in a form.
+const fn has_form(command: &Command, format: args::Format) -> bool {
+    match format {
+        args::Format::Human | args::Format::Json => true,
+        args::Format::Text | args::Format::Mermaid | args::Format::Dot => {
+            matches!(command, Command::Graph(_))
+        }
+        args::Format::Junit | args::Format::Markdown | args::Format::Github => {
+            matches!(command, Command::DryRun(_))
         }
     }
 }

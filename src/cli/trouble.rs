@@ -212,6 +212,14 @@ pub fn found(findings: &[(TargetName, Finding)], pin: Option<&Pin>) -> (Found, V
     (known, others)
 }
 
+/// A finding of a driver as a diagnostic beside its step. One whose code no page explains is a fault of ours, and is said all
+/// the same.
+#[must_use]
+pub fn as_diagnostic(target: &TargetName, finding: &Finding, pin: &Pin) -> Diagnostic {
+    let code = diagnostic::code(finding.code).unwrap_or(diagnostic::known::NO_PROGRAM);
+    shown(code, target, finding, Some(pin))
+}
+
 fn in_words(target: &TargetName, finding: &Finding) -> String {
     let help = finding.help.as_ref().map_or(String::new(), |help| format!("\n{help}"));
     format!("[{}] target {target}, step {}: {}{help}", finding.code, finding.step, finding.message)

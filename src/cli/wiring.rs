@@ -11,7 +11,7 @@ use crate::driver::{self, Access, SharedDriver};
 use crate::engine;
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
-use crate::run::{EnvironmentName, Pin, TargetName};
+use crate::run::{self, EnvironmentName, Pin, Policy, Program, TargetName};
 use crate::store::{self, Create, SharedStore};
 
 use super::answer::Failure;
@@ -32,6 +32,12 @@ impl Project {
     /// The environments it defines.
     pub fn environment_names(&self) -> impl Iterator<Item = &EnvironmentName> {
         self.inner.environment_names()
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
     }
 
     /// The state store of an environment, with its references resolved. A path is relative to the project file, wherever the
@@ -57,9 +63,9 @@ impl Project {
     pub fn identity_of(&self, environment: &EnvironmentName) -> Identity {
         let known = self.inner.environment(environment);
         match known.and_then(|known| known.policy.identity.as_ref()).map(|found| found.value) {
-            None | Some(plan::Identity::Claimed) => Identity::Claimed,
+            None | Some(run::Identity::Claimed) => Identity::Claimed,
             // Signatures are refused as "not yet" when a plan is checked; until then the account is the nearest to them.
-            Some(plan::Identity::Os | plan::Identity::Ssh) => Identity::Os,
+            Some(run::Identity::Os | run::Identity::Ssh) => Identity::Os,
         }
     }
 }
@@ -92,6 +98,24 @@ pub fn load_plan(
     let mut sources = loaded.files;
     sources.push(loaded.source);
     Ok(LoadedPlan { pin: loaded.pin, warnings: loaded.warnings, sources })
+}
+
+/// What a program's environment asks today; none where that environment isn't defined.
+#[must_use]
+pub fn policy_now(project: Option<&Project>, program: &Program) -> Option<Policy> {
+    let gates = program.steps().iter().filter_map(|step| match &step.action {
+        run::Action::Gate(gate) => Some(gate),
+        _ => None,
+    });
+    let project = project.map(|project| &project.inner);
+    plan::policy_now(project, program.environment(), &plan::asked_groups(gates))
+}
+
+/// Where two policies differ.
+#[must_use]
+pub fn policy_difference(old: &Policy, new: &Policy) -> Vec<Change> {
+    let shown = |policy: &Policy| serde_json::json!({ "policy": policy });
+    plan::difference(&shown(old), &shown(new))
 }
 
 /// Findings as the failure of a command: files that can't be read apart from those with findings in them.
@@ -131,22 +155,31 @@ pub async fn open_drivers(
     pin: &Pin,
     line: &CommandLine,
 ) -> Result<BTreeMap<TargetName, SharedDriver>, Failure> {
-    let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
     let mut drivers = BTreeMap::new();
-    for (name, target) in pin.program.targets() {
-        let url = plan::resolve_secrets(&target.url, base).map_err(|error| {
-            Failure::usage(format!("the URL of target {name} is not known"))
-                .because(error.to_string())
-                .help("set it, and give the command again")
-        })?;
-        let schema = target.schema.as_deref();
-        let opened =
-            engine::patiently(|| false, || driver::open(target.engine, &url, schema, Access::Full))
-                .await;
-        let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
-        drivers.insert(name.clone(), driver);
+    for name in pin.program.targets().keys() {
+        drivers.insert(name.clone(), open_driver((pin, line), name, Access::Full).await?);
     }
     Ok(drivers)
+}
+
+/// Opens one database of a plan.
+pub async fn open_driver(
+    (pin, line): (&Pin, &CommandLine),
+    name: &TargetName,
+    access: Access,
+) -> Result<SharedDriver, Failure> {
+    let target = pin.program.targets().get(name);
+    let target = target.ok_or_else(|| Failure::usage(format!("there is no target {name}")))?;
+    let base = Path::new(&pin.path).parent().unwrap_or_else(|| Path::new(""));
+    let url = plan::resolve_secrets(&target.url, base).map_err(|error| {
+        Failure::usage(format!("the URL of target {name} is not known"))
+            .because(error.to_string())
+            .help("set it, and give the command again")
+    })?;
+    let schema = target.schema.as_deref();
+    let opened =
+        engine::patiently(|| false, || driver::open(target.engine, &url, schema, access)).await;
+    opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))
 }
 
 /// The JSON Schema of plans or of the project file.

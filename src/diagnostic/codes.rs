@@ -1,7 +1,7 @@
 //! The registry of codes: one line each, and a page under `docs/codes/` that `phasegate explain CODE` shows.
 //!
 //! Ranges: P1 reading, P2 names and order, P3 mappings, P4 statements, P5 gates, P6 the life of a mapping, P7 projects and
-//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, found by a driver that looks before the first change. To add
+//! policy, P8 secrets and files, P9 not yet; D2 what a target lacks, found by a driver that looks before the first change; R1 what a dry run warns of. To add
 //! one: a line here and a page there, in the same form (a test looks). A code that is no longer found keeps its line and page.
 
 use std::fmt;
@@ -119,6 +119,12 @@ codes! {
     NO_STATEMENTS = "P412", "no statements";
     REVIEWED_UNUSED = "P413", "`reviewed` where nothing asks for it";
     NOT_A_QUESTION = "P414", "a query that does more than ask";
+    OUTSIDE_TRANSACTION = "P415", "a statement that can't run in a transaction";
+    TRANSACTION_UNUSED = "P416", "`transaction: none` without need";
+    LOST_ANSWER = "P417", "a statement whose outcome can't be looked up";
+    LONG_LOCK = "P418", "a lock held while all rows are gone through";
+    LONG_NAME = "P419", "a name that is cut";
+    CASCADE = "P420", "CASCADE";
     NEVER_MET = "P501", "a wait that can never be met";
     EXPIRES_TOO_SOON = "P502", "approvals that expire before the gate can open";
     NO_EVIDENCE = "P503", "`verified_within` with nothing verified";
@@ -126,6 +132,7 @@ codes! {
     CAPTURE = "P505", "a captured value that isn't there";
     TIMEOUT_TOO_SHORT = "P506", "a timeout shorter than what it bounds";
     SAME_GROUP_TWICE = "P507", "a group asked twice in one gate";
+    USES_UNSEEN = "P508", "uses that counters can't show";
     BACKFILL_BEFORE_SYNC = "P601", "a backfill that isn't behind its dual-write";
     VERIFY_BEFORE_BACKFILL = "P602", "a verify that isn't behind its backfill";
     RETIRE_WITHOUT_GATE = "P603", "a retire without a gate";
@@ -166,6 +173,14 @@ codes! {
     STRICTER_NULL = "D209", "a stricter NOT NULL";
     REFUSED_QUERY = "D210", "a query that the database refuses";
     NO_SYNC = "D211", "a sync that can't be kept";
+    NO_RIGHT = "D212", "a right that the role lacks";
+    HIDDEN_ROWS = "D213", "rows that the role can't see";
+    KEY_NOT_SERVED = "R102", "a key that no index serves";
+    NO_ROOM = "R103", "no room for the copy";
+    DEPENDENTS = "R104", "something depends on what goes";
+    LIKE_LACKS = "R105", "a table made LIKE another lacks something";
+    IN_THE_WAY = "R106", "somebody is in the way now";
+    FEW_CONNECTIONS = "R107", "few connections are left";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

@@ -22,15 +22,17 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
     Digest, Direction, Ending, Engine, FailureClass, Mapping, Method, Permit, RetireShape, RunId,
-    Runnable, StepId, Value, Way,
+    Runnable, StepId, Usage, Value, Way,
 };
 
 pub mod error;
 #[allow(dead_code)]
 pub mod postgres;
+pub mod probed;
 pub mod sqlite;
 
 pub use error::Error;
+pub use probed::{Probed, Purpose, TableUse};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver: Session + Introspect + DualWriter + Source + Sink + Verifier + Retirer {}
@@ -58,9 +60,10 @@ pub async fn open(
     schema: Option<&str>,
     access: Access,
 ) -> Result<SharedDriver, Error> {
-    let _ = access;
     match (engine, schema) {
-        (Engine::Sqlite, None) => Ok(Arc::new(sqlite::Sqlite::open(url.expose_secret()).await?)),
+        (Engine::Sqlite, None) => {
+            Ok(Arc::new(sqlite::Sqlite::open_for(url.expose_secret(), access).await?))
+        }
         (Engine::Sqlite, Some(_)) => {
             Err(Error::failed(FailureClass::Refused, "SQLite has no schemas to put our objects in")
                 .with_help("remove schema from the target"))
@@ -210,6 +213,9 @@ pub struct Survey {
     pub created: Vec<CreatedObject>,
     /// Queries that must prepare (their names resolve), unless they name created objects.
     pub queries: Vec<(StepId, String)>,
+    /// What steps do with tables, in the order of steps. A table that the plan creates is among [`created`](Self::created)
+    /// and may be here as well: it is looked at where it is there, and asks for no right where it isn't.
+    pub uses: Vec<TableUse>,
 }
 
 /// A mapping to look at before the first change.
@@ -345,9 +351,37 @@ pub trait Introspect: Send + Sync {
     /// Holds what a plan needs against what is there. Changes nothing.
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error>;
 
+    /// Looks at everything that a release manager wants to know before the first change, findings of the survey included:
+    /// [`Probed`] says what, and under which limits. For dry runs, on a driver opened with [`Access::ReadOnly`]. Fails only when
+    /// the database can't be read at all; what this role may not see is [`Seen::Hidden`](probed::Seen::Hidden).
+    async fn probe(&self, survey: &Survey) -> Result<Probed, Error>;
+
     /// The fingerprint of tables (columns, types, constraints, indexes, triggers that are not ours). A table that isn't
     /// there counts as such.
     async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error>;
+
+    /// The database's own counters of a table's reads and writes, those of its partitions included. A database that keeps
+    /// none refuses, and so does one that was told not to count.
+    async fn usage(&self, table: &str) -> Result<Usage, Error> {
+        let message = format!("this database keeps no counters of the uses of {table}");
+        Err(Error::failed(FailureClass::Refused, message)
+            .with_help("ask with a query: unused_for: { target, query, for }"))
+    }
+
+    /// How large a table is, about, without reading all of it.
+    async fn size(&self, table: &str) -> Result<TableSize, Error> {
+        let _ = table;
+        Ok(TableSize::default())
+    }
+}
+
+/// How large a table is, as far as that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// About how many rows it has.
+    pub rows: Option<u64>,
+    /// How much disk it takes with its indexes, in bytes.
+    pub bytes: Option<u64>,
 }
 
 /// The entry of the ledger which says that a sync is out and the emptying of what it filled has begun. What is there from

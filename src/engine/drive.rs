@@ -76,7 +76,8 @@ async fn drive_leased(
     let keeper = Keeper::start(ctx.store.clone(), lease.clone());
     let mut fences = BTreeMap::new();
     for (target, driver) in &ctx.drivers {
-        let claim = claim(ctx, journal.state.program(), journal.state.run());
+        let (program, run) = (journal.state.program(), journal.state.run());
+        let Some(claim) = claim(ctx, program, run, target) else { continue };
         let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
         let entered = within(ANSWER_WITHIN_MS, entered).await;
         if entered.is_err() && is_signalled(ctx) {
@@ -249,11 +250,11 @@ impl Drive<'_> {
         if is_fresh || self.asking.contains_key(&gate) {
             return;
         }
-        let questions = Questions::of(self.state(), &gate);
-        let drivers = self.ctx.drivers.clone();
+        let questions = Questions::of(self.ctx, self.state(), &gate);
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let id = gate.clone();
         let asking = self.tasks.spawn(async move {
-            let seen = questions.ask(&drivers).await;
+            let seen = questions.ask(&drivers, &store).await;
             Came::Gate { gate, version, seen }
         });
         self.asking.insert(id, asking);
@@ -267,9 +268,9 @@ impl Drive<'_> {
         }
         let questions: Vec<_> = gates
             .into_iter()
-            .map(|gate| (gate.clone(), Questions::of(self.state(), &gate)))
+            .map(|gate| (gate.clone(), Questions::of(self.ctx, self.state(), &gate)))
             .collect();
-        let drivers = self.ctx.drivers.clone();
+        let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let run = self.state().run().clone();
         let target = self.state().program().step(&step).and_then(|step| step.target.clone());
         let id = step.clone();
@@ -281,7 +282,7 @@ impl Drive<'_> {
             let mut seen = Vec::new();
             for (gate, questions) in questions {
                 if ledger == Ok(false) {
-                    seen.push((gate, questions.ask(&drivers).await));
+                    seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }
             Came::Recheck { step, ledger: ledger.map_err(failure_of), seen }

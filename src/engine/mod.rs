@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::driver::{self, Finding, SharedDriver};
-use crate::run::{Actor, ApplyError, Goal, Refusal, RunId, State, Stop, TargetName};
+use crate::run::{Actor, ApplyError, Goal, Program, Refusal, RunId, State, Stop, TargetName};
 use crate::store::{self, Claimant, Lease, SharedStore};
 
 mod drive;
@@ -19,12 +19,15 @@ mod lease;
 mod patience;
 mod probe;
 pub mod process;
+mod stakes;
 mod start;
 mod step;
+mod window;
 
 pub use drive::drive;
 pub use patience::patiently;
-pub use start::{Started, ask, inspect, load, start};
+pub use stakes::{Stake, stakes};
+pub use start::{Started, ask, inspect, load, start, survey};
 
 use event::Observer;
 
@@ -43,7 +46,13 @@ pub struct Context {
     pub observer: Arc<dyn Observer>,
     /// What the operating system asked of the process.
     pub signal: watch::Receiver<Signal>,
+    /// Why the policy that a program holds to is not the one of today, if so. Asked before every gate opens and every guarded
+    /// step starts, so that a process that waits for days doesn't act on a policy that was changed meanwhile.
+    pub other_policy: OtherPolicy,
 }
+
+/// Holds a program's policy against the one of today.
+pub type OtherPolicy = Arc<dyn Fn(&Program) -> Option<String> + Send + Sync>;
 
 /// What the operating system asked of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,42 +1,90 @@
 //! Reading from the targets what gates ask.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::driver::{self, SharedDriver};
 use crate::run::{
-    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Value,
+    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Timestamp, Unused,
+    UsedBy, Value, Window,
 };
+use crate::store::SharedStore;
 
+use super::Context;
 use super::patience::{PROBE_WITHIN_MS, patiently, within};
+use super::window;
 
-/// What a gate's conditions ask of the targets, gathered before anything is awaited.
+/// What a gate's conditions ask of the targets and of the clock, gathered before anything is awaited.
 pub(super) struct Questions {
     queries: Vec<(TargetName, String)>,
+    other_policy: Option<String>,
+    window: Option<Window>,
+    uses: Vec<Use>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
+/// How long after a table was put aside its counters are read for the first time, in milliseconds. Connections report what
+/// they did with a delay (PostgreSQL's idle ones after 10 s); what they did before would otherwise look like a use since,
+/// found days later, when the time has to begin again.
+const SETTLED_AFTER_MS: u64 = 12_000;
+
+/// How the last use of something is asked for.
+enum Use {
+    /// By the counters of a table; for the first time not before this moment.
+    Counters(TargetName, String, Option<Timestamp>),
+    /// By a query.
+    Query(TargetName, String),
+    /// Not at all, for this reason.
+    Never(String),
+}
+
 impl Questions {
-    pub(super) fn of(state: &State, gate: &StepId) -> Self {
+    pub(super) fn of(ctx: &Context, state: &State, gate: &StepId) -> Self {
         let program = state.program();
-        let queries = match program.step(gate).map(|step| &step.action) {
-            Some(Action::Gate(gate)) => gate
-                .queries
-                .iter()
-                .map(|query| (query.target.clone(), query.query.clone()))
-                .collect(),
-            _ => Vec::new(),
+        let other_policy = (ctx.other_policy)(program);
+        let tables = tables_behind(program, gate);
+        let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
+            let (queries, uses) = (Vec::new(), Vec::new());
+            return Self { queries, other_policy, window: None, uses, tables };
         };
-        Self { queries, tables: tables_behind(program, gate) }
+        let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
+        Self {
+            queries: queries.collect(),
+            other_policy,
+            window: gate.window.clone(),
+            uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
+            tables,
+        }
     }
 
-    pub(super) async fn ask(self, drivers: &BTreeMap<TargetName, SharedDriver>) -> Observations {
-        let mut seen = Observations::default();
+    /// For a look that nothing is recorded of: it waits for no counters.
+    pub(super) fn at_once(mut self) -> Self {
+        for used in &mut self.uses {
+            if let Use::Counters(_, _, settled_at) = used {
+                *settled_at = None;
+            }
+        }
+        self
+    }
+
+    pub(super) async fn ask(
+        self,
+        drivers: &BTreeMap<TargetName, SharedDriver>,
+        store: &SharedStore,
+    ) -> Observations {
+        let mut seen =
+            Observations { other_policy: self.other_policy.clone(), ..Observations::default() };
         for (target, query) in &self.queries {
-            let answer = match drivers.get(target) {
-                Some(driver) => asked(|| driver.value(query)).await,
-                None => Err(unknown(target)),
-            };
-            seen.queries.push(answer.map_err(|error| error.to_string()));
+            seen.queries.push(value(drivers, target, query).await.map_err(|e| e.to_string()));
+        }
+        for used in &self.uses {
+            if let Use::Counters(_, _, Some(settled_at)) = used
+                && let Ok(now) = store.now().await
+            {
+                let rest = settled_at.since_ms(now).min(SETTLED_AFTER_MS);
+                tokio::time::sleep(Duration::from_millis(rest)).await;
+            }
+            seen.unused.push(last_use(drivers, used).await);
         }
         for (target, tables) in &self.tables {
             let facts = match drivers.get(target) {
@@ -45,8 +93,78 @@ impl Questions {
             };
             seen.targets.insert(target.clone(), facts.map_err(|error| error.to_string()));
         }
+        // Last, so that the answers of slow databases don't make it old.
+        if let Some(asked) = &self.window {
+            let now = store.now().await.map_err(|error| error.to_string());
+            seen.window = Some(now.and_then(|now| window::look(asked, now)));
+        }
         seen
     }
+}
+
+fn use_of(state: &State, by: &UsedBy) -> Use {
+    match by {
+        UsedBy::Query { target, query } => Use::Query(target.clone(), query.clone()),
+        UsedBy::Counters(mapping) => {
+            let (Some(retire), Some(old)) = (state.retired_by(mapping), state.mapping(mapping))
+            else {
+                return Use::Never("it has not been put aside yet".to_owned());
+            };
+            let is_first = state.usage(mapping).is_none();
+            let put_aside_at = state.step(retire).ended_at.filter(|_| is_first);
+            let settled_at = put_aside_at.map(|at| at.plus_ms(SETTLED_AFTER_MS));
+            Use::Counters(old.from.target, old.from.table, settled_at)
+        }
+    }
+}
+
+async fn value(
+    drivers: &BTreeMap<TargetName, SharedDriver>,
+    target: &TargetName,
+    query: &str,
+) -> Result<Value, driver::Error> {
+    match drivers.get(target) {
+        Some(driver) => asked(|| driver.value(query)).await,
+        None => Err(unknown(target)),
+    }
+}
+
+async fn last_use(
+    drivers: &BTreeMap<TargetName, SharedDriver>,
+    used: &Use,
+) -> Result<Unused, String> {
+    match used {
+        Use::Never(reason) => Err(reason.clone()),
+        Use::Query(target, query) => {
+            let found = value(drivers, target, query).await.map_err(|error| error.to_string())?;
+            seconds_ago(&found).map(Unused::ForMs)
+        }
+        Use::Counters(target, table, _) => {
+            let usage = match drivers.get(target) {
+                Some(driver) => asked(|| driver.usage(table)).await,
+                None => Err(unknown(target)),
+            };
+            usage.map(Unused::Counted).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// How long ago the last use was, in milliseconds, from the seconds that a query gave. What isn't a number of seconds is no
+/// answer: NULL means that nobody knows, and not that nothing was ever used.
+fn seconds_ago(value: &Value) -> Result<u64, String> {
+    let seconds = match value {
+        #[allow(clippy::cast_precision_loss)]
+        Value::Integer(seconds) => *seconds as f64,
+        Value::Real(seconds) => *seconds,
+        Value::Text(text) => text.trim().parse().unwrap_or(f64::NAN),
+        Value::Null | Value::Boolean(_) => f64::NAN,
+    };
+    if !(0.0..=1e12).contains(&seconds) {
+        return Err(format!("the query gave {}, not the seconds since the last use", brief(value)));
+    }
+    // In range, as was just looked.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Ok((seconds * 1_000.0) as u64)
 }
 
 fn unknown(target: &TargetName) -> driver::Error {
@@ -80,7 +198,7 @@ pub(super) fn tables_behind(program: &Program, gate: &StepId) -> BTreeMap<Target
 
 /// The tables that a step touches. Of a mapping that is retired in the course of the plan, both names of each side: so the
 /// list is the same before and after, and a table that isn't there is part of the fingerprint too.
-fn touched(program: &Program, step: &Step) -> Vec<String> {
+pub(super) fn touched(program: &Program, step: &Step) -> Vec<String> {
     let mut tables: Vec<String> = match &step.action {
         Action::Sql(script) => script.tables.clone(),
         _ => Vec::new(),
@@ -103,5 +221,29 @@ pub(super) fn brief(value: &Value) -> String {
     match text.char_indices().nth(120) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_number_of_seconds_says_when_something_was_last_used() {
+        for (value, ms) in [
+            (Value::Integer(72), Some(72_000)),
+            (Value::Integer(0), Some(0)),
+            (Value::Real(1.5), Some(1_500)),
+            (Value::Text(" 259200.25 ".into()), Some(259_200_250)),
+            (Value::Integer(-1), None),
+            (Value::Real(f64::NAN), None),
+            (Value::Real(f64::INFINITY), None),
+            (Value::Null, None),
+            (Value::Boolean(true), None),
+            (Value::Text("2026-11-20 12:00".into()), None),
+        ] {
+            assert_eq!(seconds_ago(&value).ok(), ms, "{value:?}");
+        }
     }
 }

@@ -1,19 +1,21 @@
 //! Operations on a run beside driving it: beginning, reading, asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::driver::{Claim, CreatedObject, Finding, Severity, Survey, SurveyedMapping};
+use crate::driver::{
+    Claim, CreatedObject, Finding, Purpose, Severity, Survey, SurveyedMapping, TableUse,
+};
 use crate::run::{
-    Action, Actor, Command, Event, GateReport, Goal, Input, Pin, Program, QueryCheck, RunId, State,
-    StepId, TargetName, Verify, report,
+    Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
+    QueryCheck, RunId, State, Step, StepId, TargetName, Undo, UsedBy, Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
 use super::journal::Journal;
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
-use super::probe::Questions;
+use super::probe::{Questions, touched};
 use super::{Context, Error, Loaded, is_signalled};
 
 /// Reads a run from its journal.
@@ -45,7 +47,7 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     }
     let run = RunId::new(Uuid::now_v7().to_string());
     for (target, driver) in &ctx.drivers {
-        let claim = claim(ctx, program, &run);
+        let Some(claim) = claim(ctx, program, &run, target) else { continue };
         let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
         let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
         if let Some(holder) = holder {
@@ -79,7 +81,8 @@ pub async fn ask(
 /// What holds of a gate now, with its queries asked.
 pub async fn inspect(ctx: &Context, run: &RunId, gate: &StepId) -> Result<GateReport, Error> {
     let journal = Journal::load(&ctx.store, run).await?;
-    let seen = Questions::of(&journal.state, gate).ask(&ctx.drivers).await;
+    let questions = Questions::of(ctx, &journal.state, gate).at_once();
+    let seen = questions.ask(&ctx.drivers, &ctx.store).await;
     let now = ctx.store.now().await?;
     Ok(report(&journal.state, gate, &seen, now))
 }
@@ -88,21 +91,61 @@ pub(super) fn at(target: &TargetName, source: crate::driver::Error) -> Error {
     Error::Target { target: target.clone(), source }
 }
 
-/// How this run announces itself in a target.
-pub(super) fn claim(ctx: &Context, program: &Program, run: &RunId) -> Claim {
-    Claim {
+/// How this run announces itself in a target; `None` where it changes nothing, and so leaves no trace either.
+pub(super) fn claim(
+    ctx: &Context,
+    program: &Program,
+    run: &RunId,
+    target: &TargetName,
+) -> Option<Claim> {
+    let objects = claimed(program, target)?;
+    Some(Claim {
         run: run.clone(),
         plan: program.plan().to_owned(),
         digest: program.digest().clone(),
         store: format!("{} at {}", ctx.store.identity(), ctx.store.location()),
         host: ctx.claimant.host.clone(),
         pid: ctx.claimant.pid,
-        objects: Vec::new(),
-    }
+        objects,
+    })
 }
 
-/// What a plan wants to find in a target before its first change.
-fn survey(program: &Program, target: &TargetName) -> Survey {
+/// The objects of a target that a plan works on, those of its undo too; empty where that can't be told, which claims the
+/// whole database. `None` where no step changes anything there.
+fn claimed(program: &Program, target: &TargetName) -> Option<Vec<String>> {
+    let changing: Vec<&Step> = program
+        .steps()
+        .iter()
+        .filter(|step| step.target.as_ref() == Some(target) && step.action.changes_data())
+        .collect();
+    if changing.is_empty() {
+        return None;
+    }
+    let mut objects = BTreeSet::new();
+    for step in changing {
+        let undo = match &step.undo {
+            Undo::Script(script) => Some(script),
+            Undo::None(_) | Undo::Derived | Undo::Impossible => None,
+        };
+        let own = match &step.action {
+            Action::Sql(script) => Some(script),
+            _ => None,
+        };
+        for script in own.into_iter().chain(undo) {
+            // What can't be read may work on anything.
+            if script.is_opaque || script.tables.is_empty() {
+                return Some(Vec::new());
+            }
+            objects.extend(script.tables.iter().cloned());
+        }
+        objects.extend(touched(program, step));
+    }
+    Some(objects.into_iter().collect())
+}
+
+/// What a plan wants to find in a target before its first change. Of statements only the tables are known here.
+#[must_use]
+pub fn survey(program: &Program, target: &TargetName) -> Survey {
     let mut survey = Survey::default();
     let mut directions = BTreeMap::new();
     for step in program.steps() {
@@ -121,6 +164,7 @@ fn survey(program: &Program, target: &TargetName) -> Survey {
         if let Action::Verify(Verify::Query(QueryCheck { query, .. })) = &step.action {
             survey.queries.push((step.id.clone(), query.clone()));
         }
+        survey.uses.extend(uses(program, step, &directions));
         let Some(name) = step.action.mapping() else { continue };
         if surveyed.contains(&name) {
             continue;
@@ -138,6 +182,45 @@ fn survey(program: &Program, target: &TargetName) -> Survey {
         let Action::Gate(gate) = &step.action else { continue };
         let here = gate.queries.iter().filter(|query| query.target == *target);
         survey.queries.extend(here.map(|query| (step.id.clone(), query.query.clone())));
+        let uses = gate.unused_for.iter().filter_map(|asked| match &asked.by {
+            UsedBy::Query { target: of, query } if of == target => Some(query.clone()),
+            _ => None,
+        });
+        survey.queries.extend(uses.map(|query| (step.id.clone(), query)));
     }
     survey
+}
+
+/// What a step does with the tables it works on, under the names that they have now.
+fn uses(
+    program: &Program,
+    step: &Step,
+    directions: &BTreeMap<&MappingName, Direction>,
+) -> Vec<TableUse> {
+    let used = |table: &str, purpose: Purpose| TableUse {
+        step: step.id.clone(),
+        table: table.to_owned(),
+        purpose,
+    };
+    if let Action::Sql(script) = &step.action {
+        return script.tables.iter().map(|table| used(table, Purpose::Named)).collect();
+    }
+    let mapping = step.action.mapping().and_then(|name| program.mappings().get(name));
+    let Some(mapping) = mapping else { return Vec::new() };
+    let is_both = directions.get(&mapping.name) == Some(&Direction::Both);
+    let (from, into) = match &step.action {
+        Action::DualWrite(_) | Action::StopDualWrite { .. } if is_both => {
+            (Purpose::Sync, Purpose::Sync)
+        }
+        Action::DualWrite(_) | Action::StopDualWrite { .. } => (Purpose::Sync, Purpose::Write),
+        Action::Backfill(_) => (Purpose::Read, Purpose::Write),
+        Action::Retire(_) => (Purpose::Retire, Purpose::Change),
+        Action::Drop { .. } => (Purpose::Drop, Purpose::Read),
+        Action::Verify(_) | Action::Gate(_) | Action::Sql(_) => (Purpose::Read, Purpose::Read),
+    };
+    let mut all = vec![used(&mapping.from.table, from)];
+    if !mapping.is_in_place() || into == Purpose::Write {
+        all.push(used(&mapping.into.table, into));
+    }
+    all
 }

@@ -9,14 +9,15 @@ use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
     Hazard, Mapping, MappingName, OnDelete, OnExisting, Policy, Program, ProgramError,
     ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Soak,
-    Step, StepId, Target, TargetName, Undo, Verify, Winner, Within,
+    Step, StepId, Target, TargetName, Undo, UnusedFor, UsedBy, Verify, Winner, Within,
 };
 
 use super::document::{
     ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, RetireDef, SideDef, StepDef, UndoDef,
+    UsedByDef,
 };
 use super::meaning::{plan_digest, step_digest};
-use super::policy::Guarding;
+use super::policy::{Guarding, asked_groups, pinned};
 use super::resolve::View;
 
 /// How many steps may work on one target at once.
@@ -72,8 +73,8 @@ pub fn program(view: &View<'_>, meaning: &serde_json::Value) -> Result<Program, 
         environment: EnvironmentName::new(view.surroundings.environment.as_str()),
         targets: targets(view)?,
         mappings,
+        policy: policy(view, &steps),
         steps,
-        policy: policy(view),
     })?)
 }
 
@@ -100,16 +101,12 @@ fn targets(view: &View<'_>) -> Result<BTreeMap<TargetName, Target>, CompileError
     Ok(targets)
 }
 
-fn policy(view: &View<'_>) -> Policy {
-    let surroundings = view.surroundings;
-    let own = &surroundings.policy;
-    Policy {
-        production: surroundings.production,
-        groups: surroundings.groups.cloned(),
-        author_may_approve: own.destructive.as_ref().and_then(|policy| policy.author_may_approve),
-        longest_wait_ms: own.longest_wait_ms,
-        allow_partial_verify: own.allow_partial_verify,
-    }
+fn policy(view: &View<'_>, steps: &[Step]) -> Policy {
+    let gates = steps.iter().filter_map(|step| match &step.action {
+        Action::Gate(gate) => Some(gate),
+        _ => None,
+    });
+    pinned(view.surroundings, &asked_groups(gates))
 }
 
 fn mappings(view: &View<'_>) -> Result<BTreeMap<MappingName, Mapping>, CompileError> {
@@ -248,7 +245,7 @@ fn compile_action(
             }),
             CheckDef::Later(_) => return Err(CompileError::Missing("a verify")),
         }),
-        ActionDef::Gate(gate) => Action::Gate(compile_gate(view, def, gate)?),
+        ActionDef::Gate(gate) => Action::Gate(compile_gate(view, at, gate)?),
         ActionDef::Retire(def) => {
             Action::Retire(Retire { mapping: mapping(&def.mapping), shape: shape(def)? })
         }
@@ -275,15 +272,15 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
     }
 }
 
-fn compile_gate(view: &View<'_>, def: &StepDef, gate: &GateDef) -> Result<Gate, CompileError> {
+fn compile_gate(view: &View<'_>, at: usize, gate: &GateDef) -> Result<Gate, CompileError> {
     let mut queries = Vec::with_capacity(gate.queries.len());
+    let on = |named: Option<&super::node::At<String>>| {
+        let target = view.asked_on(at, named).map(|target| target.name.value.as_str());
+        target.map(TargetName::new).ok_or(CompileError::Missing("the target of a query"))
+    };
     for query in &gate.queries {
-        let only = view.document.targets.first().filter(|_| view.document.targets.len() == 1);
-        let target = query.target.as_ref().or(def.target.as_ref()).or(only.map(|only| &only.name));
         queries.push(GateQuery {
-            target: target
-                .map(|name| TargetName::new(name.value.as_str()))
-                .ok_or(CompileError::Missing("the target of a query"))?,
+            target: on(query.target.as_ref())?,
             query: query.query.value.trim().to_owned(),
             expect: query.expect.clone(),
         });
@@ -292,7 +289,19 @@ fn compile_gate(view: &View<'_>, def: &StepDef, gate: &GateDef) -> Result<Gate, 
         after: StepId::new(after.value.as_str()),
         for_ms: length.value,
     });
-    let soak_ms = soak.as_ref().map_or(0, |soak| soak.for_ms);
+    let mut unused_for = Vec::with_capacity(gate.unused_for.len());
+    for unused in &gate.unused_for {
+        let by = match &unused.by {
+            UsedByDef::Counters(name) => UsedBy::Counters(MappingName::new(name.value.as_str())),
+            UsedByDef::Query { target, query } => {
+                UsedBy::Query { target: on(target.as_ref())?, query: query.value.trim().to_owned() }
+            }
+        };
+        unused_for.push(UnusedFor { by, for_ms: unused.for_ms.value });
+    }
+    // Whoever approves at once must not have to come again when the waits are over.
+    let waits = unused_for.iter().map(|unused| unused.for_ms);
+    let wait_ms = waits.chain(soak.as_ref().map(|soak| soak.for_ms)).max().unwrap_or(0);
     Ok(Gate {
         approvals: gate
             .approvals
@@ -305,9 +314,11 @@ fn compile_gate(view: &View<'_>, def: &StepDef, gate: &GateDef) -> Result<Gate, 
         verified_within_ms: gate.verified_within_ms.map(|at| at.value),
         soak,
         queries,
+        window: gate.window.clone(),
+        unused_for,
         expires_ms: gate
             .expires_ms
-            .map_or(APPROVAL_EXPIRES_MS.saturating_add(soak_ms), |at| at.value),
+            .map_or(APPROVAL_EXPIRES_MS.saturating_add(wait_ms), |at| at.value),
         from_policy: Vec::new(),
     })
 }

@@ -4,7 +4,7 @@
 //! a finding says why. Whether the parts fit together is for [`super::lint`].
 
 use crate::run::{
-    CopyColumns, Direction, Engine, Expect, Method, OnDelete, OnExisting, Phase, Winner,
+    CopyColumns, Direction, Engine, Expect, Method, OnDelete, OnExisting, Phase, Window, Winner,
 };
 
 use super::node::{At, Span};
@@ -366,10 +366,37 @@ pub struct GateDef {
     pub soak: Option<(At<String>, At<u64>)>,
     /// Queries.
     pub queries: Vec<GateQueryDef>,
+    /// The times at which it may open.
+    pub window: Option<Window>,
+    /// What must have been unused.
+    pub unused_for: Vec<UnusedDef>,
     /// How long approvals count, in milliseconds.
     pub expires_ms: Option<At<u64>>,
     /// Conditions that come later.
     pub later: Vec<At<&'static str>>,
+}
+
+/// Something that must have been unused.
+#[derive(Clone, Debug)]
+pub struct UnusedDef {
+    /// How its uses are seen.
+    pub by: UsedByDef,
+    /// For how long, in milliseconds.
+    pub for_ms: At<u64>,
+}
+
+/// How uses are seen.
+#[derive(Clone, Debug)]
+pub enum UsedByDef {
+    /// By the counters of what a retire of this mapping put aside.
+    Counters(At<String>),
+    /// By a query.
+    Query {
+        /// The database asked; the step's, if not given.
+        target: Option<At<String>>,
+        /// The query: seconds since the last use.
+        query: At<String>,
+    },
 }
 
 /// A query condition.

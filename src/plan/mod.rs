@@ -44,9 +44,10 @@ pub use difference::{Change, difference};
 pub use findings::Findings;
 pub use graph::{Graph, GraphEdge, GraphNode, Need};
 pub use node::{At, Span};
+pub use policy::{asked_groups, policy_now};
 pub use project::{
-    DEFAULT_ENVIRONMENT, DestructivePolicy, Environment, EnvironmentPolicy, FILE_NAME, Identity,
-    Project, TargetOverride,
+    DEFAULT_ENVIRONMENT, DestructivePolicy, Environment, EnvironmentPolicy, FILE_NAME, Project,
+    TargetOverride,
 };
 pub use schema::{SchemaKind, schema};
 pub use secret::{SecretError, resolve_secrets};
@@ -143,11 +144,5 @@ fn surroundings<'a>(
             reports.add(Diagnostic::error(codes::UNKNOWN_ENVIRONMENT, message).with_help(help));
         }
     }
-    Surroundings {
-        environment,
-        production: known.is_some_and(|environment| environment.production),
-        policy: known.map(|environment| environment.policy.clone()).unwrap_or_default(),
-        groups: project.map(Project::groups),
-        project,
-    }
+    Surroundings::of(project, known, environment)
 }

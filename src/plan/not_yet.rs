@@ -3,11 +3,10 @@
 //! Each entry goes when its part of the engine comes.
 
 use crate::diagnostic::known as codes;
-use crate::run::Engine;
+use crate::run::{Engine, Identity};
 
 use super::document::{ActionDef, CheckDef, OnError, RelationDef, UndoDef, Writer};
 use super::node::Span;
-use super::project::Identity;
 use super::reports::Reports;
 use super::resolve::View;
 
@@ -26,11 +25,16 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     }
     mappings(view, reports);
     for (at, step) in view.all() {
-        if let Some(span) = step.without_transaction {
-            option(reports, span, "`transaction: none`");
-        }
-        if let Some(lock_timeout) = step.lock_timeout_ms {
-            option(reports, lock_timeout.span, "`lock_timeout`");
+        let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
+        if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgres) {
+            let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
+            let name = name.map_or("this engine", |(name, _)| *name);
+            if let Some(span) = step.without_transaction {
+                option(reports, span, &format!("`transaction: none` on {name}"));
+            }
+            if let Some(lock_timeout) = step.lock_timeout_ms {
+                option(reports, lock_timeout.span, &format!("`lock_timeout` on {name}"));
+            }
         }
         if let Some(undo) = &step.undo
             && matches!(undo.value, UndoDef::Cypher)
@@ -113,7 +117,7 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 let message = format!("the condition `{}` can't be judged yet", condition.value);
                 reports
                     .error(codes::CONDITION_NOT_YET, condition.span, message)
-                    .help("`approvals`, `verified_within`, `soak` and `query` can");
+                    .help("`approvals`, `verified_within`, `soak`, `window`, `unused_for` and `query` can");
             }
         }
         ActionDef::Sql(_)
@@ -123,16 +127,16 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
     }
 }
 
-/// Identities that are proven come later; an environment that asks for them can't be run in until then.
+/// Signatures come later; an environment that asks for them can't be run in until then.
 fn people(view: &View<'_>, reports: &mut Reports) {
     let surroundings = view.surroundings;
     let (Some(identity), Some(project)) = (surroundings.policy.identity, surroundings.project)
     else {
         return;
     };
-    if identity.value != Identity::Claimed {
+    if identity.value == Identity::Ssh {
         let message = format!(
-            "the policy of `{}` asks for proven identities, which can't be checked yet",
+            "the policy of `{}` asks for signatures, which can't be checked yet",
             surroundings.environment
         );
         let place = crate::diagnostic::Location {
@@ -143,7 +147,7 @@ fn people(view: &View<'_>, reports: &mut Reports) {
         };
         let finding = crate::diagnostic::Diagnostic::error(codes::OPTION_NOT_YET, message)
             .at(place)
-            .with_help("`identity: claimed` can be used");
+            .with_help("`identity: os` and `identity: claimed` can be used");
         reports.add(finding);
     }
 }

@@ -5,10 +5,61 @@
 
 use std::collections::BTreeSet;
 
-use crate::run::{Approvals, Gate, GroupName, Hazard};
+use crate::run::{Added, Approvals, EnvironmentName, Gate, GroupName, Hazard, Identity, Policy};
 
 use super::document::ActionDef;
-use super::resolve::View;
+use super::project::{DEFAULT_ENVIRONMENT, DestructivePolicy, Project};
+use super::resolve::{Surroundings, View};
+
+/// The groups that gates ask for approvals.
+pub fn asked_groups<'a>(gates: impl IntoIterator<Item = &'a Gate>) -> BTreeSet<GroupName> {
+    let asked = gates.into_iter().flat_map(|gate| &gate.approvals);
+    asked.map(|approvals| approvals.group.clone()).collect()
+}
+
+/// What a run pins of a policy, so that it is held to it wherever it goes on and a later change is seen. Of the groups only
+/// those that the plan asks: who else is in the project is no concern of its approvals.
+pub fn pinned(surroundings: &Surroundings<'_>, asked: &BTreeSet<GroupName>) -> Policy {
+    let own = &surroundings.policy;
+    let members = surroundings.groups.map(|groups| {
+        let asked = groups.iter().filter(|(group, _)| asked.contains(*group));
+        asked.map(|(group, members)| (group.clone(), members.clone())).collect()
+    });
+    Policy {
+        production: surroundings.production,
+        groups: members,
+        author_may_approve: own.destructive.as_ref().and_then(|policy| policy.author_may_approve),
+        longest_wait_ms: own.longest_wait_ms,
+        allow_partial_verify: own.allow_partial_verify,
+        identity: own.identity.map_or(Identity::Claimed, |identity| identity.value),
+        destructive: own.destructive.as_ref().map(added),
+        allow_reviewed: own.allow_reviewed,
+        allow_commands: own.allow_commands,
+    }
+}
+
+fn added(policy: &DestructivePolicy) -> Added {
+    let approvals = policy.approvals.iter().map(|(group, count)| Approvals {
+        group: GroupName::new(group.value.as_str()),
+        count: *count,
+    });
+    Added { approvals: approvals.collect(), verified_within_ms: policy.verified_within_ms }
+}
+
+/// What an environment asks now of a run whose gates ask these groups; none where the environment isn't defined (any more).
+#[must_use]
+pub fn policy_now(
+    project: Option<&Project>,
+    environment: &EnvironmentName,
+    asked: &BTreeSet<GroupName>,
+) -> Option<Policy> {
+    let known = match project {
+        Some(project) => project.require(environment).ok()?,
+        None if environment.as_str() == DEFAULT_ENVIRONMENT => None,
+        None => return None,
+    };
+    Some(pinned(&Surroundings::of(project, known, environment), asked))
+}
 
 /// Which gates policy adds to.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Source, known as codes};
-use crate::run::{EnvironmentName, GroupName, TargetName};
+use crate::run::{EnvironmentName, GroupName, Identity, TargetName};
 
 use super::fields::{Alphabet, Fields, check_name, entries, list, texts};
 use super::files::read_bounded;
@@ -52,17 +52,6 @@ pub struct TargetOverride {
     pub url: Option<String>,
     /// The schema for our own objects.
     pub schema: Option<String>,
-}
-
-/// Whose names are believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// Whatever was typed.
-    Claimed,
-    /// The operating system's user.
-    Os,
-    /// Signatures.
-    Ssh,
 }
 
 /// What an environment asks of plans.
@@ -315,7 +304,7 @@ fn policy(
         );
         reports
             .error(codes::CLAIMED_COUNT, group.span, message)
-            .help("ask for `identity: ssh`, or for one approval");
+            .help("ask for `identity: os`, or for one approval");
     }
     policy
 }

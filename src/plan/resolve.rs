@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::diagnostic::known as codes;
-use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method};
+use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method, Transaction};
 use crate::sql::Dialect;
 
 use super::document::{
     ActionDef, CheckDef, Document, DualWriteDef, GateDef, MappingDef, StepDef, TargetDef, UndoDef,
-    VerifyDef,
+    UsedByDef, VerifyDef,
 };
 use super::files::Files;
 use super::graph::Graph;
 use super::node::At;
-use super::project::{EnvironmentPolicy, Project};
+use super::project::{Environment, EnvironmentPolicy, Project};
 use super::reports::Reports;
 use super::statements::{Created, ReadScript, Scripts, Standing, dialect};
 use super::suggest::advice;
@@ -72,7 +72,22 @@ pub struct Surroundings<'a> {
     pub project: Option<&'a Project>,
 }
 
-impl Surroundings<'_> {
+impl<'a> Surroundings<'a> {
+    /// The surroundings in an environment of a project; without one, those of the default environment.
+    pub fn of(
+        project: Option<&'a Project>,
+        known: Option<&Environment>,
+        environment: &'a EnvironmentName,
+    ) -> Self {
+        Self {
+            environment,
+            production: known.is_some_and(|environment| environment.production),
+            policy: known.map(|environment| environment.policy.clone()).unwrap_or_default(),
+            groups: project.map(Project::groups),
+            project,
+        }
+    }
+
     /// Whether `reviewed` counts here.
     pub fn allows_reviewed(&self) -> bool {
         self.policy.allow_reviewed.unwrap_or(!self.production)
@@ -112,7 +127,11 @@ impl<'a> View<'a> {
             let mut resolved = names.resolve(step, reports);
             let own = resolved.target.map(|at| (at, &document.targets[at]));
             if let Some((at, target)) = own {
-                let mut scripts = Scripts { files, reports, plan: Arc::clone(plan) };
+                let transaction = match step.without_transaction {
+                    Some(_) => Transaction::None,
+                    None => Transaction::Auto,
+                };
+                let mut scripts = Scripts { files, reports, plan: Arc::clone(plan), transaction };
                 read_scripts(step, target, &mut resolved, &mut created[at], &mut scripts);
             }
             steps.push(resolved);
@@ -160,6 +179,15 @@ impl<'a> View<'a> {
     /// All steps with their places in the document.
     pub fn all(&self) -> impl Iterator<Item = (usize, &'a StepDef)> + use<'a> {
         self.document.steps.iter().enumerate()
+    }
+
+    /// The target that a gate's query is asked on, if it is plain.
+    pub fn asked_on(&self, gate: usize, named: Option<&At<String>>) -> Option<&'a TargetDef> {
+        let targets = &self.document.targets;
+        match named.or(self.step(gate).target.as_ref()) {
+            Some(name) => targets.iter().find(|known| known.name.value == name.value),
+            None => targets.first().filter(|_| targets.len() == 1),
+        }
     }
 
     /// The gates of the plan.
@@ -246,6 +274,16 @@ fn read_scripts(
     {
         resolved.undo = scripts.read(script, dialect, Standing::Look(created));
     }
+    // One key speaks of both scripts. Where only one of them can't run in a transaction, the other still does.
+    let needs = |script: &Option<ReadScript>| {
+        script.as_ref().is_some_and(|script| script.outside_transaction().is_some())
+    };
+    let (script_needs, undo_needs) = (needs(&resolved.script), needs(&resolved.undo));
+    if undo_needs && !script_needs {
+        resolved.script.iter_mut().for_each(|script| script.transaction = Transaction::Auto);
+    } else if !undo_needs {
+        resolved.undo.iter_mut().for_each(|undo| undo.transaction = Transaction::Auto);
+    }
 }
 
 /// The names of a document.
@@ -291,6 +329,17 @@ impl<'a> Names<'a> {
                     Some(name) => drop(self.target(name, reports)),
                     None if step.target.is_some() || self.document.targets.len() == 1 => {}
                     None => self.report_no_target(action.span, reports),
+                }
+            }
+            for unused in &gate.unused_for {
+                match &unused.by {
+                    UsedByDef::Counters(mapping) => drop(self.mapping(mapping, reports)),
+                    UsedByDef::Query { target: Some(name), .. } => drop(self.target(name, reports)),
+                    UsedByDef::Query { target: None, .. }
+                        if step.target.is_some() || self.document.targets.len() == 1 => {}
+                    UsedByDef::Query { target: None, .. } => {
+                        self.report_no_target(action.span, reports);
+                    }
                 }
             }
         } else if step.target.is_none() {

@@ -22,12 +22,21 @@ pub struct ReadScript {
     pub statements: Vec<(Statement, Facts, Hazard)>,
     /// The file it came from, as the plan names it.
     pub named_file: Option<String>,
+    /// Whether they run in one transaction.
+    pub transaction: Transaction,
 }
 
 impl ReadScript {
     /// The most severe hazard of its statements.
     pub fn hazard(&self) -> Hazard {
         sql::worst(self.statements.iter().map(|(_, _, hazard)| hazard.clone()))
+    }
+
+    /// The first statement that the database refuses inside a transaction, with the reason.
+    pub fn outside_transaction(&self) -> Option<(&Statement, &str)> {
+        self.statements.iter().find_map(|(statement, facts, _)| {
+            facts.outside_transaction.as_deref().map(|reason| (statement, reason))
+        })
     }
 
     /// Where a statement stands.
@@ -51,7 +60,11 @@ impl ReadScript {
             file: self.named_file.clone(),
             hazard: self.hazard(),
             creates: creates.collect(),
-            transaction: Transaction::Auto,
+            transaction: self.transaction,
+            is_opaque: self
+                .statements
+                .iter()
+                .any(|(_, facts, _)| matches!(facts.hazard, Hazard::Unknown(_))),
         }
     }
 }
@@ -70,7 +83,7 @@ pub const fn dialect(engine: Engine) -> Option<Dialect> {
 /// Whether statements and expressions can be read. The other languages come with their drivers; plans in them are refused
 /// until then, and nothing further is said of their statements.
 pub const fn can_be_read(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::Sqlite)
+    matches!(dialect, Dialect::Sqlite | Dialect::Postgres)
 }
 
 /// What the plan made itself on one target, in the order of its steps.
@@ -113,6 +126,13 @@ impl Created {
                         self.now.push(Object::column(table.as_str(), to.as_str()));
                     }
                 }
+                Change::Schema { schema } => {
+                    let inside = |made: &Object| {
+                        made.table.split_once('.').is_some_and(|(own, _)| own == schema)
+                            || (schema == "public" && !made.table.contains('.'))
+                    };
+                    self.now.retain(|made| !inside(made));
+                }
                 _ => {}
             }
         }
@@ -153,6 +173,8 @@ pub struct Scripts<'a> {
     pub reports: &'a mut Reports,
     /// The plan's own file.
     pub plan: Arc<str>,
+    /// What the step says of transactions.
+    pub transaction: Transaction,
 }
 
 impl Scripts<'_> {
@@ -174,6 +196,9 @@ impl Scripts<'_> {
             }
         };
         let statements = match sql::split(dialect, &text, first_line) {
+            Ok(statements) if self.transaction == Transaction::Auto => {
+                sql::unwrapped(dialect, statements)
+            }
             Ok(statements) => statements,
             Err(error) => {
                 let line = Location { file, line: error.line, column: 1, length: 0 };
@@ -196,6 +221,12 @@ impl Scripts<'_> {
             }
             judged.push((statement, facts, hazard));
         }
-        Some(ReadScript { file, dialect, statements: judged, named_file: named })
+        Some(ReadScript {
+            file,
+            dialect,
+            statements: judged,
+            named_file: named,
+            transaction: self.transaction,
+        })
     }
 }

@@ -117,6 +117,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         | Event::PlanAmended { .. }
         | Event::RetryAsked { .. }
         | Event::GateReached { .. }
+        | Event::UsageSeen { .. }
         | Event::Approved { .. }
         | Event::Rejected { .. }
         | Event::Revoked { .. }

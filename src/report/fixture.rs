@@ -77,6 +77,7 @@ fn script(text: &str) -> Script {
         tables: Vec::new(),
         creates: Vec::new(),
         transaction: Transaction::Auto,
+        is_opaque: false,
     }
 }
 

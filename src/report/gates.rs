@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, State, StepId,
-    Timestamp,
+    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, Program, State, StepId,
+    Timestamp, asks,
 };
 
-use super::advice::CommandLine;
+use super::advice::{CommandLine, quoted};
 use super::paint::{Colour, Tone};
 use super::steps::is_its_turn;
 use super::table::{Alignment, Table};
@@ -25,11 +25,14 @@ pub fn missing(report: &GateReport) -> Vec<String> {
 pub fn condition_name(kind: &ConditionKind) -> String {
     match kind {
         ConditionKind::Needs => "needs".to_owned(),
+        ConditionKind::Policy => "policy".to_owned(),
         ConditionKind::NotRejected => "not rejected".to_owned(),
         ConditionKind::Unchanged => "unchanged".to_owned(),
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
         ConditionKind::VerifiedWithin => "verified_within".to_owned(),
         ConditionKind::Soak => "soak".to_owned(),
+        ConditionKind::Window => "window".to_owned(),
+        ConditionKind::UnusedFor(at) => format!("unused_for {}", at + 1),
         ConditionKind::Query(at) => format!("query {}", at + 1),
     }
 }
@@ -40,6 +43,33 @@ const fn verdict_name(verdict: ConditionVerdict) -> &'static str {
         ConditionVerdict::Fail => "fail",
         ConditionVerdict::Unknown => "unknown",
     }
+}
+
+/// What a gate asks, one thing each, and which of it policy added.
+#[must_use]
+pub fn asked(program: &Program, gate: &StepId) -> Vec<String> {
+    let asked = asks(program, gate).into_iter();
+    asked
+        .map(|one| {
+            let policy = if one.from_policy { " (from policy)" } else { "" };
+            format!("{}{policy}", one.needed)
+        })
+        .collect()
+}
+
+/// The same for documents.
+#[must_use]
+pub fn asked_document(program: &Program, gate: &StepId) -> Vec<Value> {
+    let asked = asks(program, gate).into_iter();
+    asked
+        .map(|one| {
+            json!({
+                "condition": condition_name(&one.kind),
+                "needed": one.needed,
+                "from_policy": one.from_policy,
+            })
+        })
+        .collect()
 }
 
 /// A gate with what is needed to show it.
@@ -67,13 +97,20 @@ impl GateView<'_> {
             ConditionKind::Needs | ConditionKind::Unchanged | ConditionKind::VerifiedWithin => {
                 self.line.go_on(self.state)
             }
+            ConditionKind::Policy => {
+                let path = quoted(&self.state.pin().path);
+                self.line.of(&format!("amend {{run}} {path}"))
+            }
             ConditionKind::NotRejected => self.line.of(&format!("revoke {{run}} {gate}")),
             ConditionKind::Approvals(group) => {
                 // Nobody can approve work whose digest isn't known yet.
                 let work = self.report.work.as_ref()?;
                 self.line.of(&format!("approve {{run}} {gate} --group {group} --digest {work}"))
             }
-            ConditionKind::Soak | ConditionKind::Query(_) => {
+            ConditionKind::Soak
+            | ConditionKind::Window
+            | ConditionKind::UnusedFor(_)
+            | ConditionKind::Query(_) => {
                 let wait_ms = condition.holds_at.map_or(600_000, |at| at.since_ms(self.now));
                 format!("{} --wait {}", self.line.go_on(self.state), wait_text(wait_ms))
             }
@@ -87,11 +124,14 @@ impl GateView<'_> {
             (ConditionVerdict::Unknown, None) => "can't be told".to_owned(),
             (ConditionVerdict::Fail, None) => match &condition.kind {
                 ConditionKind::Approvals(group) => format!("approval of {group}"),
+                ConditionKind::Policy => "an amendment".to_owned(),
                 ConditionKind::NotRejected => "its revocation".to_owned(),
                 ConditionKind::Needs => "earlier steps".to_owned(),
                 ConditionKind::Unchanged => "a look at what changed".to_owned(),
                 ConditionKind::VerifiedWithin => "a fresh verify".to_owned(),
                 ConditionKind::Soak => "time".to_owned(),
+                ConditionKind::Window => "another time".to_owned(),
+                ConditionKind::UnusedFor(_) => "time without a use".to_owned(),
                 ConditionKind::Query(_) => "another value".to_owned(),
             },
         }

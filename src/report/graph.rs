@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::run::{Action, Phase, Program, State, Step, StepId};
 
+use super::gates::{asked, asked_document};
 use super::steps::StepStanding;
+use super::words;
 
 /// A graph to draw.
 #[derive(Debug)]
@@ -70,6 +72,10 @@ impl<'a> GraphView<'a> {
                 }
                 text.push_str(line.trim_end());
                 text.push('\n');
+                for asked in asked(self.program, &step.id) {
+                    let _ =
+                        writeln!(text, "  {:<width$}    asks {}", "", words::clipped(&asked, 90));
+                }
             }
         }
         text
@@ -149,6 +155,7 @@ impl<'a> GraphView<'a> {
                     "mapping": step.action.mapping(),
                     "needs": step.needs,
                     "irreversible": step.irreversible,
+                    "asks": asked_document(self.program, &step.id),
                     "may_destroy": step.hazard.needs_permit(),
                     "state": self.standing(step).map(StepStanding::as_str),
                 })
@@ -175,6 +182,10 @@ impl<'a> GraphView<'a> {
         if let Some(standing) = self.standing(step) {
             label.push_str(": ");
             label.push_str(standing.as_str());
+        }
+        for asked in asked(self.program, &step.id) {
+            label.push_str(line_break);
+            label.push_str(&words::clipped(&asked, 60));
         }
         label
     }
@@ -203,7 +214,9 @@ fn reduced(program: &Program) -> BTreeMap<&StepId, Vec<&StepId>> {
 }
 
 fn escaped_for_mermaid(label: &str) -> String {
-    label.replace('"', "#quot;")
+    // Only our own line breaks are markup.
+    let plain = label.replace("<br/>", "\n").replace('"', "#quot;");
+    plain.replace('<', "#lt;").replace('>', "#gt;").replace('\n', "<br/>")
 }
 
 fn escaped_for_dot(label: &str) -> String {

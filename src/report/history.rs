@@ -86,7 +86,8 @@ pub fn sentence(event: &Event) -> String {
             } else {
                 format!("; approvals void at {}", names(voided))
             };
-            format!("amended the plan to {}: changed {}{voided}", plan(pin), names(changed))
+            let changed = if changed.is_empty() { "no step".to_owned() } else { names(changed) };
+            format!("amended the plan to {}: changed {changed}{voided}", plan(pin))
         }
         Event::StepStarted { step, attempt, way, permit } => {
             format!("{step}: {} {attempt} began{}", attempt_at(*way), permitted(permit.as_ref()))
@@ -128,6 +129,12 @@ pub fn sentence(event: &Event) -> String {
             format!("gate {gate}: rejected digest {work}: {reason}")
         }
         Event::Revoked { gate } => format!("gate {gate}: took back the own decision"),
+        Event::UsageSeen { mapping, usage } => {
+            format!(
+                "the old side of {mapping}: {} uses counted; its time unused counts from here",
+                usage.count
+            )
+        }
         Event::Paused { reason } => format!("paused the run{}", said(reason.as_deref())),
         Event::Resumed => "resumed the run".to_owned(),
         Event::Tuned { step, tuning } => format!("{step}: tuned: {}", tuned(*tuning)),

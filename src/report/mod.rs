@@ -8,6 +8,8 @@
 //! Absent on purpose: reading stores and databases, and exit codes.
 
 pub mod advice;
+mod deeds;
+pub mod dry_run;
 pub mod events;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
@@ -19,6 +21,7 @@ mod paint;
 mod plain;
 mod printer;
 mod progress;
+pub mod release;
 pub mod status;
 pub mod steps;
 pub mod summary;

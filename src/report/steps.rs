@@ -9,6 +9,7 @@ use crate::run::{
 };
 use crate::store::StepProgress;
 
+use super::gates::asked;
 use super::paint::Tone;
 use super::words;
 
@@ -187,7 +188,9 @@ fn detail(state: &State, step: &Step, now: Timestamp) -> Option<String> {
         Progress::Succeeded => succeeded_detail(state, step),
         Progress::Pending | Progress::Running { .. } | Progress::Undone => {
             let shut = state.gate(&step.id).filter(|gate| !gate.shut.is_empty());
-            shut.map(|gate| format!("shut again: {}", gate.shut.join("; ")))
+            let asked = asked(state.program(), &step.id);
+            let asks = || (!asked.is_empty()).then(|| format!("asks {}", asked.join(", ")));
+            shut.map(|gate| format!("shut again: {}", gate.shut.join("; "))).or_else(asks)
         }
     }
 }

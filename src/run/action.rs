@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::name::{GroupName, MappingName, StepId, TargetName};
+use super::window::Window;
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +88,9 @@ pub struct Script {
     /// Whether they run in one transaction.
     #[serde(default)]
     pub transaction: Transaction,
+    /// Whether some of it can't be read, so that it may work on more than `tables`.
+    #[serde(default)]
+    pub is_opaque: bool,
 }
 
 /// Whether a script runs in one transaction.
@@ -290,6 +294,12 @@ pub struct Gate {
     pub soak: Option<Soak>,
     /// Values that queries must give.
     pub queries: Vec<GateQuery>,
+    /// The times at which it may open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// Things that nobody may have used for some time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused_for: Vec<UnusedFor>,
     /// How long an approval counts, in milliseconds.
     pub expires_ms: u64,
     /// Conditions that the plan didn't ask for and policy did, by name, so that they can be shown as such.
@@ -312,6 +322,30 @@ pub struct Soak {
     pub after: StepId,
     /// How long, in milliseconds, as the plan asks.
     pub for_ms: u64,
+}
+
+/// Something that nobody may have used for some time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusedFor {
+    /// How its uses are seen.
+    pub by: UsedBy,
+    /// For how long, in milliseconds, as the plan asks.
+    pub for_ms: u64,
+}
+
+/// How uses of something are seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsedBy {
+    /// By the database's own counters of the table that a forward `retire` of this mapping put aside.
+    Counters(MappingName),
+    /// By a query that gives how many seconds ago the last use was.
+    Query {
+        /// The database asked.
+        target: TargetName,
+        /// The query: one row, one column.
+        query: String,
+    },
 }
 
 /// A query condition of a gate.

@@ -14,6 +14,7 @@ use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
 use super::time::Timestamp;
+use super::usage::Baseline;
 
 /// Why records make no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,7 @@ pub fn begin(first: &Record) -> Result<State, ApplyError> {
         gates: BTreeMap::new(),
         captures: BTreeMap::new(),
         accepted_losses: Vec::new(),
+        usage: BTreeMap::new(),
     })
 }
 
@@ -98,6 +100,10 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         | Event::Approved { .. }
         | Event::Rejected { .. }
         | Event::Revoked { .. } => apply_gate(state, record),
+        Event::UsageSeen { mapping, usage } => {
+            let baseline = Baseline { usage: usage.clone(), since: at };
+            state.usage.insert(mapping.clone(), baseline);
+        }
         Event::Paused { reason } => state.paused = Some(Pause { reason: reason.clone() }),
         Event::Resumed => state.paused = None,
         Event::Tuned { step, tuning } => {

@@ -161,8 +161,10 @@ fn probed(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> 
     if !schedule::is_waiting_gate(state, gate) {
         return Vec::new();
     }
-    let mut events = Vec::new();
-    let mut next = None;
+    let mut events = gate::usage_to_keep(state, gate, seen, now);
+    let mut next = events.iter().fold(None, |next: Option<State>, event| {
+        Some(after(next.as_ref().unwrap_or(state), event, now))
+    });
     if let Some((identities, fingerprints)) = facts(seen) {
         let known = state.gate(gate);
         // What the run's own steps changed since the gate was reached is no change of the work.
@@ -173,7 +175,7 @@ fn probed(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> 
         if !is_same {
             let work = gate::work(state, gate, &identities, &fingerprints);
             let event = Event::GateReached { gate: gate.clone(), work, fingerprints };
-            next = Some(after(state, &event, now));
+            next = Some(after(next.as_ref().unwrap_or(state), &event, now));
             events.push(event);
         }
     }

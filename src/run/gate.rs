@@ -3,27 +3,42 @@
 //! Everything a condition needs is in the state, in what was just read from the targets ([`Observations`]) and in the time.
 //! Unknown opens nothing: a query that could not be asked, a target that could not be read, evidence that is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::action::{
-    Action, Approvals, Direction, Gate, GateQuery, Method, QueryCheck, Soak, Value, Verify,
-};
+use super::action::{Action, Approvals, Gate, GateQuery, Value};
 use super::digest::Digest;
 use super::expect::check;
-use super::name::{GroupName, MappingName, StepId, TargetName};
-use super::program::{Phase, Step};
-use super::record::{Evidence, Proof, Verdict};
+use super::name::{GroupName, StepId, TargetName};
+use super::program::Step;
+use super::record::Proof;
 use super::state::{Decision, DecisionVerdict, Progress, State};
 use super::time::Timestamp;
-use super::words::{duration, plural};
+use super::usage::Unused;
+use super::window::WindowSeen;
+use super::words::plural;
+
+mod asked;
+mod evidence;
+mod waits;
+
+pub use asked::{Asked, asks};
+pub use evidence::{Judged, judged};
+pub(super) use evidence::{judged_verifies, stale_verifies};
+pub(super) use waits::usage_to_keep;
 
 /// What was read from the targets for a gate, since the pure part can't look.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observations {
     /// The value of each query condition, in the gate's order; or why there is none.
     pub queries: Vec<Result<Value, String>>,
+    /// Why the policy that the run pinned is not to be acted on any more, if so.
+    pub other_policy: Option<String>,
+    /// The gate's window, if it has one; or why that can't be told.
+    pub window: Option<Result<WindowSeen, String>>,
+    /// The last use of each thing that must be unused, in the gate's order; or why that can't be told.
+    pub unused: Vec<Result<Unused, String>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
@@ -72,6 +87,8 @@ pub struct Condition {
 pub enum ConditionKind {
     /// What the gate needs has succeeded.
     Needs,
+    /// The policy is the one that the run was started or last amended under.
+    Policy,
     /// Nobody has rejected.
     NotRejected,
     /// The targets are as they were when the gate was reached.
@@ -82,6 +99,10 @@ pub enum ConditionKind {
     VerifiedWithin,
     /// Something has been well for long enough.
     Soak,
+    /// It is one of the times at which the gate may open.
+    Window,
+    /// Nobody has used something for long enough; counted from 0.
+    UnusedFor(usize),
     /// A query gives what it must; counted from 0.
     Query(usize),
 }
@@ -177,19 +198,24 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         state.program().step(gate).and_then(|step| Some((step, gate_of(step)?)))
     {
         conditions.push(needs(state, step));
+        conditions.extend(seen.other_policy.as_ref().map(other_policy));
         conditions.extend(rejections(state, gate));
         conditions.extend(targets(state, gate, work.as_ref(), seen));
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
         }
-        conditions.extend(verified(state, step, asks, now));
-        conditions.extend(asks.soak.as_ref().map(|soak| soaked(state, soak, now)));
+        conditions.extend(evidence::verified(state, step, asks, now));
+        conditions.extend(asks.soak.as_ref().map(|soak| waits::soaked(state, soak, now)));
+        let window = asks.window.as_ref();
+        conditions.extend(window.map(|window| waits::windowed(state, window, seen, now)));
+        for (at, unused) in asks.unused_for.iter().enumerate() {
+            conditions.push(waits::unused(state, (at, unused), seen, now));
+        }
         for (at, query) in asks.queries.iter().enumerate() {
             conditions.push(queried(at, query, seen));
         }
         for condition in &mut conditions {
-            condition.from_policy =
-                asks.from_policy.iter().any(|name| *name == condition.kind.name());
+            condition.from_policy = asked::is_from_policy(asks, &condition.kind);
         }
     }
     GateReport { gate: gate.clone(), work, conditions }
@@ -201,11 +227,14 @@ impl ConditionKind {
     pub fn name(&self) -> String {
         match self {
             Self::Needs => "needs".to_owned(),
+            Self::Policy => "policy".to_owned(),
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
             Self::Approvals(group) => format!("approvals:{group}"),
             Self::VerifiedWithin => "verified_within".to_owned(),
             Self::Soak => "soak".to_owned(),
+            Self::Window => "window".to_owned(),
+            Self::UnusedFor(at) => format!("unused_for/{at}"),
             Self::Query(at) => format!("query/{at}"),
         }
     }
@@ -227,6 +256,12 @@ fn needs(state: &State, step: &Step) -> Condition {
     } else {
         condition.judged(ConditionVerdict::Fail, format!("not yet: {}", open.join(", ")))
     }
+}
+
+/// There is no such condition while the policy is the same.
+fn other_policy(why: &String) -> Condition {
+    Condition::new(ConditionKind::Policy, "the policy that the run was started under")
+        .judged(ConditionVerdict::Fail, why)
 }
 
 /// A rejection stands until whoever made it takes it back, or an amendment voids the gate: that somebody has changed the
@@ -321,7 +356,7 @@ fn approved(
     let names: Vec<&str> = standing.iter().map(|decision| decision.by.name.as_str()).collect();
     let mut condition = Condition::new(
         ConditionKind::Approvals(approvals.group.clone()),
-        format!("{} of {}", plural(u64::from(approvals.count), "approval"), approvals.group),
+        asked::approvals_needed(approvals),
     );
     condition.expires_at = standing.iter().map(|d| d.at.plus_ms(asks.expires_ms)).min();
     let verdict =
@@ -331,181 +366,8 @@ fn approved(
     condition.judged(verdict, have)
 }
 
-/// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
-pub(super) fn judged_verifies<'a>(
-    state: &'a State,
-    gate: &StepId,
-) -> impl Iterator<Item = &'a Step> + use<'a> {
-    let needed = state.program().needed_by(gate);
-    state.program().steps().iter().filter(move |step| {
-        needed.contains(&step.id)
-            && step.phase >= Phase::Verify
-            && match &step.action {
-                Action::Verify(Verify::Mapping { .. }) => true,
-                Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.is_none(),
-                _ => false,
-            }
-    })
-}
-
-/// Verify steps to run again, when the evidence of any is too old. Those past half of the limit go with it: run one after the
-/// other, each would be too old by the time the next has ended, and so on for ever.
-pub(super) fn stale_verifies(state: &State, gate: &StepId, now: Timestamp) -> Vec<StepId> {
-    let Some(limit) =
-        state.program().step(gate).and_then(gate_of).and_then(|asks| asks.verified_within_ms)
-    else {
-        return Vec::new();
-    };
-    let aged: Vec<(&Step, u64)> = judged_verifies(state, gate)
-        .filter(|step| frozen_at(state, step).is_none())
-        .map(|step| {
-            let evidence = state.step(&step.id).evidence.as_ref();
-            (step, evidence.map_or(u64::MAX, |evidence| age_ms(state, step, evidence, now)))
-        })
-        .collect();
-    if aged.iter().all(|(_, age)| *age <= limit) {
-        return Vec::new();
-    }
-    aged.into_iter().filter(|(_, age)| *age > limit / 2).map(|(step, _)| step.id.clone()).collect()
-}
-
-/// What must be left of a limit when a comparison has ended, so that there is time to use its result (milliseconds). Without
-/// it, one that takes nearly as long as it may would be run again and again.
-fn time_to_use_ms(limit: u64) -> u64 {
-    (limit / 5).min(10_000)
-}
-
-/// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides
-/// part and can't be compared any more.
-fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
-    let mapping = verify.action.mapping()?;
-    if state.direction(mapping) != Some(Direction::Forward) {
-        return None;
-    }
-    let retire = state.program().steps().iter().find(|step| {
-        matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
-            && state.is_applied(&step.id)
-    })?;
-    state.step(&retire.id).started_at
-}
-
-fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {
-    frozen_at(state, verify).unwrap_or(now).since_ms(evidence.began_at)
-}
-
-fn verified(state: &State, gate: &Step, asks: &Gate, now: Timestamp) -> Option<Condition> {
-    let guarded: Vec<&Step> =
-        state.program().released_by(&gate.id).filter(|step| is_guarded(step)).collect();
-    if asks.verified_within_ms.is_none() && guarded.is_empty() {
-        return None;
-    }
-    let needed = match asks.verified_within_ms {
-        Some(limit) => format!("a PASS not older than {}", duration(limit)),
-        None => "a PASS".to_owned(),
-    };
-    let mut condition = Condition::new(ConditionKind::VerifiedWithin, needed);
-    let verifies: Vec<&Step> = judged_verifies(state, &gate.id).collect();
-    if verifies.is_empty() {
-        return Some(
-            condition.judged(ConditionVerdict::Fail, "no verify step stands before the gate"),
-        );
-    }
-    let missing = wanting_mappings(state, &verifies, &guarded);
-    if !missing.is_empty() {
-        let have = format!("no full PASS of mapping {}", missing.join(", "));
-        return Some(condition.judged(ConditionVerdict::Fail, have));
-    }
-    let mut oldest: u64 = 0;
-    for step in &verifies {
-        let Some(evidence) = &state.step(&step.id).evidence else {
-            let have = format!("{} has no result", step.id);
-            return Some(condition.judged(ConditionVerdict::Unknown, have));
-        };
-        if evidence.verdict == Verdict::Fail {
-            let have = format!("{} found differences", step.id);
-            return Some(condition.judged(ConditionVerdict::Fail, have));
-        }
-        let age = age_ms(state, step, evidence, now);
-        oldest = oldest.max(age);
-        let Some(limit) = asks.verified_within_ms else { continue };
-        let took = evidence.ended_at.since_ms(evidence.began_at);
-        if age > limit && took.saturating_add(time_to_use_ms(limit)) > limit {
-            let have = format!(
-                "{} itself takes {}, so its result is too old before it can be used",
-                step.id,
-                duration(took)
-            );
-            return Some(condition.judged(ConditionVerdict::Unknown, have));
-        }
-        if age > limit {
-            let have = format!("{} is {} old", step.id, duration(age));
-            return Some(condition.judged(ConditionVerdict::Fail, have));
-        }
-        if frozen_at(state, step).is_none() {
-            let lapses = evidence.began_at.plus_ms(limit);
-            condition.expires_at =
-                Some(condition.expires_at.map_or(lapses, |other| other.min(lapses)));
-        }
-    }
-    Some(condition.judged(ConditionVerdict::Pass, format!("PASS, {} old", duration(oldest))))
-}
-
-/// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, one
-/// pass of any kind will do, which the caller has looked for.
-fn wanting_mappings<'a>(state: &State, verifies: &[&Step], guarded: &[&'a Step]) -> Vec<&'a str> {
-    let partial_will_do = state.program().policy().allow_partial_verify;
-    let vouched = |mapping: &MappingName| {
-        verifies.iter().any(|step| {
-            let full = match &step.action {
-                Action::Verify(Verify::Mapping { mapping: of, method, .. }) => {
-                    of == mapping && (*method == Method::Full || partial_will_do)
-                }
-                _ => false,
-            };
-            let verdict = state.step(&step.id).evidence.as_ref().map(|evidence| evidence.verdict);
-            full && (verdict == Some(Verdict::Pass)
-                || partial_will_do && verdict == Some(Verdict::Partial))
-        })
-    };
-    let wanting: BTreeSet<&MappingName> = guarded
-        .iter()
-        .filter_map(|step| step.action.mapping())
-        .filter(|mapping| !vouched(mapping))
-        .collect();
-    wanting.into_iter().map(MappingName::as_str).collect()
-}
-
-fn soaked(state: &State, soak: &Soak, now: Timestamp) -> Condition {
-    let cut =
-        state.program().policy().longest_wait_ms.map_or(soak.for_ms, |cap| cap.min(soak.for_ms));
-    let mut needed = format!("{} after {}", duration(cut), soak.after);
-    if cut < soak.for_ms {
-        needed = format!("{needed} (cut from {} by policy)", duration(soak.for_ms));
-    }
-    let mut condition = Condition::new(ConditionKind::Soak, needed);
-    let after = state.step(&soak.after);
-    let is_verify =
-        state.program().step(&soak.after).is_some_and(|s| matches!(s.action, Action::Verify(_)));
-    let since = if is_verify {
-        after.passing_since
-    } else if after.progress == Progress::Succeeded {
-        after.ended_at
-    } else {
-        None
-    };
-    let Some(since) = since else {
-        return condition
-            .judged(ConditionVerdict::Fail, format!("{} has not ended well", soak.after));
-    };
-    let passed = now.since_ms(since);
-    condition.holds_at = (passed < cut).then(|| since.plus_ms(cut));
-    let verdict = if passed >= cut { ConditionVerdict::Pass } else { ConditionVerdict::Fail };
-    condition.judged(verdict, duration(passed))
-}
-
 fn queried(at: usize, query: &GateQuery, seen: &Observations) -> Condition {
-    let needed = format!("{} on {} to give {}", query.query.trim(), query.target, query.expect);
-    let condition = Condition::new(ConditionKind::Query(at), needed);
+    let condition = Condition::new(ConditionKind::Query(at), asked::query_needed(query));
     match seen.queries.get(at) {
         None => condition.judged(ConditionVerdict::Unknown, "not asked yet"),
         Some(Err(reason)) => condition.judged(ConditionVerdict::Unknown, reason.clone()),

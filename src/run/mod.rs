@@ -16,6 +16,7 @@ mod gate;
 mod mapping;
 mod name;
 mod operator;
+mod people;
 mod permit;
 mod program;
 mod ready;
@@ -27,12 +28,14 @@ mod state;
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests;
 mod time;
+mod usage;
+mod window;
 mod words;
 
 pub use action::{
     Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
     GateQuery, Hazard, Method, QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script,
-    Soak, Statement, Transaction, Undo, Value, Verify, Within,
+    Soak, Statement, Transaction, Undo, UnusedFor, UsedBy, Value, Verify, Within,
 };
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
@@ -40,14 +43,17 @@ pub use decide::{Decided, Input, Observation, decide};
 pub use digest::Digest;
 pub use expect::{check, is_within};
 pub use gate::{
-    Condition, ConditionKind, ConditionVerdict, GateReport, Observations, TargetFacts, is_guarded,
-    report,
+    Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations,
+    TargetFacts, asks, is_guarded, judged, report,
 };
 pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
+pub use people::{Unfillable, lacking, unfillable};
 pub use permit::{Permit, PermitError, Runnable};
-pub use program::{Engine, Phase, Policy, Program, ProgramError, ProgramParts, Step, Target};
+pub use program::{
+    Added, Engine, Identity, Phase, Policy, Program, ProgramError, ProgramParts, Step, Target,
+};
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
     Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass,
@@ -58,4 +64,6 @@ pub use state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
 pub use time::Timestamp;
+pub use usage::{Baseline, Unused, Usage};
+pub use window::{Date, Freeze, Hours, LocalTime, Weekday, Window, WindowSeen};
 pub use words::{duration, plural};

@@ -7,8 +7,9 @@ use super::command::{Command, Refusal, RefusalKind};
 use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
 use super::name::{GroupName, MappingName, StepId};
-use super::program::{Program, Step};
-use super::record::{Actor, Ending, Event, Pin, Tuning, Way};
+use super::people::{Unfillable, unfillable};
+use super::program::{Identity, Program, Step};
+use super::record::{Actor, Ending, Event, Pin, Proof, Tuning, Way};
 use super::schedule::leaves_nothing;
 use super::state::{DecisionVerdict, GateState, Progress, Standing, State};
 use super::time::Timestamp;
@@ -29,6 +30,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         return Err(Refusal::new(RefusalKind::Usage, message)
             .with_help("`phasegate run --new PLAN` starts another"));
     }
+    unproven(state, by)?;
     if let Some(decided) = settled(state, command) {
         return decided;
     }
@@ -43,10 +45,11 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Retry => retry(state),
         Command::Rollback { accept_loss } => rollback(state, accept_loss),
         Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
-        Command::Amend { pin } => amend(state, pin),
+        Command::Amend { pin } => amend(state, pin, by),
         Command::Tune { step, tuning } => tune(state, step.as_ref(), *tuning),
         Command::Approve { gate, work, group, comment } => {
             let (known, asks) = reached(state, gate)?;
+            still_guards(state, gate)?;
             let work = shown(known, gate, work.as_deref())?;
             may_approve(state, gate, asks, (by, now))?;
             let group = group_of(state, gate, asks, group.as_ref(), (by, now))?;
@@ -54,6 +57,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         }
         Command::Reject { gate, reason } => {
             let (known, _) = reached(state, gate)?;
+            still_guards(state, gate)?;
             let work = shown(known, gate, None)?;
             let rejected = Event::Rejected { gate: gate.clone(), work, reason: reason.clone() };
             let why = format!("rejected by {}: {reason}", by.name);
@@ -80,6 +84,18 @@ fn settled(state: &State, command: &Command) -> Option<Decided> {
         }
         _ => None,
     }
+}
+
+/// Where policy asks who somebody is, a name that was merely given decides nothing, whatever the command line was told.
+fn unproven(state: &State, by: &Actor) -> Result<(), Refusal> {
+    if by.proof != Proof::Claimed || state.program().policy().identity == Identity::Claimed {
+        return Ok(());
+    }
+    let environment = state.program().environment();
+    Err(not_permitted(format!(
+        "environment {environment} knows people by their account, not by a given name"
+    ))
+    .with_help(format!("leave --as out, and give --env {environment} with its project file")))
 }
 
 fn usage(message: impl Into<String>) -> Refusal {
@@ -231,6 +247,27 @@ fn reached<'a>(state: &'a State, id: &StepId) -> Result<(&'a GateState, &'a Gate
     }
 }
 
+/// A gate whose work is all done is used up: nothing that is decided on it now could mean anything.
+fn still_guards(state: &State, gate: &StepId) -> Result<(), Refusal> {
+    if *state.standing() != Standing::Forward {
+        return Err(usage("the run goes back, and opens no gate any more")
+            .with_help("`phasegate status RUN` shows where it stands"));
+    }
+    if is_used(state, gate) {
+        return Err(usage(format!("gate {gate} is used: everything it lets go is done"))
+            .with_help("`phasegate gates RUN` shows which gates are still to come"));
+    }
+    Ok(())
+}
+
+/// Whether a gate is open, lets something go, and all of that is done. One that was voided since has to open again first.
+fn is_used(state: &State, gate: &StepId) -> bool {
+    let mut released = state.program().released_by(gate).peekable();
+    released.peek().is_some()
+        && released.all(|step| state.is_applied(&step.id))
+        && state.is_applied(gate)
+}
+
 fn shown(known: &GateState, gate: &StepId, typed: Option<&str>) -> Result<super::Digest, Refusal> {
     let Some(work) = &known.work else {
         return Err(usage(format!("gate {gate} has not been reached")));
@@ -360,7 +397,7 @@ fn shut_again(state: &State, gate: &StepId, why: String) -> Option<Event> {
 }
 
 /// Steps that have begun must be in the new plan as they are; what else changed begins anew.
-fn amend(state: &State, pin: &Pin) -> Decided {
+fn amend(state: &State, pin: &Pin, by: &Actor) -> Decided {
     if *state.standing() != Standing::Forward {
         return Err(usage("a run that goes back can't be amended"));
     }
@@ -390,8 +427,16 @@ fn amend(state: &State, pin: &Pin) -> Decided {
             "only steps that have not begun can be replaced; `phasegate rollback RUN` undoes the others",
         ));
     }
+    let lacking = unfillable(new, &by.name);
+    if let Some(Unfillable { gate, group }) = lacking.iter().find(|one| !is_used(state, &one.gate))
+    {
+        let message =
+            format!("with {} as author, too few of {group} could approve gate {gate}", by.name);
+        return Err(Refusal::new(RefusalKind::Findings, message)
+            .with_help("let somebody amend who is not in that group, or name more people in it"));
+    }
     let changed = changed_steps(old, new);
-    let voided = voided_gates(old, new, &changed);
+    let voided = voided_gates(state, new, &changed);
     Ok(vec![Event::PlanAmended { pin: Box::new(pin.clone()), changed, voided }])
 }
 
@@ -436,7 +481,10 @@ fn changed_steps(old: &Program, new: &Program) -> Vec<StepId> {
         .collect()
 }
 
-fn voided_gates(old: &Program, new: &Program, changed: &[StepId]) -> Vec<StepId> {
+/// Gates that must be decided anew: what they let go has changed, or what they ask. Not one that is used up by the very
+/// steps it lets go in the new plan too: nothing would ever open it again, and nothing waits for it.
+fn voided_gates(state: &State, new: &Program, changed: &[StepId]) -> Vec<StepId> {
+    let old = state.program();
     old.steps()
         .iter()
         .filter(|step| gate_of(step).is_some())
@@ -446,10 +494,11 @@ fn voided_gates(old: &Program, new: &Program, changed: &[StepId]) -> Vec<StepId>
             };
             let needs = |program: &Program| program.step(&gate.id).map(|gate| gate.needs.clone());
             let (was, is) = (releases(old), releases(new));
-            was != is
+            let is_other = was != is
                 || needs(old) != needs(new)
                 || changed.contains(&gate.id)
-                || was.iter().any(|id| changed.contains(id))
+                || was.iter().any(|id| changed.contains(id));
+            is_other && !(was == is && is_used(state, &gate.id))
         })
         .map(|gate| gate.id.clone())
         .collect()

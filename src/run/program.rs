@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Hazard, RetryPolicy, Undo};
+use super::action::{Action, Approvals, Hazard, RetryPolicy, Undo};
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{EnvironmentName, GroupName, MappingName, StepId, TargetName};
@@ -78,14 +78,50 @@ pub enum Engine {
 pub struct Policy {
     /// Whether the environment is production.
     pub production: bool,
-    /// The members of each group; `None` where no project file defines groups, and any name counts for any group.
+    /// The members of each group that a gate of the plan asks; `None` where no project file defines groups, and any name
+    /// counts for any group.
     pub groups: Option<BTreeMap<GroupName, BTreeSet<String>>>,
     /// Whether the author of the run may approve. `None`: not asked.
     pub author_may_approve: Option<bool>,
-    /// Caps every `soak`, in milliseconds.
+    /// Caps every wait of a gate and opens every window, in milliseconds.
     pub longest_wait_ms: Option<u64>,
     /// Whether a partial verify (counts, sample) may open a destructive gate.
     pub allow_partial_verify: bool,
+    /// Whose names are believed.
+    #[serde(default)]
+    pub identity: Identity,
+    /// What is added to the gates in front of destructive steps. They hold it already; it is here so that a change of it is
+    /// seen even where it adds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destructive: Option<Added>,
+    /// Whether `reviewed` counts, where policy says; by default it does, but in production.
+    #[serde(default)]
+    pub allow_reviewed: Option<bool>,
+    /// Whether programs may be run.
+    #[serde(default)]
+    pub allow_commands: bool,
+}
+
+/// Whose names are believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// Whatever was typed.
+    #[default]
+    Claimed,
+    /// The operating system's account.
+    Os,
+    /// Signatures.
+    Ssh,
+}
+
+/// What policy adds to the gates in front of destructive steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Approvals.
+    pub approvals: Vec<Approvals>,
+    /// The greatest age of evidence, in milliseconds.
+    pub verified_within_ms: Option<u64>,
 }
 
 /// The phases, in their order.

@@ -12,6 +12,7 @@ use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
 use super::time::Timestamp;
+use super::usage::Usage;
 
 /// One entry of a journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,6 +183,14 @@ pub enum Event {
         gate: StepId,
         /// Which conditions, in words.
         reasons: Vec<String>,
+    },
+    /// Counters of a table that was put aside, from which the time counts that nobody has used it. Recorded when it is first
+    /// looked at and when they have moved since.
+    UsageSeen {
+        /// The mapping whose old side it is.
+        mapping: MappingName,
+        /// What they said.
+        usage: Usage,
     },
     /// Somebody approved.
     Approved {

@@ -10,6 +10,7 @@ use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
 use super::record::{Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way};
 use super::time::Timestamp;
+use super::usage::Baseline;
 
 /// The state of a run after its first records.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct State {
     pub(super) gates: BTreeMap<StepId, GateState>,
     pub(super) captures: BTreeMap<String, Value>,
     pub(super) accepted_losses: Vec<MappingName>,
+    pub(super) usage: BTreeMap<MappingName, Baseline>,
 }
 
 /// Why a run is paused.
@@ -250,6 +252,22 @@ impl State {
     #[must_use]
     pub fn accepted_losses(&self) -> &[MappingName] {
         &self.accepted_losses
+    }
+
+    /// From when, and from which counters, the time counts that nobody has used a mapping's old side.
+    #[must_use]
+    pub fn usage(&self, mapping: &MappingName) -> Option<&Baseline> {
+        self.usage.get(mapping)
+    }
+
+    /// The step that put a mapping's old side aside, while that holds.
+    #[must_use]
+    pub fn retired_by(&self, mapping: &MappingName) -> Option<&StepId> {
+        let step = self.program().steps().iter().find(|step| {
+            matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
+                && self.is_applied(&step.id)
+        })?;
+        Some(&step.id)
     }
 
     /// A mapping under the names that hold now: those of the plan, until a `retire` of it has succeeded.

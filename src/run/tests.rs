@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+mod gates;
 mod histories;
 mod turns;
 
@@ -26,7 +27,7 @@ fn facts(fingerprint: &str) -> Observations {
         identity: "system / database as role".into(),
         fingerprint: Digest::of_bytes(fingerprint.as_bytes()),
     };
-    Observations { queries: Vec::new(), targets: BTreeMap::from([("app".into(), Ok(facts))]) }
+    Observations { targets: BTreeMap::from([("app".into(), Ok(facts))]), ..Observations::default() }
 }
 
 fn mapping() -> Mapping {
@@ -89,6 +90,7 @@ fn script(text: &str) -> Script {
         tables: Vec::new(),
         creates: Vec::new(),
         transaction: Transaction::Auto,
+        is_opaque: false,
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Facts {
     pub ensures: Vec<Object>,
     /// Tables, views and columns that are gone after it. A renamed one is in [`Facts::changes`].
     pub drops: Vec<Object>,
-    /// Tables and views it names, each once, without the schema `main`.
+    /// Tables and views it names, each once, without the schema that is usual: `main` in SQLite, `public` in PostgreSQL.
     pub tables: Vec<String>,
     /// What it does to shapes that were there, for whatever must not change while a dual-write is live.
     pub changes: Vec<Change>,
@@ -128,11 +128,53 @@ pub enum Change {
         /// The trigger.
         trigger: String,
     },
-    /// A trigger goes. The statement doesn't say whose it was.
+    /// A trigger goes.
     DropTrigger {
+        /// The table or view, where the statement says whose it was: SQLite's doesn't.
+        table: Option<String>,
         /// The trigger.
         trigger: String,
     },
+    /// Triggers of a table are switched on or off.
+    SwitchTriggers {
+        /// The table.
+        table: String,
+        /// The trigger; `None`: all of them.
+        trigger: Option<String>,
+    },
+    /// A column gets another type.
+    ChangeType {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A table becomes a part of another.
+    Attach {
+        /// The table that it becomes a part of.
+        table: String,
+        /// The part.
+        part: String,
+    },
+    /// A table is no longer a part of another.
+    Detach {
+        /// The table that it was a part of.
+        table: String,
+        /// The part.
+        part: String,
+    },
+    /// A table loses all of its rows, and no row trigger fires.
+    Truncate {
+        /// The table.
+        table: String,
+    },
+    /// A schema goes or gets another name, and all of its tables with it.
+    Schema {
+        /// The schema.
+        schema: String,
+    },
+    /// Whatever depends on what is dropped or emptied goes with it. The statement doesn't say what that is.
+    Cascade,
 }
 
 /// Why a statement has no place in a step, and what to do instead.
@@ -186,8 +228,14 @@ impl Change {
             | Self::DropTable { table }
             | Self::RenameColumn { table, .. }
             | Self::DropColumn { table, .. }
-            | Self::CreateTrigger { table, .. } => Some(table),
-            Self::DropTrigger { .. } => None,
+            | Self::CreateTrigger { table, .. }
+            | Self::SwitchTriggers { table, .. }
+            | Self::ChangeType { table, .. }
+            | Self::Attach { table, .. }
+            | Self::Detach { table, .. }
+            | Self::Truncate { table } => Some(table),
+            Self::DropTrigger { table, .. } => table.as_deref(),
+            Self::Schema { .. } | Self::Cascade => None,
         }
     }
 }
@@ -241,11 +289,26 @@ impl Facts {
         let objects: Vec<Object> =
             columns.into_iter().map(|column| Object::column(table, column)).collect();
         let names: Vec<String> = objects.iter().map(Object::to_string).collect();
-        self.hazard = worst([
-            self.hazard.clone(),
-            Hazard::Destructive(format!("it updates {}", names.join(", "))),
-        ]);
-        self.writes_columns.extend(objects);
+        self.write_over(objects, format!("it updates {}", names.join(", ")));
+    }
+
+    /// Notes that what stood in columns is lost, by whatever does so.
+    pub(super) fn write_over(&mut self, columns: Vec<Object>, what: String) {
+        self.hazard = worst([self.hazard.clone(), Hazard::Destructive(what)]);
+        self.writes_columns.extend(columns);
+    }
+
+    /// Notes a lock. Of several on one table the strongest counts, with the reason of the most work.
+    pub(super) fn lock(&mut self, lock: TableLock) {
+        let Some(known) = self.locks.iter_mut().find(|known| known.table == lock.table) else {
+            self.locks.push(lock);
+            return;
+        };
+        if (lock.work, lock.mode) > (known.work, known.mode) {
+            known.reason = lock.reason;
+        }
+        known.work = known.work.max(lock.work);
+        known.mode = known.mode.max(lock.mode);
     }
 
     /// Notes a table once.

@@ -1,6 +1,10 @@
 //! Names and text values as SQL writes them.
 
 use super::Dialect;
+use super::token::{self, Kind};
+
+/// The most bytes of a name that PostgreSQL keeps; it cuts the rest off, with a notice that nobody reads.
+pub const MOST_NAME_BYTES: usize = 63;
 
 /// An identifier in the database's own quotes, its quotes doubled. Right for every name, reserved words included.
 #[must_use]
@@ -36,14 +40,85 @@ pub fn literal(dialect: Dialect, text: &str) -> String {
     }
 }
 
+/// The schema and the table that a mapping's `table` means, spelled as the catalogue spells them: nothing is folded, so
+/// that `Leads` is the table that SQL calls `"Leads"`. The first dot parts them; names that hold one stand in quotes.
+#[must_use]
+pub fn qualified_name(written: &str) -> (Option<String>, String) {
+    fn part(written: &str) -> Option<(String, &str)> {
+        let Some(quoted) = written.strip_prefix('"') else {
+            let end = written.find('.').unwrap_or(written.len());
+            return Some((written.get(..end)?.to_owned(), written.get(end..)?));
+        };
+        let mut name = String::new();
+        let mut chars = quoted.char_indices();
+        while let Some((at, char)) = chars.next() {
+            if char != '"' {
+                name.push(char);
+            } else if quoted.get(at + 1..)?.starts_with('"') {
+                name.push('"');
+                chars.next();
+            } else {
+                return Some((name, quoted.get(at + 1..)?));
+            }
+        }
+        None
+    }
+    let whole = || (None, written.to_owned());
+    let Some((first, rest)) = part(written) else { return whole() };
+    if rest.is_empty() {
+        return (None, first);
+    }
+    let second = rest.strip_prefix('.').map(|rest| match part(rest) {
+        Some((second, "")) => second,
+        _ => rest.to_owned(),
+    });
+    second.map_or_else(whole, |second| (Some(first), second))
+}
+
+/// The names in a statement that the database would cut.
+#[must_use]
+pub fn long_names(dialect: Dialect, statement: &str) -> Vec<String> {
+    if dialect != Dialect::Postgres {
+        return Vec::new();
+    }
+    let tokens = token::tokens(dialect, statement, 1).unwrap_or_default();
+    let names = tokens.iter().filter(|token| matches!(token.kind, Kind::Word | Kind::Quoted));
+    let mut long: Vec<String> = names
+        .filter_map(|token| token.name(statement))
+        .filter(|name| name.len() > MOST_NAME_BYTES)
+        .collect();
+    long.sort_unstable();
+    long.dedup();
+    long
+}
+
+/// What names that mean the same object have in common, so that they can be looked up: see [`same_name`].
+#[must_use]
+pub fn folded_name(dialect: Dialect, name: &str) -> String {
+    bare(dialect, name).to_ascii_lowercase()
+}
+
 /// Whether two names, as they stand in a plan or statement, mean the same object.
 ///
 /// SQLite, MySQL's columns and SQL Server's default collation compare without regard to ASCII case. PostgreSQL folds
 /// unquoted names before it compares, so what differs in case only may be the same; taking it for the same is the careful
-/// reading for everything this is used for: overlap, presence, and what a statement touches.
+/// reading for everything this is used for: overlap, presence, and what a statement touches. There `public` is where a name
+/// without a schema leads, so `public.leads` is `leads`.
 #[must_use]
-pub fn same_name(_dialect: Dialect, one: &str, other: &str) -> bool {
-    one.eq_ignore_ascii_case(other)
+pub fn same_name(dialect: Dialect, one: &str, other: &str) -> bool {
+    bare(dialect, one).eq_ignore_ascii_case(bare(dialect, other))
+}
+
+/// A name without the schema where names without one lead.
+fn bare(dialect: Dialect, name: &str) -> &str {
+    match name.split_once('.') {
+        Some((schema, bare))
+            if dialect == Dialect::Postgres && schema.eq_ignore_ascii_case("public") =>
+        {
+            bare
+        }
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -83,8 +158,40 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_parted_at_its_first_dot_outside_quotes() {
+        let cases = [
+            ("leads", None, "leads"),
+            ("Leads", None, "Leads"),
+            ("crm.leads", Some("crm"), "leads"),
+            ("crm.a.b", Some("crm"), "a.b"),
+            ("\"a.b\"", None, "a.b"),
+            ("\"a.b\".\"c\"\"d\"", Some("a.b"), "c\"d"),
+            ("crm.\"a.b\"", Some("crm"), "a.b"),
+            ("\"open", None, "\"open"),
+            ("größe.ü", Some("größe"), "ü"),
+        ];
+        for (written, schema, table) in cases {
+            let expected = (schema.map(ToOwned::to_owned), table.to_owned());
+            assert_eq!(qualified_name(written), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn only_names_are_too_long() {
+        let long = "x".repeat(64);
+        let text = format!("SELECT {}, '{long}', \"{long}\" FROM {long} -- {long}", "y".repeat(63));
+        assert_eq!(long_names(Dialect::Postgres, &text), [long]);
+        assert!(long_names(Dialect::Sqlite, &text).is_empty());
+    }
+
+    #[test]
     fn case_does_not_tell_names_apart() {
         assert!(same_name(Dialect::Sqlite, "Leads", "leads"));
         assert!(!same_name(Dialect::Sqlite, "leads", "lead"));
+        assert!(same_name(Dialect::Postgres, "public.Leads", "leads"));
+        assert!(same_name(Dialect::Postgres, "leads", "PUBLIC.leads"));
+        assert!(same_name(Dialect::Postgres, "crm.leads", "CRM.leads"));
+        assert!(!same_name(Dialect::Postgres, "crm.leads", "leads"));
+        assert!(!same_name(Dialect::Sqlite, "public.leads", "leads"));
     }
 }

@@ -6,8 +6,8 @@
 //!   harmless. Where one of two readings is worse, the worse one is given.
 //! - Text is never rebuilt from a syntax tree: what runs is what was written.
 //!
-//! SQLite is read completely. For the other databases [`split`] knows their quotes and comments and [`classify`] answers
-//! *unknown*: each is read by a parser of its own, which comes with its driver.
+//! SQLite and PostgreSQL are read completely, each by a parser of its own. For the other databases [`split`] knows their
+//! quotes and comments and [`classify`] answers *unknown*: their parsers come with their drivers.
 //!
 //! Absent on purpose: whether a table or column exists, what a trigger that is already there does when a statement fires
 //! it, and whether the plan made an object. The first two only the database knows, the last only the plan.
@@ -16,6 +16,7 @@ mod classify;
 mod expression;
 mod facts;
 mod identifier;
+mod postgres;
 mod reader;
 mod split;
 mod sqlite;
@@ -24,8 +25,10 @@ mod token;
 pub use classify::classify;
 pub use expression::column_refs;
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
-pub use identifier::{literal, quote, same_name};
-pub use split::{SplitError, split};
+pub use identifier::{
+    MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, same_name,
+};
+pub use split::{SplitError, split, unwrapped};
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,13 +2,13 @@
 //!
 //! What is executed is each statement's own text, so the parts are cut out of the script and never put together anew.
 //!
-//! Absent: client commands that are no SQL (`DELIMITER`, `GO`, `\i`), and the compound bodies of MySQL and SQL Server,
-//! which are refused by name rather than cut in the wrong place.
+//! Absent: client commands that are no SQL (`DELIMITER`, `GO`), and the compound bodies of MySQL and SQL Server, which are
+//! refused by name rather than cut in the wrong place. So are psql's own commands.
 
 use crate::run::Statement;
 
-use super::Dialect;
 use super::token::{self, Token};
+use super::{Dialect, postgres};
 
 /// Why a script can't be split.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,14 @@ pub struct SplitError {
 ///
 /// Empty statements are dropped, comments before a statement belong to none, and the last semicolon may be missing.
 pub fn split(dialect: Dialect, text: &str, first_line: u32) -> Result<Vec<Statement>, SplitError> {
-    let tokens = token::tokens(dialect, text, first_line)?;
+    let (tokens, unended) = token::tokens_until(dialect, text, first_line);
+    if dialect == Dialect::Postgres {
+        // First, because the rows behind a COPY are no SQL, and a quote in them may seem to have no end.
+        no_client_commands(text, &tokens)?;
+    }
+    if let Some(unended) = unended {
+        return Err(unended);
+    }
     let mut statements = Vec::new();
     let mut rest = tokens.as_slice();
     while !rest.is_empty() {
@@ -54,8 +61,13 @@ fn length(dialect: Dialect, text: &str, tokens: &[Token]) -> Result<usize, Split
         }
         Dialect::Postgres => {
             let kind = if is(1, "or") && is(2, "replace") { 3 } else { 1 };
-            let is_routine = is(kind, "function") || is(kind, "procedure");
-            if is_routine { routine(text, tokens) } else { Ok(plain) }
+            if is(kind, "function") || is(kind, "procedure") {
+                routine(text, tokens)
+            } else if is(kind, "rule") {
+                rule(text, tokens)
+            } else {
+                Ok(plain)
+            }
         }
         Dialect::Mysql | Dialect::Sqlserver => {
             let own = tokens.get(..plain).unwrap_or_default();
@@ -69,6 +81,87 @@ fn length(dialect: Dialect, text: &str, tokens: &[Token]) -> Result<usize, Split
             }
         }
     }
+}
+
+/// The statements of a script that runs in one transaction, without a BEGIN and COMMIT of its own around all of them.
+///
+/// Many migration files have these two, and they say what is done anyway. Any other statement about transactions stays, and
+/// [`classify`](super::classify) refuses it.
+#[must_use]
+pub fn unwrapped(dialect: Dialect, mut statements: Vec<Statement>) -> Vec<Statement> {
+    if dialect == Dialect::Postgres {
+        let texts: Vec<&str> = statements.iter().map(|statement| statement.text.as_str()).collect();
+        if postgres::wrapped(&texts) {
+            statements.pop();
+            statements.remove(0);
+        }
+    }
+    statements
+}
+
+/// What psql does by itself, and no server understands: its own commands, and rows that follow a COPY.
+fn no_client_commands(text: &str, tokens: &[Token]) -> Result<(), SplitError> {
+    let mut rest = tokens;
+    while let Some(first) = rest.first() {
+        let end = rest.iter().position(|token| token.is_punct(text, ";"));
+        let own = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        if let Some(command) = own.iter().find(|token| token.is_punct(text, "\\")) {
+            return Err(client_command(text, command));
+        }
+        let is_from_client = own.windows(2).any(|pair| match pair {
+            [from, stdin] => from.is_word(text, "from") && stdin.is_word(text, "stdin"),
+            _ => false,
+        });
+        if first.is_word(text, "copy") && is_from_client {
+            return Err(SplitError {
+                line: first.line,
+                message: "COPY … FROM STDIN reads rows from a client, and there is none".to_owned(),
+                help: ROWS_INSTEAD.to_owned(),
+            });
+        }
+        rest = end.and_then(|end| rest.get(end + 1..)).unwrap_or_default();
+    }
+    Ok(())
+}
+
+const ROWS_INSTEAD: &str = "write the rows as INSERT … VALUES, or load them outside of the plan";
+
+fn client_command(text: &str, command: &Token) -> SplitError {
+    let written = text.get(command.start..).unwrap_or_default();
+    let word = written.split_ascii_whitespace().next().unwrap_or_default().trim_end_matches(';');
+    let help = match word {
+        "\\i" | "\\ir" | "\\include" => "give each file a step of its own: `sql: { file: path }`",
+        "\\copy" => ROWS_INSTEAD,
+        _ => "leave it out: only SQL is sent to the server",
+    };
+    SplitError {
+        line: command.line,
+        message: format!("{word} is a command of psql, and no SQL"),
+        help: help.to_owned(),
+    }
+}
+
+/// The statements of a rule's action stand in parentheses, with semicolons between them.
+fn rule(text: &str, tokens: &[Token]) -> Result<usize, SplitError> {
+    let mut depth = 0_u32;
+    for (at, token) in tokens.iter().enumerate() {
+        if token.is_punct(text, "(") {
+            depth += 1;
+        } else if token.is_punct(text, ")") {
+            depth = depth.saturating_sub(1);
+        } else if token.is_punct(text, ";") && depth == 0 {
+            return Ok(at);
+        }
+    }
+    if depth == 0 {
+        return Ok(tokens.len());
+    }
+    let line = tokens.first().map_or(1, |token| token.line);
+    Err(SplitError {
+        line,
+        message: format!("the rule that begins on line {line} has a parenthesis without end"),
+        help: "close it with )".to_owned(),
+    })
 }
 
 /// SQLite's CREATE TRIGGER ends at the first `; END` with nothing behind it: each statement of a body has a semicolon, and
@@ -236,14 +329,69 @@ mod tests {
         }
         let routine = "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END";
         check(Dialect::Postgres, &format!("{routine}; x"), &[(1, routine), (1, "x")]);
-        let routine = "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; END $$ LANGUAGE plpgsql";
-        check(Dialect::Postgres, &format!("{routine}; x"), &[(1, routine), (1, "x")]);
+        for whole in [
+            "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; END $$ LANGUAGE plpgsql",
+            "CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC\n INSERT INTO a VALUES (1);\n DELETE FROM b;\nEND",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN CASE WHEN true THEN 1 END",
+            "CREATE FUNCTION f() RETURNS text AS $a$ SELECT $b$;$b$; $a$ LANGUAGE sql",
+            "create or replace rule r AS ON INSERT TO t DO ALSO (INSERT INTO u VALUES (';'); DELETE FROM v)",
+            "CREATE RULE r AS ON INSERT TO t DO INSTEAD NOTHING",
+            "DO $do$ BEGIN; PERFORM $$;$$; END $do$",
+            "SELECT U&'d\\0061t;' UESCAPE '!', U&\"a;\", E'\\';', $_$;$_$",
+        ] {
+            let lines = u32::try_from(whole.lines().count()).unwrap();
+            check(Dialect::Postgres, &format!("{whole}; x"), &[(1, whole), (lines, "x")]);
+        }
         // A table is not a trigger for being called one.
         check(
             Dialect::Sqlite,
             "CREATE TABLE trigger_log (a); x",
             &[(1, "CREATE TABLE trigger_log (a)"), (1, "x")],
         );
+    }
+
+    #[test]
+    fn only_a_plain_transaction_around_everything_is_taken_off() {
+        let left = |dialect: Dialect, text: &str| -> Vec<String> {
+            let statements = unwrapped(dialect, split(dialect, text, 1).unwrap());
+            statements.into_iter().map(|statement| statement.text).collect()
+        };
+        for text in [
+            "BEGIN; x; y; COMMIT;",
+            "begin transaction; x; y; end",
+            "-- why\nSTART TRANSACTION;\nx; y;\nCOMMIT WORK;",
+        ] {
+            assert_eq!(left(Dialect::Postgres, text), ["x", "y"], "{text}");
+        }
+        for (text, count) in [
+            ("BEGIN; x; COMMIT; y", 4),
+            ("BEGIN; COMMIT", 2),
+            ("BEGIN ISOLATION LEVEL SERIALIZABLE; x; COMMIT", 3),
+            ("BEGIN; x; COMMIT AND CHAIN", 3),
+            ("BEGIN; x; ROLLBACK", 3),
+            ("x; COMMIT", 2),
+        ] {
+            assert_eq!(left(Dialect::Postgres, text).len(), count, "{text}");
+        }
+        assert_eq!(left(Dialect::Sqlite, "BEGIN; x; COMMIT").len(), 3);
+    }
+
+    #[test]
+    fn what_only_psql_understands_is_refused_by_name() {
+        let cases = [
+            ("SELECT 1;\n\\i other.sql\nSELECT 2;", 11, "\\i", "a step of its own"),
+            ("\\set ON_ERROR_STOP on", 10, "\\set", "leave it out"),
+            ("SELECT 1;\n\n\\copy t from 'f'", 12, "\\copy", "INSERT"),
+            ("SELECT 1 \\gexec", 10, "\\gexec", "leave it out"),
+            ("x;\nCOPY t (a) FROM stdin;\n1\tit's\n\\.\n", 11, "STDIN", "INSERT"),
+        ];
+        for (text, line, word, help) in cases {
+            let error = split(Dialect::Postgres, text, 10).unwrap_err();
+            assert_eq!(error.line, line, "{text}: {error}");
+            assert!(error.message.contains(word), "{text}: {error}");
+            assert!(error.help.contains(help), "{text}: {}", error.help);
+        }
+        check(Dialect::Postgres, "SELECT E'\\i' -- \\i\n;", &[(1, "SELECT E'\\i'")]);
     }
 
     #[test]
@@ -256,6 +404,7 @@ mod tests {
             (Dialect::Sqlite, "x;\n/* a", 11, "comment"),
             (Dialect::Postgres, "x;\n/* a /* b */", 11, "comment"),
             (Dialect::Postgres, "x;\nSELECT $a$ b $", 11, "string"),
+            (Dialect::Postgres, "x;\nCREATE RULE r AS ON INSERT TO t DO (a; b", 11, "rule"),
             (Dialect::Sqlite, "SELECT 1;\0 DROP TABLE x", 10, "NUL"),
             (
                 Dialect::Sqlite,

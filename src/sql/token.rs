@@ -67,6 +67,18 @@ pub(super) fn tokens(
     source: &str,
     first_line: u32,
 ) -> Result<Vec<Token>, SplitError> {
+    match tokens_until(dialect, source, first_line) {
+        (_, Some(error)) => Err(error),
+        (tokens, None) => Ok(tokens),
+    }
+}
+
+/// The same up to what can't be read, if there is anything.
+pub(super) fn tokens_until(
+    dialect: Dialect,
+    source: &str,
+    first_line: u32,
+) -> (Vec<Token>, Option<SplitError>) {
     let mut lexer = Lexer { dialect, source, bytes: source.as_bytes(), at: 0, line: first_line };
     if source.starts_with('\u{feff}') {
         lexer.at = '\u{feff}'.len_utf8();
@@ -74,11 +86,13 @@ pub(super) fn tokens(
     let mut tokens: Vec<Token> = Vec::new();
     while let Some(byte) = lexer.peek(0) {
         let (start, line) = (lexer.at, lexer.line);
-        if let Some(kind) = lexer.next(byte, tokens.last())? {
-            tokens.push(Token { kind, start, end: lexer.at, line });
+        match lexer.next(byte, tokens.last()) {
+            Ok(Some(kind)) => tokens.push(Token { kind, start, end: lexer.at, line }),
+            Ok(None) => {}
+            Err(error) => return (tokens, Some(error)),
         }
     }
-    Ok(tokens)
+    (tokens, None)
 }
 
 /// Whether a backslash takes the next character's meaning away.

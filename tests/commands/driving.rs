@@ -107,7 +107,8 @@ fn what_a_gate_lacks_is_what_is_advised() {
     let rejected = next(&reject);
     assert!(has(&rejected, "revoke customers ready"), "{rejected:?}");
     next(&["revoke", "customers", "ready", "--as", "eve"]);
-    let approved = next(&["approve", "customers", "ready", "--as", "dee"]);
+    let work = crate::gates::digest(&sandbox, "ready");
+    let approved = next(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]);
     assert!(approved[0].contains("run plan.yaml") && !has(&approved, "approve "), "{approved:?}");
     let gates = sandbox.run(&["gates", "customers"]).expect(0);
     assert!(gates.stdout.contains("run plan.yaml"), "{gates}");
@@ -217,7 +218,9 @@ fn a_store_that_was_named_leads_to_advice_that_names_the_environment() {
     let go_on = status["next"].as_array().unwrap().iter();
     let go_on = go_on.map(|one| one["command"].as_str().unwrap()).find(|one| one.contains(" run "));
     assert!(go_on.unwrap().contains("--env staging"), "{status:#}");
-    let stranger = ["approve", "customers", "ready", "--as", "zoe", "--env", "staging"];
+    let work = crate::gates::digest_in(&sandbox, "ready", &["--env", "staging"]);
+    let stranger =
+        ["approve", "customers", "ready", "--as", "zoe", "--env", "staging", "--digest", &work];
     let stranger = sandbox.run(&stranger).expect(77);
     assert!(stranger.stderr.contains("dee, dora"), "{stranger}");
 }

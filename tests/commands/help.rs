@@ -7,10 +7,10 @@ use phasegate::cli::exit::Exit;
 
 use super::tool::Tool;
 
-const COMMANDS: [&str; 21] = [
-    "validate", "graph", "run", "advance", "pause", "resume", "retry", "abort", "rollback",
-    "amend", "tune", "gates", "approve", "reject", "revoke", "status", "history", "events",
-    "schema", "explain", "version",
+const COMMANDS: [&str; 22] = [
+    "validate", "graph", "dry-run", "run", "advance", "pause", "resume", "retry", "abort",
+    "rollback", "amend", "tune", "gates", "approve", "reject", "revoke", "status", "history",
+    "events", "schema", "explain", "version",
 ];
 
 fn page(name: &str) -> PathBuf {

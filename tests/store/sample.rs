@@ -104,6 +104,7 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "approved", "gate": "ready", "work": digest('b'), "group": "dba", "comment": "go \u{1F680}" }),
         json!({ "kind": "rejected", "gate": "ready", "work": digest('b'), "reason": "not today" }),
         json!({ "kind": "revoked", "gate": "ready" }),
+        json!({ "kind": "usage_seen", "mapping": "leads", "usage": { "counters": "7", "count": 12, "is_in_use": true } }),
         json!({ "kind": "paused", "reason": "lunch" }),
         json!({ "kind": "resumed" }),
         json!({ "kind": "tuned", "step": "copy", "tuning": tuning }),
@@ -134,6 +135,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Approved { .. } => "approved",
         Event::Rejected { .. } => "rejected",
         Event::Revoked { .. } => "revoked",
+        Event::UsageSeen { .. } => "usage_seen",
         Event::Paused { .. } => "paused",
         Event::Resumed => "resumed",
         Event::Tuned { .. } => "tuned",
@@ -144,7 +146,7 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// How many kinds [`kind`] tells apart.
-pub const KINDS: usize = 20;
+pub const KINDS: usize = 21;
 
 fn evidence(verdict: &str) -> Value {
     json!({
@@ -218,6 +220,11 @@ fn program() -> Value {
             "approvals": [{ "group": "dba", "count": 1 }], "verified_within_ms": 3_600_000,
             "soak": { "after": "compare", "for_ms": 1000 },
             "queries": [{ "target": "app", "query": "SELECT 0", "expect": { "value": { "text": "0" } } }],
+            "window": { "days": ["mon", "sun"], "hours": [{ "from": 1320, "to": 360 }], "zone": "Europe/Berlin",
+                "freezes": [{ "from": "2026-12-20", "to": "2027-01-06", "reason": "holidays" }] },
+            "unused_for": [
+                { "by": { "counters": "leads" }, "for_ms": 1000 },
+                { "by": { "query": { "target": "app", "query": "SELECT 0" } }, "for_ms": 1000 }],
             "expires_ms": 259_200_000, "from_policy": ["approvals"] } }),
         ),
         step(
@@ -259,7 +266,9 @@ fn program() -> Value {
             "winner": "new", "filter": "id > 0", "on_existing": "keep", "on_delete": "delete" } },
         "steps": steps,
         "policy": { "production": true, "groups": { "dba": ["dee"] }, "author_may_approve": false,
-            "longest_wait_ms": 5000, "allow_partial_verify": false },
+            "longest_wait_ms": 5000, "allow_partial_verify": false, "identity": "os",
+            "destructive": { "approvals": [{ "group": "dba", "count": 1 }], "verified_within_ms": 1000 },
+            "allow_reviewed": true, "allow_commands": false },
     })
 }
 

@@ -24,13 +24,18 @@ pub async fn perform(session: &Session, args: &Amend) -> Result<Answer, Failure>
             pinned.program.plan(),
         )));
     }
-    if pinned.program.digest() == plan.pin.program.digest() {
-        return Ok(super::recorded(session, &run, "Nothing to amend: the plan means the same."));
+    let is_same = pinned.program.digest() == plan.pin.program.digest()
+        && pinned.program.policy() == plan.pin.program.policy();
+    if is_same {
+        let same = "Nothing to amend: the plan means the same, and so does the policy.";
+        return Ok(super::recorded(session, &run, same));
     }
     if run.state().is_ended() {
         return Err(Failure::new(Exit::Usage, "the run is over, and can't be amended"));
     }
-    let changes = wiring::difference(&pinned.meaning, &plan.pin.meaning);
+    let mut changes = wiring::difference(&pinned.meaning, &plan.pin.meaning);
+    let (old, new) = (pinned.program.policy(), plan.pin.program.policy());
+    changes.extend(wiring::policy_difference(old, new));
     let shown = difference::render(&changes, session.printer.message_colour());
     confirm::confirm(session, Agreed::from(args.yes), &shown, "Amend the plan?").await?;
     run.ask(Command::Amend { pin: Box::new(plan.pin) }).await?;

@@ -22,7 +22,7 @@ pub async fn perform(session: &Session, args: &Graph) -> Result<Answer, Failure>
         Format::Human | Format::Text => view.text(),
         Format::Mermaid => view.mermaid(),
         Format::Dot => view.dot(),
-        Format::Json => String::new(),
+        Format::Json | Format::Junit | Format::Markdown | Format::Github => String::new(),
     };
     let Value::Object(document) = view.document() else { return Ok(Answer::done(human)) };
     Ok(Answer::done(human).with_all(document))

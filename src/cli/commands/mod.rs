@@ -4,6 +4,7 @@ mod abort;
 mod advance;
 mod amend;
 mod approve;
+mod dry_run;
 mod events;
 mod explain;
 mod gates;
@@ -37,6 +38,7 @@ pub async fn perform(session: &Session, command: Command) -> Result<Answer, Fail
     match command {
         Command::Validate(args) => validate::perform(session, &args),
         Command::Graph(args) => graph::perform(session, &args).await,
+        Command::DryRun(args) => dry_run::perform(session, &args).await,
         Command::Run(args) => run::perform(session, &args).await,
         Command::Advance(args) => advance::perform(session, &args).await,
         Command::Pause(args) => pause::perform(session, args).await,

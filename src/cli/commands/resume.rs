@@ -4,11 +4,13 @@ use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::GoOn;
 use crate::cli::drive::{Journey, drive};
 use crate::cli::goal;
+use crate::cli::pinned;
 use crate::cli::session::Session;
 use crate::run::Command;
 
 pub async fn perform(session: &Session, args: &GoOn) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
+    pinned::refuse_other_policy(session, &run)?;
     let goal = goal::to(run.state().program(), args.to.as_deref())?;
     run.ask(Command::Resume).await?;
     if run.driver().is_some() {

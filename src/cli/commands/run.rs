@@ -8,6 +8,7 @@ use crate::cli::difference;
 use crate::cli::drive::{Cockpit, Journey, drive};
 use crate::cli::exit::Exit;
 use crate::cli::goal;
+use crate::cli::pinned;
 use crate::cli::session::{Desk, OpenRun, Session};
 use crate::cli::trouble;
 use crate::cli::wiring::{self, LoadedPlan};
@@ -16,7 +17,7 @@ use crate::engine;
 use crate::report::advice::quoted;
 use crate::report::status::StatusView;
 use crate::report::words;
-use crate::run::{Pin, Standing};
+use crate::run::{self, Pin, Standing};
 use crate::store::{Create, RunHeader};
 
 pub async fn perform(session: &Session, args: &Run) -> Result<Answer, Failure> {
@@ -62,6 +63,7 @@ fn warn(session: &Session, plan: &LoadedPlan) {
 }
 
 async fn start(session: &Session, desk: &Desk, pin: Pin) -> Result<OpenRun, Failure> {
+    refuse_unfillable(&pin, &desk.actor().name)?;
     let line = desk.settings.line(pin.program.plan());
     let cockpit = Cockpit::open(session, desk, &pin, &line).await?;
     let started = engine::start(&cockpit.ctx, pin.clone()).await;
@@ -87,6 +89,30 @@ async fn start(session: &Session, desk: &Desk, pin: Pin) -> Result<OpenRun, Fail
     desk.open(id, &runs).await
 }
 
+/// A gate that waits for people who may not approve, since they start the run themselves, would never open.
+fn refuse_unfillable(pin: &Pin, author: &str) -> Result<(), Failure> {
+    let lacking = run::unfillable(&pin.program, author);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let mut failure = Failure::new(Exit::Findings, format!("{author} can't start this run"))
+        .because("authors may not approve here, and nobody else is left for some approvals");
+    for one in &lacking {
+        let line = pin.program.step(&one.gate).map_or(1, |step| step.line);
+        let message = format!(
+            "gate `{}` could never open: too few of `{}` but {author}",
+            one.gate, one.group
+        );
+        let place =
+            diagnostic::Location { file: pin.path.as_str().into(), line, column: 1, length: 0 };
+        let finding = diagnostic::Diagnostic::error(diagnostic::known::GROUP_TOO_SMALL, message)
+            .at(place)
+            .with_help("let somebody start it who is not in that group, or name more people in phasegate.yaml");
+        failure.found.findings.push(finding);
+    }
+    Err(failure)
+}
+
 fn unfinished_already(run: &OpenRun) -> Failure {
     let plan = run.state().program().plan();
     Failure::usage(format!("run {} of plan {plan} isn't finished", run.id))
@@ -98,6 +124,11 @@ fn unfinished_already(run: &OpenRun) -> Failure {
 fn refuse_other_meaning(session: &Session, run: &OpenRun, typed: &Pin) -> Result<(), Failure> {
     let pinned = run.state().pin();
     if pinned.program.digest() == typed.program.digest() {
+        let is_same = pinned.program.policy() == typed.program.policy();
+        let is_forward = *run.state().standing() == Standing::Forward;
+        if is_forward && !is_same {
+            return Err(pinned::changed(session, run, typed.program.policy()));
+        }
         return Ok(());
     }
     let amend = run.line.of(&format!("amend {{run}} {}", quoted(&typed.path)));

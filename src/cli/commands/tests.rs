@@ -114,7 +114,15 @@ async fn history_tells_every_record_and_events_give_the_same() {
 #[tokio::test]
 async fn people_decide_at_gates_under_the_name_they_give() {
     let bench = Bench::with(at_gate()).await;
-    let approved = bench.run(&["approve", "leads", "ready", "--as", "ben"]).await.unwrap();
+    let blind = bench.run(&["approve", "leads", "ready", "--as", "ben"]).await.unwrap_err();
+    assert_eq!(blind.exit.code(), 64);
+    assert!(blind.help[0].contains("gates leads ready --show"), "{blind:?}");
+    let work = Digest::of_bytes(b"work");
+    let (short, long) = (&work.as_str()[..8], work.as_str());
+    let ben = ["approve", "leads", "ready", "--as", "ben", "--digest"];
+    let too_short = bench.run(&[&ben[..], &[&short[..7]]].concat()).await.unwrap_err();
+    assert_eq!(too_short.exit.code(), 6, "{too_short:?}");
+    let approved = bench.run(&[&ben[..], &[short]].concat()).await.unwrap();
     assert!(
         approved.human.starts_with("Gate ready approved by ben (claimed)"),
         "{}",
@@ -123,7 +131,7 @@ async fn people_decide_at_gates_under_the_name_they_give() {
     let stale =
         bench.run(&["approve", "leads", "ready", "--as", "chloe", "--digest", "deadbeef00"]).await;
     assert_eq!(stale.unwrap_err().exit.code(), 6);
-    let twice = bench.run(&["approve", "leads", "ready", "--as", "ben"]).await.unwrap_err();
+    let twice = bench.run(&[&ben[..], &[long]].concat()).await.unwrap_err();
     assert_eq!(twice.exit.code(), 77, "{twice:?}");
     bench.run(&["revoke", "leads", "ready", "--as", "ben"]).await.unwrap();
     let reject = ["reject", "leads", "ready", "--as", "dee", "--reason", "not today"];

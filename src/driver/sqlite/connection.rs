@@ -165,6 +165,8 @@ pub(super) enum MissingFile {
     Refused,
     /// The first write makes it, and until then reads find an empty database.
     Made,
+    /// Nothing makes it, and reads find an empty database.
+    Empty,
 }
 
 /// The connections to one database file.
@@ -346,7 +348,7 @@ impl Connections {
     /// Opens a reader; the second value says whether it may be used again.
     async fn open_reader(&self) -> Result<(Live, bool), Error> {
         let is_there = tokio::fs::try_exists(&self.file).await.unwrap_or(true);
-        if !is_there && self.missing == MissingFile::Made {
+        if !is_there && self.missing != MissingFile::Refused {
             let empty = SqliteConnectOptions::new().disable_statement_logging();
             let live = Live::open(&empty).await.map_err(failed("open an empty database"))?;
             return Ok((live, false));

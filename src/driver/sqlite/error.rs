@@ -87,6 +87,11 @@ fn class(code: i32) -> FailureClass {
 
 /// What to do about a result code, where that is known without the statement.
 fn help(code: i32) -> Option<&'static str> {
+    if matches!(code, 264 | 776) {
+        return Some(
+            "a process that died left a journal, which must be put right by somebody who may write: open the database once, for example with the sqlite3 shell",
+        );
+    }
     Some(match code & 0xff {
         5 | 6 => "another connection holds the database; it is tried again",
         8 => "the database file or its folder is read-only for this user, or the URL says mode=ro",

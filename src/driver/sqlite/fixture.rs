@@ -101,6 +101,7 @@ pub(super) fn script(statements: &[&str]) -> Script {
         tables: Vec::new(),
         creates: Vec::new(),
         transaction: Transaction::Auto,
+        is_opaque: false,
     }
 }
 

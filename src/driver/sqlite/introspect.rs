@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::{self, Table};
-use super::{Sqlite, survey};
-use crate::driver::{Error, Finding, Introspect, Survey};
+use super::{Sqlite, probe, source, survey};
+use crate::driver::{Error, Finding, Introspect, Probed, Survey, TableSize};
 use crate::run::Digest;
 
 #[async_trait]
@@ -20,11 +20,22 @@ impl Introspect for Sqlite {
         Ok(findings)
     }
 
+    async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
+        probe::look(self, survey).await
+    }
+
     async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error> {
         let mut reader = self.connections.snapshot().await?;
         let digest = fingerprint(reader.conn(), tables).await?;
         reader.release().await;
         Ok(digest)
+    }
+
+    async fn size(&self, table: &str) -> Result<TableSize, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let size = source::table_size(reader.conn(), table).await?;
+        reader.release().await;
+        Ok(size)
     }
 }
 

@@ -8,7 +8,7 @@ use std::str::FromStr as _;
 
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::driver::Error;
+use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod catalogue;
@@ -27,6 +27,7 @@ mod identity;
 mod introspect;
 mod ledger;
 mod prepared;
+mod probe;
 mod rename;
 mod retire;
 mod script;
@@ -66,7 +67,18 @@ impl Sqlite {
     /// Looks at the file and changes nothing. A file that isn't there is an error, but for `mode=rwc`, where the first
     /// write makes it.
     pub async fn open(url: &str) -> Result<Self, Error> {
+        Self::open_for(url, Access::Full).await
+    }
+
+    /// As [`open`](Self::open). For [`Access::ReadOnly`] the file is opened for reading whatever the URL says, so that SQLite
+    /// itself refuses to write, and a killed process's journal is left to whoever may write.
+    pub async fn open_for(url: &str, access: Access) -> Result<Self, Error> {
         let (options, missing) = read_url(url)?;
+        let (options, missing) = match (access, missing) {
+            (Access::Full, missing) => (options, missing),
+            (Access::ReadOnly, MissingFile::Made) => (options.read_only(true), MissingFile::Empty),
+            (Access::ReadOnly, missing) => (options.read_only(true), missing),
+        };
         let file = options.get_filename().to_owned();
         let is_there = tokio::fs::try_exists(&file).await.unwrap_or(false);
         if !is_there && missing == MissingFile::Refused {

@@ -453,7 +453,7 @@ fn own_indexes(table: &Table, columns: &[RetiredColumn]) -> Vec<String> {
 }
 
 /// What names what is to go: views, triggers of other tables (or, for columns, of the same one), foreign keys of others.
-async fn dependents(
+pub(super) async fn dependents(
     conn: &mut SqliteConnection,
     table: &Table,
     shape: &RetireShape,

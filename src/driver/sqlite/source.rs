@@ -17,7 +17,7 @@ use super::shape::{KeyPair, Shape};
 use super::shape_sql::Which;
 use super::{Sqlite, cells, chunks, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::{CopyState, Error, Fence, Source, Window, Work};
+use crate::driver::{CopyState, Error, Fence, Source, TableSize, Window, Work};
 use crate::run::Mapping;
 
 /// Up to how many rows an estimate counts exactly: well under a second.
@@ -159,6 +159,29 @@ async fn estimate(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<u64,
     let all = size_of(conn, &mapping.from.table).await?.max(counted);
     let share = u128::from(all) * u128::from(copied) / u128::from(counted);
     Ok(u64::try_from(share).unwrap_or(u64::MAX))
+}
+
+/// How large a table is: counted, where that is quick. How many bytes it takes only a walk over all of its pages would tell.
+pub(super) async fn table_size(
+    conn: &mut SqliteConnection,
+    table: &str,
+) -> Result<TableSize, Error> {
+    let (rows, _) = rows_of(conn, table).await?;
+    Ok(TableSize { rows: Some(rows), bytes: None })
+}
+
+/// How many rows a table has, and whether they were counted.
+pub(super) async fn rows_of(
+    conn: &mut SqliteConnection,
+    table: &str,
+) -> Result<(u64, bool), Error> {
+    let sql =
+        format!("SELECT count(*), 0 FROM (SELECT 1 FROM {} LIMIT {COUNTED_MAX})", quote(table));
+    let (counted, _) = pair(conn, sql).await?;
+    if counted < COUNTED_MAX {
+        return Ok((counted, true));
+    }
+    Ok((size_of(conn, table).await?.max(counted), false))
 }
 
 /// The size of a large table: what ANALYZE noted, else the span of its rowids, else nothing is known.

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::diagnostic::known as codes;
 use crate::run::{Hazard, Method, Phase};
+use crate::sql;
 
 use super::super::document::ActionDef;
 use super::super::reports::Reports;
@@ -129,9 +130,14 @@ impl<'a> Owners<'a> {
                     _ => None,
                 });
             let from_target = from.target.value.as_str();
+            let dialect = view.dialect_of(Some(from));
+            let folded = |table: &str| match dialect {
+                Some(dialect) => sql::folded_name(dialect, table),
+                None => table.to_ascii_lowercase(),
+            };
             let own = retired.chain([source]).map(|table| (from_target, table));
             for (target, table) in own.chain([(into.target.value.as_str(), copy)]) {
-                by_table.entry((target, table.to_ascii_lowercase())).or_default().insert(at);
+                by_table.entry((target, folded(table))).or_default().insert(at);
             }
         }
         Self { by_table }
@@ -149,7 +155,8 @@ impl<'a> Owners<'a> {
                 continue;
             }
             for table in &facts.tables {
-                let owners = self.by_table.get(&(target, table.to_ascii_lowercase()));
+                let table = sql::folded_name(script.dialect, table);
+                let owners = self.by_table.get(&(target, table));
                 touched.extend(owners.into_iter().flatten());
             }
         }

@@ -69,7 +69,10 @@ impl<'a> Guarded<'a> {
 
     /// What is wrong with a change made by a step, and what to use instead.
     fn broken_by(&self, view: &View<'_>, at: usize, change: &Change) -> Option<(String, String)> {
-        let table = change.table()?;
+        let table = match change {
+            Change::Schema { schema } => self.in_schema(schema)?,
+            _ => change.table()?,
+        };
         let is = |name: &str| sql::same_name(self.dialect, name, table);
         let is_old = self.old.iter().any(|old| is(old));
         if !(is_old || is(self.new)) || !self.may_be_live(view, at, is_old) {
@@ -87,15 +90,63 @@ impl<'a> Guarded<'a> {
             Change::DropColumn { column, .. } if is_mapped(column) => {
                 ("drops a mapped column", "`retire`, and then `drop`")
             }
-            _ => return None,
+            _ => return self.broken_otherwise(change, &is_mapped),
         };
-        let mapping = &self.mapping.name.value;
-        let message =
-            format!("this {what} while the dual-write of `{mapping}` is live on `{table}`");
         let help = format!(
             "use {instead}: it does so in one transaction with the sync; or do it before the dual-write or after its end"
         );
-        Some((message, help))
+        Some((self.message(what, table), help))
+    }
+
+    /// What no action does in its place.
+    fn broken_otherwise(
+        &self,
+        change: &Change,
+        is_mapped: &dyn Fn(&str) -> bool,
+    ) -> Option<(String, String)> {
+        let what = match change {
+            Change::ChangeType { column, .. } if is_mapped(column) => {
+                "changes the type of a mapped column"
+            }
+            Change::Attach { .. } => "attaches a part to a table",
+            Change::Detach { .. } => "detaches a part from a table",
+            Change::Truncate { .. } => "empties a table",
+            // A trigger that is named is one of the plan's or the user's: ours are refused by their names.
+            Change::SwitchTriggers { trigger: None, .. } => "switches all triggers of a table",
+            Change::Schema { .. } => "takes a schema away",
+            _ => return None,
+        };
+        let table = match change {
+            Change::Schema { schema } => self.in_schema(schema)?,
+            _ => change.table()?,
+        };
+        let help = match change {
+            Change::ChangeType { .. } => {
+                "map it into a new column of the other type; or change it before the dual-write or after its end"
+            }
+            Change::SwitchTriggers { .. } => {
+                "name the triggers to switch: those of the sync must stay on"
+            }
+            Change::Truncate { .. } => {
+                "delete the rows: no trigger sees which rows TRUNCATE takes; or do it before the dual-write or after its end"
+            }
+            _ => "do it before the dual-write or after its end",
+        };
+        Some((self.message(what, table), help.to_owned()))
+    }
+
+    fn message(&self, what: &str, table: &str) -> String {
+        let mapping = &self.mapping.name.value;
+        format!("this {what} while the dual-write of `{mapping}` is live on `{table}`")
+    }
+
+    /// A table of this mapping that is in a schema.
+    fn in_schema(&self, schema: &str) -> Option<&'a str> {
+        let tables = self.old.iter().copied().chain([self.new]);
+        tables.into_iter().find(|table| match sql::qualified_name(table) {
+            (Some(own), _) => own.eq_ignore_ascii_case(schema),
+            (None, _) => schema == "public",
+        })
     }
 
     /// Whether the sync, or the guard that a forward `retire` leaves on the old table, may be there when a step runs.

@@ -6,13 +6,17 @@
 
 mod backfill_undo;
 mod captures;
+mod cascade;
 mod circles;
 mod copying;
 mod destruction;
 mod ends;
 mod expressions;
+mod fillable;
 mod ids;
 mod live_sync;
+mod long_locks;
+mod long_names;
 mod order;
 mod parted;
 mod people;
@@ -21,10 +25,12 @@ mod retire;
 mod sides;
 mod statements;
 mod timeouts;
+mod transactions;
 mod undo;
 mod unknown_statements;
 mod unused;
 mod urls;
+mod uses;
 mod waits;
 mod ways_back;
 
@@ -44,6 +50,9 @@ const WRITTEN: &[Rule] = &[
     expressions::check,
     ways_back::check,
     statements::check,
+    cascade::check,
+    transactions::check,
+    long_names::check,
     questions::check,
     undo::check,
     timeouts::check,
@@ -58,7 +67,10 @@ const WHOLE: &[Rule] = &[
     destruction::check,
     unknown_statements::check,
     live_sync::check,
+    long_locks::check,
     waits::check,
+    uses::check,
+    fillable::check,
     captures::check,
     copying::check,
     retire::check,

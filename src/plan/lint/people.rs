@@ -1,8 +1,9 @@
 //! The people that gates wait for exist, and are enough.
 
 use crate::diagnostic::known as codes;
+use crate::run::Identity;
 
-use super::super::project::{Identity, check_group};
+use super::super::project::check_group;
 use super::super::reports::Reports;
 use super::super::resolve::View;
 
@@ -27,7 +28,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                     count.value
                 );
                 reports.error(codes::CLAIMED_COUNT, count.span, message).help(
-                    "set `identity: ssh` in the environment's policy, or ask for one approval",
+                    "set `identity: os` in the environment's policy, or ask for one approval",
                 );
             }
         }

@@ -4,7 +4,7 @@ use crate::diagnostic::known as codes;
 use crate::run::Hazard;
 use crate::sql::{self, Dialect};
 
-use super::super::document::{ActionDef, CheckDef, TargetDef, VerifyDef};
+use super::super::document::{ActionDef, CheckDef, TargetDef, UsedByDef, VerifyDef};
 use super::super::node::At;
 use super::super::reports::Reports;
 use super::super::resolve::View;
@@ -13,7 +13,7 @@ use super::super::statements::{can_be_read, dialect};
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     let targets = &view.document.targets;
-    for (at, step) in view.all() {
+    for (at, _) in view.all() {
         let own = view.steps[at].target.map(|at| &targets[at]);
         match view.action(at) {
             Some(ActionDef::Verify(VerifyDef { check: CheckDef::Query(query) })) => {
@@ -21,12 +21,12 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             }
             Some(ActionDef::Gate(gate)) => {
                 for query in &gate.queries {
-                    let named = query.target.as_ref().or(step.target.as_ref());
-                    let target = match named {
-                        Some(name) => targets.iter().find(|known| known.name.value == name.value),
-                        None => targets.first().filter(|_| targets.len() == 1),
-                    };
-                    question(target, &query.query, reports);
+                    question(view.asked_on(at, query.target.as_ref()), &query.query, reports);
+                }
+                for unused in &gate.unused_for {
+                    if let UsedByDef::Query { target, query } = &unused.by {
+                        question(view.asked_on(at, target.as_ref()), query, reports);
+                    }
                 }
             }
             _ => {}
@@ -75,6 +75,9 @@ fn complaint(dialect: Dialect, statement: &str) -> Option<String> {
         Hazard::Destructive(what) => Some(format!("a query only looks, and {what}")),
         Hazard::Unknown(why) => Some(format!("it can't be told whether this only looks: {why}")),
         Hazard::None if inserts => Some("a query only looks, and this inserts rows".to_owned()),
+        Hazard::None if words.iter().any(|word| word == "into") && dialect == Dialect::Postgres => {
+            Some("a query only looks, and INTO makes a table".to_owned())
+        }
         Hazard::None => facts.complaint.map(|complaint| complaint.message),
     }
 }

@@ -39,6 +39,15 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 )
                 .help("remove `schema`: they go by the prefix `phasegate_`");
         }
+        if let Some(schema) = &target.schema
+            && engine.value == Engine::Postgres
+            && (schema.value.starts_with("pg_") || schema.value == "information_schema")
+        {
+            let message = format!("`{}` is PostgreSQL's own schema", schema.value);
+            reports.error(codes::KEYS_CONFLICT, schema.span, message).help(
+                "name one that was made for us, or leave `schema` out: then it is `phasegate`",
+            );
+        }
         let schemes = schemes(engine.value);
         let is_told = !url.value.starts_with("${");
         let fits = |scheme: &&str| {

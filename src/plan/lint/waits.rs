@@ -111,20 +111,22 @@ fn soak(view: &View<'_>, at: usize, gate: &GateDef, reports: &mut Reports) {
 fn expiry(view: &View<'_>, at: usize, gate: &GateDef, reports: &mut Reports) {
     let Some(expires) = gate.expires_ms else { return };
     let cap = view.surroundings.policy.longest_wait_ms.unwrap_or(u64::MAX);
-    let soak = gate.soak.as_ref().map_or(0, |(_, length)| length.value.min(cap));
+    let soak = gate.soak.iter().map(|(_, length)| length.value);
+    let waits = soak.chain(gate.unused_for.iter().map(|unused| unused.for_ms.value));
+    let wait = waits.max().unwrap_or(0).min(cap);
     let policy = view.surroundings.policy.destructive.as_ref();
     let is_asked =
         !gate.approvals.is_empty() || policy.is_some_and(|policy| !policy.approvals.is_empty());
-    if is_asked && expires.value <= soak {
+    if is_asked && expires.value <= wait {
         let message = format!(
-            "approvals of `{}` expire after {}, and the soak takes {}",
+            "approvals of `{}` expire after {}, and the gate waits {}",
             view.step(at).id.value,
             shown(expires.value),
-            shown(soak)
+            shown(wait)
         );
         reports
             .error(codes::EXPIRES_TOO_SOON, expires.span, message)
-            .help("let them count for longer than the soak, or remove `expires`");
+            .help("let them count for longer than the gate waits, or remove `expires`");
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::diagnostic::known as codes;
 
 use super::super::document::{GateDef, GateQueryDef};
-use super::super::fields::{Fields, list, texts};
+use super::super::fields::{Fields, list};
 use super::super::node::{At, Kind, Node};
 use super::super::reports::Reports;
 use super::verify::expect;
+use super::window::{unused_for, window};
 
 /// Conditions that are understood and come later.
-const LATER: [&str; 5] = ["window", "http", "unused_for", "backup", "command"];
+const LATER: [&str; 3] = ["http", "backup", "command"];
 
 /// A gate.
 pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
@@ -48,9 +49,14 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
     for key in LATER.into_iter().filter(|key| fields.get(key).is_some()) {
         gate.later.push(At { value: key, span: fields.key_span(key) });
     }
-    if let Some(node) = fields.get("window") {
-        window(node, reports);
-    }
+    gate.window = fields.get("window").and_then(|node| window(node, reports));
+    gate.unused_for = match fields.get("unused_for") {
+        Some(Node { kind: Kind::List(items), .. }) => {
+            items.iter().filter_map(|item| unused_for(item, reports)).collect()
+        }
+        Some(node) => unused_for(node, reports).into_iter().collect(),
+        None => Vec::new(),
+    };
     let is_empty = KEYS.iter().filter(|k| **k != "expires").all(|k| fields.get(k).is_none());
     if is_empty {
         reports
@@ -59,7 +65,7 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
                 node.span,
                 "the gate has no condition, so it is always open",
             )
-            .help("add `approvals`, `verified_within`, `soak` or `query`");
+            .help("add `approvals`, `verified_within`, `soak`, `window`, `unused_for` or `query`");
     }
     if let Some(At { value: 0, span }) = gate.verified_within_ms {
         reports
@@ -92,16 +98,4 @@ fn query(node: &Node, reports: &mut Reports) -> Option<GateQueryDef> {
     let text = fields.required_text("query", reports);
     let expect = fields.required("expect", reports).and_then(|node| expect(node, reports));
     Some(GateQueryDef { target, query: text?, expect: expect? })
-}
-
-fn window(node: &Node, reports: &mut Reports) {
-    let Some(fields) =
-        Fields::open(node, "`window`", &["days", "hours", "zone", "freezes"], reports)
-    else {
-        return;
-    };
-    if let Some(days) = fields.get("days") {
-        texts(days, "`days`", reports);
-    }
-    fields.text("zone", reports);
 }

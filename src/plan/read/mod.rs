@@ -6,6 +6,7 @@ mod gate;
 mod mapping;
 mod step;
 mod verify;
+mod window;
 
 use crate::diagnostic::known as codes;
 use crate::run::Engine;

@@ -416,7 +416,7 @@ struct Gate {
     window: Option<Window>,
     query: Option<OneOrMany>,
     http: Option<Value>,
-    unused_for: Option<Value>,
+    unused_for: Option<OneOrMoreUses>,
     backup: Option<Value>,
     command: Option<Value>,
     /// How long an approval counts; 72h, and the soak besides, if not given.
@@ -431,13 +431,74 @@ struct Soak {
     r#for: Duration,
 }
 
+/// The times at which the gate may open.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Window {
-    days: Option<Vec<String>>,
-    hours: Option<Value>,
-    zone: Option<String>,
-    freezes: Option<Value>,
+    /// The days on which its hours begin; every day, if not given.
+    #[schemars(length(min = 1))]
+    days: Option<Vec<Day>>,
+    /// Such as 22:00-06:00, which ends on the next day; all day, if not given.
+    hours: Option<OneOrMoreHours>,
+    /// The time zone, such as Europe/Berlin or UTC.
+    zone: String,
+    /// Days on which it stays shut.
+    freezes: Option<Vec<Freeze>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMoreHours {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A day, or two with .. between.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Freeze {
+    Days(String),
+    Explained(ExplainedFreeze),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ExplainedFreeze {
+    from: String,
+    /// The last day; the first, if not given.
+    to: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMoreUses {
+    One(UnusedFor),
+    Many(Vec<UnusedFor>),
+}
+
+/// How long nobody may have used something.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct UnusedFor {
+    /// The mapping whose old table, put aside by a forward retire, is watched by the database's counters.
+    mapping: Option<String>,
+    target: Option<String>,
+    /// How many seconds ago the last use was.
+    query: Option<String>,
+    r#for: Duration,
 }
 
 #[derive(Deserialize, JsonSchema)]

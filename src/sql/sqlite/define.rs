@@ -188,7 +188,7 @@ pub(super) fn drop(mut reader: Reader<'_>) -> Facts {
             }
         }
         "index" => {}
-        "trigger" => facts.changes.push(Change::DropTrigger { trigger: name }),
+        "trigger" => facts.changes.push(Change::DropTrigger { table: None, trigger: name }),
         _ => return unreadable(),
     }
     facts

@@ -359,7 +359,10 @@ fn changes_of_shape_are_named() {
         ),
         ("ALTER TABLE t DROP a", Change::DropColumn { table: table(), column: column() }),
         ("DROP TABLE t", Change::DropTable { table: table() }),
-        ("DROP TRIGGER IF EXISTS main.g", Change::DropTrigger { trigger: "g".to_owned() }),
+        (
+            "DROP TRIGGER IF EXISTS main.g",
+            Change::DropTrigger { table: None, trigger: "g".to_owned() },
+        ),
     ];
     for (statement, change) in cases {
         assert_eq!(classify(statement).changes, [change], "{statement}");

@@ -1,0 +1,283 @@
+//! What the engine itself does in a step, what it locks, and how it takes it back: in words.
+//!
+//! The modes are those of PostgreSQL's manual for the statements that each action runs (CREATE TRIGGER, RENAME, DROP);
+//! SQLite locks the file.
+
+use crate::report::dry_run::LockOutlook;
+use crate::report::words;
+use crate::run::{
+    Action, Backfill, ChunkRows, Direction, DualWrite, Engine, Mapping, MappingName, Method,
+    Program, QueryCheck, Retire, RetireShape, Step, Transaction, Verify,
+};
+use crate::sql::{self, Dialect, LockMode, RowWork};
+
+use super::locks::{self, Whole};
+use super::statements::dialect;
+
+/// What a step does, in words.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// Sentences without a full stop.
+    pub does: Vec<String>,
+    /// What is locked.
+    pub locks: Vec<LockOutlook>,
+    /// How the engine undoes it, where it does.
+    pub undo: String,
+}
+
+/// What a step does. Statements of the plan are not its own doing; on SQLite their lock is.
+pub(super) fn of(program: &Program, step: &Step) -> Effect {
+    let is_whole = is_sqlite(program, step);
+    let mapping = step.action.mapping().and_then(|name| program.mappings().get(name));
+    let mut effect = match (&step.action, mapping) {
+        (Action::Sql(script), _) => {
+            let locks = if is_whole { vec![locks::whole(Whole::Writing)] } else { Vec::new() };
+            let mut does = Vec::new();
+            if script.transaction == Transaction::None {
+                does.push("runs each statement by itself, outside a transaction".to_owned());
+            }
+            does.extend(limits(step));
+            return Effect { does, locks, undo: String::new() };
+        }
+        (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
+        (Action::Verify(Verify::Mapping { method, repair, .. }), Some(mapping)) => {
+            comparing(mapping, *method, *repair)
+        }
+        (Action::DualWrite(dual_write), Some(mapping)) => syncing(mapping, dual_write),
+        (Action::Backfill(backfill), Some(mapping)) => copying(mapping, backfill),
+        (Action::Retire(retire), Some(mapping)) => {
+            retiring(mapping, retire, direction(program, &retire.mapping))
+        }
+        (Action::Drop { .. }, Some(mapping)) => dropping(program, mapping),
+        (Action::StopDualWrite { .. }, Some(mapping)) => stopping(mapping),
+        _ => Effect::default(),
+    };
+    if is_whole && !effect.does.is_empty() {
+        let how = match &step.action {
+            Action::Backfill(_) => Whole::Chunks,
+            Action::Verify(_) => Whole::Reading,
+            _ => Whole::Writing,
+        };
+        effect.locks = vec![locks::whole(how)];
+    }
+    effect.does.extend(limits(step));
+    effect
+}
+
+/// What the step says of its own time.
+fn limits(step: &Step) -> impl Iterator<Item = String> {
+    let lock = step.lock_timeout_ms.map(words::duration);
+    let whole = step.timeout_ms.map(words::duration);
+    let lock = lock.map(|length| format!("waits for a lock {length} at most"));
+    lock.into_iter().chain(whole.map(|length| format!("is given up after {length}")))
+}
+
+fn dialect_of(program: &Program, step: &Step) -> Option<Dialect> {
+    let target = step.target.as_ref().and_then(|name| program.targets().get(name));
+    target.and_then(|target| dialect(target.engine))
+}
+
+fn is_sqlite(program: &Program, step: &Step) -> bool {
+    let target = step.target.as_ref().and_then(|name| program.targets().get(name));
+    target.is_some_and(|target| target.engine == Engine::Sqlite)
+}
+
+/// Which way a mapping is kept in step.
+fn direction(program: &Program, mapping: &MappingName) -> Direction {
+    let of = program.steps().iter().find_map(|step| match &step.action {
+        Action::DualWrite(one) if one.mapping == *mapping => Some(one.direction),
+        _ => None,
+    });
+    of.unwrap_or(Direction::Forward)
+}
+
+/// What `retire` renames of a mapping, if the plan retires it.
+pub(super) fn shape<'a>(program: &'a Program, mapping: &MappingName) -> Option<&'a RetireShape> {
+    program.steps().iter().find_map(|step| match &step.action {
+        Action::Retire(retire) if retire.mapping == *mapping => Some(&retire.shape),
+        _ => None,
+    })
+}
+
+fn listed(mapping: &Mapping) -> String {
+    mapping.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn asking(query: &QueryCheck, dialect: Option<Dialect>) -> Effect {
+    let mut does = vec![format!("asks: {}", query.query)];
+    does.extend(query.expect.as_ref().map(|expect| format!("expects {expect}")));
+    does.extend(query.capture.as_ref().map(|name| format!("keeps the value as {name}")));
+    does.extend(
+        query
+            .within
+            .as_ref()
+            .map(|within| format!("expects it within {} % of {}", within.percent, within.of)),
+    );
+    let facts = dialect.map(|dialect| sql::classify(dialect, &query.query));
+    let locks = facts.iter().flat_map(|facts| &facts.locks).map(locks::shown).collect();
+    Effect { does, locks, undo: String::new() }
+}
+
+fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    let what = match method {
+        Method::Full => format!("compares every row of {from} with {into}, both ways"),
+        Method::Counts => format!("counts the rows of {from} and {into}: a partial verify"),
+        Method::Sample(rows) => format!(
+            "compares {} of {from} with {into}: a partial verify",
+            words::plural(u64::from(rows), "row")
+        ),
+    };
+    let mut does = vec![what];
+    if repair {
+        does.push("puts differences right by the old side, and compares again".to_owned());
+    }
+    let reason = "it reads both sides chunk by chunk";
+    let mut locks = vec![locks::own(from, LockMode::AccessShare, RowWork::Scan, reason)];
+    if !mapping.is_in_place() {
+        locks.push(locks::own(into, LockMode::AccessShare, RowWork::Scan, reason));
+    }
+    Effect { does, locks, undo: String::new() }
+}
+
+fn syncing(mapping: &Mapping, dual_write: &DualWrite) -> Effect {
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    let is_both = dual_write.direction == Direction::Both;
+    let does = match (mapping.is_in_place(), is_both) {
+        (true, false) => {
+            format!("puts triggers on {from}: every write to it fills {}", listed(mapping))
+        }
+        (true, true) => format!(
+            "puts triggers on {from}: a write of the old columns fills {}, and one of those the old",
+            listed(mapping)
+        ),
+        (false, false) => format!(
+            "puts triggers on {from}: every write to it reaches {into} in the same transaction"
+        ),
+        (false, true) => format!(
+            "puts triggers on {from} and {into}: a write to either reaches the other in the same transaction"
+        ),
+    };
+    let reason =
+        "CREATE TRIGGER waits for transactions that wrote to it, and new writes wait behind it";
+    let lock = |table: &str| locks::own(table, LockMode::ShareRowExclusive, RowWork::None, reason);
+    let mut locks = vec![lock(from)];
+    if is_both && !mapping.is_in_place() {
+        locks.push(lock(into));
+    }
+    let undo = "takes the triggers out again, with what they and the copy wrote into a side that was empty before; \
+                refused where clients wrote to the new side alone";
+    Effect { does: vec![does], locks, undo: undo.to_owned() }
+}
+
+fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    let rows = match backfill.chunk_rows {
+        ChunkRows::Auto => "as many rows as take".to_owned(),
+        ChunkRows::Fixed(rows) => {
+            format!("{}, meant to take", words::plural(u64::from(rows), "row"))
+        }
+    };
+    let mut chunks = format!(
+        "in chunks of {rows} {}, {}",
+        words::duration(backfill.chunk_time_ms),
+        words::plural(u64::from(backfill.workers), "worker"),
+    );
+    if backfill.pause_between_ms > 0 {
+        chunks.push_str(", resting ");
+        chunks.push_str(&words::duration(backfill.pause_between_ms));
+        chunks.push_str(" after each");
+    }
+    let what = if mapping.is_in_place() {
+        format!("fills {} of the rows of {from} that were there before, {chunks}", listed(mapping))
+    } else {
+        format!("copies the rows of {from} that were there before into {into}, {chunks}")
+    };
+    let mut does = vec![what];
+    does.extend(mapping.filter.as_ref().map(|filter| format!("only rows where {filter}")));
+    let each = "each chunk is a transaction of its own";
+    let locks = if mapping.is_in_place() {
+        vec![locks::of_chunks(from, LockMode::RowExclusive, each)]
+    } else {
+        vec![
+            locks::of_chunks(
+                from,
+                LockMode::RowShare,
+                "each chunk keeps the rows it reads from being deleted",
+            ),
+            locks::of_chunks(into, LockMode::RowExclusive, each),
+        ]
+    };
+    let undo = "nothing by itself: the rows go with the sync that found the new side empty, or with the object they are in";
+    Effect { does, locks, undo: undo.to_owned() }
+}
+
+fn retiring(mapping: &Mapping, retire: &Retire, direction: Direction) -> Effect {
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    let mut does = Vec::new();
+    match &retire.shape {
+        RetireShape::Table { old_name, take_name } => {
+            does.push(format!("renames {from} to {old_name}"));
+            if *take_name {
+                does.push(format!("renames {into} to {from}, in the same transaction"));
+            }
+            does.push(match direction {
+                Direction::Forward => {
+                    format!("ends the sync; from then on {old_name} refuses the writes of clients")
+                }
+                Direction::Both => "the sync lives on under the new names".to_owned(),
+            });
+        }
+        RetireShape::Columns(columns) => {
+            for one in columns {
+                does.push(format!("renames column {} of {from} to {}", one.column, one.old_name));
+                if let Some(taken) = &one.take_name {
+                    does.push(format!("renames column {taken} of {into} to {}", one.column));
+                }
+            }
+        }
+    }
+    let reason = "a rename takes it; it is waited for within the lock budget, and given up and tried again beyond that";
+    let lock = |table: &str| locks::own(table, LockMode::AccessExclusive, RowWork::None, reason);
+    let mut locks = vec![lock(from)];
+    if !mapping.is_in_place() {
+        locks.push(lock(into));
+    }
+    let undo = match direction {
+        Direction::Forward => {
+            "renames back; refused where clients wrote to the new side since, unless the loss is accepted"
+        }
+        Direction::Both => "renames back; the sync has kept both sides alike",
+    };
+    Effect { does, locks, undo: undo.to_owned() }
+}
+
+fn dropping(program: &Program, mapping: &Mapping) -> Effect {
+    let shape = shape(program, &mapping.name);
+    let from = shape.map_or_else(|| mapping.clone(), |shape| mapping.retired(shape)).from.table;
+    let what = match shape {
+        Some(RetireShape::Columns(columns)) => {
+            let names: Vec<&str> = columns.iter().map(|one| one.old_name.as_str()).collect();
+            format!("drops {} of {from}, with everything in them", names.join(", "))
+        }
+        _ => format!("drops {from}, with every row of it"),
+    };
+    let locks = vec![locks::own(
+        &from,
+        LockMode::AccessExclusive,
+        RowWork::None,
+        "DROP takes it; files are unlinked, no row is read",
+    )];
+    let does = vec!["takes out what is left of the sync".to_owned(), what];
+    Effect { does, locks, undo: String::new() }
+}
+
+fn stopping(mapping: &Mapping) -> Effect {
+    let from = &mapping.from.table;
+    let lock = locks::own(from, LockMode::AccessExclusive, RowWork::None, "DROP TRIGGER takes it");
+    Effect {
+        does: vec![format!("takes the triggers of the sync off {from}; both sides stay as they are")],
+        locks: vec![lock],
+        undo: "puts the sync in again; refused where the sides differ since, and a verify is needed anew".to_owned(),
+    }
+}

@@ -1,0 +1,88 @@
+//! What the engine does by itself for a step, in words, with the objects it does it to. Statements of a plan need no words.
+
+use crate::run::{Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step};
+
+/// What the engine does for a step that isn't written in statements, one thing each.
+#[must_use]
+pub fn deeds(state: &State, step: &Step) -> Vec<String> {
+    let program = state.program();
+    let planned = step.action.mapping().and_then(|name| program.mappings().get(name));
+    let (Some(mapping), Some(name)) = (planned, step.action.mapping()) else { return Vec::new() };
+    let direction = state.direction(name).unwrap_or(Direction::Forward);
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    match &step.action {
+        Action::DualWrite(DualWrite { direction, .. }) => vec![match direction {
+            Direction::Forward => format!("mirrors every write to {from} into {into}"),
+            Direction::Both => format!("mirrors every write to {from} into {into}, and back"),
+        }],
+        Action::Backfill(_) => {
+            vec![format!("copies the rows of {from} into {into}, chunk by chunk")]
+        }
+        Action::Verify(_) => vec![format!("compares {from} with {into}")],
+        Action::Retire(Retire { shape, .. }) => retiring(mapping, shape, direction),
+        Action::Drop { .. } => {
+            let shape = program.steps().iter().find_map(|step| match &step.action {
+                Action::Retire(Retire { mapping, shape }) if mapping == name => Some(shape),
+                _ => None,
+            });
+            dropping(mapping, shape, direction)
+        }
+        Action::StopDualWrite { .. } => {
+            vec![format!("removes the sync from {from} into {into}; both tables stay")]
+        }
+        Action::Sql(_) | Action::Gate(_) => Vec::new(),
+    }
+}
+
+fn retiring(mapping: &Mapping, shape: &RetireShape, direction: Direction) -> Vec<String> {
+    let (from, into) = (&mapping.from.table, &mapping.into.table);
+    let mut deeds = vec!["in one transaction, with both sides locked:".to_owned()];
+    match shape {
+        RetireShape::Table { old_name, take_name } => {
+            deeds.push(format!("renames table {from} to {old_name}"));
+            if *take_name {
+                deeds.push(format!("renames table {into} to {from}"));
+            }
+            deeds.push(match direction {
+                Direction::Forward => format!("ends the sync; {old_name} takes no more writes"),
+                Direction::Both => "keeps the sync under the new names until `drop`".to_owned(),
+            });
+        }
+        RetireShape::Columns(columns) => {
+            for column in columns {
+                deeds.push(format!(
+                    "renames column {from}.{} to {}",
+                    column.column, column.old_name
+                ));
+                if let Some(taker) = &column.take_name {
+                    deeds.push(format!("renames column {into}.{taker} to {}", column.column));
+                }
+            }
+            deeds.push(match direction {
+                Direction::Forward => "ends the sync".to_owned(),
+                Direction::Both => "keeps the sync under the new names until `drop`".to_owned(),
+            });
+        }
+    }
+    deeds
+}
+
+fn dropping(mapping: &Mapping, shape: Option<&RetireShape>, direction: Direction) -> Vec<String> {
+    let mut deeds = vec!["in one transaction, after a look at what depends on it:".to_owned()];
+    deeds.push(match direction {
+        Direction::Forward => "removes what is left of the sync".to_owned(),
+        Direction::Both => "removes the sync".to_owned(),
+    });
+    match shape {
+        Some(RetireShape::Table { old_name, .. }) => {
+            deeds.push(format!("drops table {old_name} with all its rows"));
+        }
+        Some(RetireShape::Columns(columns)) => {
+            let table = &mapping.from.table;
+            let of = |old: &String| format!("drops column {table}.{old} with all its values");
+            deeds.extend(columns.iter().map(|column| of(&column.old_name)));
+        }
+        None => deeds.push(format!("removes the rows of {}", mapping.from.table)),
+    }
+    deeds
+}

@@ -1,0 +1,187 @@
+//! Evidence: which verify steps a gate looks at, how old their results are, and whether they are enough.
+
+use std::collections::BTreeSet;
+
+use super::super::action::{Action, Direction, Gate, Method, QueryCheck, Verify};
+use super::super::name::{MappingName, StepId};
+use super::super::program::{Phase, Step};
+use super::super::record::{Evidence, Verdict};
+use super::super::state::State;
+use super::super::time::Timestamp;
+use super::super::words::duration;
+use super::asked::pass_needed;
+use super::{Condition, ConditionKind, ConditionVerdict, gate_of, is_guarded};
+
+/// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
+pub(in crate::run) fn judged_verifies<'a>(
+    state: &'a State,
+    gate: &StepId,
+) -> impl Iterator<Item = &'a Step> + use<'a> {
+    let needed = state.program().needed_by(gate);
+    state.program().steps().iter().filter(move |step| {
+        needed.contains(&step.id)
+            && step.phase >= Phase::Verify
+            && match &step.action {
+                Action::Verify(Verify::Mapping { .. }) => true,
+                Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.is_none(),
+                _ => false,
+            }
+    })
+}
+
+/// Verify steps to run again, when the evidence of any is too old. Those past half of the limit go with it: run one after the
+/// other, each would be too old by the time the next has ended, and so on for ever.
+pub(in crate::run) fn stale_verifies(state: &State, gate: &StepId, now: Timestamp) -> Vec<StepId> {
+    let Some(limit) =
+        state.program().step(gate).and_then(gate_of).and_then(|asks| asks.verified_within_ms)
+    else {
+        return Vec::new();
+    };
+    let aged: Vec<(&Step, u64)> = judged_verifies(state, gate)
+        .filter(|step| frozen_at(state, step).is_none())
+        .map(|step| {
+            let evidence = state.step(&step.id).evidence.as_ref();
+            (step, evidence.map_or(u64::MAX, |evidence| age_ms(state, step, evidence, now)))
+        })
+        .collect();
+    if aged.iter().all(|(_, age)| *age <= limit) {
+        return Vec::new();
+    }
+    aged.into_iter().filter(|(_, age)| *age > limit / 2).map(|(step, _)| step.id.clone()).collect()
+}
+
+/// What must be left of a limit when a comparison has ended, so that there is time to use its result (milliseconds). Without
+/// it, one that takes nearly as long as it may would be run again and again.
+fn time_to_use_ms(limit: u64) -> u64 {
+    (limit / 5).min(10_000)
+}
+
+/// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides
+/// part and can't be compared any more.
+fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
+    let mapping = verify.action.mapping()?;
+    if state.direction(mapping) != Some(Direction::Forward) {
+        return None;
+    }
+    let retire = state.program().steps().iter().find(|step| {
+        matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
+            && state.is_applied(&step.id)
+    })?;
+    state.step(&retire.id).started_at
+}
+
+fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {
+    frozen_at(state, verify).unwrap_or(now).since_ms(evidence.began_at)
+}
+
+pub(super) fn verified(
+    state: &State,
+    gate: &Step,
+    asks: &Gate,
+    now: Timestamp,
+) -> Option<Condition> {
+    let guarded: Vec<&Step> =
+        state.program().released_by(&gate.id).filter(|step| is_guarded(step)).collect();
+    if asks.verified_within_ms.is_none() && guarded.is_empty() {
+        return None;
+    }
+    let needed = pass_needed(asks.verified_within_ms);
+    let mut condition = Condition::new(ConditionKind::VerifiedWithin, needed);
+    let verifies: Vec<&Step> = judged_verifies(state, &gate.id).collect();
+    if verifies.is_empty() {
+        return Some(
+            condition.judged(ConditionVerdict::Fail, "no verify step stands before the gate"),
+        );
+    }
+    let missing = wanting_mappings(state, &verifies, &guarded);
+    if !missing.is_empty() {
+        let have = format!("no full PASS of mapping {}", missing.join(", "));
+        return Some(condition.judged(ConditionVerdict::Fail, have));
+    }
+    let mut oldest: u64 = 0;
+    for step in &verifies {
+        let Some(evidence) = &state.step(&step.id).evidence else {
+            let have = format!("{} has no result", step.id);
+            return Some(condition.judged(ConditionVerdict::Unknown, have));
+        };
+        if evidence.verdict == Verdict::Fail {
+            let have = format!("{} found differences", step.id);
+            return Some(condition.judged(ConditionVerdict::Fail, have));
+        }
+        let age = age_ms(state, step, evidence, now);
+        oldest = oldest.max(age);
+        let Some(limit) = asks.verified_within_ms else { continue };
+        let took = evidence.ended_at.since_ms(evidence.began_at);
+        if age > limit && took.saturating_add(time_to_use_ms(limit)) > limit {
+            let have = format!(
+                "{} itself takes {}, so its result is too old before it can be used",
+                step.id,
+                duration(took)
+            );
+            return Some(condition.judged(ConditionVerdict::Unknown, have));
+        }
+        if age > limit {
+            let have = format!("{} is {} old", step.id, duration(age));
+            return Some(condition.judged(ConditionVerdict::Fail, have));
+        }
+        if frozen_at(state, step).is_none() {
+            let lapses = evidence.began_at.plus_ms(limit);
+            condition.expires_at =
+                Some(condition.expires_at.map_or(lapses, |other| other.min(lapses)));
+        }
+    }
+    Some(condition.judged(ConditionVerdict::Pass, format!("PASS, {} old", duration(oldest))))
+}
+
+/// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, one
+/// pass of any kind will do, which the caller has looked for.
+fn wanting_mappings<'a>(state: &State, verifies: &[&Step], guarded: &[&'a Step]) -> Vec<&'a str> {
+    let partial_will_do = state.program().policy().allow_partial_verify;
+    let vouched = |mapping: &MappingName| {
+        verifies.iter().any(|step| {
+            let full = match &step.action {
+                Action::Verify(Verify::Mapping { mapping: of, method, .. }) => {
+                    of == mapping && (*method == Method::Full || partial_will_do)
+                }
+                _ => false,
+            };
+            let verdict = state.step(&step.id).evidence.as_ref().map(|evidence| evidence.verdict);
+            full && (verdict == Some(Verdict::Pass)
+                || partial_will_do && verdict == Some(Verdict::Partial))
+        })
+    };
+    let wanting: BTreeSet<&MappingName> = guarded
+        .iter()
+        .filter_map(|step| step.action.mapping())
+        .filter(|mapping| !vouched(mapping))
+        .collect();
+    wanting.into_iter().map(MappingName::as_str).collect()
+}
+
+/// A verify step whose result a gate looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Its last result, if it has one.
+    pub evidence: Option<&'a Evidence>,
+    /// How old that is, in milliseconds; 0 without a result.
+    pub age_ms: u64,
+    /// Whether it grows no older: its mapping's old side was put aside, and the sides have parted.
+    pub stands_still: bool,
+}
+
+/// The results that a gate looks at.
+#[must_use]
+pub fn judged<'a>(state: &'a State, gate: &StepId, now: Timestamp) -> Vec<Judged<'a>> {
+    let of = |step: &'a Step| {
+        let evidence = state.step(&step.id).evidence.as_ref();
+        Judged {
+            step,
+            evidence,
+            age_ms: evidence.map_or(0, |evidence| age_ms(state, step, evidence, now)),
+            stands_still: frozen_at(state, step).is_some(),
+        }
+    };
+    judged_verifies(state, gate).map(of).collect()
+}

@@ -1,0 +1,338 @@
+//! Gates whose conditions are windows, counters and policy, and what shuts them between opening and the work.
+
+use super::*;
+
+fn window() -> Window {
+    Window {
+        days: BTreeSet::from([Weekday::Fri]),
+        hours: vec![Hours { from: 1_320, to: 360 }],
+        zone: "Europe/Berlin".into(),
+        freezes: Vec::new(),
+    }
+}
+
+fn seen_window(shut: Option<&str>, changes_at: Timestamp) -> WindowSeen {
+    WindowSeen { shut: shut.map(str::to_owned), changes: Some((changes_at, "then".to_owned())) }
+}
+
+/// The run up to where a gate has opened and its step has not begun.
+fn open_and_wait(world: &mut World, gate: &str) {
+    world.feed(&Input::Tick);
+    for _ in 0..50 {
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(effect, Effect::Recheck { .. }) {
+                world.perform(effect);
+            }
+        }
+        world.feed(&Input::Tick);
+        if world.has(gate) {
+            return;
+        }
+    }
+    panic!("gate {gate} does not open: {:?}", world.missing(gate));
+}
+
+#[test]
+fn a_window_that_closes_between_opening_and_start_shuts_the_gate() {
+    let switch = Gate { window: Some(window()), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    let closes = world.now.plus_ms(1_000);
+    world.seen.window = Some(Ok(seen_window(None, closes)));
+    open_and_wait(&mut world, "switch");
+    world.wait(1_000);
+    // What was read when it was open counts no longer, even before anybody looks again.
+    let seen = vec![("switch".into(), world.seen.clone())];
+    let events = world.recheck("retire", seen);
+    assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    let opens = world.now.plus_ms(3_600_000);
+    world.seen.window = Some(Ok(seen_window(Some("these are not its hours"), opens)));
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Window]);
+    assert_eq!(*world.is("retire"), Progress::Pending);
+    let shut = report(&world.state, &"switch".into(), &world.seen, world.now);
+    let condition = shut.conditions.iter().find(|one| one.kind == ConditionKind::Window).unwrap();
+    assert_eq!(condition.holds_at, Some(opens));
+    world.wait(3_600_000);
+    world.seen.window = Some(Ok(seen_window(None, world.now.plus_ms(1_000))));
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn a_window_that_nobody_could_look_at_opens_nothing() {
+    let switch = Gate { window: Some(window()), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Window]);
+    world.seen.window = Some(Err("there is no time zone Europe/Berlin".into()));
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::Window]);
+    let verdict = report(&world.state, &"switch".into(), &world.seen, world.now);
+    assert!(verdict.conditions.iter().any(|one| one.verdict == ConditionVerdict::Unknown));
+}
+
+#[test]
+fn evidence_that_grows_stale_between_opening_and_start_is_made_anew_first() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    open_and_wait(&mut world, "switch");
+    world.wait(60_001);
+    let seen = vec![("switch".into(), world.seen.clone())];
+    let events = world.recheck("retire", seen);
+    assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    world.go();
+    assert_eq!(world.state.step(&"compare".into()).attempts, 2);
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn an_approval_that_is_taken_back_or_expires_before_the_start_shuts_the_gate() {
+    let switch = || Gate { approvals: approvals("dba", 1), expires_ms: 10_000, ..gate() };
+    for expires in [false, true] {
+        let mut world = World::new(leads_steps(switch(), gate()));
+        world.go();
+        world.approve("dee", "switch").unwrap();
+        open_and_wait(&mut world, "switch");
+        if expires {
+            world.wait(10_000);
+        } else {
+            world.ask("dee", Command::Revoke { gate: "switch".into() }).unwrap();
+        }
+        world.go();
+        assert!(!world.has("retire"));
+        assert_eq!(world.missing("switch"), [ConditionKind::Approvals("dba".into())]);
+    }
+}
+
+fn unused(for_ms: u64) -> Vec<UnusedFor> {
+    vec![UnusedFor { by: UsedBy::Counters("leads".into()), for_ms }]
+}
+
+fn counted(counters: &str, count: u64) -> Vec<Result<Unused, String>> {
+    let usage = Usage { counters: counters.into(), count, is_in_use: false };
+    vec![Ok(Unused::Counted(usage))]
+}
+
+#[test]
+fn a_table_is_unused_when_its_counters_stood_still_and_a_restart_forgets_nothing() {
+    let day = 86_400_000;
+    let end = Gate { unused_for: unused(day), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.seen.unused = counted("a", 7);
+    world.go();
+    assert!(world.has("retire"));
+    assert_eq!(world.missing("end"), [ConditionKind::UnusedFor(0)]);
+    world.wait(day - 1);
+    // Another process goes on, from the records alone.
+    world.state = replay(&world.records).unwrap();
+    world.go();
+    assert_eq!(world.missing("end"), [ConditionKind::UnusedFor(0)]);
+    world.wait(1);
+    world.go();
+    assert!(world.state.is_ended());
+    let seen = |record: &&Record| matches!(record.event, Event::UsageSeen { .. });
+    assert_eq!(world.records.iter().filter(seen).count(), 1);
+}
+
+#[test]
+fn a_use_and_counters_that_begin_anew_start_the_time_again() {
+    let day = 86_400_000;
+    for other in [counted("a", 8), counted("a", 0), counted("b", 7)] {
+        let end = Gate { unused_for: unused(day), ..gate() };
+        let mut world = World::new(leads_steps(gate(), end));
+        world.seen.unused = counted("a", 7);
+        world.go();
+        world.wait(day);
+        world.seen.unused = other;
+        world.go();
+        assert_eq!(world.missing("end"), [ConditionKind::UnusedFor(0)]);
+        world.wait(day);
+        world.go();
+        assert!(world.state.is_ended());
+    }
+}
+
+#[test]
+fn a_use_between_opening_and_start_shuts_the_gate() {
+    let end = Gate { unused_for: unused(1_000), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.seen.unused = counted("a", 7);
+    world.go();
+    world.wait(1_000);
+    open_and_wait(&mut world, "end");
+    for used in [counted("a", 8), vec![Err("the database is gone".into())]] {
+        let mut seen = world.seen.clone();
+        seen.unused = used;
+        let mut other = World {
+            state: world.state.clone(),
+            seen,
+            records: world.records.clone(),
+            ledger: BTreeSet::new(),
+            now: world.now,
+        };
+        let seen = vec![("end".into(), other.seen.clone())];
+        let events = other.recheck("drop", seen);
+        assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    }
+    let mut busy = world.seen.clone();
+    busy.unused =
+        vec![Ok(Unused::Counted(Usage { counters: "a".into(), count: 7, is_in_use: true }))];
+    let events = world.recheck("drop", vec![("end".into(), busy)]);
+    assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+}
+
+#[test]
+fn a_query_says_how_long_ago_the_last_use_was() {
+    let by = UsedBy::Query { target: "app".into(), query: "select 1".into() };
+    let end = Gate { unused_for: vec![UnusedFor { by, for_ms: 5_000 }], ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.seen.unused = vec![Ok(Unused::ForMs(4_999))];
+    world.go();
+    assert_eq!(world.missing("end"), [ConditionKind::UnusedFor(0)]);
+    world.seen.unused = vec![Err("the query gave NULL".into())];
+    world.go();
+    assert_eq!(world.missing("end"), [ConditionKind::UnusedFor(0)]);
+    world.seen.unused = vec![Ok(Unused::ForMs(5_000))];
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn a_longest_wait_cuts_every_wait_and_lifts_every_window_and_says_so() {
+    let policy = Policy { longest_wait_ms: Some(5_000), ..Policy::default() };
+    let soak = Some(Soak { after: "compare".into(), for_ms: 86_400_000 });
+    let switch = Gate { soak, window: Some(window()), ..gate() };
+    let end = Gate { unused_for: unused(86_400_000), ..gate() };
+    let mut world = World::under(leads_steps(switch, end), policy);
+    world.seen.window = Some(Ok(seen_window(Some("these are not its hours"), world.now)));
+    world.seen.unused = counted("a", 7);
+    world.go();
+    let shown = report(&world.state, &"switch".into(), &world.seen, world.now);
+    let needed: Vec<&str> = shown.conditions.iter().map(|one| one.needed.as_str()).collect();
+    assert!(needed.iter().any(|text| text.contains("5s after compare (cut from 1d")), "{needed:?}");
+    assert!(needed.iter().any(|text| text.contains("(lifted by policy)")), "{needed:?}");
+    assert_eq!(world.missing("switch"), [ConditionKind::Soak]);
+    world.wait(5_000);
+    world.go();
+    let shown = report(&world.state, &"end".into(), &world.seen, world.now);
+    let needed: Vec<&str> = shown.conditions.iter().map(|one| one.needed.as_str()).collect();
+    assert!(needed.iter().any(|text| text.contains("unused for 5s (cut from 1d")), "{needed:?}");
+    world.wait(5_000);
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn where_accounts_count_a_given_name_decides_nothing() {
+    let policy = Policy { identity: Identity::Os, ..Policy::default() };
+    let switch = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::under(leads_steps(switch, gate()), policy);
+    world.go();
+    for command in [
+        Command::Approve { gate: "switch".into(), work: None, group: None, comment: None },
+        Command::Reject { gate: "switch".into(), reason: "no".into() },
+        Command::Pause { reason: None },
+    ] {
+        assert_eq!(world.ask("dee", command).unwrap_err().kind, RefusalKind::NotPermitted);
+    }
+    let known = Actor { proof: Proof::Os, ..actor("dee") };
+    let approve = Input::Asked(Command::Approve {
+        gate: "switch".into(),
+        work: None,
+        group: None,
+        comment: None,
+    });
+    let events = decide(&world.state, &approve, &Goal::End, &known, world.now).unwrap();
+    assert!(matches!(events.as_slice(), [Event::Approved { .. }]));
+}
+
+#[test]
+fn a_used_gate_takes_no_more_decisions() {
+    let switch = Gate { approvals: approvals("release", 1), ..gate() };
+    let end = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::new(leads_steps(switch, end));
+    world.go();
+    world.approve("ben", "switch").unwrap();
+    world.go();
+    assert!(world.has("retire"));
+    let refusal = world.approve("chloe", "switch").unwrap_err();
+    assert!(refusal.message.contains("is used"), "{refusal}");
+    let reject = Command::Reject { gate: "switch".into(), reason: "late".into() };
+    assert_eq!(world.ask("chloe", reject).unwrap_err().kind, RefusalKind::Usage);
+    // What was said there is not said of the next gate.
+    assert_eq!(world.missing("end"), [ConditionKind::Approvals("dba".into())]);
+    world.ask("ana", Command::Rollback { accept_loss: Vec::new() }).unwrap();
+    assert_eq!(world.approve("dee", "end").unwrap_err().kind, RefusalKind::Usage);
+}
+
+#[test]
+fn a_failed_step_uses_its_approvals_again() {
+    let switch = Gate { approvals: approvals("release", 1), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    world.approve("ben", "switch").unwrap();
+    for _ in 0..50 {
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "retire") {
+                world.perform(effect);
+            }
+        }
+    }
+    let failure = Failure {
+        class: FailureClass::Refused,
+        code: None,
+        message: "no".into(),
+        detail: None,
+        help: None,
+        line: None,
+    };
+    let (result, way) = (Observation::Failed(failure), Way::Forward);
+    world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
+    assert!(matches!(world.is("retire"), Progress::Failed { .. }));
+    world.ask("ana", Command::Retry).unwrap();
+    world.go();
+    assert!(world.state.is_ended(), "the approval did not count for the second attempt");
+}
+
+#[test]
+fn a_policy_taken_over_voids_what_was_approved_under_the_other_and_no_used_gate() {
+    let groups = |people: &[&str]| {
+        let people = people.iter().map(|person| (*person).to_owned()).collect();
+        Some(BTreeMap::from([("dba".into(), people)]))
+    };
+    let policy = |people: &[&str]| Policy { groups: groups(people), ..Policy::default() };
+    let asks = || Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::under(leads_steps(asks(), asks()), policy(&["dee", "eli"]));
+    world.go();
+    world.approve("dee", "switch").unwrap();
+    world.go();
+    assert!(world.has("retire"));
+    world.approve("dee", "end").unwrap();
+    // Before anybody looks again, dee leaves the group, and more is asked of both gates.
+    let tighter = || Gate { verified_within_ms: Some(30_000), ..asks() };
+    let pin = pin(leads_steps(tighter(), tighter()), policy(&["eli"]));
+    world.ask("ana", Command::Amend { pin: Box::new(pin) }).unwrap();
+    world.go();
+    assert!(world.has("switch"), "a used gate was voided");
+    assert_eq!(world.missing("end"), [ConditionKind::Approvals("dba".into())]);
+    assert_eq!(world.approve("dee", "end").unwrap_err().kind, RefusalKind::NotPermitted);
+    world.approve("eli", "end").unwrap();
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn nobody_amends_themselves_out_of_the_only_approval() {
+    let groups = Some(BTreeMap::from([("dba".into(), BTreeSet::from(["dee".to_owned()]))]));
+    let policy = Policy { groups, author_may_approve: Some(false), ..Policy::default() };
+    let asks = || Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::under(leads_steps(asks(), gate()), policy.clone());
+    world.go();
+    let mut steps = leads_steps(asks(), gate());
+    steps[5].digest = Digest::of_bytes(b"another name");
+    let amend = || Command::Amend { pin: Box::new(pin(steps.clone(), policy.clone())) };
+    assert_eq!(world.ask("dee", amend()).unwrap_err().kind, RefusalKind::Findings);
+    world.ask("ben", amend()).unwrap();
+    assert_eq!(unfillable(world.state.program(), "dee").len(), 1);
+    assert!(unfillable(world.state.program(), "ben").is_empty());
+}
