@@ -219,7 +219,7 @@ async fn a_server_agrees_with_what_is_said_of_locks_and_work() {
         match (&facts.outside_transaction, &done) {
             (Some(_), _) if is_refused => asked += 1,
             (Some(_), _) => {
-                wrong.push(format!("{}\n  can be run in a transaction", entry.statement))
+                wrong.push(format!("{}\n  can be run in a transaction", entry.statement));
             }
             (None, Err(error)) => wrong.push(format!("{}\n  {error}", entry.statement)),
             (None, Ok(_)) => {

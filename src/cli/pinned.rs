@@ -42,13 +42,13 @@ pub fn watch(session: &Session, desk: &Desk, pin: &Pin) -> OtherPolicy {
         let project = match place.project() {
             Ok(project) => project,
             Err(failure) => {
-                return Some(format!("the project file can't be read: {}", failure.message));
+                return Some(format!("a project file that can't be read: {}", failure.message));
             }
         };
         match wiring::policy_now(project.as_ref(), program) {
             Some(now) if now == *program.policy() => None,
-            Some(_) => Some(format!("the policy of environment {environment} has changed since")),
-            None => Some(format!("no project file defines environment {environment} any more")),
+            Some(_) => Some(format!("a changed policy of environment {environment}")),
+            None => Some(format!("no environment {environment} in the project file any more")),
         }
     })
 }

@@ -8,11 +8,12 @@ use tokio::sync::watch;
 use crate::engine::{self, Loaded, Signal, process};
 use crate::report::advice::quoted;
 use crate::report::{CommandLine, Printer};
-use crate::run::{Actor, Command, RunId, State, Timestamp};
+use crate::run::{Actor, Command, Identity, RunId, State, Timestamp};
 use crate::store::{Create, Lease, RunHeader, SharedStore};
 
 use super::answer::Failure;
 use super::args::Global;
+use super::people;
 use super::select;
 use super::settings::{Need, Settings};
 use super::trouble;
@@ -105,7 +106,13 @@ impl Session {
         let desk = self.desk(self.settings_for_run()?, Create::Never).await?;
         let runs = desk.runs().await?;
         let id = select::choose(&runs, typed, desk.settings.environment.as_ref())?;
-        desk.open(id, &runs).await
+        let mut run = desk.open(id, &runs).await?;
+        // Where the store was named instead of the environment, only the run says how its people are known.
+        if run.state().program().policy().identity != Identity::Claimed {
+            let known = people::actor(self.global.actor.as_deref(), people::Identity::Os)?;
+            run.desk.settings.actor = known;
+        }
+        Ok(run)
     }
 }
 

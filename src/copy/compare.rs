@@ -16,6 +16,9 @@ pub struct Compared {
     pub extra: u64,
     /// Rows whose columns differ.
     pub different: u64,
+    /// Rows that aren't as they should be, of keys that the sync has noted and that are still to be put right: neither
+    /// differences nor right. They are put right and compared again.
+    pub pending: u64,
     /// A few of the differences.
     pub samples: Vec<Difference>,
     /// Time spent in the database, in microseconds.
@@ -23,10 +26,10 @@ pub struct Compared {
 }
 
 impl Compared {
-    /// Whether nothing differs in what was looked at.
+    /// Whether nothing differs in what was looked at, and nothing is undecided.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.missing == 0 && self.extra == 0 && self.different == 0
+        self.missing == 0 && self.extra == 0 && self.different == 0 && self.pending == 0
     }
 
     /// Adds another chunk's result to this one.
@@ -35,6 +38,7 @@ impl Compared {
         self.missing += other.missing;
         self.extra += other.extra;
         self.different += other.different;
+        self.pending += other.pending;
         self.took_us += other.took_us;
         let room = SAMPLES_MAX.saturating_sub(self.samples.len());
         self.samples.extend(other.samples.into_iter().take(room));

@@ -175,6 +175,12 @@ codes! {
     NO_SYNC = "D211", "a sync that can't be kept";
     NO_RIGHT = "D212", "a right that the role lacks";
     HIDDEN_ROWS = "D213", "rows that the role can't see";
+    STRICTER_CHECK = "D214", "a stricter check or foreign key";
+    UNSTEADY = "D215", "an expression that is not immutable";
+    SEQUENCE = "D216", "the sequence behind a copied key";
+    NOT_BROUGHT = "D217", "what the new table doesn't have";
+    TRIGGERS = "D218", "triggers that fire for what we write";
+    KEPT_DIFFERENTLY = "D219", "a table that is kept or used differently";
     KEY_NOT_SERVED = "R102", "a key that no index serves";
     NO_ROOM = "R103", "no room for the copy";
     DEPENDENTS = "R104", "something depends on what goes";

@@ -30,6 +30,7 @@ pub mod error;
 pub mod postgres;
 pub mod probed;
 pub mod sqlite;
+mod suggest;
 
 pub use error::Error;
 pub use probed::{Probed, Purpose, TableUse};

@@ -228,6 +228,10 @@ pub(super) fn brief(value: &Value) -> String {
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
     use super::*;
+    use crate::run::{
+        Actor, Event, Outcome, Phase, ProgramParts, Record, Retire, RetireShape, Usage, Way, apply,
+        begin,
+    };
 
     #[test]
     fn only_a_number_of_seconds_says_when_something_was_last_used() {
@@ -245,5 +249,45 @@ mod tests {
         ] {
             assert_eq!(seconds_ago(&value).ok(), ms, "{value:?}");
         }
+    }
+
+    /// A run whose `leads` can be put aside.
+    fn run() -> State {
+        let mut pin = crate::report::fixture::pin();
+        let mut parts: ProgramParts = pin.program.into();
+        let mut retire = parts.steps[2].clone();
+        retire.id = "retire".into();
+        retire.phase = Phase::Contract;
+        let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
+        retire.action = Action::Retire(Retire { mapping: "leads".into(), shape });
+        parts.steps.push(retire);
+        pin.program = Program::new(parts).unwrap();
+        let event = Event::RunStarted { run: "run".into(), pin: Box::new(pin) };
+        begin(&record(1, event)).unwrap()
+    }
+
+    fn record(version: u64, event: Event) -> Record {
+        Record { version, at: Timestamp::from_unix_ms(1_000), by: Actor::engine("here"), event }
+    }
+
+    fn asked_for(state: &State) -> Option<(String, Option<i64>)> {
+        match use_of(state, &UsedBy::Counters("leads".into())) {
+            Use::Counters(_, table, settled) => Some((table, settled.map(Timestamp::as_unix_ms))),
+            Use::Query(..) | Use::Never(_) => None,
+        }
+    }
+
+    #[test]
+    fn counters_are_first_read_when_what_was_done_before_has_been_reported() {
+        let mut state = run();
+        assert_eq!(asked_for(&state), None, "it has not been put aside");
+        let (step, way) = (StepId::from("retire"), Way::Forward);
+        let outcome = Outcome::default();
+        let done = Event::StepSucceeded { step, attempt: 1, way, outcome };
+        apply(&mut state, &record(2, done)).unwrap();
+        assert_eq!(asked_for(&state), Some(("leads_old".into(), Some(13_000))));
+        let usage = Usage { counters: "a".into(), count: 7, is_in_use: false };
+        apply(&mut state, &record(3, Event::UsageSeen { mapping: "leads".into(), usage })).unwrap();
+        assert_eq!(asked_for(&state), Some(("leads_old".into(), None)));
     }
 }

@@ -290,8 +290,13 @@ fn waiting(state: &State, name: &str, line: &CommandLine, now: Timestamp) -> Adv
         suggestions.push(suggestion(revoke, "takes a rejection back, by whoever rejected it"));
     }
     if lacks(|kind| matches!(kind, ConditionKind::Approvals(_))) {
+        let show = line.of(&format!("gates {{run}} {} --show", first.id));
+        suggestions.push(suggestion(show, "exactly what will run, and its digest"));
         let approve = line.of(&format!("approve {{run}} {}", first.id));
-        suggestions.push(suggestion(approve, "approves"));
+        suggestions.push(suggestion(
+            approve,
+            "shows that, asks and approves; --digest where nobody can be asked",
+        ));
     }
     if suggestions.len() == 1 {
         // Nobody is missing: the next command is the one that goes on.
@@ -356,6 +361,7 @@ mod tests {
         assert_eq!(advice.sentence, "The run of plan leads waits at gate ready.");
         for command in [
             "phasegate gates leads",
+            "phasegate gates leads ready --show",
             "phasegate approve leads ready",
             "phasegate run plans/leads.yaml",
         ] {

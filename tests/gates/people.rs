@@ -124,6 +124,12 @@ fn where_accounts_count_nobody_is_who_they_say() {
     let around = ["--state", "accounts.db", "--as", "dee"];
     let refused = sandbox.run(&[&approve[..], &around].concat()).expect(77);
     assert!(said(&refused).contains("account"), "{refused}");
+    let paused = sandbox.run(&["pause", "customers", "--state", "accounts.db"]).expect(0);
+    assert!(paused.stdout.contains("paused"), "{paused}");
+    let history = sandbox.run(&["history", "customers", "--state", "accounts.db"]).expect(0);
+    assert!(history.stdout.contains(&format!("{me} (os)")), "{history}");
+    assert!(!history.stdout.contains("claimed"), "{history}");
+    sandbox.run(&["resume", "customers", "--env", "accounts"]).expect(4);
     let approved = sandbox.run(&[&approve[..], &env].concat()).expect(0);
     assert!(approved.stdout.contains(&format!("{me} (os)")), "{approved}");
     sandbox.run(&["run", "plan.yaml", "--env", "accounts"]).expect(0);
@@ -150,4 +156,47 @@ fn an_approval_of_one_gate_or_run_is_none_of_another() {
     assert!(said(&stopped).contains("2 approvals of release"), "{stopped}");
     let old = ["approve", "customers", "ready-to-drop", "--as", "dee", "--digest", &work];
     sandbox.run(&[&old[..], &STRICT].concat()).expect(6);
+}
+
+/// The project file of the design, word for word but for its URLs.
+#[test]
+fn a_team_s_project_file_means_what_it_says_in_each_environment() {
+    let text = "apiVersion: phasegate/v1
+kind: Project
+groups:
+  release: [ana, ben, chloe]
+  dba: [dee]
+environments:
+  staging:
+    state: .phasegate/staging.db
+    targets: { app: { url: \"sqlite://${env:STAGING_FILE}\" } }
+    policy: { longest_wait: 5s, identity: claimed }     # not allowed with production: true
+  production:
+    production: true
+    state: production.db
+    targets: { app: { url: \"sqlite://app.db\" } }
+    policy:
+      identity: ssh
+      destructive: { approvals: [{ group: dba, count: 1 }, { group: release, count: 2 }], verified_within: 1h, author_may_approve: false }
+";
+    let sandbox = project(text);
+    sandbox.sql("staging-app.db", "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL, status TEXT); INSERT INTO customers VALUES (1, 'one', 'NEW')");
+    let staging = ["run", "plan.yaml", "--env", "staging"];
+    let unset = sandbox.run(&staging).expect(64);
+    assert!(said(&unset).contains("STAGING_FILE"), "{unset}");
+    sandbox.run_with(&staging, "STAGING_FILE", "staging-app.db").expect(0);
+    assert!(sandbox.ours("app.db").is_empty(), "staging ran on production's database");
+
+    let signed = sandbox.run(&["run", "plan.yaml", "--env", "production"]).expect(3);
+    assert!(said(&signed).contains("asks for signatures"), "{signed}");
+    sandbox.write("phasegate.yaml", &text.replace("identity: ssh", "identity: claimed"));
+    let claimed = sandbox.run(&["validate", "plan.yaml", "--env", "production"]).expect(3);
+    assert!(said(&claimed).contains("can't be made up of claimed names"), "{claimed}");
+    sandbox.write("phasegate.yaml", &text.replace("identity: ssh", "identity: os"));
+    sandbox.run(&["run", "plan.yaml", "--env", "production"]).expect(4);
+    let production = ["--env", "production"];
+    let work = digest_in(&sandbox, "ready-to-drop", &production);
+    let own = ["approve", "customers", "ready-to-drop", "--digest", &work];
+    let own = sandbox.run(&[&own[..], &production].concat()).expect(77);
+    assert!(said(&own).contains("lets nobody approve their own"), "{own}");
 }

@@ -1,5 +1,6 @@
 //! Policy: pinned when a run starts, held against the project file by whatever goes on, and never weaker than it says.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::people::{PROJECT, project};
@@ -75,12 +76,12 @@ fn a_process_that_waits_does_not_act_on_the_policy_of_when_it_started() {
     let sandbox = project(plain);
     let text = plan("").replacen(
         "id: ready-to-drop\n    phase: contract\n    gate:\n",
-        "id: ready-to-drop\n    phase: contract\n    gate:\n      soak: { after: retire, for: 3s }\n",
+        "id: ready-to-drop\n    phase: contract\n    gate:\n      soak: { after: retire, for: 6s }\n",
         1,
     );
     sandbox.write("plan.yaml", &text);
     let run = ["run", "plan.yaml", "--wait", "120s", "--env", "strict"];
-    let mut waiting = sandbox.command(&run).spawn().unwrap();
+    let mut waiting = sandbox.command(&run).stderr(Stdio::null()).spawn().unwrap();
     let put_aside = || {
         let old = "SELECT count(*) FROM sqlite_master WHERE name = 'customers_old'";
         sandbox.value("app.db", old) == "1"
@@ -88,7 +89,7 @@ fn a_process_that_waits_does_not_act_on_the_policy_of_when_it_started() {
     assert!(wait_for(Duration::from_secs(30), put_aside), "nothing was put aside");
     let approvals = "        approvals: [{ group: dba, count: 1 }]\n        verified_within";
     sandbox.write("phasegate.yaml", &plain.replace("        verified_within", approvals));
-    // As the run pinned it, the gate would open after 3 s: everything else holds by then, and the policy alone is missing.
+    // As the run pinned it, the gate would open after 6 s: everything else holds by then, and the policy alone is missing.
     let alone = || {
         let shown = gate(&sandbox, "ready-to-drop", &STRICT);
         let conditions = shown["conditions"].as_array().unwrap().iter();

@@ -55,3 +55,39 @@ fn every_kind_of_event_is_in_the_fixture() {
         .collect();
     assert_eq!(kinds.len(), sample::KINDS, "{kinds:?}");
 }
+
+/// What was added to the format within version 1, and what stands for it where it is missing: nothing.
+#[test]
+fn records_from_before_a_field_was_added_are_read() {
+    const LATER: [&str; 7] = [
+        "window",
+        "unused_for",
+        "identity",
+        "destructive",
+        "allow_reviewed",
+        "allow_commands",
+        "fingerprints",
+    ];
+    fn without(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                // A gate's fingerprints were there from the beginning; those of an outcome were not.
+                let is_reached = fields.get("kind").is_some_and(|kind| kind == "gate_reached");
+                fields.retain(|name, value| {
+                    let is_reason = name == "destructive" && value.is_string();
+                    !LATER.contains(&name.as_str()) || is_reached || is_reason
+                });
+                fields.values_mut().for_each(without);
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(without),
+            _ => {}
+        }
+    }
+    let text = std::fs::read_to_string(fixture()).unwrap();
+    for line in text.lines() {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        without(&mut value);
+        let earlier = value.to_string();
+        wire::decode(earlier.as_bytes()).unwrap_or_else(|error| panic!("{error}: {earlier}"));
+    }
+}

@@ -25,7 +25,9 @@ pub(super) fn of(program: &Program, target: &TargetName, looked: &Looked) -> Loo
     };
     let mut shown = probed.clone();
     if let Seen::Known(sessions) = &mut shown.sessions {
-        sessions.iter_mut().for_each(|session| session.query = masked(&session.query));
+        for session in sessions {
+            session.query = masked(&session.query);
+        }
     }
     let facts = match serde_json::to_value(&shown) {
         Ok(Value::Object(facts)) => facts,

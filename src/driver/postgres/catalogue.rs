@@ -162,7 +162,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_r
 
 const COLUMNS: &str = "\
 SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS declared, a.atttypid::bigint AS type_oid,
-       CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(a.atttypid, NULL)
+       CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(a.atttypid, -1)
             ELSE quote_ident(tn.nspname) || '.' || quote_ident(t.typname) END AS type_sql,
        CASE WHEN a.attcollation <> 0 THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END AS collation,
        coalesce(NOT co.collisdeterministic, false) AS is_nondeterministic,

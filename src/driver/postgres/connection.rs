@@ -501,6 +501,11 @@ impl Reader<'_> {
         self.held.connections.ours(name)
     }
 
+    /// Our own schema, quoted.
+    pub(super) fn schema(&self) -> &str {
+        self.held.connections.schema()
+    }
+
     /// Ends the transaction and gives the connection back, to be used again.
     pub(super) async fn release(mut self) {
         let Ok(conn) = self.conn() else { return };

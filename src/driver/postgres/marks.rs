@@ -5,6 +5,8 @@
 //! settings of the client that leaves a mark:
 //! - `touched_<id>`: keys that a trigger could only note, because what the client did could not be carried over for certain
 //!   at that moment (its snapshot was older than a chunk, or the row left the mapping's filter). They are put right later.
+//!   A key may be noted many times, and there is no unique index: one would make clients wait for each other and fail under
+//!   REPEATABLE READ, and a note that is there already may be taken before the client that relies on it commits.
 //! - `kept_<id>`: in place with `both`: keys of rows of which a client of the new shape wrote a part's new columns before
 //!   the copy came by. The copy leaves these parts alone, and verify takes them for right.
 //!
@@ -64,8 +66,10 @@ pub(super) async fn create(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> 
     let (columns, key) = (shape.mark_definitions().join(", "), shape.mark_columns().join(", "));
     let touched = tx.ours(&shape.touched_name());
     let kept = tx.ours(&shape.kept_name());
+    let by = super::catalogue::quote(&format!("{}_by", shape.touched_name()));
     for statement in [
-        format!("CREATE TABLE IF NOT EXISTS {touched} ({columns}, PRIMARY KEY ({key}))"),
+        format!("CREATE TABLE IF NOT EXISTS {touched} ({columns})"),
+        format!("CREATE INDEX IF NOT EXISTS {by} ON {touched} ({key})"),
         format!(
             "CREATE TABLE IF NOT EXISTS {kept} (part bigint NOT NULL, {columns}, PRIMARY KEY (part, {key}))"
         ),

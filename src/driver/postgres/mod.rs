@@ -12,16 +12,52 @@ use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod catalogue;
+mod cells;
+mod chunks;
 mod claim;
 mod connection;
+#[cfg(test)]
+mod copy_tests;
+mod counterpart;
+mod dependents;
+mod dual_write;
+mod emptying;
 mod error;
+mod fit;
 #[cfg(test)]
 mod fixture;
+mod gaps;
+mod guard_sql;
+mod handover;
+mod identity;
+mod introspect;
 mod ledger;
 mod marks;
+mod probe;
+mod probe_server;
+mod rename;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
+mod rights;
 mod script;
+mod sequences;
 mod session;
+mod settle;
 mod shape;
+#[cfg(test)]
+mod sync_both_tests;
+#[cfg(test)]
+mod sync_in_place_tests;
+mod sync_objects;
+#[cfg(test)]
+mod sync_rights_tests;
+mod sync_state;
+#[cfg(test)]
+mod sync_tests;
+mod trigger_in_place;
+mod trigger_sql;
+mod verify;
 
 use connection::Connections;
 

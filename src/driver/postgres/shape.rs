@@ -52,7 +52,7 @@ pub(super) struct Shape {
 pub(super) struct KeyPair {
     pub old: String,
     pub new: String,
-    /// The type that bounds are cast to (of the old side).
+    /// The type of the old side's column, without modifier.
     pub type_sql: String,
     /// Whether equal keys are always the same text.
     pub is_exact: bool,
@@ -66,6 +66,8 @@ pub(super) struct Write {
     pub value: String,
     /// The type of the column, as a cast takes it.
     pub type_sql: String,
+    /// The value as the column would hold it: of the column's own type, its modifier applied.
+    pub stored: String,
     /// Whether the value is a column of the same type, so that storing it converts nothing.
     pub is_plain: bool,
 }
@@ -79,6 +81,13 @@ pub(super) struct Part {
     pub reverse: Vec<usize>,
     /// Every column of the old side in it.
     pub old_columns: Vec<String>,
+}
+
+impl Part {
+    /// Whether no column of the old side has a say in it: with `both` it is the new side's own.
+    pub(super) fn is_constant(&self) -> bool {
+        self.old_columns.is_empty()
+    }
 }
 
 /// The shape of a mapping on its tables as they are now.
@@ -151,12 +160,37 @@ fn enclosed(expression: &str) -> String {
 }
 
 fn plain(target: &Column, source: &Column) -> Write {
+    write(target, enclosed(&quote(&source.name)), Some(source))
+}
+
+/// A column with its value, which may be nothing but a column of the other table.
+fn write(target: &Column, value: String, source: Option<&Column>) -> Write {
+    let is_plain = source.is_some_and(|source| source.type_oid == target.type_oid);
+    let is_same = is_plain && source.is_some_and(|source| source.declared == target.declared);
     Write {
         column: target.name.clone(),
-        value: enclosed(&quote(&source.name)),
+        stored: if is_same { value.clone() } else { stored(target, &value) },
+        value,
         type_sql: target.type_sql.clone(),
-        is_plain: source.type_oid == target.type_oid,
+        is_plain,
     }
+}
+
+/// A value as a column would hold it. A cast cuts off what a text or bit string is too long by, where storing the value would
+/// be an error: such a value stays whole here, and so is like none that the column can hold.
+fn stored(target: &Column, value: &str) -> String {
+    let (declared, bare) = (&target.declared, &target.type_sql);
+    let cuts = matches!(
+        bare.as_str(),
+        "character varying" | "bpchar" | "character" | "\"bit\"" | "bit" | "bit varying"
+    );
+    if !cuts || declared == bare {
+        return format!("CAST({value} AS {declared})");
+    }
+    format!(
+        "CASE WHEN rtrim(CAST({value} AS text), ' ') = rtrim(CAST(CAST({value} AS {declared}) AS text), ' ') \
+         THEN CAST({value} AS {declared}) ELSE CAST({value} AS {bare}) END"
+    )
 }
 
 /// Types whose values compare alike across the types of one family, with an index on either.
@@ -165,6 +199,45 @@ fn family(column: &Column) -> &str {
         "smallint" | "integer" | "bigint" => "integer",
         "text" | "character varying" => "text",
         other => other,
+    }
+}
+
+/// Whether equal values are always the same. Numbers with another scale, blank-padded text, texts without regard to case, and
+/// whatever isn't known here may be equal without that.
+fn is_exact(column: &Column) -> bool {
+    !column.is_nondeterministic
+        && matches!(
+            column.type_sql.as_str(),
+            "smallint"
+                | "integer"
+                | "bigint"
+                | "oid"
+                | "text"
+                | "character varying"
+                | "name"
+                | "uuid"
+                | "bytea"
+                | "boolean"
+                | "date"
+                | "timestamp without time zone"
+                | "timestamp with time zone"
+                | "time without time zone"
+        )
+}
+
+impl KeyPair {
+    /// Whether the columns hold whole numbers.
+    pub(super) fn is_integer(&self) -> bool {
+        matches!(self.type_sql.as_str(), "smallint" | "integer" | "bigint")
+    }
+
+    /// The type that bounds are cast to: one that holds the keys of either side.
+    pub(super) fn bound_sql(&self) -> &str {
+        match self.type_sql.as_str() {
+            "smallint" | "integer" => "bigint",
+            "character varying" => "text",
+            other => other,
+        }
     }
 }
 
@@ -190,24 +263,11 @@ fn key_pairs(mapping: &Mapping, from: &Table, into: &Table) -> Result<Vec<KeyPai
             return Err(refused(mapping, message)
                 .with_help("give both the same kind of type and the same collation"));
         }
-        // Numbers with another scale, blank-padded text and texts without regard to case are equal without being the same.
-        let is_loose = old.is_nondeterministic
-            || matches!(
-                old.type_sql.as_str(),
-                "numeric"
-                    | "character"
-                    | "bpchar"
-                    | "real"
-                    | "double precision"
-                    | "interval"
-                    | "jsonb"
-            )
-            || old.type_sql.ends_with("citext");
         pairs.push(KeyPair {
             old: old.name.clone(),
             new: new.name.clone(),
             type_sql: old.type_sql.clone(),
-            is_exact: !is_loose,
+            is_exact: is_exact(old),
         });
     }
     Ok(pairs)
@@ -292,12 +352,7 @@ fn forward_writes(
             continue;
         }
         let target = writable(mapping, into, (name, &mapping.into.key))?;
-        writes.push(Write {
-            column: target.name.clone(),
-            value: enclosed(expression),
-            type_sql: target.type_sql.clone(),
-            is_plain: source.is_some_and(|source| source.type_oid == target.type_oid),
-        });
+        writes.push(write(target, enclosed(expression), source));
     }
     if in_place {
         for write in &writes {
@@ -325,12 +380,7 @@ fn reverse_writes(
     for (name, expression) in &mapping.reverse {
         let target = writable(mapping, from, (name, &mapping.from.key))?;
         let source = only_column(into, expression);
-        reverse.push(Write {
-            column: target.name.clone(),
-            value: enclosed(expression),
-            type_sql: target.type_sql.clone(),
-            is_plain: source.is_some_and(|source| source.type_oid == target.type_oid),
-        });
+        reverse.push(write(target, enclosed(expression), source));
     }
     if from.oid == into.oid {
         return Ok(reverse);
@@ -371,7 +421,12 @@ pub(super) fn reads<'a>(
         Ok(found) => columns.into_iter().filter(|column| found.contains(*column)).collect(),
         Err(_) => {
             let text = expression.to_lowercase();
-            columns.into_iter().filter(|column| text.contains(&column.to_lowercase())).collect()
+            let is_part = |char: char| char.is_alphanumeric() || char == '_';
+            let names = |column: &str| match column.chars().all(is_part) {
+                true => text.split(|char| !is_part(char)).any(|word| word == column),
+                false => text.contains(column),
+            };
+            columns.into_iter().filter(|column| names(&column.to_lowercase())).collect()
         }
     }
 }

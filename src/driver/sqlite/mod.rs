@@ -36,7 +36,6 @@ mod shape;
 mod shape_sql;
 mod sink;
 mod source;
-mod suggest;
 mod survey;
 mod trigger_in_place;
 mod trigger_sql;

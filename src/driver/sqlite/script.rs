@@ -5,9 +5,10 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
 
+use super::catalogue;
 use super::error::{failed, refused};
-use super::{catalogue, suggest};
 use crate::driver::Error;
+use crate::driver::suggest;
 use crate::run::{FailureClass, Script, Statement};
 
 /// How much of a statement an error shows.

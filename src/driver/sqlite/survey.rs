@@ -14,7 +14,7 @@ use super::identity::identity_problem;
 use super::script::meant;
 use super::session::as_subquery;
 use super::shape::Shape;
-use super::suggest::nearest;
+use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
 use crate::run::{CopyColumns, Direction, FailureClass, Mapping, OnDelete, Relation, StepId};
 

@@ -37,8 +37,7 @@ pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault
         Verify::Mapping { method, .. } => {
             let mapping = job.mapping()?;
             settle(job, mapping).await?;
-            let compared =
-                job.patient(|| job.driver.compare_partly(mapping, job.direction, *method)).await?;
+            let compared = settled(job, Compares::Partly(*method)).await?;
             conclude(job, compared, (Verdict::Partial, began_at), None).await
         }
     }
@@ -76,10 +75,39 @@ pub(super) async fn settle(job: &Job, mapping: &Mapping) -> Result<(), Fault> {
             return Ok(());
         }
     }
-    Err(Fault::failed(
+    Err(keeps_changing())
+}
+
+fn keeps_changing() -> Fault {
+    Fault::failed(
         FailureClass::Contention,
         "clients keep changing the very keys that are being put right",
-    ))
+    )
+}
+
+/// Compares until nothing is undecided: keys that the sync noted meanwhile are put right, and the same rows compared again. What
+/// stays undecided is no verdict.
+async fn settled(job: &Job, what: Compares<'_>) -> Result<Compared, Fault> {
+    let (mapping, direction) = (job.mapping()?, job.direction);
+    for _ in 0..SETTLE_TRIES {
+        let compare = || match what {
+            Compares::Chunk(chunk) => job.driver.compare_chunk(mapping, direction, chunk),
+            Compares::Partly(method) => job.driver.compare_partly(mapping, direction, method),
+        };
+        let compared = job.patient(compare).await?;
+        if compared.pending == 0 {
+            return Ok(compared);
+        }
+        settle(job, mapping).await?;
+    }
+    Err(keeps_changing())
+}
+
+/// What is compared at once.
+#[derive(Clone, Copy)]
+enum Compares<'a> {
+    Chunk(&'a Chunk),
+    Partly(Method),
 }
 
 async fn settled_compare(job: &Job) -> Result<Compared, Fault> {
@@ -94,8 +122,7 @@ pub(super) async fn compare_all(job: &Job) -> Result<Compared, Fault> {
     let rows_total = job.patient(|| job.driver.estimate(mapping)).await?;
     let mut walk = Walker::new();
     while let Some((chunk, rows_asked)) = walk.next(job).await? {
-        let compared =
-            job.patient(|| job.driver.compare_chunk(mapping, job.direction, &chunk)).await?;
+        let compared = settled(job, Compares::Chunk(&chunk)).await?;
         walk.sizer.sample(Sample {
             rows_asked,
             rows: u32::try_from(compared.rows).unwrap_or(u32::MAX),

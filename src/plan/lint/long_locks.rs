@@ -3,7 +3,7 @@
 //! In one transaction a lock is held to the end, so a harmless-looking statement counts with the strongest lock that an
 //! earlier one took: `ADD … NOT VALID` and `VALIDATE` in one step keep writers out for the whole scan.
 //!
-//! Absent: tables that the plan made, on which nobody waits yet; undos, which run when there is no choice; and work that
+//! Absent: steps with a `timeout`, which says how long others may have to wait at the most; tables that the plan made, on which nobody waits yet; undos, which run when there is no choice; and work that
 //! can't be told, except of a change of type and of writes behind a strong lock.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,12 @@ use super::super::statements::ReadScript;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
-    for step in &view.steps {
+    for (at, written) in view.all() {
+        let step = &view.steps[at];
         let (Some(script), Some(target)) = (&step.script, step.target) else { continue };
+        if written.timeout_ms.is_some() {
+            continue;
+        }
         let created = &view.created[target];
         let is_ours = |table: &str| created.had(script.dialect, &Object::table(table));
         let mut held: BTreeMap<&str, (LockMode, &Statement)> = BTreeMap::new();
@@ -65,6 +69,7 @@ fn long(
         ),
         None => (format!("{who} `{table}` until this is done: {}", lock.reason), help(facts, lock)),
     };
+    let help = format!("{help}; or set a `timeout` on the step, which bounds the wait");
     let finding = Diagnostic::warning(codes::LONG_LOCK, message);
     Some(finding.at(script.location(statement)).with_help(help))
 }

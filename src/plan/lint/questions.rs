@@ -75,8 +75,8 @@ fn complaint(dialect: Dialect, statement: &str) -> Option<String> {
         Hazard::Destructive(what) => Some(format!("a query only looks, and {what}")),
         Hazard::Unknown(why) => Some(format!("it can't be told whether this only looks: {why}")),
         Hazard::None if inserts => Some("a query only looks, and this inserts rows".to_owned()),
-        Hazard::None if words.iter().any(|word| word == "into") && dialect == Dialect::Postgres => {
-            Some("a query only looks, and INTO makes a table".to_owned())
+        Hazard::None if !facts.creates.is_empty() => {
+            Some("a query only looks, and this makes a table".to_owned())
         }
         Hazard::None => facts.complaint.map(|complaint| complaint.message),
     }

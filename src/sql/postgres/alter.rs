@@ -11,7 +11,7 @@ use squawk_syntax::{SyntaxKind, SyntaxNode};
 use super::super::facts::{Change, Facts, LockMode, Object, RowWork};
 use super::parse::{child, has, name, parts, qualified};
 use super::types::{self, column};
-use super::{cascades, columns, create, destroys, is_unknown, lock};
+use super::{cascades, columns, create, destroys, is_unknown, lock, rows};
 
 const NOTHING: (LockMode, RowWork) = (LockMode::AccessExclusive, RowWork::None);
 
@@ -23,6 +23,8 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
         | SyntaxKind::ALTER_VIEW
         | SyntaxKind::ALTER_MATERIALIZED_VIEW => relation(node, facts),
         SyntaxKind::ALTER_TYPE => kind(node, facts),
+        // A new constraint is checked against the columns of that type.
+        SyntaxKind::ALTER_DOMAIN => rows::calls(node, facts),
         SyntaxKind::ALTER_SCHEMA => schema(node, facts),
         SyntaxKind::ALTER_TRIGGER => trigger(node, facts),
         SyntaxKind::ALTER_POLICY | SyntaxKind::ALTER_RULE => {
@@ -51,7 +53,6 @@ const fn is_harmless(kind: SyntaxKind) -> bool {
             | SyntaxKind::ALTER_COLLATION
             | SyntaxKind::ALTER_CONVERSION
             | SyntaxKind::ALTER_DEFAULT_PRIVILEGES
-            | SyntaxKind::ALTER_DOMAIN
             | SyntaxKind::ALTER_FUNCTION
             | SyntaxKind::ALTER_INDEX
             | SyntaxKind::ALTER_LANGUAGE
@@ -94,7 +95,7 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         SyntaxKind::IF_EXISTS => {}
         SyntaxKind::ADD_COLUMN => columns::add(part, table, facts),
         SyntaxKind::ALTER_COLUMN | SyntaxKind::ALTER_VIEW_COLUMN => {
-            columns::alter(part, table, facts)
+            columns::alter(part, table, facts);
         }
         SyntaxKind::DROP_COLUMN => drop_column(part, table, facts),
         SyntaxKind::RENAME_COLUMN => rename_column(part, table, facts),
@@ -118,7 +119,7 @@ fn action(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         | SyntaxKind::ENABLE_ALWAYS_TRIGGER
         | SyntaxKind::ENABLE_REPLICA_TRIGGER => switch_triggers(part, table, facts),
         SyntaxKind::CLUSTER_ON | SyntaxKind::SET_WITHOUT_CLUSTER => {
-            hold((LockMode::ShareUpdateExclusive, RowWork::None), "the next CLUSTER goes by it")
+            hold((LockMode::ShareUpdateExclusive, RowWork::None), "the next CLUSTER goes by it");
         }
         SyntaxKind::SET_OPTIONS | SyntaxKind::RESET_OPTIONS => {
             hold((options_mode(part), RowWork::None), "a setting of the table changes");
@@ -265,7 +266,7 @@ fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         }
         SyntaxKind::CHECK_CONSTRAINT => {
             let reason = if is_checked {
-                super::rows::calls(&constraint, facts);
+                rows::calls(&constraint, facts);
                 "every row is checked; NOT VALID and a VALIDATE later do so beside reads and writes"
             } else {
                 "rows that are there aren't checked before VALIDATE"
@@ -298,7 +299,7 @@ fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {
             }
         }
         SyntaxKind::EXCLUDE_CONSTRAINT => {
-            super::rows::calls(&constraint, facts);
+            rows::calls(&constraint, facts);
             let held = (LockMode::AccessExclusive, RowWork::IndexBuild);
             lock(facts, table, held, "its index is built, and every row compared");
         }
@@ -311,6 +312,7 @@ fn attach(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     let Some(new) = qualified(part) else {
         return is_unknown(facts, format!("what {table} gets for a partition can't be told"));
     };
+    rows::calls(part, facts);
     let held = (LockMode::AccessExclusive, RowWork::Scan);
     lock(
         facts,

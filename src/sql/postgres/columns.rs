@@ -58,13 +58,10 @@ fn added_work(part: &SyntaxNode) -> Vec<(RowWork, &'static str)> {
                     work.push((RowWork::Unknown, "every row is written if the default's function is volatile, and none otherwise"));
                 }
             }
-            SyntaxKind::GENERATED_CONSTRAINT => {
-                if descendants(&constraint, SyntaxKind::VIRTUAL).next().is_none() {
-                    work.push((
-                        RowWork::Rewrite,
-                        "its value is worked out and written for each row",
-                    ));
-                }
+            SyntaxKind::GENERATED_CONSTRAINT
+                if descendants(&constraint, SyntaxKind::VIRTUAL).next().is_none() =>
+            {
+                work.push((RowWork::Rewrite, "its value is worked out and written for each row"));
             }
             SyntaxKind::NOT_NULL_CONSTRAINT => is_required = true,
             SyntaxKind::CHECK_CONSTRAINT => work.push((RowWork::Scan, "every row is checked")),

@@ -136,6 +136,14 @@ fn table(node: &SyntaxNode, facts: &mut Facts) {
             "it gets a partition; make the table by itself and ATTACH it for a weaker lock",
         );
         facts.changes.push(Change::Attach { table: parent, part: table.clone() });
+        // Its bounds are worked out now, unlike what a definition says of rows to come.
+        let bounds = node.children().filter(|child| {
+            matches!(
+                child.kind(),
+                SyntaxKind::PARTITION_FOR_VALUES_FROM | SyntaxKind::PARTITION_FOR_VALUES_IN
+            )
+        });
+        bounds.for_each(|bounds| rows::calls(&bounds, facts));
     }
     referenced(node, &table, RowWork::None, facts);
 }

@@ -34,7 +34,7 @@ pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
         SyntaxKind::DROP_TYPE => destroys(facts, "it drops a type"),
         SyntaxKind::DROP_DOMAIN => named(node, (SyntaxKind::DOMAIN_REF, "domain"), facts),
         SyntaxKind::DROP_EXTENSION => {
-            destroys(facts, "it drops an extension with all that belongs to it")
+            destroys(facts, "it drops an extension with all that belongs to it");
         }
         SyntaxKind::DROP_DATABASE => {
             facts.outside_transaction = Some("DROP DATABASE removes a whole database".to_owned());

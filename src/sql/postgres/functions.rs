@@ -82,7 +82,7 @@ const WINDOW: &str = "\
 const VOLATILE: &str = "\
     clock_timestamp currval gen_random_uuid lastval nextval pg_blocking_pids \
     pg_current_wal_flush_lsn pg_current_wal_insert_lsn pg_current_wal_lsn pg_database_size \
-    pg_indexes_size pg_is_in_recovery pg_last_wal_receive_lsn pg_last_wal_replay_lsn \
+    pg_indexes_size pg_is_in_recovery pg_is_wal_replay_paused pg_last_wal_receive_lsn pg_last_wal_replay_lsn \
     pg_last_xact_replay_timestamp pg_notify pg_partition_ancestors pg_partition_tree \
     pg_relation_size pg_sequence_last_value pg_sleep pg_sleep_for pg_sleep_until pg_table_size \
     pg_tablespace_size pg_total_relation_size pg_xact_status random setval timeofday txid_status";

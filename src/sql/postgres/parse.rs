@@ -8,13 +8,15 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 use super::super::Dialect;
 use super::super::token::{self, Kind, Token};
 
-/// The most parentheses, CASEs and prefix operators inside each other. The parser goes down with each: 500 of the costliest
-/// fit on a stack of 2 MiB in a debug build, 1,000 don't.
-const NESTED_MAX: usize = 250;
+/// The most parentheses, CASEs, prefix operators and the like inside each other. The parser goes down with each, by up to
+/// 4 KiB of stack in a debug build.
+const NESTED_MAX: usize = 128;
 
-/// The most words in one chain such as `1 + 1 + …`, which makes a level of the tree of each sign: 4,000 levels fit on the
-/// same stack, 8,000 don't.
-const CHAIN_MAX: usize = 3_000;
+/// The most words in one chain such as `1 + 1 + …`, which makes a level of the tree of each sign; `a = a = …` even goes
+/// down with each, by 700 bytes.
+///
+/// Both at once take two thirds of the 2 MiB that a thread of the runtime has. What is deeper isn't read, and so unknown.
+const CHAIN_MAX: usize = 2_000;
 
 /// One statement; the error is a sentence for people.
 pub(super) fn statement(text: &str) -> Result<SyntaxNode, String> {
@@ -54,8 +56,9 @@ pub(super) fn expression(text: &str) -> Result<SyntaxNode, String> {
     // A comment at its end must not take the parenthesis behind it along.
     let select = statement(&format!("SELECT ({text}\n)"))?;
     let is_only_clause = select.kind() == SyntaxKind::SELECT && select.children().count() == 1;
-    let targets: Vec<SyntaxNode> = descendants(&select, SyntaxKind::TARGET).collect();
-    let value = targets.first().and_then(|target| target.first_child());
+    let list = select.first_child().and_then(|clause| child(&clause, SyntaxKind::TARGET_LIST));
+    let targets: Vec<SyntaxNode> = list.iter().flat_map(SyntaxNode::children).collect();
+    let value = targets.first().and_then(SyntaxNode::first_child);
     match (value, targets.len()) {
         (Some(value), 1) if is_only_clause && value.kind() == SyntaxKind::PAREN_EXPR => Ok(value),
         _ => Err("it is not one expression".to_owned()),
@@ -68,7 +71,8 @@ fn without_bodies(text: &str) -> Option<String> {
     let tokens = token::tokens(Dialect::Postgres, text, 1).ok()?;
     let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is_word(text, word));
     let kind = if is(1, "or") && is(2, "replace") { 3 } else { 1 };
-    if !(is(0, "create") && (is(kind, "function") || is(kind, "procedure"))) {
+    let is_routine = is(0, "create") && (is(kind, "function") || is(kind, "procedure"));
+    if !is_routine && !is(0, "do") {
         return Some(text.to_owned());
     }
     let mut out = String::with_capacity(text.len());
@@ -165,7 +169,7 @@ fn is_too_deep(text: &str) -> bool {
 /// Whether what begins here is read inside what stands before it: NOT, CASE, ON of a join, and a sign without a value in
 /// front of it.
 fn goes_deeper(text: &str, token: &Token, before: Option<&Token>) -> bool {
-    const WORDS: [&str; 4] = ["not", "case", "join", "explain"];
+    const WORDS: [&str; 6] = ["not", "case", "join", "explain", "operator", "between"];
     if token.kind != Kind::Punct {
         return WORDS.iter().any(|word| token.is_word(text, word));
     }

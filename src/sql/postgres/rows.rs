@@ -9,7 +9,7 @@
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::super::facts::{Facts, LockMode, Object, RowWork};
-use super::parse::{child, has, name, qualified};
+use super::parse::{child, has, name, parts, qualified};
 use super::{destroys, functions, is_unknown, lock};
 
 const READS: (LockMode, RowWork) = (LockMode::AccessShare, RowWork::Scan);
@@ -46,11 +46,17 @@ pub(super) fn mention(query: &SyntaxNode, facts: &mut Facts) {
     }
 }
 
-/// Looks for calls of functions that aren't known.
+/// Looks for calls of functions, and of operators by their schema, that aren't known.
 pub(super) fn calls(node: &SyntaxNode, facts: &mut Facts) {
     for function in called(node) {
         if !functions::is_known(&function) {
             is_unknown(facts, format!("what function {function}() does can't be told"));
+        }
+    }
+    let operators = node.descendants().filter(|node| node.kind() == SyntaxKind::OPERATOR_CALL);
+    for schema in operators.filter_map(|operator| parts(&operator)?.into_iter().next()) {
+        if schema != "pg_catalog" {
+            is_unknown(facts, format!("what an operator of schema {schema} does can't be told"));
         }
     }
 }

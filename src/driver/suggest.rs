@@ -5,7 +5,7 @@
 const LIKENESS_MIN: f64 = 0.8;
 
 /// The candidate most like what was typed, if one is like it at all.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     typed: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

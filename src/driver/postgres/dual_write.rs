@@ -1,0 +1,227 @@
+//! Keeping both sides of a mapping in step, by triggers.
+//!
+//! Invariants:
+//! - Triggers appear and go in one transaction with the ledger. Making one takes a lock that waits for every older writer of
+//!   the table and keeps new ones out until the commit, so no write is between them and us.
+//! - The sync is active exactly when the catalogue has every trigger, enabled, on every partition, with exactly our functions.
+//! - The functions run as the table's owner, whoever writes, along a fixed path; nobody else may call them.
+//!
+//! Absent on purpose: the functions' text, which is in `trigger_sql` and `trigger_in_place`, and putting noted keys right,
+//! which is in `settle`.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use super::Postgres;
+use super::catalogue::name_sql;
+use super::connection::{Tx, TxKind};
+use super::emptying::{empty_again, is_empty};
+use super::error::failed;
+use super::shape::{Shape, shape};
+use super::sync_objects::{check_sync, install_triggers, remove_sync};
+use super::trigger_in_place::in_place_sync;
+use super::trigger_sql::{SyncSql, table_sync};
+use super::{ledger, settle, sync_state};
+use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
+use crate::run::{Direction, Mapping, Way};
+
+/// What the ledger says when the new side had nothing in it, so that going back may empty it.
+const WAS_EMPTY: &str = "the new side was empty";
+
+/// How long to wait for a further lock while others may wait for ours, in milliseconds: under `deadlock_timeout`.
+const YIELDING_LOCK_MS: u64 = 300;
+
+/// The functions and triggers of a sync. `schema` is our own, quoted.
+pub(super) fn sync_sql(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
+    if shape.in_place {
+        in_place_sync(shape, direction, schema)
+    } else {
+        table_sync(shape, direction, schema)
+    }
+}
+
+/// Whether the sync of a shape is in place, by the catalogue. `schema` is our own, quoted.
+pub(super) async fn sync_state_in(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    direction: Direction,
+    schema: &str,
+) -> Result<SyncState, Error> {
+    sync_state::judge(conn, shape, schema, &sync_sql(shape, direction, schema)).await
+}
+
+/// Runs a statement of ours. Returns the rows it touched.
+pub(super) async fn run(
+    conn: &mut PgConnection,
+    doing: &'static str,
+    sql: String,
+) -> Result<u64, Error> {
+    let done = conn.execute(AssertSqlSafe(sql)).await.map_err(failed(doing))?;
+    Ok(done.rows_affected())
+}
+
+/// What the ledger has of a piece of work, or that there is nothing to undo.
+pub(super) async fn done_before(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    work: &Work,
+) -> Result<Option<Applied>, Error> {
+    let found = ledger::applied(tx, fence.run(), &work.step, work.way).await?;
+    if found.is_some() || work.way == Way::Forward {
+        return Ok(found);
+    }
+    let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
+    Ok(forward.is_none().then_some(Applied { before: true, rows: 0, detail: None }))
+}
+
+/// Commits what went well, rolls back what didn't.
+pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, Error> {
+    match done {
+        Ok(value) => tx.commit().await.map(|_| value),
+        Err(error) => {
+            tx.roll_back().await;
+            Err(error)
+        }
+    }
+}
+
+/// Locks the tables of a sync, the old one first, as triggers and chunks do.
+///
+/// Clients of the new shape come the other way round. So once we hold a lock, nothing more is waited for as long as the
+/// server takes to look for deadlocks: we yield, and not a client.
+async fn lock_tables(
+    tx: &mut Tx<'_>,
+    (mapping, direction): (&Mapping, Direction),
+    mode: &'static str,
+) -> Result<(), Error> {
+    let mut names = vec![name_sql(&mapping.from.table)];
+    if direction == Direction::Both && !mapping.is_in_place() {
+        names.push(name_sql(&mapping.into.table));
+    }
+    for name in names {
+        let lock = format!("LOCK TABLE {name} IN {mode} MODE");
+        run(tx.conn()?, "lock the table", lock).await?;
+        let yielding = format!("SET LOCAL lock_timeout = {YIELDING_LOCK_MS}");
+        run(tx.conn()?, "bound the wait for locks", yielding).await?;
+    }
+    Ok(())
+}
+
+impl Postgres {
+    async fn install_in(
+        &self,
+        tx: &mut Tx<'_>,
+        (fence, work): (&Fence, &Work),
+        mapping: &Mapping,
+        (direction, was_empty): (Direction, Option<bool>),
+    ) -> Result<Applied, Error> {
+        if let Some(applied) = done_before(tx, fence, work).await? {
+            return Ok(applied);
+        }
+        lock_tables(tx, (mapping, direction), "SHARE ROW EXCLUSIVE").await?;
+        let shape = shape(tx.conn()?, mapping).await?;
+        check_sync(tx, &shape, direction).await?;
+        let was_empty = match was_empty {
+            Some(was_empty) => was_empty,
+            None => is_empty(tx.conn()?, &shape).await?,
+        };
+        install_triggers(tx, &shape, direction).await?;
+        let detail = was_empty.then(|| WAS_EMPTY.to_owned());
+        ledger::record(tx, fence, work, (0, detail)).await
+    }
+
+    /// Removes the sync. Returns its shape where the new side is to be emptied now.
+    async fn remove_in(
+        &self,
+        tx: &mut Tx<'_>,
+        (fence, work): (&Fence, &Work),
+        (mapping, direction): (&Mapping, Direction),
+    ) -> Result<Result<Applied, Shape>, Error> {
+        if let Some(applied) = done_before(tx, fence, work).await? {
+            return Ok(Ok(applied));
+        }
+        lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
+        let shape = shape(tx.conn()?, mapping).await?;
+        remove_sync(tx, &shape).await?;
+        let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
+        let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
+        if work.way == Way::Back && was_empty {
+            let begun = Work { step: emptying(&work.step), ..work.clone() };
+            if ledger::applied(tx, fence.run(), &begun.step, begun.way).await?.is_none() {
+                ledger::record(tx, fence, &begun, (0, None)).await?;
+            }
+            return Ok(Err(shape));
+        }
+        ledger::record(tx, fence, work, (0, None)).await.map(Ok)
+    }
+}
+
+#[async_trait]
+impl DualWriter for Postgres {
+    async fn install(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> Result<Applied, Error> {
+        // In place this reads the whole table, so it is done before the table is locked.
+        let was_empty = if mapping.is_in_place() {
+            let mut reader = self.connections.read().await?;
+            let shape = shape(reader.conn()?, mapping).await?;
+            let was_empty = is_empty(reader.conn()?, &shape).await?;
+            reader.release().await;
+            Some(was_empty)
+        } else {
+            None
+        };
+        let mut tx = self.begin_for(fence, work, TxKind::Install).await?;
+        let done = self.install_in(&mut tx, (fence, work), mapping, (direction, was_empty)).await;
+        finish(tx, done).await
+    }
+
+    async fn remove(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> Result<Applied, Error> {
+        let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
+        let shape = match self.remove_in(&mut tx, (fence, work), (mapping, direction)).await {
+            Ok(Err(shape)) => shape,
+            Ok(Ok(applied)) => return finish(tx, Ok(applied)).await,
+            Err(error) => return finish(tx, Err(error)).await,
+        };
+        // Without triggers nothing follows what is emptied now. If we die in between, the next attempt goes on here.
+        tx.commit().await?;
+        let (mut tx, rows) = empty_again(&self.connections, fence, &shape).await?;
+        let recorded = ledger::record(&mut tx, fence, work, (rows, None)).await;
+        finish(tx, recorded).await
+    }
+
+    async fn sync_state(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+    ) -> Result<SyncState, Error> {
+        let schema = self.connections.schema().to_owned();
+        let mut reader = self.connections.snapshot().await?;
+        let shape = shape(reader.conn()?, mapping).await?;
+        let state = sync_state_in(reader.conn()?, &shape, direction, &schema).await?;
+        reader.release().await;
+        Ok(state)
+    }
+
+    async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {
+        settle::settle(&self.connections, fence, mapping).await
+    }
+}
+
+impl Postgres {
+    /// Begins a transaction for a piece of work, waiting for locks as long as its step says.
+    async fn begin_for(&self, fence: &Fence, work: &Work, kind: TxKind) -> Result<Tx<'_>, Error> {
+        self.connections.begin_waiting(fence, kind, work.lock_timeout_ms).await
+    }
+}

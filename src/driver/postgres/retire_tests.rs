@@ -1,0 +1,454 @@
+//! Retiring, taking back and dropping, on real tables with clients at work between the steps.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use super::Postgres;
+use super::error::code;
+use super::fixture::{Database, class, entered, mapping, work};
+use crate::driver::{Applied, DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState};
+use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way};
+
+const SCHEMA: &str = "
+    CREATE TABLE accounts (id bigint PRIMARY KEY);
+    INSERT INTO accounts SELECT generate_series(1, 9);
+    CREATE TABLE leads (id bigserial PRIMARY KEY, email text NOT NULL UNIQUE, status text,
+        account_id bigint REFERENCES accounts (id));
+    CREATE INDEX leads_status ON leads (status);
+    CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL);
+    ALTER TABLE leads_v2 ADD COLUMN code text;
+    ALTER TABLE leads_v2 ADD FOREIGN KEY (account_id) REFERENCES accounts (id) ON DELETE SET NULL;
+    ALTER TABLE leads_v2 ADD CONSTRAINT same FOREIGN KEY (account_id) REFERENCES accounts (id);
+    ALTER TABLE leads_v2 DROP CONSTRAINT leads_v2_account_id_fkey, DROP CONSTRAINT same;";
+
+fn leads() -> Mapping {
+    Mapping {
+        columns: vec![("code".into(), "lower(status)".into())],
+        ..mapping(("leads", &["id"]), ("leads_v2", &["id"]))
+    }
+}
+
+fn two_way() -> Mapping {
+    Mapping { reverse: vec![("status".into(), "coalesce(code, status)".into())], ..leads() }
+}
+
+fn whole(take_name: bool) -> RetireShape {
+    RetireShape::Table { old_name: "leads_old".into(), take_name }
+}
+
+/// A database with a live sync, both sides filled through it.
+struct Live {
+    database: Database,
+    postgres: Postgres,
+    fence: Fence,
+    mapping: Mapping,
+    direction: Direction,
+}
+
+impl Live {
+    async fn of(setup: &str, mapping: Mapping, direction: Direction) -> Option<Self> {
+        let database = Database::with(setup).await?;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(0);
+        let sync = work("sync", Way::Forward);
+        postgres.install(&fence, &sync, &mapping, direction).await.unwrap();
+        Some(Self { database, postgres, fence, mapping, direction })
+    }
+
+    async fn leads(direction: Direction) -> Option<Self> {
+        let mapping = if direction == Direction::Both { two_way() } else { leads() };
+        let keys = "ALTER TABLE leads_v2 ADD FOREIGN KEY (account_id) REFERENCES accounts (id)";
+        let live = Self::of(&format!("{SCHEMA} {keys}"), mapping, direction).await?;
+        let rows = "INSERT INTO leads (email, status, account_id)
+            SELECT 'e' || n, 'Hot', n FROM generate_series(1, 5) AS n";
+        live.database.run(rows).await;
+        Some(live)
+    }
+
+    async fn retire(&self, shape: &RetireShape) -> Result<Applied, Error> {
+        let work = work("retire", Way::Forward);
+        self.postgres.retire(&self.fence, &work, &self.mapping, self.direction, shape).await
+    }
+
+    async fn unretire(&self, shape: &RetireShape, losses: Losses) -> Result<Applied, Error> {
+        let work = work("retire", Way::Back);
+        self.postgres
+            .unretire(&self.fence, &work, &self.mapping, self.direction, shape, losses)
+            .await
+    }
+
+    async fn drop(&self, shape: &RetireShape) -> Result<Applied, Error> {
+        let work = work("drop", Way::Forward);
+        let permit = Permit::for_test("drop");
+        self.postgres.drop_retired(&self.fence, &work, &self.mapping, shape, permit).await
+    }
+
+    async fn sync(&self) -> SyncState {
+        self.postgres.sync_state(&self.mapping, self.direction).await.unwrap()
+    }
+
+    /// The SQLSTATE that a client's statement ends with.
+    async fn refused(&self, sql: &str) -> String {
+        let mut client = self.database.client().await;
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut client).await;
+        code(&done.unwrap_err()).unwrap().to_owned()
+    }
+
+    async fn ours_left(&self) -> i64 {
+        let triggers =
+            "SELECT (SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                WHERE p.pronamespace = 'phasegate'::regnamespace)
+            + (SELECT count(*) FROM pg_proc WHERE pronamespace = 'phasegate'::regnamespace)";
+        self.database.number(triggers).await
+    }
+}
+
+fn failure(result: Result<Applied, Error>) -> (FailureClass, String) {
+    match result {
+        Err(Error::Failed(failure)) => {
+            (failure.class, format!("{} | {}", failure.message, failure.detail.unwrap_or_default()))
+        }
+        other => panic!("not a plain failure: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn forward_the_new_table_takes_the_name_and_a_guard_refuses_writes_to_the_old() {
+    let Some(live) = Live::leads(Direction::Forward).await else { return };
+    let database = &live.database;
+    database
+        .run("GRANT SELECT, INSERT ON leads TO PUBLIC; GRANT UPDATE (status) ON leads TO PUBLIC")
+        .await;
+    let applied = live.retire(&whole(true)).await.unwrap();
+    let detail = applied.detail.clone().unwrap();
+    assert!(
+        detail.starts_with("leads is now leads_old; leads_v2 is now leads; public.leads_id_seq belongs to leads_v2.id"),
+        "{detail}"
+    );
+    assert_eq!(live.retire(&whole(true)).await.unwrap(), Applied { before: true, ..applied });
+
+    for sql in [
+        "INSERT INTO leads_old (email) VALUES ('x')",
+        "UPDATE leads_old SET email = 'x' WHERE id = 1",
+        "DELETE FROM leads_old",
+        "TRUNCATE leads_old",
+    ] {
+        assert_eq!(live.refused(sql).await, "PG001", "{sql}");
+    }
+    // The new table draws on from the same sequence (which the refused insert has moved), has the grants, and its rows can be written.
+    database.run("INSERT INTO leads (email, code) VALUES ('fresh', 'warm')").await;
+    assert_eq!(database.number("SELECT id FROM leads WHERE email = 'fresh'").await, 7);
+    let granted = "SELECT string_agg(privilege_type, ',' ORDER BY 1) FROM information_schema.role_table_grants
+        WHERE table_name = 'leads' AND grantee = 'PUBLIC'";
+    assert_eq!(database.text(granted).await, "INSERT,SELECT");
+    assert_eq!(
+        database.text("SELECT has_column_privilege('public', 'leads', 'status', 'UPDATE')").await,
+        "true"
+    );
+    // A row put aside holds nobody back.
+    database.run("DELETE FROM leads WHERE account_id = 3; DELETE FROM accounts WHERE id = 3").await;
+
+    let (class, message) = failure(live.unretire(&whole(true), Losses::Refused).await);
+    assert_eq!(class, FailureClass::Unsafe);
+    assert!(message.contains("1 rows are missing there, 1 are only there, 0 differ"), "{message}");
+    live.unretire(&whole(true), Losses::Accepted).await.unwrap();
+    assert_eq!(live.sync().await, SyncState::Active);
+    assert_eq!(database.number("SELECT count(*) FROM leads WHERE email = 'fresh'").await, 0);
+    // The sequence came back with it, beyond what the other table drew.
+    let owner = "SELECT pg_get_serial_sequence('leads', 'id')";
+    assert_eq!(database.text(owner).await, "public.leads_id_seq");
+    // Lead 3 has no account any more: its foreign key is back for what is written from now on.
+    let key = "SELECT convalidated FROM pg_constraint WHERE conname = 'leads_account_id_fkey'";
+    assert_eq!(database.text(key).await, "false");
+    assert_eq!(live.refused("UPDATE leads SET account_id = 77 WHERE id = 1").await, "23503");
+    let guards = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate_guard%'";
+    assert_eq!(database.number(guards).await, 0);
+}
+
+#[tokio::test]
+async fn forward_and_unwritten_it_is_taken_back_whole_and_then_dropped() {
+    let Some(live) = Live::leads(Direction::Forward).await else { return };
+    live.retire(&whole(true)).await.unwrap();
+    live.unretire(&whole(true), Losses::Refused).await.unwrap();
+    assert_eq!(live.sync().await, SyncState::Active);
+    let key = "SELECT convalidated FROM pg_constraint WHERE conname = 'leads_account_id_fkey'";
+    assert_eq!(live.database.text(key).await, "true");
+    live.database.run("INSERT INTO leads (email, status) VALUES ('later', 'Cold')").await;
+    let copied = "SELECT count(*) FROM leads_v2 WHERE email = 'later' AND code = 'cold'";
+    assert_eq!(live.database.number(copied).await, 1);
+
+    let again = work("again", Way::Forward);
+    let shape = whole(true);
+    live.postgres.retire(&live.fence, &again, &live.mapping, live.direction, &shape).await.unwrap();
+    let wrong = Permit::for_test("other");
+    let step = work("drop", Way::Forward);
+    let refused =
+        live.postgres.drop_retired(&live.fence, &step, &live.mapping, &shape, wrong).await;
+    assert_eq!(class(refused), FailureClass::Unsafe);
+    live.database.run("CREATE VIEW late AS SELECT * FROM leads_old").await;
+    let (class, message) = failure(live.drop(&shape).await);
+    assert!(class == FailureClass::Refused && message.contains("view late"), "{message}");
+    live.database.run("DROP VIEW late").await;
+    let dropped = live.drop(&shape).await.unwrap();
+    assert_eq!(dropped.detail.as_deref(), Some("leads_old is gone"));
+    assert!(live.drop(&shape).await.unwrap().before);
+    assert_eq!(live.database.text("SELECT to_regclass('leads_old')").await, "NULL");
+    assert_eq!(live.ours_left().await, 0);
+    live.database.run("INSERT INTO leads (email) VALUES ('last')").await;
+    assert_eq!(live.database.number("SELECT count(*) FROM leads").await, 7);
+}
+
+#[tokio::test]
+async fn both_ways_the_sync_lives_on_under_the_new_names_until_the_drop() {
+    for take_name in [true, false] {
+        let Some(live) = Live::leads(Direction::Both).await else { return };
+        let (database, shape) = (&live.database, whole(take_name));
+        live.retire(&shape).await.unwrap();
+        let new = if take_name { "leads" } else { "leads_v2" };
+        let after = live.mapping.retired(&shape);
+        let state = live.postgres.sync_state(&after, Direction::Both).await.unwrap();
+        assert_eq!(state, SyncState::Active, "{take_name}");
+        database.run(&format!("INSERT INTO {new} (email, code) VALUES ('n', 'warm')")).await;
+        database.run(&format!("UPDATE {new} SET code = 'cold' WHERE id = 1")).await;
+        database.run(&format!("DELETE FROM {new} WHERE id = 2")).await;
+        database.run("UPDATE leads_old SET email = 'changed' WHERE id = 4").await;
+        assert_eq!(database.text("SELECT status FROM leads_old WHERE email = 'n'").await, "warm");
+        assert_eq!(database.text("SELECT status FROM leads_old WHERE id = 1").await, "cold");
+        assert_eq!(
+            database.number(&format!("SELECT count(*) FROM {new} WHERE email = 'changed'")).await,
+            1
+        );
+
+        live.unretire(&shape, Losses::Refused).await.unwrap();
+        assert_eq!(live.sync().await, SyncState::Active);
+        let kept = "SELECT string_agg(email || ':' || status, ' ' ORDER BY id) FROM leads";
+        assert_eq!(database.text(kept).await, "e1:cold e3:Hot changed:Hot e5:Hot n:warm");
+
+        let again = work("again", Way::Forward);
+        live.postgres
+            .retire(&live.fence, &again, &live.mapping, Direction::Both, &shape)
+            .await
+            .unwrap();
+        live.drop(&shape).await.unwrap();
+        assert_eq!(live.ours_left().await, 0);
+        let insert = format!("INSERT INTO {new} (email) VALUES ('last')");
+        database.run(&insert).await;
+        assert_eq!(database.number(&format!("SELECT count(*) FROM {new}")).await, 6);
+    }
+}
+
+#[tokio::test]
+async fn what_would_go_on_using_the_old_table_is_named() {
+    let Some(live) = Live::leads(Direction::Forward).await else { return };
+    for (make, named, remove) in [
+        ("CREATE VIEW hot AS SELECT * FROM leads", "view hot", "DROP VIEW hot"),
+        (
+            "CREATE MATERIALIZED VIEW m AS SELECT 1 FROM leads",
+            "materialized view m",
+            "DROP MATERIALIZED VIEW m",
+        ),
+        (
+            "CREATE TABLE notes (lead_id bigint REFERENCES leads)",
+            "constraint notes_lead_id_fkey on table notes",
+            "DROP TABLE notes",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM leads; END",
+            "function f()",
+            "DROP FUNCTION f",
+        ),
+        (
+            "CREATE FUNCTION g(leads) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "function g(leads)",
+            "DROP FUNCTION g",
+        ),
+        ("CREATE TABLE holds (l leads)", "column l of table holds", "DROP TABLE holds"),
+        (
+            "CREATE RULE r AS ON DELETE TO accounts DO ALSO DELETE FROM leads",
+            "rule r on table accounts",
+            "DROP RULE r ON accounts",
+        ),
+        (
+            "CREATE DOMAIN odd AS leads",
+            "type odd (of a kind that is not known here)",
+            "DROP DOMAIN odd",
+        ),
+        (
+            "CREATE INDEX ON leads (email, status)",
+            "CREATE INDEX CONCURRENTLY ON \"public\".\"leads_v2\" USING btree (email, status)",
+            "DROP INDEX leads_email_status_idx",
+        ),
+        (
+            "ALTER TABLE leads ADD CHECK (id > 0)",
+            "ADD CONSTRAINT \"leads_id_check\" CHECK ((id > 0)) NOT VALID",
+            "ALTER TABLE leads DROP CONSTRAINT leads_id_check",
+        ),
+        (
+            "CREATE TRIGGER t BEFORE UPDATE ON leads FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "CREATE TRIGGER \"t\" BEFORE UPDATE ON \"public\".\"leads_v2\" FOR EACH ROW",
+            "DROP TRIGGER t ON leads",
+        ),
+        (
+            "CREATE POLICY p ON leads FOR SELECT USING (id > 1)",
+            "CREATE POLICY \"p\" ON \"public\".\"leads_v2\" AS PERMISSIVE FOR SELECT TO PUBLIC USING ((id > 1))",
+            "DROP POLICY p ON leads",
+        ),
+        (
+            "ALTER TABLE leads REPLICA IDENTITY FULL",
+            "REPLICA IDENTITY FULL",
+            "ALTER TABLE leads REPLICA IDENTITY DEFAULT",
+        ),
+    ] {
+        live.database.run(make).await;
+        let retired = live.retire(&whole(true)).await;
+        assert!(retired.is_err(), "{make}");
+        let (class, message) = failure(retired);
+        assert!(class == FailureClass::Refused && message.contains(named), "{make}: {message}");
+        live.database.run(remove).await;
+    }
+    // The statements that a refusal prints are run as they stand, and then it goes.
+    live.database
+        .run("CREATE INDEX ON leads (status, email); ALTER TABLE leads ADD CHECK (id > 0)")
+        .await;
+    let Err(Error::Failed(refused)) = live.retire(&whole(true)).await else { panic!() };
+    for statement in refused.detail.unwrap().split(";\n") {
+        live.database.run(statement).await;
+    }
+    live.database.run("CREATE FUNCTION by_text() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM accounts -- leads'").await;
+    let detail = live.retire(&whole(true)).await.unwrap().detail.unwrap();
+    assert!(
+        detail.contains(
+            "what names leads in its text will use the new table from now on: function by_text()"
+        ),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
+async fn a_sync_that_is_not_whole_puts_nothing_aside() {
+    let Some(live) = Live::leads(Direction::Forward).await else { return };
+    live.database.run("ALTER TABLE leads DISABLE TRIGGER ALL").await;
+    let (class, message) = failure(live.retire(&whole(true)).await);
+    assert_eq!(class, FailureClass::Stale, "{message}");
+    assert_eq!(live.database.text("SELECT to_regclass('leads_old')").await, "NULL");
+}
+
+#[tokio::test]
+async fn identities_go_on_behind_both_tables() {
+    let setup =
+        "CREATE TABLE leads (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text);
+        CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL)";
+    let plain = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+    let Some(live) = Live::of(setup, plain, Direction::Forward).await else { return };
+    live.database.run("INSERT INTO leads (email) SELECT 'x' FROM generate_series(1, 40)").await;
+    live.database.run("DELETE FROM leads WHERE id > 30").await;
+    live.retire(&whole(true)).await.unwrap();
+    live.database.run("INSERT INTO leads (email) SELECT 'y' FROM generate_series(1, 20)").await;
+    assert_eq!(live.database.number("SELECT min(id) FROM leads WHERE email = 'y'").await, 41);
+    live.unretire(&whole(true), Losses::Accepted).await.unwrap();
+    live.database.run("INSERT INTO leads (email) VALUES ('z')").await;
+    assert_eq!(live.database.number("SELECT id FROM leads WHERE email = 'z'").await, 61);
+    let without = "CREATE TABLE leads (id bigserial PRIMARY KEY, email text); CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text)";
+    let plain = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+    let Some(live) = Live::of(without, plain, Direction::Forward).await else { return };
+    let (_, message) = failure(live.retire(&whole(true)).await);
+    assert!(
+        message.contains("ALTER COLUMN \"id\" SET DEFAULT nextval('public.leads_id_seq')"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn columns_are_put_aside_in_place_and_taken_back() {
+    let setup =
+        "CREATE TABLE users (id int PRIMARY KEY, email text NOT NULL, email_v2 text, n int);
+        INSERT INTO users VALUES (1, 'A@x', 'a@x', 1); CREATE INDEX users_email ON users (email)";
+    let in_place = Mapping {
+        columns: vec![("email_v2".into(), "lower(email)".into())],
+        reverse: vec![("email".into(), "upper(email_v2)".into())],
+        ..mapping(("users", &["id"]), ("users", &["id"]))
+    };
+    let shape = RetireShape::Columns(vec![RetiredColumn {
+        column: "email".into(),
+        old_name: "email_old".into(),
+        take_name: Some("email_v2".into()),
+    }]);
+    let Some(live) = Live::of(setup, in_place.clone(), Direction::Both).await else { return };
+    let database = &live.database;
+    for (make, named, remove) in [
+        ("CREATE VIEW v AS SELECT email FROM users", "view v", "DROP VIEW v"),
+        (
+            "CREATE TRIGGER t BEFORE UPDATE OF email ON users FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "trigger t on table users",
+            "DROP TRIGGER t ON users",
+        ),
+        (
+            "ALTER TABLE users ADD g text GENERATED ALWAYS AS (email || '') STORED",
+            "default value for column g",
+            "ALTER TABLE users DROP g",
+        ),
+    ] {
+        database.run(make).await;
+        let (class, message) = failure(live.retire(&shape).await);
+        assert!(class == FailureClass::Refused && message.contains(named), "{make}: {message}");
+        database.run(remove).await;
+    }
+    database.run("CREATE VIEW fine AS SELECT n FROM users").await;
+    let detail = live.retire(&shape).await.unwrap().detail.unwrap();
+    assert_eq!(detail, "email is now email_old");
+    database.run("INSERT INTO users (id, email) VALUES (2, 'b@x')").await;
+    assert_eq!(database.text("SELECT email_old FROM users WHERE id = 2").await, "B@X");
+    live.unretire(&shape, Losses::Refused).await.unwrap();
+    assert_eq!(live.sync().await, SyncState::Active);
+    assert_eq!(
+        database.text("SELECT string_agg(email || email_v2, ' ' ORDER BY id) FROM users").await,
+        "A@xa@x B@Xb@x"
+    );
+    let again = work("again", Way::Forward);
+    live.postgres
+        .retire(&live.fence, &again, &live.mapping, Direction::Both, &shape)
+        .await
+        .unwrap();
+    database.run("CREATE INDEX late ON users (email_old, n)").await;
+    let (class, message) = failure(live.drop(&shape).await);
+    assert!(class == FailureClass::Refused && message.contains("index late"), "{message}");
+    database.run("DROP INDEX late").await;
+    assert_eq!(live.drop(&shape).await.unwrap().detail.as_deref(), Some("email_old of users gone"));
+    assert_eq!(live.ours_left().await, 0);
+    database.run("INSERT INTO users (id, email) VALUES (3, 'c@x')").await;
+
+    let forward = Mapping { reverse: vec![], ..in_place };
+    let setup = format!(
+        "CREATE TABLE other (e text PRIMARY KEY); {setup}; ALTER TABLE users ADD FOREIGN KEY (email) REFERENCES other NOT VALID"
+    );
+    let Some(live) = Live::of(&setup, forward, Direction::Forward).await else { return };
+    for statement in
+        ["ALTER COLUMN \"email\" DROP NOT NULL", "DROP CONSTRAINT \"users_email_fkey\""]
+    {
+        let Err(Error::Failed(refused)) = live.retire(&shape).await else { panic!() };
+        let detail = refused.detail.unwrap();
+        assert!(detail.contains(statement), "{detail}");
+        live.database.run(&detail).await;
+    }
+    live.retire(&shape).await.unwrap();
+    live.database.run("INSERT INTO users (id, email) VALUES (2, 'b@x')").await;
+    let (class, message) = failure(live.unretire(&shape, Losses::Refused).await);
+    assert_eq!(class, FailureClass::Unsafe, "{message}");
+}
+
+#[tokio::test]
+async fn a_guard_holds_for_partitions_too() {
+    let setup = "CREATE TABLE leads (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+        CREATE TABLE leads_1 PARTITION OF leads FOR VALUES FROM (0) TO (100);
+        CREATE TABLE leads_v2 (id int PRIMARY KEY, n int)";
+    let plain = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+    let Some(live) = Live::of(setup, plain, Direction::Forward).await else { return };
+    live.database.run("INSERT INTO leads VALUES (1, 1)").await;
+    live.retire(&whole(true)).await.unwrap();
+    for sql in
+        ["UPDATE leads_1 SET n = 2", "TRUNCATE leads_1", "INSERT INTO leads_old VALUES (2, 2)"]
+    {
+        assert_eq!(live.refused(sql).await, "PG001", "{sql}");
+    }
+    live.unretire(&whole(true), Losses::Refused).await.unwrap();
+    live.database.run("UPDATE leads_1 SET n = 2").await;
+    assert_eq!(live.database.number("SELECT n FROM leads_v2").await, 2);
+}

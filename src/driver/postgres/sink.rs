@@ -1,0 +1,567 @@
+//! Copying chunks: [`Sink`] for PostgreSQL.
+//!
+//! Invariants:
+//! - A chunk's rows and its mark in the ledger commit together, and a marked chunk is not copied again.
+//! - A chunk is copied under the bounds that the ledger has, or not at all.
+//! - Locks are taken in the order of the sync's triggers, the source's row before the target's, and within a table in the order
+//!   of keys. What would have to wait longer than a chunk may is given back to be tried again.
+//! - Nothing that clients wrote since the sync began is written over: to another table only rows that aren't there are
+//!   inserted, while their source rows can't be deleted; what is written over (`on_existing: update`, or in place) is locked
+//!   in one statement and decided on in the next.
+//! - A row that can't be copied stops the copy and is named; nothing is skipped without a word.
+//!
+//! Absent on purpose: the two cases that a lock on the source can't cover (a client's snapshot older than the chunk, a row that
+//! leaves the mapping's filter). The sync notes their keys, and `settle` puts them right.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::chunks::{Book, Rows, not_begun};
+use super::connection::{Tx, TxKind};
+use super::error::{code, failed, failure, refused};
+use super::marks::GUARD;
+use super::shape::Shape;
+use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
+use super::{Postgres, ledger, prepared, source};
+use crate::copy::chunk::{Chunk, Key, Planned};
+use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
+use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
+
+/// Halvings that look for the row that can't be copied: enough for any chunk.
+const HALVINGS_MAX: u32 = 40;
+
+#[async_trait]
+impl Sink for Postgres {
+    async fn copy_state(&self, run: &RunId, step: &StepId) -> Result<CopyState, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let state = Book::of_reader(&mut reader, (run, step))?.state().await?;
+        reader.release().await;
+        Ok(state)
+    }
+
+    async fn copy_chunk(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Planned,
+    ) -> Result<Copied, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        let failed = match self.copy(&mut tx, fence, work, (mapping, direction), chunk).await {
+            Ok(Done::Before(rows)) => {
+                tx.roll_back().await;
+                return Ok(copied(true, rows, 0));
+            }
+            // A constraint that is checked at the end may still refuse.
+            Ok(Done::Now(rows)) => match tx.commit().await {
+                Ok(took_us) => return Ok(copied(false, rows, took_us)),
+                Err(Error::Failed(failure)) => Failed::of_failure(failure),
+                Err(error) => return Err(error),
+            },
+            Err(failed) => {
+                tx.roll_back().await;
+                failed
+            }
+        };
+        if !failed.is_of_a_row {
+            return Err(failed.error);
+        }
+        // What the failed transaction had locked is free again; the row is looked for in one of its own.
+        match self.name_row(fence, (mapping, direction), &chunk.chunk).await {
+            Ok(Some(named)) => Err(named),
+            // Not to be pinned on one row: the error of the whole range is what is known.
+            Ok(None) | Err(_) => Err(failed.error),
+        }
+    }
+
+    async fn finish_copy(&self, fence: &Fence, work: &Work) -> Result<Applied, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Finish).await?;
+        match finish(&mut tx, fence, work).await {
+            Ok(applied) if applied.before => {
+                tx.roll_back().await;
+                Ok(applied)
+            }
+            Ok(applied) => {
+                tx.commit().await?;
+                Ok(applied)
+            }
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+const fn copied(before: bool, rows: Rows, took_us: u64) -> Copied {
+    Copied { before, rows_read: rows.read, rows_written: rows.written, took_us }
+}
+
+/// Whether a chunk was copied now. A chunk that the ledger has folded counts no rows any more: they are in the totals.
+enum Done {
+    Before(Rows),
+    Now(Rows),
+}
+
+/// An error on the way, and whether a row's content may be to blame.
+struct Failed {
+    error: Error,
+    is_of_a_row: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, is_of_a_row: false }
+    }
+}
+
+impl Failed {
+    fn of_failure(failure: crate::run::Failure) -> Self {
+        let is_of_a_row = failure.code.as_deref().is_some_and(is_of_a_row);
+        Self { error: Error::Failed(failure), is_of_a_row }
+    }
+
+    fn of_statement(error: &sqlx::Error) -> Self {
+        Self::of_failure(failure(error))
+    }
+}
+
+/// Whether an SQLSTATE tells of data rather than of the statement: values, constraints, limits of a row, what users' triggers
+/// raise.
+fn is_of_a_row(code: &str) -> bool {
+    matches!(code.get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
+}
+
+/// Has the rest of the transaction find rows by the key's index, and its own writes not mirrored by the mapping's triggers.
+pub(super) async fn prepare(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    sqlx::query(BY_INDEX)
+        .bind(GUARD)
+        .bind(&shape.id)
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("mark our own writes"))
+}
+
+/// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds.
+async fn copied_before(
+    tx: &mut Tx<'_>,
+    run: &RunId,
+    step: &StepId,
+    chunk: &Planned,
+) -> Result<Option<Rows>, Error> {
+    let mut book = Book::of_tx(tx, (run, step))?;
+    if let Some(entered) = book.find(chunk.seq).await? {
+        if entered.chunk != chunk.chunk {
+            let message = format!("chunk {} of {step} has other bounds in the ledger", chunk.seq);
+            return Err(Error::failed(FailureClass::Stale, message));
+        }
+        return Ok(entered.committed.then_some(entered.rows));
+    }
+    let copy = book.load().await?.ok_or_else(|| not_begun(step))?;
+    if chunk.seq <= copy.watermark {
+        return Ok(Some(Rows::default()));
+    }
+    let message = format!("chunk {} of {step} was never planned", chunk.seq);
+    Err(Error::failed(FailureClass::Stale, message))
+}
+
+/// Copies the rows of a range.
+async fn copy_range(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    range: &Chunk,
+) -> Result<Rows, sqlx::Error> {
+    let pick = Pick::Chunk(range);
+    let mut rows = Rows::default();
+    let writes_over = statements.shape.on_existing == OnExisting::Update;
+    if statements.shape.in_place {
+        rows.read = number(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
+    } else if writes_over {
+        rows.read = number(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
+        number(conn, statements, &pick, statements.lock(Which::New, &pick)).await?;
+        rows.written += write(conn, statements, &pick, statements.insert(&pick)).await?;
+    } else {
+        rows.written += write(conn, statements, &pick, statements.insert(&pick)).await?;
+        // The count is of a moment later; none of the rows read can be gone by then.
+        rows.read = number(conn, statements, &pick, statements.count(&pick)).await?;
+        rows.read = rows.read.max(rows.written);
+    }
+    let updates = statements.shape.in_place || writes_over;
+    if let Some(sql) = statements.update(&pick).filter(|_| updates) {
+        rows.written += write(conn, statements, &pick, sql).await?;
+    }
+    Ok(rows)
+}
+
+/// The count that a statement gives.
+pub(super) async fn number(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    pick: &Pick<'_>,
+    sql: String,
+) -> Result<u64, sqlx::Error> {
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), statements.shape);
+    let count: i64 = query.fetch_one(conn).await?.try_get(0)?;
+    u64::try_from(count).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// The rows that a statement changes.
+pub(super) async fn write(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    pick: &Pick<'_>,
+    sql: String,
+) -> Result<u64, sqlx::Error> {
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), statements.shape);
+    Ok(query.execute(conn).await?.rows_affected())
+}
+
+impl Postgres {
+    async fn copy(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+        work: &Work,
+        (mapping, direction): (&Mapping, Direction),
+        chunk: &Planned,
+    ) -> Result<Done, Failed> {
+        if let Some(rows) = copied_before(tx, fence.run(), &work.step, chunk).await? {
+            return Ok(Done::Before(rows));
+        }
+        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let statements = Statements::of_sync(tx, &shape, direction);
+        prepare(tx, &shape).await?;
+        let rows = copy_range(tx.conn()?, &statements, &chunk.chunk)
+            .await
+            .map_err(|error| Failed::of_statement(&error))?;
+        Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
+        ledger::keep_head(tx, fence.run(), &work.head).await?;
+        Ok(Done::Now(rows))
+    }
+
+    /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.
+    async fn name_row(
+        &self,
+        fence: &Fence,
+        (mapping, direction): (&Mapping, Direction),
+        range: &Chunk,
+    ) -> Result<Option<Error>, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        let found = async {
+            let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+            let statements = Statements::of_sync(&tx, &shape, direction);
+            prepare(&mut tx, &shape).await?;
+            Ok(find_row(tx.conn()?, &statements, range).await?.map(|(key, of_row)| {
+                let mut failure = failure(&of_row);
+                failure.message = format!(
+                    "the row with {} of {} can't be copied: {}",
+                    named(&shape, &key),
+                    shape.old.sql(),
+                    failure.message
+                );
+                failure.help =
+                    Some("mend the row or the mapping's expressions, then retry".to_owned());
+                Error::Failed(failure)
+            }))
+        }
+        .await;
+        tx.roll_back().await;
+        found
+    }
+}
+
+/// A key with the names of its columns.
+fn named(shape: &Shape, key: &Key) -> String {
+    let one = |(name, cell): (&String, &crate::copy::chunk::Cell)| {
+        format!("{name} = {}", Key(vec![cell.clone()]))
+    };
+    let names = shape.bare_key(Which::Old);
+    names.iter().zip(&key.0).map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The first row that can't be copied, and its own error. Rows that can be stay written while others are tried, since a row may
+/// be in the way of another.
+async fn find_row(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    range: &Chunk,
+) -> Result<Option<(Key, sqlx::Error)>, Error> {
+    let shape = statements.shape;
+    let mut range = range.clone();
+    for _ in 0..HALVINGS_MAX {
+        let rows = source::size(conn, shape, &range).await?;
+        if rows <= 1 {
+            break;
+        }
+        let half = u32::try_from(rows / 2).unwrap_or(u32::MAX);
+        let Some(middle) = source::nth_key(conn, shape, &range, half).await? else { break };
+        let lower = Chunk { lo: range.lo.clone(), hi: Some(middle.clone()) };
+        match try_range(conn, statements, &lower).await? {
+            None => range.lo = Some(middle),
+            Some(_) => range = lower,
+        }
+    }
+    let Some(key) = source::nth_key(conn, shape, &range, 1).await? else { return Ok(None) };
+    let error = try_range(conn, statements, &range).await?;
+    // Somebody holding a lock is no fault of the row.
+    Ok(error.filter(|error| code(error).is_some_and(is_of_a_row)).map(|error| (key, error)))
+}
+
+/// Copies a range behind a savepoint, constraints that wait for the end included. Gives the error, if there is one.
+async fn try_range(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    range: &Chunk,
+) -> Result<Option<sqlx::Error>, Error> {
+    let run = async |conn: &mut PgConnection, sql: &'static str| {
+        sqlx::query(sql).execute(conn).await.map(|_| ()).map_err(|error| refused(&error))
+    };
+    run(conn, "SAVEPOINT phasegate_row").await?;
+    let mut tried = copy_range(conn, statements, range).await.map(|_| ());
+    if tried.is_ok() {
+        tried = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *conn).await.map(|_| ());
+    }
+    match tried {
+        Ok(()) => run(conn, "RELEASE SAVEPOINT phasegate_row").await.map(|()| None),
+        Err(error) => {
+            run(conn, "ROLLBACK TO SAVEPOINT phasegate_row").await?;
+            Ok(Some(error))
+        }
+    }
+}
+
+async fn finish(tx: &mut Tx<'_>, fence: &Fence, work: &Work) -> Result<Applied, Error> {
+    if let Some(before) = ledger::applied(tx, fence.run(), &work.step, work.way).await? {
+        return Ok(before);
+    }
+    let step = &work.step;
+    let mut book = Book::of_tx(tx, (fence.run(), step))?;
+    let mut copy = book.load().await?.ok_or_else(|| not_begun(step))?;
+    book.fold(&mut copy).await?;
+    if !copy.ended || copy.watermark != copy.seq {
+        let message = format!(
+            "the copy of {step} is not complete: {} of {} chunks",
+            copy.watermark, copy.seq
+        );
+        return Err(Error::failed(FailureClass::Stale, message));
+    }
+    book.save(&copy).await?;
+    // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
+    // be written says something only where clients, or somebody before, had written the others.
+    let detail = if copy.rows_read == copy.rows_written {
+        format!("in {} chunks", copy.seq)
+    } else {
+        format!("{} of them written, in {} chunks", copy.rows_written, copy.seq)
+    };
+    ledger::record(tx, fence, work, (copy.rows_read, Some(detail))).await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::super::fixture::{Database, class, entered, head, mapping, work};
+    use super::*;
+    use crate::copy::chunk::Walk;
+    use crate::driver::{Session as _, Source as _, Window};
+    use crate::run::{Ending, Way};
+
+    const SCHEMA: &str = "CREATE TABLE leads (id int PRIMARY KEY, email text);
+        CREATE TABLE leads_v2 (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            email text UNIQUE CHECK (email <> 'bad'), short varchar(4));
+        INSERT INTO leads SELECT x * 3, 'E' || x FROM generate_series(1, 100) AS x;";
+
+    fn leads() -> Mapping {
+        let mut mapping = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+        mapping.columns = vec![("email".into(), "lower(email)".into())];
+        mapping
+    }
+
+    async fn plan(postgres: &Postgres, fence: &Fence, rows: u32, count: u32) -> CopyState {
+        let step = work("copy", Way::Forward);
+        postgres.plan_chunks(fence, &step, &leads(), Window { rows, count }).await.unwrap()
+    }
+
+    async fn copy(postgres: &Postgres, fence: &Fence, chunk: &Planned) -> Result<Copied, Error> {
+        copy_mapped(postgres, fence, (&leads(), Direction::Forward), chunk).await
+    }
+
+    async fn copy_mapped(
+        postgres: &Postgres,
+        fence: &Fence,
+        (mapping, direction): (&Mapping, Direction),
+        chunk: &Planned,
+    ) -> Result<Copied, Error> {
+        let step = work("copy", Way::Forward);
+        postgres.copy_chunk(fence, &step, mapping, direction, chunk).await
+    }
+
+    #[tokio::test]
+    async fn chunks_are_copied_once_in_any_order_and_add_up() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (3, 'newer')").await;
+        let postgres = database.open().await;
+        let fences = entered(&postgres, 1).await;
+        let (steps, fence) = (&fences[0], &fences[1]);
+        let step = work("copy", Way::Forward);
+        assert_eq!(class(postgres.finish_copy(steps, &step).await), FailureClass::Stale);
+        let planned = plan(&postgres, fence, 40, 9).await;
+        assert_eq!((planned.walk.clone(), planned.open.len()), (Walk::Ended { seq: 3 }, 3));
+
+        let last = copy(&postgres, fence, &planned.open[2]).await.unwrap();
+        assert_eq!((last.before, last.rows_read, last.rows_written), (false, 20, 20));
+        assert!(last.took_us > 0);
+        let state = postgres.copy_state(fence.run(), &step.step).await.unwrap();
+        assert_eq!((state.watermark, state.rows_written, state.open.len()), (0, 20, 2));
+        assert_eq!(class(postgres.finish_copy(steps, &step).await), FailureClass::Stale);
+
+        let first = copy(&postgres, fence, &planned.open[0]).await.unwrap();
+        // The row that was there is newer than the copy, and stays.
+        assert_eq!((first.rows_read, first.rows_written), (40, 39));
+        let again = copy(&postgres, fence, &planned.open[0]).await.unwrap();
+        assert_eq!((again.before, again.rows_read, again.rows_written), (true, 40, 39));
+        copy(&postgres, &fences[2], &planned.open[1]).await.unwrap();
+        let folded = plan(&postgres, fence, 40, 9).await;
+        assert_eq!((folded.watermark, folded.rows_read, folded.rows_written), (3, 100, 99));
+        assert_eq!(database.number("SELECT count(*) FROM phasegate.chunks").await, 0);
+        assert!(copy(&postgres, fence, &planned.open[1]).await.unwrap().before);
+
+        let done = postgres.finish_copy(steps, &step).await.unwrap();
+        assert_eq!((done.before, done.rows), (false, 100));
+        let again = postgres.finish_copy(steps, &step).await.unwrap();
+        assert_eq!((again.before, again.rows), (true, 100));
+        let state = postgres.copy_state(fence.run(), &step.step).await.unwrap();
+        assert_eq!((state.walk, state.rows_written), (Walk::Ended { seq: 3 }, 99));
+        let right = "SELECT count(*) FROM leads JOIN leads_v2 USING (id) WHERE leads_v2.email = lower(leads.email)";
+        assert_eq!(database.number(right).await, 99);
+        postgres.leave(steps, Ending::Completed, &head(8)).await.unwrap();
+        assert_eq!(database.number("SELECT rows_total FROM phasegate.runs").await, 100);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_dies_before_its_commit_leaves_the_chunk_open() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 40, 1).await;
+        let step = work("copy", Way::Forward);
+        let mut tx = postgres.connections.begin(&fence, TxKind::Chunk).await.unwrap();
+        let whole = (&leads(), Direction::Forward);
+        let Ok(done) = postgres.copy(&mut tx, &fence, &step, whole, &planned.open[0]).await else {
+            panic!("it was not copied");
+        };
+        assert!(matches!(done, Done::Now(Rows { read: 40, written: 40 })));
+        drop(tx);
+        let state = postgres.copy_state(fence.run(), &step.step).await.unwrap();
+        assert_eq!((state.open.as_slice(), state.rows_read), (planned.open.as_slice(), 0));
+        assert_eq!(database.number("SELECT count(*) FROM leads_v2").await, 0);
+        assert!(!copy(&postgres, &fence, &planned.open[0]).await.unwrap().before);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_under_other_bounds_or_another_token_is_refused() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 40, 2).await;
+        let mut shifted = planned.open[0].clone();
+        shifted.chunk.hi = None;
+        assert_eq!(class(copy(&postgres, &fence, &shifted).await), FailureClass::Stale);
+        let unplanned = Planned { seq: 9, ..planned.open[1].clone() };
+        assert_eq!(class(copy(&postgres, &fence, &unplanned).await), FailureClass::Stale);
+        let newer = entered(&database.open().await, 2).await.remove(1);
+        let fenced = copy(&database.open().await, &fence, &planned.open[0]).await;
+        assert_eq!(fenced, Err(Error::Fenced { ours: 1, newest: 2 }));
+        assert_eq!(database.number("SELECT count(*) FROM leads_v2").await, 0);
+        assert!(copy(&database.open().await, &newer, &planned.open[0]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_row_that_can_not_be_copied_is_named() {
+        let table = [
+            ("UPDATE leads SET email = 'BAD' WHERE id = 111", "\"id\" = 111", "violates check"),
+            (
+                "UPDATE leads SET email = 'e5' WHERE id = 300",
+                "\"id\" = 300",
+                "violates unique constraint \"leads_v2_email_key\"",
+            ),
+            (
+                "INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (1000, 'e1')",
+                "\"id\" = 3 ",
+                "violates unique constraint",
+            ),
+            (
+                "CREATE TABLE owners (name text PRIMARY KEY);
+                 INSERT INTO owners SELECT lower(email) FROM leads WHERE id <> 60;
+                 ALTER TABLE leads_v2 ADD FOREIGN KEY (email) REFERENCES owners DEFERRABLE INITIALLY DEFERRED",
+                "\"id\" = 60 ",
+                "violates foreign key",
+            ),
+            (
+                "ALTER TABLE leads ADD COLUMN short text; UPDATE leads SET short = 'abcde' WHERE id = 33;
+                 UPDATE leads SET short = 'abc   ' WHERE id = 30",
+                "\"id\" = 33 ",
+                "value too long",
+            ),
+        ];
+        for (trouble, key, reason) in table {
+            let Some(database) = Database::with(SCHEMA).await else { return };
+            database.run(trouble).await;
+            let before = database.number("SELECT count(*) FROM leads_v2").await;
+            let postgres = database.open().await;
+            let fence = entered(&postgres, 1).await.remove(1);
+            let planned = plan(&postgres, &fence, 100, 1).await;
+            let Err(Error::Failed(failure)) = copy(&postgres, &fence, &planned.open[0]).await
+            else {
+                panic!("{trouble} was copied");
+            };
+            assert_eq!(failure.class, FailureClass::Refused);
+            let message = failure.message;
+            assert!(message.contains(key) && message.contains(reason), "{trouble}: {message}");
+            assert_eq!(database.number("SELECT count(*) FROM leads_v2").await, before);
+            let state = postgres.copy_state(fence.run(), &"copy".into()).await.unwrap();
+            assert_eq!((state.open.len(), state.rows_read), (1, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_there_before_is_written_over_where_the_mapping_says_so() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let there = "INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (3, 'other', 'mine'), (6, 'e2', 'mine'), (7, 'mine', 'mine');
+            CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.short := ''hit''; RETURN NEW; END';
+            CREATE TRIGGER seen BEFORE UPDATE ON leads_v2 FOR EACH ROW EXECUTE FUNCTION count_it()";
+        database.run(there).await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 100, 1).await;
+        let mut mapping = leads();
+        mapping.on_existing = OnExisting::Update;
+        let done = copy_mapped(&postgres, &fence, (&mapping, Direction::Forward), &planned.open[0]);
+        let done = done.await.unwrap();
+        // Ninety-eight that weren't there, and of the two that were the one that was not right already.
+        assert_eq!((done.rows_read, done.rows_written), (100, 99));
+        let rows = "SELECT string_agg(id || email || short, ',' ORDER BY id) FROM leads_v2 WHERE id IN (3, 6, 7)";
+        assert_eq!(database.text(rows).await, "3e1hit,6e2mine,7minemine");
+    }
+
+    #[tokio::test]
+    async fn a_chunk_yields_to_a_client_that_holds_its_rows_and_is_tried_again() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 100, 1).await;
+        let mut client = database.client().await;
+        sqlx::raw_sql("BEGIN; DELETE FROM leads WHERE id = 30").execute(&mut client).await.unwrap();
+        let kept_out = copy(&postgres, &fence, &planned.open[0]).await;
+        assert_eq!(class(kept_out), FailureClass::Contention);
+        // An update that leaves the key alone holds nobody up: the sync brings it.
+        sqlx::raw_sql("ROLLBACK; BEGIN; UPDATE leads SET email = 'x' WHERE id = 30")
+            .execute(&mut client)
+            .await
+            .unwrap();
+        let done = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
+        assert_eq!((done.rows_read, done.rows_written), (100, 100));
+    }
+}

@@ -1,0 +1,530 @@
+//! Holding what a plan needs against what is there, before its first change.
+//!
+//! What earlier steps of the plan create counts as present and is not looked into. Names and expressions are judged by the
+//! server itself: it parses and plans them, and runs none. Absent on purpose: reading the data, which may be large, and
+//! what the plan's reader already knows without a database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{
+    AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _, Statement as _, TypeInfo as _,
+};
+
+use super::catalogue::{self, Table, quote};
+use super::connection::Reader;
+use super::error::{failed, failure, given};
+use super::identity::identity_problem;
+use super::rights::{self, NO_RIGHT};
+use super::shape::Shape;
+use super::steady::{Steadiness, steadiness};
+use super::surroundings::{Surroundings, around};
+use super::{gaps, stricter};
+use crate::driver::probed::Right;
+use crate::driver::suggest::nearest;
+use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
+use crate::run::{Direction, FailureClass, Mapping, Relation, StepId};
+
+/// A table isn't there.
+pub(super) const NO_TABLE: &str = "D201";
+/// A name stands for something that can't be mapped.
+pub(super) const NOT_A_TABLE: &str = "D202";
+/// A column isn't there.
+pub(super) const NO_COLUMN: &str = "D203";
+/// A key doesn't identify rows.
+pub(super) const NO_IDENTITY: &str = "D204";
+/// The server does not accept an expression.
+pub(super) const BAD_EXPRESSION: &str = "D205";
+/// The server does not accept a query.
+pub(super) const BAD_QUERY: &str = "D210";
+/// The sync can't keep a mapping in step.
+pub(super) const NO_SYNC: &str = "D211";
+/// An expression that may give another value another time.
+pub(super) const UNSTEADY: &str = "D215";
+
+/// How many names a suggestion is looked for among.
+const NAMES_MAX: i64 = 10_000;
+
+/// Set for the look alone: the planner folds away what contradicts itself (which `steady` reads), and a statement that
+/// would take long is given up.
+const SETTINGS: &str = "SELECT set_config('constraint_exclusion', 'on', true), \
+     set_config('statement_timeout', '10s', true), set_config('lock_timeout', '1s', true)";
+
+/// Everything that stands in the plan's way, and what the role may do.
+pub(super) async fn look(
+    reader: &mut Reader<'_>,
+    survey: &Survey,
+) -> Result<(Vec<Finding>, Vec<Right>), Error> {
+    let schema = reader.schema().to_owned();
+    let conn = reader.conn()?;
+    for statement in [SETTINGS, "SAVEPOINT look"] {
+        sqlx::query(statement).execute(&mut *conn).await.map_err(failed("prepare to look"))?;
+    }
+    let mut look = Look {
+        conn,
+        survey,
+        schema: &schema,
+        step: None,
+        tables: BTreeMap::new(),
+        found: Vec::new(),
+    };
+    for surveyed in &survey.mappings {
+        look.step = Some(&surveyed.step);
+        look.mapping(surveyed).await?;
+    }
+    for (step, query) in &survey.queries {
+        look.step = Some(step);
+        look.query(query).await?;
+    }
+    let (rights, lacking) = rights::rights(&mut *look.conn, survey, &schema).await?;
+    look.found.extend(lacking);
+    // Two steps that use one mapping find the same things; the first says it.
+    let mut said: Vec<Finding> = Vec::new();
+    for finding in look.found {
+        if !said.iter().any(|one| one.code == finding.code && one.message == finding.message) {
+            said.push(finding);
+        }
+    }
+    Ok((said, rights))
+}
+
+/// A table with what stands around it.
+#[derive(Clone, Debug)]
+pub(super) struct Side {
+    pub table: Arc<Table>,
+    pub around: Arc<Surroundings>,
+}
+
+/// One look at the catalogue.
+struct Look<'a> {
+    conn: &'a mut PgConnection,
+    survey: &'a Survey,
+    /// Our own schema, quoted.
+    schema: &'a str,
+    /// The step that is looked at.
+    step: Option<&'a StepId>,
+    /// What was read already, by the name in the plan.
+    tables: BTreeMap<String, Option<Side>>,
+    found: Vec<Finding>,
+}
+
+impl Look<'_> {
+    async fn mapping(&mut self, surveyed: &SurveyedMapping) -> Result<(), Error> {
+        let mapping = &surveyed.mapping;
+        let before = self.found.len();
+        let from = self.side(&mapping.from).await?;
+        let into = match mapping.is_in_place() {
+            true => from.clone(),
+            false => self.side(&mapping.into).await?,
+        };
+        self.expressions(surveyed, (from.as_ref(), into.as_ref())).await?;
+        let findings = match (&from, &into) {
+            (Some(from), Some(into)) if mapping.is_in_place() => {
+                let mut findings = stricter::in_place(mapping, from, into);
+                findings.extend(gaps::firing(into, "each row that is backfilled"));
+                findings
+            }
+            (Some(from), Some(into)) => {
+                let mut findings = stricter::findings(mapping, from, into);
+                findings.extend(gaps::between(surveyed, from, into));
+                findings
+            }
+            (Some(from), None) => gaps::of_a_copy(mapping, from),
+            (None, _) => Vec::new(),
+        };
+        for (severity, code, message, help) in findings {
+            self.find(severity, code, message, help);
+        }
+        let (Some(from), Some(into)) = (from, into) else { return Ok(()) };
+        self.assignments(mapping, &from, &into).await?;
+        let is_sound =
+            self.found[before..].iter().all(|finding| finding.severity == Severity::Warning);
+        if is_sound && !self.grows(&from) && !self.grows(&into) {
+            let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
+            if let Err(Error::Failed(failure)) = shape {
+                self.error(NO_SYNC, failure.message, failure.help);
+            }
+        }
+        Ok(())
+    }
+
+    /// One side's table, if it is there to be looked into: it exists, can be mapped, and no step creates it.
+    async fn side(&mut self, relation: &Relation) -> Result<Option<Side>, Error> {
+        if let Some(known) = self.tables.get(&relation.table) {
+            let known = known.clone();
+            if let Some(side) = &known {
+                self.key(side, relation);
+            }
+            return Ok(known);
+        }
+        let side = self.read(relation).await?;
+        if let Some(side) = &side {
+            self.key(side, relation);
+        }
+        self.tables.insert(relation.table.clone(), side.clone());
+        Ok(side)
+    }
+
+    async fn read(&mut self, relation: &Relation) -> Result<Option<Side>, Error> {
+        if self.is_created(&relation.table, None) {
+            return Ok(None);
+        }
+        let (schema, _) = catalogue::parts(&relation.table);
+        if let Some(schema) = schema
+            && !rights::may_enter(self.conn, &schema).await?
+        {
+            // What is said of rights names the schema and its GRANT.
+            return Ok(None);
+        }
+        let Some(table) = catalogue::table(self.conn, &relation.table).await? else {
+            let help = self.meant_table(&relation.table).await?;
+            self.error(NO_TABLE, format!("there is no table {}", relation.table), help);
+            return Ok(None);
+        };
+        let around = around(self.conn, table.oid, self.schema).await?;
+        if let Some((message, help)) = unfit(&table, &around) {
+            self.error(NOT_A_TABLE, message, Some(help));
+            return Ok(None);
+        }
+        Ok(Some(Side { table: Arc::new(table), around: Arc::new(around) }))
+    }
+
+    /// The key's columns are there and identify rows.
+    fn key(&mut self, side: &Side, relation: &Relation) {
+        let mut is_complete = true;
+        for name in &relation.key {
+            is_complete &= self.has_column(Some(side), name) && side.table.column(name).is_some();
+        }
+        if is_complete && let Some((message, help)) = identity_problem(&side.table, &relation.key) {
+            self.error(NO_IDENTITY, message, Some(help));
+        }
+    }
+
+    async fn expressions(
+        &mut self,
+        surveyed: &SurveyedMapping,
+        (from, into): (Option<&Side>, Option<&Side>),
+    ) -> Result<(), Error> {
+        let mapping = &surveyed.mapping;
+        for (name, expression) in &mapping.columns {
+            self.has_column(into, name);
+            self.expression(from, expression, &format!("column {name}")).await?;
+        }
+        if let Some(filter) = &mapping.filter {
+            self.expression(from, filter, "where").await?;
+        }
+        if surveyed.direction == Some(Direction::Both) {
+            for (name, expression) in &mapping.reverse {
+                self.has_column(from, name);
+                self.expression(into, expression, &format!("reverse column {name}")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a column is there or will be; finds it missing otherwise. A table that can't be looked into has all.
+    fn has_column(&mut self, side: Option<&Side>, name: &str) -> bool {
+        let Some(Side { table, .. }) = side else { return true };
+        if table.column(name).is_some() || self.is_created(&table.name, Some(name)) {
+            return true;
+        }
+        let names = table.columns.iter().map(|column| column.name.as_str());
+        let help = nearest(name, names).map(|name| format!("did you mean {name}?"));
+        self.error(NO_COLUMN, format!("the table {} has no column {name}", table.name), help);
+        false
+    }
+
+    /// Lets the server parse and plan an expression over one row.
+    async fn expression(
+        &mut self,
+        side: Option<&Side>,
+        expression: &str,
+        place: &str,
+    ) -> Result<(), Error> {
+        let Some(Side { table, .. }) = side else { return Ok(()) };
+        let name = table.sql();
+        // In WHERE aggregates and functions that return sets are refused, which in SELECT are not; a list of two shows as
+        // the type of what is selected. The line break ends a comment.
+        let sql = format!("SELECT (\n{expression}\n) FROM {name} WHERE (\n{expression}\n) IS NULL");
+        match self.prepare(sql).await? {
+            Ok(columns)
+                if columns.first().is_some_and(|kind| kind.eq_ignore_ascii_case("record")) =>
+            {
+                let message = format!("the expression of {place} gives several values");
+                self.error(BAD_EXPRESSION, message, Some("write one expression".to_owned()));
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(refusal) => {
+                if !self.names_created(&refusal.message, Some(&table.name)) {
+                    let names = table.columns.iter().map(|column| column.name.as_str());
+                    let help = refusal.help.clone().or_else(|| {
+                        let missing = quoted(&refusal.message)?;
+                        let typed = missing.rsplit('.').next().unwrap_or(missing);
+                        nearest(typed, names).map(|name| format!("did you mean {name}?"))
+                    });
+                    let message = format!(
+                        "the expression of {place} does not fit {}: {}",
+                        table.name, refusal.message
+                    );
+                    self.error(BAD_EXPRESSION, message, help);
+                }
+                return Ok(());
+            }
+        }
+        self.steady(&name, expression, place).await
+    }
+
+    /// A value that a client's trigger computes must be the one that the copy computes.
+    async fn steady(&mut self, table: &str, expression: &str, place: &str) -> Result<(), Error> {
+        let found = match steadiness(self.conn, table, expression).await {
+            Ok(found) => found,
+            Err(error) => {
+                let Some(refusal) = self.refusal(&error).await? else { return Ok(()) };
+                let message =
+                    format!("the expression of {place} can't be planned: {}", refusal.message);
+                self.error(BAD_EXPRESSION, message, refusal.help);
+                return Ok(());
+            }
+        };
+        match found {
+            Steadiness::Immutable => {}
+            Steadiness::Depends => {
+                let message = format!(
+                    "the expression of {place} is not immutable: a client's write and the copy may compute different values"
+                );
+                let help = "use immutable functions, or declare the function IMMUTABLE if it is; name the time zone \
+                            where a value depends on it";
+                self.warning(UNSTEADY, message, Some(help.to_owned()));
+            }
+            Steadiness::Unsteady(word) => {
+                let message = format!(
+                    "the expression of {place} uses {word}, whose value is never the same twice"
+                );
+                let help = "the value must follow from the row alone; let a DEFAULT or a statement of the plan fill the column";
+                self.error(UNSTEADY, message, Some(help.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the server say whether each written column takes its value's type.
+    async fn assignments(
+        &mut self,
+        mapping: &Mapping,
+        from: &Side,
+        into: &Side,
+    ) -> Result<(), Error> {
+        let Ok(writes) = stricter::writes(mapping, &from.table, &into.table) else { return Ok(()) };
+        for (column, value) in writes {
+            let (from_sql, into_sql) = (from.table.sql(), into.table.sql());
+            let column_sql = quote(&column);
+            let sql = format!(
+                "INSERT INTO {into_sql} ({column_sql}) OVERRIDING SYSTEM VALUE SELECT (\n{value}\n) FROM {from_sql}"
+            );
+            // What else is wrong with it was said of the expression.
+            if let Err(refusal) = self.prepare(sql).await?
+                && refusal.code == "42804"
+            {
+                let help = refusal.help.map_or_else(
+                    || format!("write a cast under columns: {column}: ({value})::type"),
+                    |hint| format!("{hint} Write it under columns, as {column}: …"),
+                );
+                let message = format!("{}: {}", into.table.name, refusal.message);
+                self.error(stricter::OTHER_TYPE, message, Some(help));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the server parse a query, which gives one column.
+    async fn query(&mut self, query: &str) -> Result<(), Error> {
+        let sql = query.trim_end().trim_end_matches(';').to_owned();
+        match self.prepare(sql).await? {
+            Ok(columns) if columns.len() == 1 => {}
+            Ok(columns) => {
+                let message = format!("the query gives {} columns", columns.len());
+                let help = "write a query that gives exactly one row with one column";
+                self.error(BAD_QUERY, message, Some(help.to_owned()));
+            }
+            Err(refusal) => {
+                if self.names_created(&refusal.message, None) {
+                    return Ok(());
+                }
+                let help = match (&refusal.help, quoted(&refusal.message)) {
+                    (None, Some(name)) if refusal.code == "42P01" => {
+                        let name = name.to_owned();
+                        self.meant_table(&name).await?
+                    }
+                    _ => refusal.help,
+                };
+                self.error(BAD_QUERY, format!("the query can't be run: {}", refusal.message), help);
+            }
+        }
+        Ok(())
+    }
+
+    /// The types of the columns that a statement gives, or why the server refuses it. It is not run.
+    async fn prepare(&mut self, sql: String) -> Result<Result<Vec<String>, Refusal>, Error> {
+        let prepared = (&mut *self.conn).prepare(AssertSqlSafe(sql).into_sql_str()).await;
+        match prepared {
+            Ok(statement) => {
+                let kind = |column: &sqlx::postgres::PgColumn| {
+                    sqlx::Column::type_info(column).name().to_owned()
+                };
+                Ok(Ok(statement.columns().iter().map(kind).collect()))
+            }
+            Err(error) => match self.refusal(&error).await? {
+                Some(refusal) => Ok(Err(refusal)),
+                None => Ok(Ok(Vec::new())),
+            },
+        }
+    }
+
+    /// What the server said, where it is the author's to mend; `None` where a right is lacking, which is said apart.
+    /// Trouble with the server itself is an error. The transaction goes on.
+    async fn refusal(&mut self, error: &sqlx::Error) -> Result<Option<Refusal>, Error> {
+        let Some(code) = given(error).map(|given| given.code().to_owned()) else {
+            return Err(Error::Failed(failure(error)));
+        };
+        let said = failure(error);
+        if said.class != FailureClass::Refused && code != "42501" {
+            return Err(Error::Failed(said));
+        }
+        sqlx::query("ROLLBACK TO SAVEPOINT look")
+            .execute(&mut *self.conn)
+            .await
+            .map_err(failed("go on looking"))?;
+        if code != "42501" {
+            let help = given(error).and_then(|given| given.hint()).map(str::to_owned);
+            return Ok(Some(Refusal { code, message: said.message, help }));
+        }
+        if let Some(name) = said.message.strip_prefix("permission denied for function ") {
+            let help = format!("GRANT EXECUTE ON FUNCTION {name} TO the role");
+            self.error(NO_RIGHT, said.message.clone(), Some(help));
+        }
+        Ok(None)
+    }
+
+    /// The table that was likely meant.
+    async fn meant_table(&mut self, typed: &str) -> Result<Option<String>, Error> {
+        let rows = sqlx::query(
+            "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+             ORDER BY 1 LIMIT $1",
+        )
+        .bind(NAMES_MAX)
+        .fetch_all(&mut *self.conn)
+        .await
+        .map_err(failed("read the catalogue"))?;
+        let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        let names = names.map_err(failed("read the catalogue"))?;
+        let created = self.survey.created.iter().map(|object| object.table.as_str());
+        let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
+        Ok(meant.map(|name| format!("did you mean {name}?")))
+    }
+
+    fn is_created(&self, table: &str, column: Option<&str>) -> bool {
+        self.survey.created.iter().any(|object: &CreatedObject| {
+            same_table(&object.table, table)
+                && match (object.column.as_deref(), column) {
+                    (None, _) => true,
+                    (Some(created), Some(asked)) => created == asked,
+                    (Some(_), None) => false,
+                }
+        })
+    }
+
+    /// Whether the plan adds columns to a table.
+    fn grows(&self, side: &Side) -> bool {
+        self.survey.created.iter().any(|object| same_table(&object.table, &side.table.name))
+    }
+
+    /// Whether a message is about something that the plan creates before it is used.
+    fn names_created(&self, message: &str, table: Option<&str>) -> bool {
+        let Some(name) = quoted(message) else { return false };
+        let (_, last) = catalogue::parts(name);
+        self.survey.created.iter().any(|object| match &object.column {
+            None => same_table(&object.table, name),
+            Some(column) => *column == last && table.is_none_or(|it| same_table(&object.table, it)),
+        })
+    }
+
+    fn error(&mut self, code: &'static str, message: String, help: Option<String>) {
+        self.find(Severity::Error, code, message, help);
+    }
+
+    fn warning(&mut self, code: &'static str, message: String, help: Option<String>) {
+        self.find(Severity::Warning, code, message, help);
+    }
+
+    fn find(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        message: String,
+        help: Option<String>,
+    ) {
+        let Some(step) = self.step.cloned() else { return };
+        self.found.push(Finding { severity, step, code, message, help });
+    }
+}
+
+/// Why the server refuses a statement.
+struct Refusal {
+    code: String,
+    message: String,
+    /// Its hint.
+    help: Option<String>,
+}
+
+/// What stands in the first double quotes of a message: the name it is about.
+fn quoted(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once('"')?;
+    rest.split_once('"').map(|(name, _)| name)
+}
+
+/// Whether two names, of which either may leave its schema out, are those of one table.
+fn same_table(one: &str, two: &str) -> bool {
+    let ((one_schema, one), (two_schema, two)) = (catalogue::parts(one), catalogue::parts(two));
+    one == two && (one_schema.is_none() || two_schema.is_none() || one_schema == two_schema)
+}
+
+/// Why a relation can't be mapped, and what to do.
+fn unfit(table: &Table, around: &Surroundings) -> Option<(String, String)> {
+    let name = &table.name;
+    let kind = match table.kind {
+        'r' | 'p' if table.persistence == 't' => {
+            "a temporary table, which other sessions can't see"
+        }
+        'r' | 'p' => "",
+        'v' => "a view",
+        'm' => "a materialised view",
+        'f' => "a foreign table",
+        'S' => "a sequence",
+        _ => "not a table",
+    };
+    if !kind.is_empty() {
+        let message = format!("{name} is {kind}: it can't be mapped");
+        return Some((message, "map the tables behind it".to_owned()));
+    }
+    if table.is_partition {
+        let parent = around.parents.join(", ");
+        let message =
+            format!("{name} is a partition of {parent}: its rows come and go with their key");
+        return Some((message, format!("map {parent}")));
+    }
+    if table.kind == 'r' && around.children > 0 {
+        let message = format!(
+            "{} tables inherit from {name}: their rows are read with it, and a sync on it doesn't see them",
+            around.children
+        );
+        return Some((
+            message,
+            "map each table by itself, or make it a partitioned table".to_owned(),
+        ));
+    }
+    None
+}

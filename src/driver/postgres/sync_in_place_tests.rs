@@ -1,0 +1,205 @@
+//! Clients of both shapes under a live sync of columns of one table.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use super::fixture::{class, mapping as plain_mapping, work};
+use super::sync_tests::{Bed, id, say};
+use crate::driver::{DualWriter as _, SyncState};
+use crate::run::{CopyColumns, Direction, FailureClass, Mapping, Way, Winner};
+
+const TABLE: &str = "
+    CREATE TABLE t (id int PRIMARY KEY, a text, b int, n int DEFAULT 0, a2 text, b2 bigint);
+    INSERT INTO t (id, a, b) SELECT i, 'A' || i, i FROM generate_series(1, 9) AS i;";
+
+fn columns() -> Mapping {
+    Mapping {
+        copy: CopyColumns::Listed,
+        columns: vec![("a2".into(), "lower(a)".into()), ("b2".into(), "b * 100".into())],
+        ..plain_mapping(("t", &["id"]), ("t", &["id"]))
+    }
+}
+
+fn both() -> Mapping {
+    let reverse = vec![("a".into(), "upper(a2)".into()), ("b".into(), "b2 / 100".into())];
+    Mapping { reverse, ..columns() }
+}
+
+fn row(id: u32) -> String {
+    format!(
+        "SELECT concat_ws(' ', coalesce(a, '-'), coalesce(b::text, '-'), coalesce(a2, '-'), coalesce(b2::text, '-')) FROM t WHERE id = {id}"
+    )
+}
+
+async fn check(bed: &Bed, cases: &[(&str, u32, &str)]) {
+    for (script, id, expected) in cases {
+        bed.run(script).await;
+        assert_eq!(bed.text(&row(*id)).await, *expected, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn forward_every_write_leaves_the_target_columns_as_the_mapping_says() {
+    let setup = format!(
+        "{TABLE} CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.a = 'change' THEN NEW.a := 'CHANGED'; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER zz BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION change();"
+    );
+    let Some(bed) = Bed::with(&setup, columns(), Direction::Forward).await else { return };
+    check(
+        &bed,
+        &[
+            ("UPDATE t SET n = 1 WHERE id = 1", 1, "A1 1 a1 100"),
+            ("UPDATE t SET a = 'change' WHERE id = 2", 2, "CHANGED 2 changed 200"),
+            ("INSERT INTO t (id, a) VALUES (10, 'TEN')", 10, "TEN - ten -"),
+            ("INSERT INTO t (id, a) VALUES (10, 'X') ON CONFLICT (id) DO UPDATE SET a = EXCLUDED.a", 10, "X - x -"),
+            ("UPDATE t SET a2 = 'not so' WHERE id = 3", 3, "A3 3 a3 300"),
+            ("UPDATE t SET id = 30 WHERE id = 4", 30, "A4 4 a4 400"),
+            ("SELECT 1", 5, "A5 5 - -"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn with_both_the_side_that_was_written_wins_part_by_part() {
+    for (winner, last) in [(Winner::New, "NEW 1 new 100"), (Winner::Old, "OLD 1 old 100")] {
+        let Some(bed) = Bed::with(TABLE, Mapping { winner, ..both() }, Direction::Both).await
+        else {
+            return;
+        };
+        check(
+            &bed,
+            &[
+                ("UPDATE t SET n = 1 WHERE id = 1", 1, "A1 1 - -"),
+                ("UPDATE t SET a = 'X' WHERE id = 1", 1, "X 1 x -"),
+                ("UPDATE t SET b2 = 350 WHERE id = 1", 1, "X 3 x 350"),
+                ("UPDATE t SET a2 = 'y' WHERE id = 1", 1, "Y 3 y 350"),
+                ("UPDATE t SET n = 2 WHERE id = 1", 1, "Y 3 y 350"),
+                ("UPDATE t SET b = 1 WHERE id = 1", 1, "Y 1 y 100"),
+                ("UPDATE t SET a2 = 'new', a = 'OLD' WHERE id = 1", 1, last),
+                ("UPDATE t SET id = 20 WHERE id = 2", 20, "A2 2 a2 200"),
+                ("INSERT INTO t (id, a, b) VALUES (30, 'N', 3)", 30, "N 3 n 300"),
+                ("INSERT INTO t (id, a2, b2) VALUES (31, 'n', 350)", 31, "N 3 n 350"),
+                ("INSERT INTO t (id, a, b2) VALUES (32, 'N', 300)", 32, "N 3 n 300"),
+                ("INSERT INTO t (id) VALUES (33)", 33, "- - - -"),
+            ],
+        )
+        .await;
+        let kept = format!("SELECT count(*) FROM phasegate.kept_{}", id(&bed.mapping));
+        assert_eq!(bed.number(&kept).await, 1, "only row 31 is not as the mapping says");
+        bed.run("DELETE FROM t WHERE id = 31").await;
+        assert_eq!(bed.number(&kept).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_explicit_null_over_a_value_not_yet_converted_stands() {
+    // The mapping would make something of NULL, so that what stands is not as it says.
+    let mapping = Mapping {
+        columns: vec![
+            ("a2".into(), "coalesce(lower(a), 'none')".into()),
+            ("b2".into(), "b * 100".into()),
+        ],
+        ..both()
+    };
+    let Some(bed) = Bed::with(TABLE, mapping, Direction::Both).await else { return };
+    let kept =
+        |key: u32| format!("SELECT count(*) FROM phasegate.kept_{} WHERE k1 = {key}", id(&both()));
+    check(&bed, &[("UPDATE t SET a2 = NULL WHERE id = 1", 1, "- 1 - -")]).await;
+    assert_eq!(bed.number(&kept(1)).await, 1);
+    check(
+        &bed,
+        &[
+            ("UPDATE t SET n = 5 WHERE id = 1", 1, "- 1 - -"),
+            ("UPDATE t SET id = 100 WHERE id = 1", 100, "- 1 - 100"),
+            (
+                "INSERT INTO t (id, a) VALUES (100, 'Z') ON CONFLICT (id) DO UPDATE SET n = 9",
+                100,
+                "- 1 - 100",
+            ),
+        ],
+    )
+    .await;
+    assert_eq!((bed.number(&kept(1)).await, bed.number(&kept(100)).await), (0, 1));
+    // The copy passes by what is kept, and its own writes are nobody's.
+    let copy = format!(
+        "BEGIN; SET LOCAL phasegate.guard = '{0}'; UPDATE t SET a2 = coalesce(lower(a), 'none') WHERE NOT EXISTS
+         (SELECT 1 FROM phasegate.kept_{0} WHERE part = 0 AND k1 = id); COMMIT",
+        id(&both())
+    );
+    check(&bed, &[(&copy, 100, "- 1 - 100"), ("SELECT 1", 5, "A5 5 a5 -")]).await;
+    check(&bed, &[("UPDATE t SET a = 'W' WHERE id = 100", 100, "W 1 w 100")]).await;
+    assert_eq!(bed.number(&kept(100)).await, 0);
+    bed.run("UPDATE t SET a2 = NULL WHERE id = 6; TRUNCATE t").await;
+    assert_eq!(bed.number(&kept(6)).await, 0);
+}
+
+#[tokio::test]
+async fn rows_outside_the_filter_are_nobodys() {
+    let mapping = Mapping { filter: Some("n = 0".into()), ..both() };
+    let Some(bed) = Bed::with(TABLE, mapping, Direction::Both).await else { return };
+    check(
+        &bed,
+        &[
+            ("UPDATE t SET n = 1, a = 'X' WHERE id = 1", 1, "X 1 - -"),
+            ("UPDATE t SET a2 = 'free' WHERE id = 1", 1, "X 1 free -"),
+            ("UPDATE t SET a = 'Y' WHERE id = 2", 2, "Y 2 y -"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn who_would_have_the_last_word_is_refused_and_noticed() {
+    let late = "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER \"zzzz~\" BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION late();";
+    let Some(bed) = Bed::with(TABLE, columns(), Direction::Forward).await else { return };
+    bed.run(late).await;
+    assert!(
+        matches!(bed.state().await, SyncState::Broken(why) if why.contains("fires after ours"))
+    );
+    let step = work("other", Way::Forward);
+    let refused = bed.postgres.install(&bed.fence, &step, &bed.mapping, bed.direction).await;
+    assert_eq!(class(refused), FailureClass::Unsafe);
+}
+
+#[tokio::test]
+async fn going_back_empties_the_columns_that_were_found_empty() {
+    let Some(bed) = Bed::with(TABLE, both(), Direction::Both).await else { return };
+    bed.run("UPDATE t SET a = a || 'x', b2 = 7").await;
+    let done = bed
+        .postgres
+        .remove(&bed.fence, &work("sync", Way::Back), &bed.mapping, bed.direction)
+        .await
+        .unwrap();
+    assert_eq!(done.rows, 9);
+    assert_eq!(
+        bed.number("SELECT count(*) FROM t WHERE a2 IS NOT NULL OR b2 IS NOT NULL").await,
+        0
+    );
+    bed.run("UPDATE t SET a2 = 'mine' WHERE id = 1").await;
+    assert_eq!(bed.text("SELECT a FROM t WHERE id = 1").await, "A1x");
+}
+
+#[tokio::test]
+async fn partitions_have_it_all() {
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, a text, b int, n int DEFAULT 0, a2 text, b2 bigint) PARTITION BY RANGE (id);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+        CREATE TABLE t2 (b2 bigint, a2 text, n int DEFAULT 0, id int NOT NULL PRIMARY KEY, b int, a text);
+        ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (10) TO (20);
+        INSERT INTO t (id, a, b) VALUES (1, 'A1', 1), (11, 'A11', 11);";
+    let Some(bed) = Bed::with(setup, both(), Direction::Both).await else { return };
+    check(
+        &bed,
+        &[
+            ("UPDATE t SET a = 'X' WHERE id = 11", 11, "X 11 x -"),
+            ("UPDATE t2 SET b2 = 450 WHERE id = 11", 11, "X 4 x 450"),
+            ("UPDATE t SET id = 2, b2 = 550 WHERE id = 11", 2, "X 5 x 550"),
+        ],
+    )
+    .await;
+    let mut client = bed.client().await;
+    say(&mut client, "ALTER TABLE t1 DISABLE TRIGGER USER").await.unwrap();
+    assert!(
+        matches!(bed.state().await, SyncState::Broken(why) if why.contains("on t1 is disabled"))
+    );
+}

@@ -1,0 +1,255 @@
+//! Whether a sync is in place, by the catalogue: every trigger on every partition, what it fires on, and its function's text.
+//!
+//! A partition that was attached later has the triggers for rows, since PostgreSQL makes them, and none for TRUNCATE, which
+//! counts as in place: verify finds what a TRUNCATE of that partition alone left behind.
+
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::catalogue::Table;
+use super::error::failed;
+use super::ledger;
+use super::shape::Shape;
+use super::trigger_sql::{
+    Function, Side, SyncSql, TRIGGER_PREFIX, Trigger, function_name, trigger_name,
+};
+use crate::driver::{Error, SyncState};
+
+/// A function as the catalogue has it.
+struct FoundFunction {
+    name: String,
+    body: String,
+    is_definer: bool,
+    path: String,
+    owner: String,
+}
+
+/// A trigger as the catalogue has it, or a table without one.
+struct FoundTrigger {
+    table_oid: i64,
+    table: String,
+    name: Option<String>,
+    enabled: String,
+    fires: i16,
+    is_conditional: bool,
+    function: String,
+    columns: Vec<String>,
+    arguments: Vec<u8>,
+}
+
+const FUNCTIONS: &str = "\
+SELECT proname, prosrc, prosecdef, coalesce(array_to_string(proconfig, ' '), '') AS path, pg_get_userbyid(proowner) AS owner
+FROM pg_proc WHERE pronamespace = to_regnamespace($1) AND starts_with(proname, $2)";
+
+const TRIGGERS: &str = "\
+SELECT c.oid::bigint AS table_oid, c.relname, t.tgname, coalesce(t.tgenabled::text, '') AS enabled,
+       coalesce(t.tgtype, 0::int2) AS fires, t.tgqual IS NOT NULL AS is_conditional,
+       CASE WHEN p.pronamespace = to_regnamespace($3) THEN p.proname::text ELSE '' END AS function,
+       ARRAY(SELECT a.attname FROM unnest(t.tgattr::int2[]) WITH ORDINALITY AS k (number, at)
+             JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attnum = k.number ORDER BY k.at)::text[] AS columns,
+       coalesce(t.tgargs, '') AS arguments
+FROM (SELECT $1::bigint::oid AS relid UNION SELECT relid::oid FROM pg_partition_tree($1::bigint::oid::regclass)) AS tree
+JOIN pg_class c ON c.oid = tree.relid
+LEFT JOIN (pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid)
+  ON t.tgrelid = c.oid AND starts_with(t.tgname, $2)
+ORDER BY c.oid, t.tgname";
+
+/// Triggers of others that fire before a row is written, after ours and all others like them: by name.
+const LATE: &str = "\
+SELECT c.relname, t.tgname
+FROM (SELECT $1::bigint::oid AS relid UNION SELECT relid::oid FROM pg_partition_tree($1::bigint::oid::regclass)) AS tree
+JOIN pg_class c ON c.oid = tree.relid JOIN pg_trigger t ON t.tgrelid = c.oid
+WHERE NOT t.tgisinternal AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0 AND t.tgenabled <> 'D'
+  AND t.tgname COLLATE \"C\" > $2 COLLATE \"C\" AND NOT starts_with(t.tgname, $3) ORDER BY 1, 2 LIMIT 1";
+
+/// Holds what should be there against what is. `schema` is our own, quoted.
+pub(super) async fn judge(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    schema: &str,
+    expected: &SyncSql,
+) -> Result<SyncState, Error> {
+    let mut wrong = Vec::new();
+    let found = functions(conn, shape, schema).await?;
+    judge_functions(shape, &expected.functions, &found, &mut wrong);
+    let sides: &[Side] = if shape.in_place { &[Side::Old] } else { &[Side::Old, Side::New] };
+    for side in sides {
+        let expected: Vec<&Trigger> =
+            expected.triggers.iter().filter(|trigger| trigger.side == *side).collect();
+        let found = triggers(conn, shape, (shape.side(*side), schema)).await?;
+        judge_triggers(&expected, (shape.side(*side), &found), &mut wrong);
+    }
+    if shape.in_place
+        && let Some((table, name)) = late_trigger(conn, shape).await?
+    {
+        wrong.push(format!(
+            "trigger {name} on {table} fires after ours and may change the row again"
+        ));
+    }
+    for name in [shape.touched_name(), shape.kept_name()] {
+        if !ledger::has_table(conn, &format!("{schema}.\"{name}\"")).await? {
+            wrong.push(format!("the table {name}, which the triggers write to, is missing"));
+        }
+    }
+    Ok(if wrong.is_empty() { SyncState::Active } else { SyncState::Broken(wrong.join("; ")) })
+}
+
+/// A trigger of a user that would have the last word over a row written in place.
+pub(super) async fn late_trigger(
+    conn: &mut PgConnection,
+    shape: &Shape,
+) -> Result<Option<(String, String)>, Error> {
+    let row = sqlx::query(LATE)
+        .bind(i64::from(shape.old.oid))
+        .bind(trigger_name(shape, ""))
+        .bind(TRIGGER_PREFIX)
+        .fetch_optional(conn)
+        .await
+        .map_err(failed("read the catalogue"))?;
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .transpose()
+        .map_err(failed("read the catalogue"))
+}
+
+/// A mapping's triggers that are there, each with its table as SQL has it; those that PostgreSQL made on partitions are left
+/// out, since they go with the others.
+pub(super) async fn own_triggers(
+    conn: &mut PgConnection,
+    shape: &Shape,
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = sqlx::query(
+        "SELECT t.tgname, quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_trigger t
+         JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE t.tgparentid = 0 AND starts_with(t.tgname, $1) ORDER BY c.oid, t.tgname",
+    )
+    .bind(trigger_name(shape, ""))
+    .fetch_all(conn)
+    .await
+    .map_err(failed("read the catalogue"))?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, _>>()
+        .map_err(failed("read the catalogue"))
+}
+
+async fn functions(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    schema: &str,
+) -> Result<Vec<FoundFunction>, Error> {
+    let rows = sqlx::query(FUNCTIONS)
+        .bind(schema)
+        .bind(function_name(shape, ""))
+        .fetch_all(conn)
+        .await
+        .map_err(failed("read the catalogue"))?;
+    let read = |row: &PgRow| {
+        Ok(FoundFunction {
+            name: row.try_get("proname")?,
+            body: row.try_get("prosrc")?,
+            is_definer: row.try_get("prosecdef")?,
+            path: row.try_get("path")?,
+            owner: row.try_get("owner")?,
+        })
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
+}
+
+fn judge_functions(
+    shape: &Shape,
+    expected: &[Function],
+    found: &[FoundFunction],
+    wrong: &mut Vec<String>,
+) {
+    for function in expected {
+        let Some(there) = found.iter().find(|it| it.name == function.name) else {
+            wrong.push(format!("function {} is missing", function.name));
+            continue;
+        };
+        let is_trigger = function.returns == "trigger";
+        let is_pinned = there.path.starts_with("search_path=pg_catalog");
+        if there.body != function.body || is_trigger != there.is_definer || is_trigger != is_pinned
+        {
+            wrong.push(format!("function {} was changed", function.name));
+        }
+        if there.owner != shape.old.owner {
+            wrong.push(format!("function {} belongs to {} now", function.name, there.owner));
+        }
+    }
+}
+
+async fn triggers(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    (table, schema): (&Table, &str),
+) -> Result<Vec<FoundTrigger>, Error> {
+    let rows = sqlx::query(TRIGGERS)
+        .bind(i64::from(table.oid))
+        .bind(trigger_name(shape, ""))
+        .bind(schema)
+        .fetch_all(conn)
+        .await
+        .map_err(failed("read the catalogue"))?;
+    let read = |row: &PgRow| {
+        Ok(FoundTrigger {
+            table_oid: row.try_get("table_oid")?,
+            table: row.try_get("relname")?,
+            name: row.try_get("tgname")?,
+            enabled: row.try_get("enabled")?,
+            fires: row.try_get("fires")?,
+            is_conditional: row.try_get("is_conditional")?,
+            function: row.try_get("function")?,
+            columns: row.try_get("columns")?,
+            arguments: row.try_get("arguments")?,
+        })
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
+}
+
+fn judge_triggers(
+    expected: &[&Trigger],
+    (root, found): (&Table, &[FoundTrigger]),
+    wrong: &mut Vec<String>,
+) {
+    let mut tables: Vec<(i64, &str)> =
+        found.iter().map(|it| (it.table_oid, it.table.as_str())).collect();
+    tables.dedup();
+    for (oid, table) in tables {
+        for trigger in expected {
+            let there = found.iter().find(|it| {
+                it.table_oid == oid && it.name.as_deref() == Some(trigger.name.as_str())
+            });
+            let Some(there) = there else {
+                if trigger.is_for_rows() || oid == i64::from(root.oid) {
+                    wrong.push(format!("trigger {} on {table} is missing", trigger.name));
+                }
+                continue;
+            };
+            if !matches!(there.enabled.as_str(), "O" | "A") {
+                wrong.push(format!("trigger {} on {table} is disabled", trigger.name));
+            }
+            if !is_as_made(trigger, there) {
+                wrong.push(format!("trigger {} on {table} was changed", trigger.name));
+            }
+        }
+    }
+    for there in found {
+        if let Some(name) = &there.name
+            && !expected.iter().any(|trigger| trigger.name == *name)
+        {
+            wrong.push(format!("trigger {name} on {} does not belong here", there.table));
+        }
+    }
+}
+
+fn is_as_made(trigger: &Trigger, there: &FoundTrigger) -> bool {
+    let mut arguments = trigger.argument.clone().map_or_else(Vec::new, String::into_bytes);
+    if trigger.argument.is_some() {
+        arguments.push(0);
+    }
+    there.fires == trigger.fires
+        && !there.is_conditional
+        && there.function == trigger.function
+        && there.columns == trigger.columns
+        && there.arguments == arguments
+}
