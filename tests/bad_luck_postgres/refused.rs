@@ -41,48 +41,57 @@ fn a_missing_table_or_column_is_said_with_a_suggestion_before_the_first_change()
     example.database.run("ALTER TABLE leads RENAME status TO stattus");
     let renamed = example.database.dump();
     let ran = example.run(&[]).expect(3);
-    mentions(&ran, &["status", "did you mean", "stattus"]);
+    mentions(&ran, &["status", "leads.stattus"]);
     is_untouched(&example, &renamed);
 }
 
+/// Statements of the server's superuser in the database of an example.
+fn as_superuser(example: &Example, statements: &str) {
+    let url = example.database.as_superuser();
+    block_on(async {
+        let mut conn = connect(&url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut conn).await.unwrap();
+    });
+}
+
 #[test]
-fn a_missing_privilege_is_said_with_the_grant_before_the_first_change() {
+fn a_missing_privilege_is_said_with_the_grant() {
     let Some(example) = leads() else { return };
-    // The table is somebody else's, who lets this role do nothing.
-    let admin = example.database.as_superuser();
-    let as_admin = |statements: &str| {
-        let statements = statements.to_owned();
-        block_on(async {
-            let mut conn = connect(&admin).await.unwrap();
-            sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut conn).await.unwrap();
-        });
-    };
     let owner = example.database.owner().to_owned();
-    as_admin(&format!(
-        "ALTER TABLE ops.backups OWNER TO CURRENT_USER; REVOKE ALL ON ops.backups FROM {owner}"
-    ));
+    as_superuser(
+        &example,
+        &format!(
+            "ALTER TABLE ops.backups OWNER TO CURRENT_USER; REVOKE ALL ON ops.backups FROM {owner}"
+        ),
+    );
     let ran = example.run(&[]);
     assert!(matches!(ran.code, Some(3 | 77)), "{ran}");
     mentions(&ran, &["GRANT SELECT ON", "backups", &owner]);
-    let ours = "SELECT count(*) FROM pg_namespace WHERE nspname = 'phasegate'";
-    assert_eq!(example.database.value(ours), "0");
+    assert_eq!(example.database.value("SELECT to_regclass('leads_v2')::text"), "NULL");
+    as_superuser(&example, &format!("GRANT SELECT ON ops.backups TO {owner}"));
+    match ran.code {
+        Some(77) => example.phasegate(&["retry", example.name]).expect(0),
+        _ => example.run(&[]).expect(0),
+    };
+}
 
-    as_admin(&format!(
-        "GRANT SELECT ON ops.backups TO {owner}; ALTER TABLE leads OWNER TO CURRENT_USER; GRANT SELECT ON leads TO {owner}"
-    ));
+#[test]
+fn a_table_of_somebody_else_is_said_with_what_helps_before_the_first_change() {
+    let Some(example) = leads() else { return };
+    let owner = example.database.owner().to_owned();
+    as_superuser(
+        &example,
+        &format!("ALTER TABLE leads OWNER TO CURRENT_USER; GRANT SELECT ON leads TO {owner}"),
+    );
     let ran = example.run(&[]);
     assert!(matches!(ran.code, Some(3 | 77)), "{ran}");
     mentions(&ran, &["leads", &owner]);
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert!(said.contains("GRANT ") || said.contains("OWNER TO"), "{ran}");
-    assert_eq!(example.database.value("SELECT to_regclass('leads_v2')::text"), "NULL");
-
-    as_admin(&format!("ALTER TABLE leads OWNER TO {owner}"));
-    let ran = example.run(&[]);
-    // What has failed by then wants a retry; what has not been begun wants none.
-    if ran.code != Some(0) {
-        example.phasegate(&["retry", example.name]).expect(0);
-    }
+    let ours = "SELECT count(*) FROM pg_namespace WHERE nspname = 'phasegate'";
+    assert_eq!(example.database.value(ours), "0", "something of ours is there");
+    as_superuser(&example, &format!("ALTER TABLE leads OWNER TO {owner}"));
+    example.run(&[]).expect(0);
 }
 
 /// Starts a run whose chunks rest a while, and waits until some of them are committed.
