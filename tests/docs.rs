@@ -1,10 +1,13 @@
 //! The pages under `docs/` say what is so: the tutorial is followed word for word, and the reference names every key.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::examples::database::programs;
 use crate::sandbox::Sandbox;
+use crate::services;
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -37,30 +40,92 @@ fn words(line: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a command of the tutorial prints. The shell of SQLite isn't needed: the same is done by the library.
-fn follow(sandbox: &Sandbox, line: &str) -> String {
-    let (command, comment) = line.split_once('#').unwrap_or((line, ""));
-    let typed = words(command);
-    let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
-    match typed.as_slice() {
-        ["sqlite3", database, "<", file] => {
-            sandbox.sql(database, &std::fs::read_to_string(sandbox.path(file)).unwrap());
-            String::new()
+/// Where the tutorial is followed: a folder, and what was exported in it.
+struct Terminal {
+    sandbox: Sandbox,
+    exported: Vec<(String, String)>,
+    /// The folder of the private server that the tutorial starts: one of this test's own stands in its place.
+    server: PathBuf,
+}
+
+impl Terminal {
+    /// What the tutorial calls the folder of its server.
+    const SERVER: &str = "/tmp/phasegate-shop";
+
+    fn new() -> Self {
+        let name = format!("phasegate-shop-{}", uuid::Uuid::now_v7().simple());
+        let clone = ("CLONE".to_owned(), env!("CARGO_MANIFEST_DIR").to_owned());
+        Self {
+            sandbox: Sandbox::new(),
+            exported: vec![clone],
+            server: std::env::temp_dir().join(name),
         }
-        ["sqlite3", database, query] if query.starts_with("SELECT") => {
-            sandbox.rows(database, query).join("\n")
+    }
+
+    /// What a command of the tutorial prints. The shell of SQLite isn't needed: the same is done by the library.
+    fn follow(&mut self, line: &str) -> String {
+        let (command, comment) = line.split_once("   #").unwrap_or((line, ""));
+        let typed = words(command);
+        let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+        match typed.as_slice() {
+            ["sqlite3", database, "<", file] => {
+                let text = std::fs::read_to_string(self.sandbox.path(file)).unwrap();
+                self.sandbox.sql(database, &text);
+                String::new()
+            }
+            ["sqlite3", database, query] if query.starts_with("SELECT") => {
+                self.sandbox.rows(database, query).join("\n")
+            }
+            ["sqlite3", database, statement] => {
+                self.sandbox.sql(database, statement);
+                String::new()
+            }
+            ["phasegate", arguments @ ..] => {
+                let code = comment.trim().strip_prefix("exits with ");
+                let code = code.map_or(0, |text| text[..1].parse().unwrap());
+                let mut command = self.sandbox.command(arguments);
+                let ran = command.envs(self.exported.clone()).output().unwrap();
+                let ran = crate::sandbox::Ran::from(ran).expect(code);
+                format!("{}\n{}", ran.stdout, ran.stderr)
+            }
+            [first, ..] if first.ends_with(".sh") || ["eval", "export", "psql"].contains(first) => {
+                self.shell(command)
+            }
+            [] | [..] if command.starts_with('"') => self.shell(command),
+            _ => panic!("nobody knows how to follow {line}"),
         }
-        ["sqlite3", database, statement] => {
-            sandbox.sql(database, statement);
-            String::new()
+    }
+
+    /// A command of the shell, as it is; what it exports is there for the next.
+    fn shell(&mut self, command: &str) -> String {
+        const EXPORTED: &str = "--- what is exported now";
+        let command = command.replace(Self::SERVER, self.server.to_str().unwrap());
+        let path = format!("{}:{}", programs().display(), std::env::var("PATH").unwrap());
+        let said = std::process::Command::new("sh")
+            .args(["-e", "-c", &format!("{command}\necho '{EXPORTED}'\nenv")])
+            .current_dir(self.sandbox.path("."))
+            .envs(self.exported.clone())
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(said.stdout).unwrap();
+        let complaint = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success(), "{command}: {printed}{complaint}");
+        let (printed, env) = printed.split_once(EXPORTED).unwrap();
+        for (name, value) in env.lines().filter_map(|line| line.split_once('=')) {
+            if name == "SHOP_URL" || name == "PHASEGATE_TEST_POSTGRES" {
+                self.exported.push((name.to_owned(), value.to_owned()));
+            }
         }
-        ["phasegate", arguments @ ..] => {
-            let code = comment.trim().strip_prefix("exits with ");
-            let code = code.map_or(0, |text| text[..1].parse().unwrap());
-            let ran = sandbox.run(arguments).expect(code);
-            format!("{}\n{}", ran.stdout, ran.stderr)
-        }
-        _ => panic!("nobody knows how to follow {line}"),
+        printed.to_owned()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The tutorial stops its server itself, unless it wasn't followed to the end.
+        let script = format!("{}/tests/services/postgres.sh", env!("CARGO_MANIFEST_DIR"));
+        let _ = std::process::Command::new(script).arg("stop").arg(&self.server).status();
     }
 }
 
@@ -68,23 +133,22 @@ fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-#[test]
-fn the_tutorial_is_followed_word_for_word() {
-    let sandbox = Sandbox::new();
+/// Follows a page from its beginning, or from a heading. Returns how many commands there were.
+fn follow(page: &str, terminal: &mut Terminal) -> u32 {
     let mut commands = 0;
     let mut digest = String::new();
-    for (language, before, text) in blocks(&page("docs/getting-started.md")) {
+    for (language, before, text) in blocks(page) {
         match language.as_str() {
             "yaml" | "sql" => {
                 let name = before.split('`').nth(1).unwrap();
-                sandbox.write(name, &text);
+                terminal.sandbox.write(name, &text);
             }
             "console" => {
                 let mut printed = String::new();
                 for line in text.lines() {
                     if let Some(command) = line.strip_prefix("$ ") {
                         // The reader puts the digest that was shown where the page can only say so.
-                        printed = plain(&follow(&sandbox, &command.replace("DIGEST", &digest)));
+                        printed = plain(&terminal.follow(&command.replace("DIGEST", &digest)));
                         commands += 1;
                         let shown = printed.split_once("digest ").map(|(_, rest)| &rest[..8]);
                         digest = shown.unwrap_or(&digest).to_owned();
@@ -96,7 +160,29 @@ fn the_tutorial_is_followed_word_for_word() {
             _ => {}
         }
     }
+    commands
+}
+
+/// Where the tutorial goes on with PostgreSQL.
+const ON_POSTGRES: &str = "## Now on PostgreSQL, in ten minutes";
+
+#[test]
+fn the_tutorial_is_followed_word_for_word() {
+    let text = page("docs/getting-started.md");
+    let (on_sqlite, _) = text.split_once(ON_POSTGRES).unwrap();
+    let commands = follow(on_sqlite, &mut Terminal::new());
     assert!(commands >= 8, "only {commands} commands were found");
+}
+
+#[test]
+fn the_tutorial_goes_on_with_postgresql_word_for_word() {
+    if services::postgres("the tutorial on PostgreSQL").is_none() {
+        return;
+    }
+    let text = page("docs/getting-started.md");
+    let (_, on_postgres) = text.split_once(ON_POSTGRES).unwrap();
+    let commands = follow(on_postgres, &mut Terminal::new());
+    assert!(commands >= 20, "only {commands} commands were found");
 }
 
 fn keys(schema: &Value, found: &mut BTreeSet<String>) {

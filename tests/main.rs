@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_luck;
+mod bad_luck_postgres;
 mod commands;
 mod docs;
 mod dry_run;
+mod examples;
 mod failures;
 mod gates;
 mod house;

@@ -8,14 +8,17 @@
 //! each case goes on with new ones.
 
 mod client;
+mod postgres;
+mod postgres_client;
 mod scene;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use client::{Client, Old, Shared};
-use scene::{Scene, Way};
+use scene::{Base, Scene, Way};
 
 use crate::sandbox::{Ran, Sandbox, wait_for};
 
@@ -78,6 +81,11 @@ fn drive(sandbox: &Sandbox, args: &[&str], random: &mut Random) {
 }
 
 fn check(scene: Scene, end: End) {
+    again_and_again(&format!("{scene:?} {end:?}"), |seed| once(scene, end, seed));
+}
+
+/// Once, with the seed that is asked for or a new one; and for as long as is asked for, with ever new ones.
+fn again_and_again(case: &str, once: impl Fn(u64)) {
     let minutes: u64 = setting("PHASEGATE_SOAK").unwrap_or(0);
     let began = Instant::now();
     let first = setting("PHASEGATE_SEED").unwrap_or_else(|| {
@@ -88,9 +96,9 @@ fn check(scene: Scene, end: End) {
         // The test's output, which is shown when it fails.
         #[allow(clippy::print_stderr)]
         {
-            eprintln!("{scene:?} {end:?}: PHASEGATE_SEED={seed}");
+            eprintln!("{case}: PHASEGATE_SEED={seed}");
         }
-        once(scene, end, seed);
+        once(seed);
         if began.elapsed() >= Duration::from_secs(minutes * 60) {
             return;
         }
@@ -104,21 +112,34 @@ fn setting(name: &str) -> Option<u64> {
 fn once(scene: Scene, end: End, seed: u64) {
     let mut random = Random(seed);
     let sandbox = Sandbox::new();
-    sandbox.write("plan.yaml", &scene.plan());
+    sandbox.write("plan.yaml", &scene.plan(&Base::Sqlite));
     sandbox.sql("app.db", &scene.schema(if random.below(2) == 0 { "wal" } else { "delete" }));
     let shared = Arc::new(Shared::default());
-    let sides: &[bool] =
-        if scene.direction == Way::Both { &[true, true, false] } else { &[true, true, true] };
-    let clients: Vec<_> = sides
+    let clients: Vec<_> = sides(scene)
         .iter()
-        .map(|is_old| {
+        .map(|side| {
             let file = sandbox.path("app.db");
-            let side = if *is_old { Old::Shape } else { Old::Gone };
-            let client = Client::new(scene, side, Random(random.next()), Arc::clone(&shared));
+            let client = Client::new(scene, *side, Random(random.next()), Arc::clone(&shared));
             std::thread::spawn(move || client.write(&file))
         })
         .collect();
-    let mut to = |goal: &str| drive(&sandbox, &["run", "plan.yaml", "--to", goal], &mut random);
+    play(&sandbox, end, &shared, &mut random);
+    let case = format!("{scene:?} {end:?}, PHASEGATE_SEED={seed}");
+    end_well(clients, &shared, &case);
+    check_end(&sandbox, scene, end, &case);
+}
+
+/// Which shape each client knows.
+const fn sides(scene: Scene) -> [Old; 3] {
+    match scene.direction {
+        Way::Both => [Old::Shape, Old::Shape, Old::Gone],
+        Way::Forward => [Old::Shape; 3],
+    }
+}
+
+/// Brings a run to its end, and tells clients what they may do when.
+fn play(sandbox: &Sandbox, end: End, shared: &Shared, random: &mut Random) {
+    let mut to = |goal: &str| drive(sandbox, &["run", "plan.yaml", "--to", goal], random);
     let goals: &[&str] = match end {
         End::RolledBack("sync") => &["sync"],
         End::RolledBack("compare") => &["sync", "copy", "compare"],
@@ -140,22 +161,24 @@ fn once(scene: Scene, end: End, seed: u64) {
         }
     }
     match end {
-        End::Completed => drive(&sandbox, &["run", "plan.yaml"], &mut random),
+        End::Completed => drive(sandbox, &["run", "plan.yaml"], random),
         End::RolledBack(_) => {
             // Where the old shape is to be all there is, its operator has moved the applications back to it.
             shared.new_shape.store(0, Ordering::SeqCst);
             shared.goes_back.store(true, Ordering::SeqCst);
-            drive(&sandbox, &["rollback", "customers", "--yes"], &mut random);
+            drive(sandbox, &["rollback", "customers", "--yes"], random);
         }
     }
+}
+
+/// Clients stop. They have written, and were refused nothing that the twin wasn't.
+fn end_well(clients: Vec<JoinHandle<Result<(), String>>>, shared: &Shared, case: &str) {
     shared.stop.store(true, Ordering::SeqCst);
     let told: Vec<String> =
         clients.into_iter().filter_map(|client| client.join().unwrap().err()).collect();
-    let case = format!("{scene:?} {end:?}, PHASEGATE_SEED={seed}");
     assert!(told.is_empty(), "{case}: {told:#?}");
     let commits = shared.commits.load(Ordering::SeqCst);
     assert!(commits >= 10, "{case}: only {commits} transactions of clients");
-    check_end(&sandbox, scene, end, &case);
 }
 
 fn check_end(sandbox: &Sandbox, scene: Scene, end: End, case: &str) {

@@ -1,0 +1,2 @@
+-- Rollback: Remove analytics tables
+DROP TABLE IF EXISTS session_analytics;

@@ -1,0 +1,140 @@
+//! The server goes away in the middle of a chunk, and comes back.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{ROWS, check_rows, leads_on, rows_copied};
+use crate::examples::Example;
+use crate::examples::database::programs;
+use crate::sandbox::{Ran, wait_for};
+use crate::services;
+
+/// A server of a test's own, which may be stopped and started.
+struct Server {
+    folder: PathBuf,
+    url: String,
+}
+
+impl Server {
+    /// A server beside the one that all share; `None`, said loudly, where there is none at all.
+    fn new(test: &str) -> Option<Self> {
+        services::postgres(test)?;
+        let folder =
+            std::env::temp_dir().join(format!("phasegate-{}", uuid::Uuid::now_v7().simple()));
+        let started = script("start", &folder);
+        let url = started.split_once('=').unwrap().1.trim().to_owned();
+        Some(Self { folder, url })
+    }
+
+    /// `pg_ctl` on this server, as the user whom it belongs to.
+    fn control(&self, words: &[&str]) {
+        let data = self.folder.join("data");
+        let owner = Command::new("stat").args(["-c", "%U"]).arg(&data).output().unwrap();
+        let owner = String::from_utf8(owner.stdout).unwrap();
+        let me = Command::new("id").arg("-un").output().unwrap();
+        let mut command = if owner.as_bytes() == me.stdout.as_slice() {
+            Command::new(programs().join("pg_ctl"))
+        } else {
+            let mut command = Command::new("runuser");
+            command.args(["-u", owner.trim(), "--"]).arg(programs().join("pg_ctl"));
+            command
+        };
+        // The server keeps what it was started with, a pipe of ours among it, so it gets none.
+        let done = command
+            .arg("-D")
+            .arg(&data)
+            .args(["-w", "-t", "30", "-l"])
+            .arg(self.folder.join("server.log"))
+            .args(words)
+            .current_dir(&self.folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(done.unwrap().success(), "pg_ctl {words:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        script("stop", &self.folder);
+    }
+}
+
+fn script(action: &str, folder: &std::path::Path) -> String {
+    let script = format!("{}/tests/services/postgres.sh", env!("CARGO_MANIFEST_DIR"));
+    let log = folder.with_extension("out");
+    // Into a file: what the server inherits must not be a pipe that is waited for.
+    let out = std::fs::File::create(&log).unwrap();
+    let done = Command::new(script).arg(action).arg(folder).stdout(out).status().unwrap();
+    let said = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    assert!(done.success(), "postgres.sh {action}: {said}");
+    said
+}
+
+/// A run that has copied some chunks, and sleeps in the middle of one for a while.
+fn sleeping_in_a_chunk(example: &Example) -> std::process::Child {
+    let plan = example.plan();
+    let child = example
+        .command(&["run", &plan])
+        .env("FAILPOINTS", "postgres::before-commit::chunk=3*off->1*sleep(4000)->off")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let in_a_chunk = "SELECT count(*) FROM pg_stat_activity
+        WHERE state = 'idle in transaction' AND now() - state_change > interval '500 milliseconds'";
+    let some = || {
+        let there = "SELECT to_regclass('public.leads_v2') IS NOT NULL";
+        example.database.value(there) == "t"
+            && example.database.value("SELECT count(*) >= 300 FROM leads_v2") == "t"
+            && example.database.value(in_a_chunk) == "1"
+    };
+    assert!(wait_for(Duration::from_mins(1), some), "no chunk is under way");
+    child
+}
+
+#[test]
+fn restarted_while_a_chunk_runs_the_server_finds_every_row_copied_once() {
+    for how in ["immediate", "fast"] {
+        let Some(server) = Server::new("restarted while a chunk runs") else { return };
+        let example = leads_on(&server.url);
+        let child = sleeping_in_a_chunk(&example);
+        server.control(&["-m", how, "restart"]);
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        // It may have found its way back by itself; or it stops, and goes on when asked.
+        if ran.code != Some(0) {
+            assert_eq!(ran.code, Some(69), "{how}: {ran}");
+            assert!(!ran.stderr.contains(&server.url), "{ran}");
+            example.phasegate(&["retry", example.name]).expect(0);
+        }
+        check_rows(&example);
+        assert_eq!(rows_copied(&example), u64::from(ROWS), "{how}");
+        assert_eq!(example.database.ours(), ["phasegate.runs"]);
+    }
+}
+
+#[test]
+fn gone_while_a_chunk_runs_the_server_is_said_to_be_unreachable_and_the_run_goes_on_later() {
+    let Some(server) = Server::new("gone while a chunk runs") else { return };
+    let example = leads_on(&server.url);
+    let child = sleeping_in_a_chunk(&example);
+    server.control(&["-m", "immediate", "stop"]);
+    let ran = Ran::from(child.wait_with_output().unwrap()).expect(69);
+    assert!(ran.stderr.contains("retry") || ran.stdout.contains("retry"), "{ran}");
+    // As long as it is gone, asking again changes nothing.
+    example.run(&[]).expect(69);
+    server.control(&["start", "-o", &options(&server)]);
+    example.phasegate(&["retry", example.name]).expect(0);
+    check_rows(&example);
+    assert_eq!(rows_copied(&example), u64::from(ROWS));
+}
+
+/// What the server was first started with, without the program's own name.
+fn options(server: &Server) -> String {
+    let port = url::Url::parse(&server.url).unwrap().port().unwrap();
+    format!(
+        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    )
+}
