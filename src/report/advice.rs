@@ -7,7 +7,7 @@ use crate::run::{
 use crate::store::Lease;
 
 use super::paint::{Colour, Tone};
-use super::steps::{failure_line, is_its_turn};
+use super::steps::{failure_story, is_its_turn};
 use super::words;
 
 /// How this program is called from where its reader stands: with the same settings, about the same run.
@@ -241,7 +241,7 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
                 .help
                 .as_ref()
                 .map_or_else(String::new, |help| format!(" What helps: {}.", sentence_of(help)));
-            let line = failure_line(failure);
+            let line = failure_story(failure);
             (format!("Step {id} {what}: {}.{help}", sentence_of(&line)), suggestions)
         }
         Progress::Ambiguous { detail, .. } => (

@@ -74,7 +74,10 @@ pub fn alone(statement: &str) -> Alone {
     match (first.as_str(), second.as_str()) {
         ("set", "transaction" | "local" | "constraints") => Alone::InTransaction,
         ("set" | "reset" | "discard", _) => Alone::Session,
-        ("begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release", _)
+        (
+            "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release",
+            _,
+        )
         | ("prepare", "transaction") => Alone::Control,
         ("drop", "index") => dropped_index(statement, &mut reader),
         ("reindex", _) => reindexed(statement, &mut reader),
@@ -82,7 +85,9 @@ pub fn alone(statement: &str) -> Alone {
         ("vacuum" | "analyze" | "analyse" | "checkpoint" | "cluster" | "load", _)
         | ("alter", "system") => Alone::Repeatable,
         ("call" | "do", _)
-        | ("create" | "drop" | "alter", "database" | "tablespace" | "subscription") => Alone::Opaque,
+        | ("create" | "drop" | "alter", "database" | "tablespace" | "subscription") => {
+            Alone::Opaque
+        }
         _ => Alone::InTransaction,
     }
 }

@@ -3,6 +3,8 @@
 //! Every error keeps its SQLSTATE, message, detail and hint; the class decides what the engine does next. Absent on
 //! purpose: the URL, which may hold a password, and sqlx's own `Display`, which shows lines of the server's source.
 
+use std::io::ErrorKind;
+
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
 use super::hints;
@@ -57,7 +59,9 @@ fn help(code: &str) -> Option<&'static str> {
             "the server or the role is read-only: name the primary, or a role without default_transaction_read_only"
         }
         "57P01" | "57P02" | "08006" => "the server ended the session; go on when it is there",
-        "25P03" => "our process did not answer for 10 s, so the server ended its transaction; go on",
+        "25P03" => {
+            "our process did not answer for 10 s, so the server ended its transaction; go on"
+        }
         "40P01" => "two sessions waited for each other; it is tried again",
         "40001" => "another session changed the same rows; it is tried again",
         _ => return None,
@@ -87,7 +91,11 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
             code: None,
             message: said_by_client(error),
             detail: None,
-            help: None,
+            help: (class_of_client(error) == FailureClass::Unreachable).then(|| {
+                "see whether the server runs and the target's URL leads to it; what is done is recorded, and the same \
+                 command goes on"
+                    .to_owned()
+            }),
             line: None,
         };
     };
@@ -97,10 +105,7 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
         code: Some(given.code().to_owned()),
         message: given.message().to_owned(),
         detail: given.detail().map(str::to_owned),
-        help: given
-            .hint()
-            .map(str::to_owned)
-            .or_else(|| help_for(given.code(), given.message())),
+        help: given.hint().map(str::to_owned).or_else(|| help_for(given.code(), given.message())),
         line: None,
     }
 }
@@ -123,7 +128,12 @@ fn said_by_client(error: &sqlx::Error) -> String {
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
             "the URL has a parameter that is not valid".to_owned()
         }
-        sqlx::Error::Io(cause) => format!("the connection broke: {cause}"),
+        sqlx::Error::Io(cause) => match cause.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+                format!("the connection broke: {cause}")
+            }
+            _ => cause.to_string(),
+        },
         sqlx::Error::Protocol(_) => "the connection broke in the middle of an answer".to_owned(),
         other => other.to_string(),
     }
@@ -146,6 +156,16 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
     }
 }
 
+/// An error of ours while connecting: a database that isn't there or takes nobody in can't be reached.
+pub(super) fn unconnected(error: sqlx::Error) -> Error {
+    match failed("connect")(error) {
+        Error::Failed(failure) if failure.class == FailureClass::Refused => {
+            Error::Failed(Failure { class: FailureClass::Unreachable, ..failure })
+        }
+        other => other,
+    }
+}
+
 /// An error of ours for a statement that the plan's author wrote: the server's message stands alone.
 pub(super) fn refused(error: &sqlx::Error) -> Error {
     Error::Failed(failure(error))
@@ -160,7 +180,9 @@ pub(super) fn damaged(what: impl Into<String>) -> Error {
 /// Whether an error leaves it open what became of the statement: the connection broke, or the session was ended.
 pub(super) fn is_lost(error: &sqlx::Error) -> bool {
     match code(error) {
-        Some(code) => code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P05" | "25P03"),
+        Some(code) => {
+            code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P05" | "25P03")
+        }
         None => class_of_client(error) == FailureClass::Unreachable,
     }
 }

@@ -7,9 +7,9 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
+use super::Postgres;
 use super::catalogue::quote;
 use super::wait::shown;
-use super::Postgres;
 use crate::driver::Error;
 use crate::run::{Failure, Statement};
 
@@ -116,10 +116,8 @@ async fn grant(
     message: &str,
     statement: &str,
 ) -> Result<Option<String>, sqlx::Error> {
-    let me: String = sqlx::query("SELECT quote_ident(current_user)")
-        .fetch_one(&mut *conn)
-        .await?
-        .try_get(0)?;
+    let me: String =
+        sqlx::query("SELECT quote_ident(current_user)").fetch_one(&mut *conn).await?.try_get(0)?;
     if let Some(table) = secured(message) {
         return Ok(Some(row_security(table, &me)));
     }

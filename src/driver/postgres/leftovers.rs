@@ -33,10 +33,14 @@ macro_rules! builder {
     ($table:literal, $index:literal) => {
         concat!(
             "(SELECT p.pid FROM pg_stat_progress_create_index p JOIN pg_locks l ON l.pid = p.pid
-             WHERE l.locktype = 'relation' AND l.relation = ", $table, " AND l.granted
+             WHERE l.locktype = 'relation' AND l.relation = ",
+            $table,
+            " AND l.granted
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock')
-               AND coalesce(p.index_relid, 0) IN (0, ", $index, ") LIMIT 1)"
+               AND coalesce(p.index_relid, 0) IN (0, ",
+            $index,
+            ") LIMIT 1)"
         )
     };
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::error::failed;
+use super::error::{failed, unconnected};
 use crate::clock::Stopwatch;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
@@ -115,13 +115,17 @@ impl Drop for Live {
 
 impl Live {
     /// Opens a session and sets it up. `schema` is our own schema, quoted.
-    pub(super) async fn open(ender: &Arc<Ender>, access: Access, schema: &str) -> Result<Self, Error> {
+    pub(super) async fn open(
+        ender: &Arc<Ender>,
+        access: Access,
+        schema: &str,
+    ) -> Result<Self, Error> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, ender.options.connect()).await;
         let mut sqlx = opened
             .map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
             })?
-            .map_err(failed("connect"))?;
+            .map_err(unconnected)?;
         sqlx::query(SETTINGS)
             .bind(schema)
             .execute(&mut sqlx)
@@ -154,13 +158,12 @@ impl Live {
         if self.name == name && self.idle.elapsed_ms() < FRESH_MS {
             return Ok(());
         }
-        let row = sqlx::query(
-            "SELECT pg_backend_pid() FROM set_config('application_name', $1, false)",
-        )
-        .bind(name)
-        .fetch_one(self.conn()?)
-        .await
-        .map_err(failed("prepare the connection"))?;
+        let row =
+            sqlx::query("SELECT pg_backend_pid() FROM set_config('application_name', $1, false)")
+                .bind(name)
+                .fetch_one(self.conn()?)
+                .await
+                .map_err(failed("prepare the connection"))?;
         let pid: i32 = row.try_get(0).map_err(failed("prepare the connection"))?;
         if pid != self.session.pid {
             return Err(pooled());
@@ -205,5 +208,7 @@ fn pooled() -> Error {
         FailureClass::Refused,
         "the URL leads to a pooler that lends one session to several clients",
     )
-    .with_help("name the server itself, or a pool in session mode: settings and locks must stay ours")
+    .with_help(
+        "name the server itself, or a pool in session mode: settings and locks must stay ours",
+    )
 }

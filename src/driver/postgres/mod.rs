@@ -18,8 +18,8 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod hints;
-mod leftovers;
 mod ledger;
+mod leftovers;
 mod live;
 mod marks;
 mod script;

@@ -123,7 +123,8 @@ async fn clear_leftover(
     work: &Work,
     index: &NewIndex,
 ) -> Result<Option<String>, Error> {
-    let mut tx = postgres.connections.bare(fence).await?.begin(fence, TxKind::Execute, None).await?;
+    let mut tx =
+        postgres.connections.bare(fence).await?.begin(fence, TxKind::Execute, None).await?;
     let is_done = ledger::applied(&mut tx, fence.run(), &work.step, work.way).await?.is_some();
     let found = leftovers::index(tx.conn()?, index).await?;
     let Some(mut bare) = tx.give_up_bare().await else { return Ok(None) };

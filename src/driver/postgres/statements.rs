@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::{Bare, SessionId, Tx, TxKind};
 use super::error::{failed, is_lost, unknown};
-use super::leftovers::{self, IndexState};
 use super::ledger::{self, signed, unsigned, way_name};
+use super::leftovers::{self, IndexState};
 use super::{Postgres, hints};
 use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, Work};
@@ -176,7 +176,9 @@ impl Steps<'_> {
         let watcher = bare.wait_for_locks(lock_ms).await?;
         let changed = async {
             for name in &leftovers {
-                leftovers::drop_index(bare.conn()?, name).await.map_err(|e| given(&e, statement))?;
+                leftovers::drop_index(bare.conn()?, name)
+                    .await
+                    .map_err(|e| given(&e, statement))?;
             }
             let text = instead.as_deref().unwrap_or(&statement.text);
             let statement = Statement { text: text.to_owned(), line: statement.line };
@@ -198,13 +200,14 @@ impl Steps<'_> {
         };
         self.notes.extend(leftovers.iter().map(|name| leftovers::dropped(name)));
         if let Alone::BuildsIndex(index) = kind
-            && !matches!(
-                leftovers::index(bare.conn()?, index).await?,
-                Some(IndexState::Valid)
-            )
+            && !matches!(leftovers::index(bare.conn()?, index).await?, Some(IndexState::Valid))
         {
             let message = "the index was built and is not valid";
-            return Err(located(Error::failed(FailureClass::Refused, message), statement, self.file));
+            return Err(located(
+                Error::failed(FailureClass::Refused, message),
+                statement,
+                self.file,
+            ));
         }
         Ok((rows, self.marked(bare, at, &Mark::Done(rows)).await?))
     }
@@ -228,7 +231,11 @@ impl Steps<'_> {
                 Some(IndexState::Valid | IndexState::Absent) => run(Vec::new()),
             },
             Alone::DropsIndex(name) if was_begun || self.is_partial => {
-                if leftovers::is_there(bare.conn()?, name).await? { run(Vec::new()) } else { Plan::IsDone }
+                if leftovers::is_there(bare.conn()?, name).await? {
+                    run(Vec::new())
+                } else {
+                    Plan::IsDone
+                }
             }
             Alone::Reindexes(Some(what)) => run(leftovers::rebuilt(bare.conn()?, what).await?),
             Alone::Detaches { parent, partition } => {
@@ -236,7 +243,9 @@ impl Steps<'_> {
                     None if was_begun => Plan::IsDone,
                     Some(true) => Plan::Run {
                         leftovers: Vec::new(),
-                        instead: Some(format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE")),
+                        instead: Some(format!(
+                            "ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"
+                        )),
                     },
                     None | Some(false) => run(Vec::new()),
                 }

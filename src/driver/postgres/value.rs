@@ -128,7 +128,10 @@ mod tests {
             ("SELECT interval '90 min'", text("01:30:00")),
             ("SELECT '{\"a\": 1}'::jsonb", text("{\"a\": 1}")),
             ("SELECT 'meh'::mood", text("meh")),
-            ("SELECT uuid '00000000-0000-0000-0000-000000000001'", text("00000000-0000-0000-0000-000000000001")),
+            (
+                "SELECT uuid '00000000-0000-0000-0000-000000000001'",
+                text("00000000-0000-0000-0000-000000000001"),
+            ),
             ("WITH x AS (SELECT 1 AS n) SELECT n FROM x -- so", Value::Integer(1)),
             ("SHOW standard_conforming_strings", text("on")),
         ] {
@@ -151,7 +154,10 @@ mod tests {
             ("COMMIT", FailureClass::Refused),
             ("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'", FailureClass::Refused),
             ("INSERT INTO t VALUES (3) RETURNING n", FailureClass::NotPermitted),
-            ("WITH x AS (DELETE FROM t RETURNING n) SELECT count(*) FROM x", FailureClass::NotPermitted),
+            (
+                "WITH x AS (DELETE FROM t RETURNING n) SELECT count(*) FROM x",
+                FailureClass::NotPermitted,
+            ),
             ("SELECT write()", FailureClass::NotPermitted),
         ] {
             assert_eq!(class(postgres.value(query).await), expected, "{query}");

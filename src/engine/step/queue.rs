@@ -49,7 +49,8 @@ impl Blocked {
             let limit = duration(BLOCKED_FOR_MS);
             let message = format!("others were in the way for {limit}: {}", failure.message);
             let help = failure.help.clone();
-            let help = help.or_else(|| Some("something holds its locks; end it, then retry".into()));
+            let help =
+                help.or_else(|| Some("something holds its locks; end it, then retry".into()));
             let class = FailureClass::TimedOut;
             return Err(Fault::Failed(Failure { class, message, help, ..failure }));
         }
