@@ -12,6 +12,7 @@ mod gates;
 mod house;
 mod oracle;
 mod plans;
+mod postgres;
 mod quickstart;
 mod sandbox;
 mod services;

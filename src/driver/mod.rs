@@ -194,9 +194,6 @@ pub struct Capabilities {
     /// The longest time a chunk should take, in milliseconds, whatever the plan says: where one writer locks out all others,
     /// that is how long clients wait.
     pub chunk_time_max_ms: u64,
-    /// How long a step whose locks others hold is worth trying before it counts as failed, in milliseconds. 0 where the
-    /// database itself waits in order, so that another try gains nothing.
-    pub lock_retry_for_ms: u64,
 }
 
 /// A database's own identity: where approvals and claims hold. Never the URL.

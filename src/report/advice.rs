@@ -7,7 +7,7 @@ use crate::run::{
 use crate::store::Lease;
 
 use super::paint::{Colour, Tone};
-use super::steps::{failure_line, is_its_turn};
+use super::steps::{failure_story, is_its_turn};
 use super::words;
 
 /// How this program is called from where its reader stands: with the same settings, about the same run.
@@ -241,7 +241,7 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
                 .help
                 .as_ref()
                 .map_or_else(String::new, |help| format!(" What helps: {}.", sentence_of(help)));
-            let line = failure_line(failure);
+            let line = failure_story(failure);
             (format!("Step {id} {what}: {}.{help}", sentence_of(&line)), suggestions)
         }
         Progress::Ambiguous { detail, .. } => (
@@ -344,7 +344,7 @@ mod tests {
     fn a_failed_step_says_what_and_offers_every_way_on() {
         let (word, advice) = advice(vec![started(), begun("create"), failed("create")]);
         assert_eq!(word, "failed");
-        assert_eq!(advice.sentence, "Step create failed: no such table: leads_v3 [SQLITE_ERROR].");
+        assert_eq!(advice.sentence, "Step create failed: no such table: leads_v3 [SQLITE_ERROR] at line 7.");
         for command in [
             "phasegate retry leads",
             "phasegate amend leads plans/leads.yaml",

@@ -6,7 +6,7 @@ use crate::engine::event::Event as Seen;
 use crate::run::{Action, Event, Outcome, State, StepId, Way};
 
 use super::paint::{Colour, Tone};
-use super::steps::failure_line;
+use super::steps::failure_story;
 use super::words;
 
 /// One line about something that happened.
@@ -74,7 +74,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
             Some(succeeded(step, *way, outcome, state))
         }
         Event::StepFailed { step, failure, retry_at, attempt, .. } => {
-            let what = format!("{step}: {}", failure_line(failure));
+            let what = format!("{step}: {}", failure_story(failure));
             Some(match retry_at {
                 Some(_) => Line::new("retrying", Tone::Warn, format!("{what} (attempt {attempt})")),
                 None => Line::new("failed", Tone::Bad, what),

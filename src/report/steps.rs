@@ -220,6 +220,15 @@ pub fn failure_line(failure: &Failure) -> String {
     }
 }
 
+/// As [`failure_line`], with the line of the plan and what else is known: who was in the way, which statement it was.
+#[must_use]
+pub fn failure_story(failure: &Failure) -> String {
+    let line = failure.line.map(|line| format!(" at line {line}"));
+    let detail = failure.detail.as_ref().map(|detail| format!("; {detail}"));
+    let parts = [Some(failure_line(failure)), line, detail];
+    parts.into_iter().flatten().collect()
+}
+
 impl StepRow {
     /// Rows as a table shows them: done, or done of about how many.
     #[must_use]

@@ -259,6 +259,16 @@ async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
     Ok(())
 }
 
+/// Triggers of syncs that the plan never ended: on the plan's tables, calling functions of ours. Those of partitions go
+/// with their parents'.
+const TRIGGERS: &str = "\
+SELECT format('%I ON %I.%I', t.tgname, n.nspname, c.relname)
+FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname::text, 'phasegate_')
+  AND NOT t.tgisinternal AND t.tgparentid = 0
+ORDER BY c.oid, t.tgname";
+
 /// Our objects in our schema, by their exact names: the tables of the ledger but that of runs, the marks that a sync leaves
 /// (`touched_` and `kept_` with a mapping's id), and functions called `phasegate_…`. The schema may have been made for us,
 /// with others' objects and a state store in it.
@@ -274,6 +284,19 @@ WHERE n.oid = to_regnamespace($1) AND c.relkind = 'r'
 /// Removes every object of ours but the table of runs.
 async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {
     let schema = tx.schema().to_owned();
+    let triggers = sqlx::query(TRIGGERS)
+        .bind(&schema)
+        .fetch_all(tx.conn()?)
+        .await
+        .map_err(failed("list our triggers"))?;
+    for row in triggers {
+        let name: String = row.try_get(0).map_err(failed("list our triggers"))?;
+        let statement = format!("DROP TRIGGER IF EXISTS {name}");
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("remove our triggers"))?;
+    }
     let tables: Vec<&str> = ledger::tables().filter(|table| *table != RUNS).collect();
     let rows = sqlx::query(OURS)
         .bind(&schema)

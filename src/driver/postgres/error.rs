@@ -3,6 +3,8 @@
 //! Every error keeps its SQLSTATE, message, detail and hint; the class decides what the engine does next. Absent on
 //! purpose: the URL, which may hold a password, and sqlx's own `Display`, which shows lines of the server's source.
 
+use std::io::ErrorKind;
+
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
 use super::hints;
@@ -89,7 +91,11 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
             code: None,
             message: said_by_client(error),
             detail: None,
-            help: None,
+            help: (class_of_client(error) == FailureClass::Unreachable).then(|| {
+                "see whether the server runs and the target's URL leads to it; what is done is recorded, and the same \
+                 command goes on"
+                    .to_owned()
+            }),
             line: None,
         };
     };
@@ -122,7 +128,12 @@ fn said_by_client(error: &sqlx::Error) -> String {
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
             "the URL has a parameter that is not valid".to_owned()
         }
-        sqlx::Error::Io(cause) => format!("the connection broke: {cause}"),
+        sqlx::Error::Io(cause) => match cause.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+                format!("the connection broke: {cause}")
+            }
+            _ => cause.to_string(),
+        },
         sqlx::Error::Protocol(_) => "the connection broke in the middle of an answer".to_owned(),
         other => other.to_string(),
     }
@@ -142,6 +153,16 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
         let mut failure = failure(&error);
         failure.message = format!("could not {doing}: {}", failure.message);
         Error::Failed(failure)
+    }
+}
+
+/// An error of ours while connecting: a database that isn't there or takes nobody in can't be reached.
+pub(super) fn unconnected(error: sqlx::Error) -> Error {
+    match failed("connect")(error) {
+        Error::Failed(failure) if failure.class == FailureClass::Refused => {
+            Error::Failed(Failure { class: FailureClass::Unreachable, ..failure })
+        }
+        other => other,
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::error::failed;
+use super::error::{failed, unconnected};
 use crate::clock::Stopwatch;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
@@ -125,7 +125,7 @@ impl Live {
             .map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
             })?
-            .map_err(failed("connect"))?;
+            .map_err(unconnected)?;
         sqlx::query(SETTINGS)
             .bind(schema)
             .execute(&mut sqlx)

@@ -18,8 +18,6 @@ use crate::run::{Ending, RunId, Runnable, StepId, Transaction, Value, Way};
 const COPY_WORKERS: u32 = 8;
 /// Writers of other rows go on beside a chunk, so the plan may say how long one takes (milliseconds).
 const CHUNK_TIME_MAX_MS: u64 = 60_000;
-/// Each try waits for 2 s, and lets everybody else go first between two (milliseconds).
-const LOCK_RETRY_FOR_MS: u64 = 120_000;
 
 /// How long sessions that were ended may take to be gone, in milliseconds: what can't be cancelled at once is waited for.
 const GONE_WITHIN_MS: u64 = 30_000;
@@ -45,11 +43,7 @@ impl Postgres {
 #[async_trait]
 impl Session for Postgres {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            copy_workers: COPY_WORKERS,
-            chunk_time_max_ms: CHUNK_TIME_MAX_MS,
-            lock_retry_for_ms: LOCK_RETRY_FOR_MS,
-        }
+        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
@@ -101,10 +95,14 @@ impl Session for Postgres {
             tx.roll_back().await;
             return Ok(());
         }
-        ledger::check_fence(&mut tx, fence).await?;
-        claim::leave(&mut tx, fence.run(), ending, head).await?;
-        tx.commit().await?;
-        Ok(())
+        let left = match ledger::check_fence(&mut tx, fence).await {
+            Ok(()) => claim::leave(&mut tx, fence.run(), ending, head).await,
+            Err(error) => Err(error),
+        };
+        match left {
+            Ok(()) => tx.commit().await.map(|_| ()),
+            Err(error) => Err(tx.give_up(error).await),
+        }
     }
 
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {

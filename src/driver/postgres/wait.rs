@@ -42,7 +42,7 @@ SELECT l.mode, coalesce(l.relation::regclass::text, l.locktype) AS object, b.pid
            - CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END) * 1000)::bigint AS state_ms,
        (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000)::bigint AS open_ms,
        (SELECT string_agg(gid, ', ') FROM pg_prepared_xacts WHERE b.pid = 0) AS prepared,
-       current_user::text AS me
+       quote_ident(current_user) AS me
 FROM waiting w
 CROSS JOIN LATERAL (SELECT DISTINCT pid FROM unnest(pg_blocking_pids(w.pid)) AS p (pid)) AS b
 LEFT JOIN LATERAL (SELECT * FROM pg_locks WHERE pid = w.pid AND NOT granted LIMIT 1) AS l ON true
@@ -118,10 +118,8 @@ impl Blocked {
             pids.first().map_or("pid", String::as_str)
         );
         if self.blockers.iter().any(|blocker| blocker.state.is_none()) {
-            help.push_str(&format!(
-                "; GRANT pg_read_all_stats TO {} shows what it does",
-                super::catalogue::quote(&self.me)
-            ));
+            let grant = format!("; GRANT pg_read_all_stats TO {} shows what it does", self.me);
+            help.push_str(&grant);
         }
         help
     }
@@ -275,8 +273,8 @@ async fn watch(
     let mut said: Option<(Blocked, Stopwatch)> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(every_ms)).await;
-        let looked = tokio::time::timeout(LOOK_WITHIN, looker.look(&session)).await;
-        let blocked = match looked {
+        let answer = tokio::time::timeout(LOOK_WITHIN, looker.look(&session)).await;
+        let blocked = match answer {
             Ok(Ok(Some(blocked))) => blocked,
             Ok(Ok(None)) | Err(_) => continue,
             Ok(Err(error)) => {
@@ -330,21 +328,17 @@ mod tests {
         let hidden =
             Blocker { state: None, query: "<insufficient privilege>".into(), ..blocker.clone() };
         let lock = "AccessExclusiveLock on leads".to_owned();
-        let blocked =
+        let waiting =
             Blocked { lock: lock.clone(), blockers: vec![blocker.clone()], me: "owner".into() };
         assert_eq!(
-            blocked.to_string(),
+            waiting.to_string(),
             "waiting for AccessExclusiveLock on leads: pid 4711 (app, idle in transaction for 35s, \
              its transaction open for 1m 35s): UPDATE leads SET n = 1"
         );
-        assert!(!blocked.help().contains("GRANT"));
+        assert!(!waiting.help().contains("GRANT"));
         let hidden = Blocked { lock: lock.clone(), blockers: vec![hidden], me: "owner".into() };
         assert!(hidden.to_string().ends_with("pid 4711 (app): <insufficient privilege>"));
-        assert!(
-            hidden.help().contains("GRANT pg_read_all_stats TO \"owner\""),
-            "{}",
-            hidden.help()
-        );
+        assert!(hidden.help().contains("GRANT pg_read_all_stats TO owner"), "{}", hidden.help());
         let prepared = Blocker { pid: 0, prepared: Some("tx-1".into()), ..blocker };
         let prepared = Blocked { lock, blockers: vec![prepared], me: "owner".into() };
         assert!(prepared.to_string().ends_with("prepared transaction tx-1"));

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::clock::Stopwatch;
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
-    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, RetryPolicy, Step,
-    StepId, TargetName, Tuning, Value, Way, duration, is_transient,
+    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, Step, StepId,
+    TargetName, Tuning, Value, Way, is_transient,
 };
 use crate::store::{self, SharedStore};
 
 use super::event::Progress;
-use super::patience::{Patience, patiently, with_patience};
+use super::patience::patiently;
 use super::probe::asked;
 
 mod backfill;
@@ -237,33 +236,6 @@ impl Job {
         F: Future<Output = Result<T, driver::Error>>,
     {
         Ok(patiently(|| self.is_halted(), call).await?)
-    }
-
-    /// Makes a call that wants strong locks, and of which nothing is committed when it does not get them, again for as long
-    /// as the database is worth trying. Then it has failed, and an operator decides: whoever was in the way that long will
-    /// be for longer. A plan that says in `retry` how a step is tried again means these tries too.
-    async fn locking<T, F>(&self, call: impl FnMut() -> F) -> Result<T, Fault>
-    where
-        F: Future<Output = Result<T, driver::Error>>,
-    {
-        let for_ms = match self.step.retry == RetryPolicy::default() {
-            true => self.driver.capabilities().lock_retry_for_ms,
-            false => 0,
-        };
-        let patience = Patience::for_locks(for_ms);
-        let watch = Stopwatch::start();
-        match with_patience(patience, || self.is_halted(), call).await {
-            Err(driver::Error::Failed(failure))
-                if failure.class == FailureClass::Contention
-                    && for_ms > 0
-                    && watch.elapsed_ms() >= for_ms =>
-            {
-                let message =
-                    format!("others were in the way for {}: {}", duration(for_ms), failure.message);
-                Err(Fault::Failed(Failure { class: FailureClass::TimedOut, message, ..failure }))
-            }
-            other => Ok(other?),
-        }
     }
 
     fn is_halted(&self) -> bool {

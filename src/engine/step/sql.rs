@@ -29,7 +29,6 @@ async fn run(job: &mut Job, script: &Script) -> Result<Outcome, Fault> {
     let permit = job.permit.take();
     let runnable = Runnable::new(&job.step.id, script, permit)
         .map_err(|refused| Fault::failed(FailureClass::Unsafe, refused.to_string()))?;
-    let fence = job.fence()?;
-    let applied = job.locking(|| job.driver.execute(fence, &job.work, runnable.again())).await?;
+    let applied = job.driver.execute(job.fence()?, &job.work, runnable).await?;
     Ok(outcome(applied))
 }
