@@ -35,6 +35,8 @@ mod ledger;
 mod marks;
 mod probe;
 mod probe_server;
+#[cfg(test)]
+mod probe_tests;
 mod rename;
 mod retire;
 #[cfg(test)]
@@ -45,6 +47,15 @@ mod sequences;
 mod session;
 mod settle;
 mod shape;
+mod shape_sql;
+mod sink;
+mod source;
+mod steady;
+mod stricter;
+mod surroundings;
+mod survey;
+#[cfg(test)]
+mod survey_tests;
 #[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
@@ -57,6 +68,7 @@ mod sync_state;
 mod sync_tests;
 mod trigger_in_place;
 mod trigger_sql;
+mod usage;
 mod verify;
 
 use connection::Connections;

@@ -87,10 +87,7 @@ async fn give_up(
         .map_err(failed("go on looking"))
 }
 
-async fn table(
-    reader: &mut Reader<'_>,
-    written: &str,
-) -> Result<Option<(u32, TableFacts)>, Error> {
+async fn table(reader: &mut Reader<'_>, written: &str) -> Result<Option<(u32, TableFacts)>, Error> {
     let schema = reader.schema().to_owned();
     let conn = reader.conn()?;
     let (named, _) = catalogue::parts(written);
@@ -227,9 +224,13 @@ async fn rows(conn: &mut PgConnection, table: &Table, size: &Size) -> Result<Est
     if size.can_read && size.table_bytes <= COUNTED_BYTES_MAX {
         let sql = format!("SELECT count(*) FROM {}", table.sql());
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await;
-        let rows: i64 =
-            row.and_then(|row| row.try_get(0)).map_err(failed("count the rows of a small table"))?;
-        return Ok(Estimate { rows: u64::try_from(rows).unwrap_or(0), basis: "counted".to_owned() });
+        let rows: i64 = row
+            .and_then(|row| row.try_get(0))
+            .map_err(failed("count the rows of a small table"))?;
+        return Ok(Estimate {
+            rows: u64::try_from(rows).unwrap_or(0),
+            basis: "counted".to_owned(),
+        });
     }
     if let Some((rows, basis)) = &size.rows {
         return Ok(Estimate { rows: *rows, basis: basis.clone() });
@@ -241,9 +242,10 @@ async fn rows(conn: &mut PgConnection, table: &Table, size: &Size) -> Result<Est
         return Ok(Estimate { rows: size.table_bytes / 100, basis });
     }
     let plan = explain(conn, format!("EXPLAIN SELECT FROM {}", table.sql())).await?;
-    let guess = plan.first().and_then(|line| line.split_once("rows=")).and_then(|(_, rest)| {
-        rest.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
-    });
+    let guess = plan
+        .first()
+        .and_then(|line| line.split_once("rows="))
+        .and_then(|(_, rest)| rest.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok());
     Ok(Estimate { rows: guess.unwrap_or(0), basis })
 }
 

@@ -215,6 +215,7 @@ impl InPlace<'_> {
                 column: (*name).to_owned(),
                 value: String::new(),
                 type_sql: type_sql.unwrap_or_default(),
+                stored: String::new(),
                 is_plain: false,
             };
             let default = stored(&self.shape.old, &write, &default_of(self.shape, &write));
