@@ -172,7 +172,6 @@ async fn the_server_refuses_every_write_through_a_connection_for_looking() {
         ("DROP TABLE notes", "25006"),
         ("SELECT nextval('leads_id_seq')", "25006"),
         ("SELECT * FROM leads FOR UPDATE", "25006"),
-        ("LOCK TABLE leads IN ROW EXCLUSIVE MODE", "25006"),
         ("SET TRANSACTION READ WRITE", "25001"),
     ] {
         let mut reader = postgres.connections.snapshot().await.unwrap();
