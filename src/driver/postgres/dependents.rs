@@ -106,6 +106,7 @@ WHERE (
   OR c.oid = $1::bigint::oid AND $2 IS NULL
   OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1::bigint::oid)
   OR coalesce(f.pronamespace, tf.pronamespace) = to_regnamespace($3)::oid
+     AND starts_with(coalesce(f.proname, tf.proname), 'phasegate_')
   OR coalesce(t.tgisinternal, false) OR t.tgparentid <> 0
   OR v.oid = $1::bigint::oid AND $2 IS NULL
   OR t.tgrelid = $1::bigint::oid AND $2 IS NULL
@@ -120,7 +121,7 @@ UNION
 SELECT 'function by name', 'function ' || f.oid::regprocedure::text, NULL
 FROM pg_proc f JOIN pg_language l ON l.oid = f.prolang JOIN pg_namespace n ON n.oid = f.pronamespace
 WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND f.pronamespace IS DISTINCT FROM to_regnamespace($3)::oid
+  AND NOT (f.pronamespace IS NOT DISTINCT FROM to_regnamespace($3)::oid AND starts_with(f.proname, 'phasegate_'))
   AND NOT EXISTS (SELECT FROM unnest($4::text[]) AS w (word) WHERE f.prosrc !~* w.word)
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
 UNION
@@ -130,7 +131,8 @@ UNION
 SELECT 'subscription', 'a subscription writes to it', NULL FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
 ORDER BY 1, 2";
 
-/// What depends on a table, or on the columns named. `schema` is our own, quoted; what is in it doesn't count.
+/// What depends on a table, or on the columns named. `schema` is our own, quoted; our own functions in it don't
+/// count, others do: it may have been made by somebody else.
 pub(super) async fn dependents(
     conn: &mut PgConnection,
     table: &Table,
@@ -206,7 +208,7 @@ mod tests {
         CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TRIGGER of_status BEFORE UPDATE OF status ON leads FOR EACH ROW EXECUTE FUNCTION noted();
         CREATE SCHEMA phasegate;
-        CREATE FUNCTION phasegate.ours(l leads) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN $1::leads::text; END';";
+        CREATE FUNCTION phasegate.phasegate_ours(l leads) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN $1::leads::text; END';";
 
     #[tokio::test]
     async fn everything_that_depends_is_in_the_inventory_and_nothing_of_the_table_itself() {

@@ -137,9 +137,10 @@ pub(super) async fn let_go(tx: &mut Tx<'_>, shape: &Shape) -> Result<Vec<LetGo>,
 /// Lets clients write again. The function stays, with what its comment keeps.
 pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     for trigger in [name(shape), format!("phasegate_guard_t_{}", shape.id)] {
-        let tables = match trigger == name(shape) {
-            true => vec![shape.old.sql()],
-            false => whole_tree(tx.conn()?, &shape.old).await?,
+        let tables = if trigger == name(shape) {
+            vec![shape.old.sql()]
+        } else {
+            whole_tree(tx.conn()?, &shape.old).await?
         };
         for table in tables {
             let sql = format!("DROP TRIGGER IF EXISTS {} ON {table}", quote(&trigger));

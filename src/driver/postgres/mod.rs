@@ -39,6 +39,8 @@ mod marks;
 mod prepared;
 mod probe;
 mod probe_server;
+#[cfg(test)]
+mod probe_tests;
 mod rename;
 mod retire;
 #[cfg(test)]

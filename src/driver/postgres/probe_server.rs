@@ -26,14 +26,13 @@ pub(super) async fn look(
     probed.server = format!("PostgreSQL {}", server.version);
     probed.disk_free_bytes = Seen::hidden("PostgreSQL doesn't tell how much room the disk has");
     probed.connections = Seen::Known(server.connections);
-    probed.sessions = match server.sees_others {
-        true => Seen::Known(sessions(conn, oids).await?),
-        false => hidden(&server.role, "the sessions of others"),
-    };
-    probed.replicas = match server.sees_others {
-        true => Seen::Known(replicas(conn).await?),
-        false => hidden(&server.role, "replicas"),
-    };
+    if server.sees_others {
+        probed.sessions = Seen::Known(sessions(conn, oids).await?);
+        probed.replicas = Seen::Known(replicas(conn).await?);
+    } else {
+        probed.sessions = hidden(&server.role, "the sessions of others");
+        probed.replicas = hidden(&server.role, "replicas");
+    }
     probed.notes.extend(server.notes);
     Ok(())
 }

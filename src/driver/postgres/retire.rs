@@ -359,10 +359,10 @@ async fn check_columns(
     }
     let by_name: Vec<String> =
         found.iter().filter(|it| !it.is_certain()).map(|it| it.name.clone()).collect();
-    Ok(match by_name.is_empty() {
-        true => Vec::new(),
-        false => vec![format!("named in the text of {}", by_name.join(", "))],
-    })
+    if by_name.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![format!("named in the text of {}", by_name.join(", "))])
 }
 
 async fn unretire(tx: &mut Tx<'_>, what: &Retiring<'_>, losses: Losses) -> Result<(), Error> {

@@ -1,4 +1,6 @@
 //! Retiring, taking back and dropping, on real tables with clients at work between the steps.
+//!
+//! The test server's role is called as our schema, which therefore comes first on its path: functions name theirs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::Postgres;
@@ -251,12 +253,12 @@ async fn what_would_go_on_using_the_old_table_is_named() {
             "DROP TABLE notes",
         ),
         (
-            "CREATE FUNCTION f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM leads; END",
+            "CREATE FUNCTION public.f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM leads; END",
             "function f()",
             "DROP FUNCTION f",
         ),
         (
-            "CREATE FUNCTION g(leads) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "CREATE FUNCTION public.g(leads) RETURNS int LANGUAGE sql AS 'SELECT 1'",
             "function g(leads)",
             "DROP FUNCTION g",
         ),
@@ -312,7 +314,7 @@ async fn what_would_go_on_using_the_old_table_is_named() {
     for statement in refused.detail.unwrap().split(";\n") {
         live.database.run(statement).await;
     }
-    live.database.run("CREATE FUNCTION by_text() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM accounts -- leads'").await;
+    live.database.run("CREATE FUNCTION public.by_text() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM accounts -- leads'").await;
     let detail = live.retire(&whole(true)).await.unwrap().detail.unwrap();
     assert!(
         detail.contains(

@@ -20,6 +20,7 @@ pub(super) const HIDDEN_ROWS: &str = "D213";
 const OWNER: &str = "owner";
 
 /// What the role may do with one table.
+#[allow(clippy::struct_excessive_bools)] // each is a right that the catalogue answers yes or no to
 struct Held {
     /// Qualified and quoted.
     table: String,
@@ -84,11 +85,11 @@ pub(super) async fn rights(
                 "row level security on {} holds for {role}, so that it may not see every row",
                 held.table
             );
-            let help = format!(
+            let advice = format!(
                 "run the plan as {}, or have an administrator run ALTER ROLE {role} BYPASSRLS",
                 held.owner
             );
-            let finding = error(used, HIDDEN_ROWS, message, help);
+            let finding = error(used, HIDDEN_ROWS, message, advice);
             if !findings.iter().any(|one: &Finding| one.message == finding.message) {
                 findings.push(finding);
             }

@@ -422,9 +422,12 @@ pub(super) fn reads<'a>(
         Err(_) => {
             let text = expression.to_lowercase();
             let is_part = |char: char| char.is_alphanumeric() || char == '_';
-            let names = |column: &str| match column.chars().all(is_part) {
-                true => text.split(|char| !is_part(char)).any(|word| word == column),
-                false => text.contains(column),
+            let names = |column: &str| {
+                if column.chars().all(is_part) {
+                    text.split(|char| !is_part(char)).any(|word| word == column)
+                } else {
+                    text.contains(column)
+                }
             };
             columns.into_iter().filter(|column| names(&column.to_lowercase())).collect()
         }

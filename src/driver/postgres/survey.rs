@@ -114,10 +114,8 @@ impl Look<'_> {
         let mapping = &surveyed.mapping;
         let before = self.found.len();
         let from = self.side(&mapping.from).await?;
-        let into = match mapping.is_in_place() {
-            true => from.clone(),
-            false => self.side(&mapping.into).await?,
-        };
+        let into =
+            if mapping.is_in_place() { from.clone() } else { self.side(&mapping.into).await? };
         self.expressions(surveyed, (from.as_ref(), into.as_ref())).await?;
         let findings = match (&from, &into) {
             (Some(from), Some(into)) if mapping.is_in_place() => {

@@ -77,6 +77,7 @@ fn plain() -> Mapping {
 }
 
 /// Each case's mapping is looked at by itself; its findings are held, in order, against the beginnings and parts given.
+#[allow(clippy::too_many_lines)] // a table
 #[tokio::test]
 async fn each_finding_names_its_cause() {
     let Some(database) = Database::with(SCHEMA).await else { return };
@@ -398,7 +399,7 @@ async fn a_fingerprint_changes_with_what_clients_can_notice_and_with_nothing_els
     }
     // Who looks doesn't matter.
     let last = seen.last().unwrap();
-    let named = database.text("SELECT current_database()").await;
-    database.run(&format!("ALTER DATABASE {named} SET search_path = other, public")).await;
+    let own_name = database.text("SELECT current_database()").await;
+    database.run(&format!("ALTER DATABASE {own_name} SET search_path = other, public")).await;
     assert_eq!(database.open().await.fingerprint(&names).await.unwrap(), *last);
 }

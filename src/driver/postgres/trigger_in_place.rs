@@ -216,6 +216,7 @@ impl InPlace<'_> {
                 value: String::new(),
                 stored: String::new(),
                 type_sql: type_sql.unwrap_or_default(),
+                stored: String::new(),
                 is_plain: false,
             };
             let default = stored(&self.shape.old, &write, &default_of(self.shape, &write));
