@@ -19,7 +19,7 @@
 use super::catalogue::quote;
 use super::emptying::default_of;
 use super::shape::{Part, Shape, Write};
-use super::trigger_sql::{
+use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
     stored, trigger_name,
 };
