@@ -344,7 +344,10 @@ mod tests {
     fn a_failed_step_says_what_and_offers_every_way_on() {
         let (word, advice) = advice(vec![started(), begun("create"), failed("create")]);
         assert_eq!(word, "failed");
-        assert_eq!(advice.sentence, "Step create failed: no such table: leads_v3 [SQLITE_ERROR] at line 7.");
+        assert_eq!(
+            advice.sentence,
+            "Step create failed: no such table: leads_v3 [SQLITE_ERROR] at line 7."
+        );
         for command in [
             "phasegate retry leads",
             "phasegate amend leads plans/leads.yaml",

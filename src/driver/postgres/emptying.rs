@@ -10,7 +10,7 @@ use super::connection::{Connections, Tx, TxKind};
 use super::error::failed;
 use super::ledger;
 use super::shape::{Shape, Write};
-use super::trigger_sql::{Side, any, same, stored};
+use super::sync_sql::{Side, any, same, stored};
 use crate::driver::{Error, Fence};
 
 /// Rows emptied in one transaction: some 50 ms of work.
@@ -44,7 +44,7 @@ fn filled(shape: &Shape) -> String {
 pub(super) fn default_of(shape: &Shape, write: &Write) -> String {
     let column = shape.new.column(&write.column);
     let default = column.and_then(|column| column.default.as_deref()).unwrap_or("NULL");
-    super::trigger_sql::cast(&Write {
+    super::sync_sql::cast(&Write {
         is_plain: false,
         value: format!("({default}\n)"),
         ..write.clone()

@@ -70,6 +70,7 @@ mod sync_live_tests;
 mod sync_objects;
 #[cfg(test)]
 mod sync_rights_tests;
+mod sync_sql;
 mod sync_state;
 #[cfg(test)]
 mod sync_tests;

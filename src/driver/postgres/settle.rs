@@ -17,7 +17,7 @@ use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::failed;
 use super::shape::{Shape, shape};
-use super::trigger_sql::{Side, cast, removal, trigger_name};
+use super::sync_sql::{Side, cast, removal, trigger_name};
 use super::{ledger, marks};
 use crate::driver::{Error, Fence};
 use crate::run::{Direction, Mapping};

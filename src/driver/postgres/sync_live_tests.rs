@@ -11,13 +11,13 @@ use crate::run::{Direction, Mapping};
 
 const CLIENTS: u64 = 6;
 const STATEMENTS: u64 = 60;
-/// Few enough ids that clients meet.
-const IDS: u64 = 24;
+/// Few enough ids that clients meet, and enough that later writes don't mend what went wrong.
+const IDS: u64 = 96;
 
 const TABLES: &str = "
     CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
     CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text, status_code text, note text);
-    INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 24) AS n;";
+    INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 96) AS n;";
 
 /// Numbers that look random and come again.
 struct Dice(u64);
@@ -62,9 +62,11 @@ async fn work(mut client: PgConnection, seed: u64, table: (&'static str, &'stati
         let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
             [usize::try_from(dice.roll(3)).unwrap()];
         let (first, last) = (statement(&mut dice, table), dice.roll(4));
+        // Long enough for a chunk to come in between.
+        let pause = if isolation == "READ COMMITTED" { 0.0 } else { 0.02 };
         let end = if last == 0 { "ROLLBACK" } else { "COMMIT" };
         let script = format!(
-            "BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM {}; {first}; {end}",
+            "BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM {}; SELECT pg_sleep({pause}); {first}; {end}",
             table.0
         );
         if let Err(error) = say(&mut client, &script).await {

@@ -10,7 +10,7 @@ use super::catalogue::Table;
 use super::error::failed;
 use super::ledger;
 use super::shape::Shape;
-use super::trigger_sql::{
+use super::sync_sql::{
     Function, Side, SyncSql, TRIGGER_PREFIX, Trigger, function_name, trigger_name,
 };
 use crate::driver::{Error, SyncState};

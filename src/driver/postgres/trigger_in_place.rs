@@ -19,7 +19,7 @@
 use super::catalogue::quote;
 use super::emptying::default_of;
 use super::shape::{Part, Shape, Write};
-use super::trigger_sql::{
+use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
     stored, trigger_name,
 };
@@ -216,7 +216,6 @@ impl InPlace<'_> {
                 value: String::new(),
                 stored: String::new(),
                 type_sql: type_sql.unwrap_or_default(),
-                stored: String::new(),
                 is_plain: false,
             };
             let default = stored(&self.shape.old, &write, &default_of(self.shape, &write));
