@@ -164,6 +164,7 @@ impl Exit {
                 class => Self::of_failure(class),
             },
             driver::Error::Unknown(_) => Self::Unreachable,
+            driver::Error::Ambiguous(_) => Self::Ambiguous,
             driver::Error::Held(_) | driver::Error::Fenced { .. } => Self::Held,
         }
     }

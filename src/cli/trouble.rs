@@ -133,6 +133,7 @@ pub fn of_target(error: &driver::Error, target: &TargetName, about: About<'_>) -
     let exit = Exit::of_driver(error);
     match error {
         driver::Error::Held(holder) => claimed(holder, target, about.map(|(_, line)| line)),
+        driver::Error::Ambiguous(_) => Failure::new(exit, format!("target {target}: {error}")),
         driver::Error::Fenced { .. } => Failure::new(exit, format!("target {target}: {error}"))
             .help("`status` shows who drives the run"),
         driver::Error::Failed(failure) | driver::Error::Unknown(failure) => {

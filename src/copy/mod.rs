@@ -4,4 +4,5 @@
 
 pub mod chunk;
 pub mod compare;
+pub mod parts;
 pub mod sizer;

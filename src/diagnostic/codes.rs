@@ -184,9 +184,8 @@ codes! {
     KEY_NOT_SERVED = "R102", "a key that no index serves";
     NO_ROOM = "R103", "no room for the copy";
     DEPENDENTS = "R104", "something depends on what goes";
-    LIKE_LACKS = "R105", "a table made LIKE another lacks something";
-    IN_THE_WAY = "R106", "somebody is in the way now";
-    FEW_CONNECTIONS = "R107", "few connections are left";
+    IN_THE_WAY = "R105", "somebody is in the way now";
+    FEW_CONNECTIONS = "R106", "few connections are left";
 }
 
 fn entry(code: &str) -> Option<&'static Entry> {

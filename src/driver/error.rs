@@ -13,6 +13,10 @@ pub enum Error {
     /// The connection ended after COMMIT was sent: it may or may not have happened. Ask the ledger.
     #[error("{}", .0.message)]
     Unknown(Failure),
+    /// Neither the ledger nor the catalogue can tell whether it was done, and no further attempt will find out: an operator
+    /// has to. Says what was tried and what to look at.
+    #[error("{0}")]
+    Ambiguous(String),
     /// Another run holds an overlapping claim on the target.
     #[error("run {} of plan {} holds this database", .0.run, .0.plan)]
     Held(Box<Holder>),
@@ -44,7 +48,7 @@ impl Error {
     pub const fn class(&self) -> Option<FailureClass> {
         match self {
             Self::Failed(failure) | Self::Unknown(failure) => Some(failure.class),
-            Self::Held(_) | Self::Fenced { .. } => None,
+            Self::Ambiguous(_) | Self::Held(_) | Self::Fenced { .. } => None,
         }
     }
 

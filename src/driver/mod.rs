@@ -26,7 +26,6 @@ use crate::run::{
 };
 
 pub mod error;
-#[allow(dead_code)]
 pub mod postgres;
 pub mod probed;
 pub mod sqlite;
@@ -69,13 +68,16 @@ pub async fn open(
             Err(Error::failed(FailureClass::Refused, "SQLite has no schemas to put our objects in")
                 .with_help("remove schema from the target"))
         }
-        (
-            Engine::Postgres | Engine::Neo4j | Engine::Redis | Engine::Sqlserver | Engine::Mysql,
-            _,
-        ) => Err(Error::failed(
-            FailureClass::Refused,
-            "targets other than PostgreSQL and SQLite can't be opened yet",
-        )),
+        (Engine::Postgres, schema) => {
+            let url = url.expose_secret();
+            Ok(Arc::new(postgres::Postgres::open(url, schema, access).await?))
+        }
+        (Engine::Neo4j | Engine::Redis | Engine::Sqlserver | Engine::Mysql, _) => {
+            Err(Error::failed(
+                FailureClass::Refused,
+                "targets other than PostgreSQL and SQLite can't be opened yet",
+            ))
+        }
     }
 }
 
@@ -192,6 +194,9 @@ pub struct Capabilities {
     /// The longest time a chunk should take, in milliseconds, whatever the plan says: where one writer locks out all others,
     /// that is how long clients wait.
     pub chunk_time_max_ms: u64,
+    /// How long a step whose locks others hold is worth trying before it counts as failed, in milliseconds. 0 where the
+    /// database itself waits in order, so that another try gains nothing.
+    pub lock_retry_for_ms: u64,
 }
 
 /// A database's own identity: where approvals and claims hold. Never the URL.
@@ -570,7 +575,8 @@ mod tests {
             (Engine::Sqlite, "sqlite://ann:hunter2@host/none.db", None),
             (Engine::Sqlite, "sqlite:x.db?key=hunter2", None),
             (Engine::Sqlite, "sqlite:hunter2", Some("mine")),
-            (Engine::Postgres, "postgres://ann:hunter2@host/app", None),
+            (Engine::Postgres, "postgres://ann:hunter2@127.0.0.1:1/app", None),
+            (Engine::Mysql, "mysql://ann:hunter2@host/app", None),
         ] {
             let url = url.to_owned().into();
             let error = open(engine, &url, schema, Access::Full).await.unwrap_err();

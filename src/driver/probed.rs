@@ -27,8 +27,8 @@ pub struct Probed {
     pub server: String,
     /// The findings of [`survey`](super::Introspect::survey), in its order, and behind them what the survey
     /// didn't say: D212, a right that the role lacks (severity error; the help is the GRANT or ALTER … OWNER statement, ready
-    /// to be run); D213, row security that hides rows of a mapped table from the role (error). Each message names the
-    /// object. (A driver may well find D212 and D213 in its survey: then a run finds them before its first change, too.)
+    /// to be run); D213, row security that hides rows of a mapped table from the role (error); what the new table lacks that
+    /// the old one has. Each message names the object. (A driver may well find D212 and D213 in its survey: then a run finds them before its first change, too.)
     #[serde(skip)]
     pub findings: Vec<Finding>,
     /// Every existing table of [`Survey::uses`](super::Survey::uses), once, in that order. One that isn't there is a finding or is

@@ -9,13 +9,35 @@ use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::driver::Error;
-use crate::run::{FailureClass, RetryPolicy, back_off_ms, duration};
+use crate::run::{Failure, FailureClass, RetryPolicy, back_off_ms, duration};
 
-/// How long a call is made again while the database is busy, in milliseconds.
-const BUSY_FOR_MS: u64 = 10_000;
-/// The waits between. Short: what others hold a lock for is a transaction of theirs.
-const WAITS: RetryPolicy =
-    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 500 };
+/// How long to go on, and at what pace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long a call is made again while others are in the way, in milliseconds.
+    for_ms: u64,
+    /// The waits between.
+    waits: RetryPolicy,
+}
+
+impl Patience {
+    /// For what only looks, or holds nobody up while it waits. The waits are short: what others hold a lock for is a
+    /// transaction of theirs.
+    pub(super) const BRIEF: Self = Self {
+        for_ms: 10_000,
+        waits: RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 500 },
+    };
+
+    /// For what wants a strong lock, behind which everybody waits who comes after: between two tries they get their turn.
+    /// `for_ms` is how long the database is worth trying.
+    pub(super) const fn for_locks(for_ms: u64) -> Self {
+        let waits = RetryPolicy { attempts: u32::MAX, first_wait_ms: 500, longest_wait_ms: 5_000 };
+        Self { for_ms, waits }
+    }
+}
+
+/// How often a wait that goes on is said again, in milliseconds.
+const SAY_EVERY_MS: u64 = 30_000;
 /// How long a database may take over anything that is no step, in milliseconds.
 pub(super) const ANSWER_WITHIN_MS: u64 = 120_000;
 /// How long it may take over what a gate asks, in milliseconds.
@@ -24,6 +46,18 @@ pub(super) const PROBE_WITHIN_MS: u64 = 30_000;
 /// Makes a call to a database again while others are in the way, until it has been long enough or `give_up` says so.
 pub async fn patiently<T, F>(
     give_up: impl Fn() -> bool,
+    call: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    with_patience(Patience::BRIEF, give_up, call).await
+}
+
+/// As [`patiently`], for as long as is worth while.
+pub(super) async fn with_patience<T, F>(
+    patience: Patience,
+    give_up: impl Fn() -> bool,
     mut call: impl FnMut() -> F,
 ) -> Result<T, Error>
 where
@@ -31,17 +65,31 @@ where
 {
     let watch = Stopwatch::start();
     let mut tried = 0;
+    let mut said: Option<Stopwatch> = None;
     loop {
         tried += 1;
         let failure = match call().await {
             Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => failure,
             other => return other,
         };
-        if watch.elapsed_ms() >= BUSY_FOR_MS || give_up() {
+        if watch.elapsed_ms() >= patience.for_ms || give_up() {
             return Err(Error::Failed(failure));
         }
+        say(&failure, tried, &mut said);
+        let wait_ms = back_off_ms(patience.waits, tried, jitter());
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+}
+
+/// Says who is in the way, where that is known: at once, and again now and then.
+pub(super) fn say(failure: &Failure, tried: u32, said: &mut Option<Stopwatch>) {
+    let Some(detail) = &failure.detail else {
         tracing::debug!(message = failure.message, tried, "the database is busy");
-        tokio::time::sleep(Duration::from_millis(back_off_ms(WAITS, tried, jitter()))).await;
+        return;
+    };
+    if said.is_none_or(|said| said.elapsed_ms() >= SAY_EVERY_MS) {
+        tracing::warn!("tried {}, {detail}", crate::run::plural(u64::from(tried), "time"));
+        *said = Some(Stopwatch::start());
     }
 }
 
@@ -102,6 +150,21 @@ mod tests {
     async fn patience_ends_when_it_is_told_to() {
         let answer = patiently(|| true, || std::future::ready(Err::<(), _>(busy()))).await;
         assert_eq!(answer.unwrap_err(), busy());
+    }
+
+    #[tokio::test]
+    async fn patience_fits_what_is_done() {
+        for (patience, tries) in
+            [(Patience::for_locks(0), 1..=1), (Patience::for_locks(400), 2..=3)]
+        {
+            let mut calls = 0;
+            let call = || {
+                calls += 1;
+                std::future::ready(Err::<(), _>(busy()))
+            };
+            assert_eq!(with_patience(patience, || false, call).await.unwrap_err(), busy());
+            assert!(tries.contains(&calls), "{patience:?}: {calls}");
+        }
     }
 
     #[tokio::test]

@@ -90,6 +90,13 @@ impl<'a> Runnable<'a> {
         }
     }
 
+    /// The same, for another try within the attempt that it was made for: one of which the database has said that nothing
+    /// was done.
+    #[must_use]
+    pub const fn again(&self) -> Self {
+        Self { script: self.script }
+    }
+
     /// The script.
     #[must_use]
     pub const fn script(&self) -> &'a Script {

@@ -75,6 +75,15 @@ pub fn qualified_name(written: &str) -> (Option<String>, String) {
     second.map_or_else(whole, |second| (Some(first), second))
 }
 
+/// What a table is called once it has another name: in PostgreSQL it stays in its schema.
+#[must_use]
+pub fn renamed(dialect: Dialect, table: &str, to: &str) -> String {
+    match qualified_name(table) {
+        (Some(schema), _) if dialect == Dialect::Postgres => format!("{schema}.{to}"),
+        _ => to.to_owned(),
+    }
+}
+
 /// The names in a statement that the database would cut.
 #[must_use]
 pub fn long_names(dialect: Dialect, statement: &str) -> Vec<String> {
@@ -174,6 +183,13 @@ mod tests {
             let expected = (schema.map(ToOwned::to_owned), table.to_owned());
             assert_eq!(qualified_name(written), expected, "{written}");
         }
+    }
+
+    #[test]
+    fn a_renamed_table_stays_in_its_schema() {
+        assert_eq!(renamed(Dialect::Postgres, "crm.leads", "leads_old"), "crm.leads_old");
+        assert_eq!(renamed(Dialect::Postgres, "leads", "leads_old"), "leads_old");
+        assert_eq!(renamed(Dialect::Sqlite, "leads", "leads_old"), "leads_old");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Absent on purpose: whether a table or column exists, what a trigger that is already there does when a statement fires
 //! it, and whether the plan made an object. The first two only the database knows, the last only the plan.
 
+mod alone;
 mod classify;
 mod expression;
 mod facts;
@@ -22,11 +23,12 @@ mod split;
 mod sqlite;
 mod token;
 
+pub use alone::{Alone, NewIndex, Reindexed, alone, index_made};
 pub use classify::classify;
 pub use expression::column_refs;
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{
-    MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, same_name,
+    MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,
 };
 pub use split::{SplitError, split, unwrapped};
 

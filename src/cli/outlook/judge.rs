@@ -1,17 +1,18 @@
-//! What a dry run makes of what it saw, beyond the findings of plans and drivers: codes R102 and up. Long locks are findings of the plan itself.
+//! What a dry run makes of what it saw, beyond the findings of plans and drivers: codes R102 and up. Long locks
+//! are findings of the plan itself.
 //!
-//! Warnings, but for a disk that can't hold the copy: what stands in the way now may be gone when the plan runs.
+//! Warnings, but for a disk that can't hold the copy: what stands in the way now may be gone when the plan runs. What the new
+//! table lacks that the old one has is among the driver's findings.
 
 use crate::diagnostic::{Code, Diagnostic, Location, known as codes};
 use crate::driver::Purpose;
-use crate::driver::probed::{ObjectFacts, Probed, Seen, TableFacts};
+use crate::driver::probed::{ObjectFacts, Probed, Seen};
 use crate::report::dry_run::Noted;
 use crate::report::words;
 use crate::run::{Action, Pin, Step, StepId, TargetName};
 
 use super::Looked;
 use super::look;
-use super::statements::Readings;
 use super::uses;
 
 fn place((file, line): (&str, u32)) -> Location {
@@ -19,17 +20,12 @@ fn place((file, line): (&str, u32)) -> Location {
 }
 
 /// What a database showed, judged.
-pub(super) fn database(
-    pin: &Pin,
-    readings: &Readings,
-    (target, looked): (&TargetName, &Looked),
-) -> Vec<Noted> {
+pub(super) fn database(pin: &Pin, (target, looked): (&TargetName, &Looked)) -> Vec<Noted> {
     let probed = &looked.probed;
     let mut judge = Judge { pin, target, found: Vec::new() };
     judge.keys(probed);
     judge.disk(probed);
     judge.dependents(probed);
-    judge.likes(readings, probed);
     judge.sessions(probed);
     judge.connections(probed);
     judge.found
@@ -126,36 +122,6 @@ impl Judge<'_> {
         }
     }
 
-    /// What a table made LIKE another doesn't get.
-    fn likes(&mut self, readings: &Readings, probed: &Probed) {
-        let program = &self.pin.program;
-        let mut found: Vec<(StepId, &TableFacts)> = Vec::new();
-        for step in program.steps().iter().filter(|it| it.target.as_ref() == Some(self.target)) {
-            let Action::Sql(script) = &step.action else { continue };
-            for (statement, reading) in script.statements.iter().zip(readings.of_step(step)) {
-                if !is_like(&statement.text) {
-                    continue;
-                }
-                let made_like = |table: &&TableFacts| {
-                    !table.not_copied.is_empty() && reading.facts.tables.contains(&table.table)
-                };
-                found
-                    .extend(probed.tables.iter().filter(made_like).map(|it| (step.id.clone(), it)));
-            }
-        }
-        for (step, table) in found {
-            let message = format!(
-                "a table made LIKE {} has not: {}",
-                table.table,
-                look::objects(&table.not_copied)
-            );
-            self.warn(codes::LIKE_LACKS, Some(&step), &message).help = Some(
-                "write statements behind it for those that the new table needs before it takes the name"
-                    .to_owned(),
-            );
-        }
-    }
-
     fn sessions(&mut self, probed: &Probed) {
         let Seen::Known(sessions) = &probed.sessions else { return };
         for session in sessions.iter().filter(|it| it.age_ms >= OLD_MS || !it.waits_for.is_empty())
@@ -186,16 +152,6 @@ const OLD_MS: u64 = 60_000;
 
 /// How many connections a run may open: one for steps, one for questions, and some workers.
 const CONNECTIONS_MIN: u32 = 6;
-
-/// Whether a statement makes a table like another.
-fn is_like(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    let words: Vec<&str> = text
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|w| !w.is_empty())
-        .collect();
-    words.first() == Some(&"create") && words.iter().take(8).any(|word| *word == "like")
-}
 
 /// Whether an object is worth naming: kept here so that [`look`] and the findings say the same.
 pub(super) fn named(object: &ObjectFacts) -> String {

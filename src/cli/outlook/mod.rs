@@ -68,7 +68,7 @@ pub fn of_plan(plan: &LoadedPlan, looks: Option<&Looks>) -> DryRun {
     for (target, look) in looks.into_iter().flatten() {
         let Ok(looked) = look else { continue };
         findings.extend(of_database(pin, target, looked));
-        findings.extend(judge::database(pin, &readings, (target, looked)));
+        findings.extend(judge::database(pin, (target, looked)));
     }
     DryRun {
         file: pin.path.clone(),

@@ -160,7 +160,7 @@ fn what_stands_in_the_way_is_found_with_its_step() {
 
     let mut crowded = probed();
     crowded.connections = Seen::Known(Connections { used: 95, limit: 97 });
-    assert_eq!(found(crowded), ["R107 warning -"]);
+    assert_eq!(found(crowded), ["R106 warning -"]);
 }
 
 #[test]

@@ -48,8 +48,8 @@ fn text(cell: &Cell) -> Option<String> {
         Cell::Integer(number) => Some(number.to_string()),
         Cell::Real(number) => Some(number.to_string()),
         Cell::Blob(bytes) => {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            Some(format!("\\x{digits}"))
+            let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            Some(format!("\\x{}", digits.concat()))
         }
         Cell::Null => None,
     }

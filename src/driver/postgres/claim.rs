@@ -13,7 +13,7 @@ use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, signed, unsigned};
 use crate::driver::{Claim, Error, Fence, Head, Holder};
-use crate::run::{Ending, RunId};
+use crate::run::{Ending, FailureClass, RunId};
 
 /// Unfinished runs other than this one, oldest first.
 fn others(runs: &str) -> String {
@@ -142,24 +142,50 @@ pub(super) async fn enter(
     Ok((0..=slot_last).map(|slot| Fence::new(claim.run.clone(), slot, token)).collect())
 }
 
-/// Ends the sessions of earlier runners of a run: those that are called after it with a lower token. Otherwise a stopped
-/// process would keep its locks, and a new runner wait with everybody else.
+/// Sessions of earlier runners of a run: those that are called after it with a lower token.
+const EARLIER: &str = "FROM pg_stat_activity
+     WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+       AND starts_with(application_name, 'phasegate ' || $1 || ' ')
+       AND substring(application_name FROM '([0-9]+)$')::numeric < $2::text::numeric";
+
+/// Ends the sessions of earlier runners of a run. Otherwise a stopped process would keep its locks, and a new runner wait
+/// with everybody else. Returns how many there still were.
 pub(super) async fn end_earlier_sessions(
     reader: &mut Reader<'_>,
     run: &RunId,
     token: u64,
 ) -> Result<u64, Error> {
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-         WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-           AND application_name LIKE 'phasegate ' || $1 || ' %'
-           AND substring(application_name FROM '([0-9]+)$')::numeric < $2::text::numeric";
-    let row = sqlx::query(sql)
+    // Within a transaction the server shows what it showed first.
+    sqlx::query("SELECT pg_stat_clear_snapshot()")
+        .execute(reader.conn()?)
+        .await
+        .map_err(failed("look for the sessions of an earlier runner"))?;
+    let sql = format!("SELECT count(pg_terminate_backend(pid)) {EARLIER}");
+    let row = sqlx::query(AssertSqlSafe(sql))
         .bind(run.as_str())
         .bind(token.to_string())
         .fetch_one(reader.conn()?)
         .await
         .map_err(failed("end the sessions of an earlier runner"))?;
     unsigned(row.try_get(0).map_err(failed("end the sessions of an earlier runner"))?)
+}
+
+/// The error for sessions of an earlier runner that don't end.
+pub(super) async fn not_gone(reader: &mut Reader<'_>, run: &RunId, token: u64) -> Error {
+    let sql = format!("SELECT string_agg(pid::text, ', ') {EARLIER}");
+    let pids = async {
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(run.as_str())
+            .bind(token.to_string())
+            .fetch_one(reader.conn()?)
+            .await;
+        row.and_then(|row| row.try_get::<Option<String>, _>(0))
+            .map_err(failed("look for the sessions of an earlier runner"))
+    };
+    let pids = pids.await.ok().flatten().unwrap_or_default();
+    let message = format!("sessions of an earlier runner have not ended: pid {pids}");
+    Error::failed(FailureClass::Contention, message)
+        .with_help("they are being ended; look at them in pg_stat_activity")
 }
 
 /// Whether a run has closed its row.
@@ -233,24 +259,28 @@ async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes every object of ours but the table of runs. A state store in the same schema has its own names and stays.
+/// Our objects in our schema, by their exact names: the tables of the ledger but that of runs, the marks that a sync leaves
+/// (`touched_` and `kept_` with a mapping's id), and functions called `phasegate_…`. The schema may have been made for us,
+/// with others' objects and a state store in it.
+const OURS: &str = "\
+SELECT 'FUNCTION', p.oid::regprocedure::text
+FROM pg_proc p WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname::text, 'phasegate_')
+UNION ALL
+SELECT 'TABLE', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.oid = to_regnamespace($1) AND c.relkind = 'r'
+  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept)_[0-9a-z]+$')";
+
+/// Removes every object of ours but the table of runs.
 async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {
     let schema = tx.schema().to_owned();
-    let rows = sqlx::query(
-        "SELECT 'FUNCTION', p.oid::regprocedure::text FROM pg_proc p
-         WHERE p.pronamespace = to_regnamespace($1) AND p.proname LIKE 'phasegate\\_%'
-         UNION ALL
-         SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
-                quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.oid = to_regnamespace($1) AND c.relkind IN ('r', 'S', 'v')
-           AND c.relname <> $2 AND c.relname NOT LIKE 'state\\_%'",
-    )
-    .bind(&schema)
-    .bind(RUNS)
-    .fetch_all(tx.conn()?)
-    .await
-    .map_err(failed("list our objects"))?;
+    let tables: Vec<&str> = ledger::tables().filter(|table| *table != RUNS).collect();
+    let rows = sqlx::query(OURS)
+        .bind(&schema)
+        .bind(tables)
+        .fetch_all(tx.conn()?)
+        .await
+        .map_err(failed("list our objects"))?;
     for row in rows {
         let kind: String = row.try_get(0).map_err(failed("list our objects"))?;
         let name: String = row.try_get(1).map_err(failed("list our objects"))?;

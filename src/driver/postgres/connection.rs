@@ -11,24 +11,25 @@
 //! Absent on purpose: sqlx's pool, which gives a connection back in whatever state it is, and transaction poolers, which
 //! would lend one session to several clients.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::{commit_failed, failed};
 use super::ledger;
+use super::live::{Ender, Live};
+use super::wait::{Looker, Watcher};
 use crate::clock::Stopwatch;
 use crate::driver::{Access, Error, Fence};
 use crate::run::FailureClass;
 
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) use super::live::SessionId;
 
-/// How long chunks wait for a lock, in milliseconds: under any sensible `deadlock_timeout` (1 s by default), so that we yield
-/// and not a client.
+/// How long chunks wait for a lock, in milliseconds. Always less than the server's `deadlock_timeout`, so that we yield and
+/// not a client.
 const CHUNK_LOCK_MS: u64 = 300;
 
 /// How long everything else that writes waits, in milliseconds: what waits for a strong lock holds up everybody behind it.
@@ -36,16 +37,6 @@ const ONCE_LOCK_MS: u64 = 2_000;
 
 /// Connections that work at once, workers of copies and steps in parallel included.
 const CONNECTIONS_MAX: usize = 24;
-
-/// Settings of every session. A name that the server doesn't know is left out (`client_connection_check_interval` came with
-/// version 14). Values are written so that they can be read again whatever the role's own settings are; a stopped process
-/// does not hold its locks for ever; and what row security would hide from us is an error instead of missing rows.
-const SETTINGS: &str = "SELECT set_config(s.name, v.value, false) FROM (VALUES \
-     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), \
-     ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('row_security', 'off'), \
-     ('idle_in_transaction_session_timeout', '10s'), ('client_connection_check_interval', '5s'), \
-     ('default_transaction_isolation', 'read committed'), ('lock_timeout', '2s'), \
-     ('statement_timeout', '0')) AS v (name, value) JOIN pg_settings s ON lower(s.name) = v.name";
 
 /// What a transaction is for. Names the fail points around its commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +57,13 @@ pub(super) enum TxKind {
 }
 
 impl TxKind {
-    /// How long to wait for a lock, in milliseconds.
-    const fn lock_ms(self) -> u64 {
-        match self {
-            Self::Chunk | Self::Plan | Self::Settle | Self::Repair => CHUNK_LOCK_MS,
+    /// How long to wait for a lock, in milliseconds: as a step says, and where clients' rows are locked always less than it
+    /// takes the server to look for deadlocks. A server takes 0 for ever, so it is no wait of ours.
+    fn lock_ms(self, asked: Option<u64>, deadlock_ms: u64) -> u64 {
+        let ms = match self {
+            Self::Chunk | Self::Plan | Self::Settle | Self::Repair => {
+                asked.unwrap_or(CHUNK_LOCK_MS).min(deadlock_ms * 3 / 4)
+            }
             Self::Execute
             | Self::Finish
             | Self::Enter
@@ -78,8 +72,9 @@ impl TxKind {
             | Self::Remove
             | Self::Retire
             | Self::Unretire
-            | Self::Drop => ONCE_LOCK_MS,
-        }
+            | Self::Drop => asked.unwrap_or(ONCE_LOCK_MS),
+        };
+        ms.max(1)
     }
 
     /// The kind as fail points name it.
@@ -103,77 +98,15 @@ impl TxKind {
     }
 }
 
-/// A session of ours on the server, by what can't be another's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SessionId {
-    pub pid: i32,
-    /// When it began, as the server writes it: pids come again.
-    pub began: String,
-}
-
-/// An open connection. Dropped anywhere but at its clean end, its session is ended on the server.
-#[derive(Debug)]
-struct Live {
-    /// `None` only when the connection was given back or closed.
-    sqlx: Option<PgConnection>,
-    session: SessionId,
-    /// What it is called in `pg_stat_activity`: which run and token it works for.
-    name: String,
-    ender: Arc<Ender>,
-}
-
-/// Ends sessions of ours through a connection of its own.
-#[derive(Debug)]
-struct Ender {
-    options: PgConnectOptions,
-}
-
-impl Ender {
-    async fn end(&self, session: &SessionId) -> Result<(), sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        sqlx::query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE pid = $1 AND backend_start::text = $2",
-        )
-        .bind(session.pid)
-        .bind(&session.began)
-        .fetch_optional(&mut connection)
-        .await?;
-        connection.close().await
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let Some(connection) = self.sqlx.take() else { return };
-        drop(connection);
-        let (ender, session) = (Arc::clone(&self.ender), self.session.clone());
-        // Without a runtime the process is ending, and the server notices that by itself.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = ender.end(&session).await {
-                    tracing::debug!(pid = session.pid, %error, "ending a session of ours");
-                }
-            });
-        }
-    }
-}
-
-impl Live {
-    fn conn(&mut self) -> Result<&mut PgConnection, Error> {
-        self.sqlx.as_mut().ok_or_else(|| {
-            Error::failed(FailureClass::Unreachable, "the connection was closed before")
-        })
-    }
-}
-
 /// The connections to one database.
 pub(super) struct Connections {
-    options: PgConnectOptions,
     access: Access,
     /// Our schema, quoted.
     schema: String,
     ender: Arc<Ender>,
+    looker: Arc<Looker>,
+    /// The server's `deadlock_timeout` in milliseconds; 0 until a session was opened.
+    deadlock_ms: AtomicU64,
     permits: Semaphore,
     idle: Mutex<Vec<Live>>,
     /// Sessions that work now.
@@ -191,8 +124,9 @@ impl Connections {
     pub(super) fn new(options: PgConnectOptions, access: Access, schema: String) -> Self {
         let options = options.application_name("phasegate").disable_statement_logging();
         Self {
-            ender: Arc::new(Ender { options: options.clone() }),
-            options,
+            ender: Arc::new(Ender::new(options.clone())),
+            looker: Arc::new(Looker::new(options)),
+            deadlock_ms: AtomicU64::new(0),
             access,
             schema,
             permits: Semaphore::new(CONNECTIONS_MAX),
@@ -224,14 +158,7 @@ impl Connections {
         lock_timeout_ms: Option<u64>,
     ) -> Result<Tx<'_>, Error> {
         let name = format!("phasegate {} {}", fence.run(), fence.token());
-        let mut tx = self.begin_called(kind, lock_timeout_ms, &name).await?;
-        match ledger::check_fence(&mut tx, fence).await {
-            Ok(()) => Ok(tx),
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
-        }
+        checked(self.begin_called(kind, lock_timeout_ms, &name).await?, fence).await
     }
 
     /// Begins a transaction that no fence guards: for entering and leaving, which make and remove fences.
@@ -251,16 +178,7 @@ impl Connections {
                 "the target is open for reading only",
             ));
         }
-        let mut held = self.take(name).await?;
-        let lock_ms = lock_timeout_ms.unwrap_or(kind.lock_ms());
-        let begin =
-            format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}");
-        let watch = Stopwatch::start();
-        sqlx::raw_sql(AssertSqlSafe(begin))
-            .execute(held.live.conn()?)
-            .await
-            .map_err(failed("begin a transaction"))?;
-        Ok(Tx { held, kind, is_kept: true, watch })
+        self.take(name).await?.begin(kind, lock_timeout_ms).await
     }
 
     /// A connection that reads: each statement sees what is committed when it begins, and none can write.
@@ -283,8 +201,8 @@ impl Connections {
         Ok(Reader { held })
     }
 
-    /// A connection outside any transaction, for statements that the server refuses inside one. Its locks are waited for as
-    /// long as the session's `lock_timeout` says, which the caller sets. It is never used again afterwards.
+    /// A connection outside any transaction, for statements that the server refuses inside one. Nothing is checked yet:
+    /// that takes a transaction ([`Bare::begin`]). It is never used again afterwards.
     pub(super) async fn bare(&self, fence: &Fence) -> Result<Bare<'_>, Error> {
         if self.access == Access::ReadOnly {
             return Err(Error::failed(
@@ -302,60 +220,23 @@ impl Connections {
             self.permits.acquire().await.map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the connections are closed")
             })?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut live = match idle {
-            Some(live) => live,
-            None => self.open().await?,
-        };
-        if live.name != name {
-            let set = sqlx::query("SELECT set_config('application_name', $1, false)")
-                .bind(name)
-                .execute(live.conn()?)
-                .await;
-            match set {
-                Ok(_) => name.clone_into(&mut live.name),
-                // It had been idle, and the server may have gone and come back meanwhile.
-                Err(_) => {
-                    live = self.open().await?;
-                    sqlx::query("SELECT set_config('application_name', $1, false)")
-                        .bind(name)
-                        .execute(live.conn()?)
-                        .await
-                        .map_err(failed("prepare the connection"))?;
-                    name.clone_into(&mut live.name);
-                }
+        let live = loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut live) = idle else {
+                let mut live = Live::open(&self.ender, self.access, &self.schema).await?;
+                live.be(name).await?;
+                self.deadlock_ms.store(live.deadlock_ms, Ordering::Relaxed);
+                break live;
+            };
+            // It had been idle, and the server may have gone and come back meanwhile.
+            match live.be(name).await {
+                Ok(()) => break live,
+                Err(Error::Failed(failure)) if failure.class == FailureClass::Unreachable => {}
+                Err(error) => return Err(error),
             }
-        }
+        };
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).push(live.session.clone());
         Ok(Held { live, connections: self, _permit: permit })
-    }
-
-    async fn open(&self) -> Result<Live, Error> {
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await;
-        let mut sqlx = opened
-            .map_err(|_| {
-                Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
-            })?
-            .map_err(failed("connect"))?;
-        sqlx::query(SETTINGS).execute(&mut sqlx).await.map_err(failed("prepare the connection"))?;
-        if self.access == Access::ReadOnly {
-            sqlx::query("SELECT set_config('default_transaction_read_only', 'on', false)")
-                .execute(&mut sqlx)
-                .await
-                .map_err(failed("prepare the connection"))?;
-        }
-        let row = sqlx::query(
-            "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-        )
-        .fetch_one(&mut sqlx)
-        .await
-        .map_err(failed("prepare the connection"))?;
-        let session = SessionId {
-            pid: row.try_get(0).map_err(failed("prepare the connection"))?,
-            began: row.try_get(1).map_err(failed("prepare the connection"))?,
-        };
-        let (name, ender) = ("phasegate".to_owned(), Arc::clone(&self.ender));
-        Ok(Live { sqlx: Some(sqlx), session, name, ender })
     }
 
     /// Ends what runs now on every connection, on the server.
@@ -372,13 +253,9 @@ impl Connections {
     pub(super) async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for mut live in idle {
-            if let Some(connection) = live.sqlx.take()
-                && let Err(error) = connection.close().await
-            {
-                // Nothing is open on it; a failure to close loses nothing.
-                tracing::debug!(%error, "closing a connection");
-            }
+            live.close().await;
         }
+        self.looker.close().await;
     }
 }
 
@@ -389,26 +266,32 @@ struct Held<'a> {
     _permit: SemaphorePermit<'a>,
 }
 
-impl Held<'_> {
+impl<'a> Held<'a> {
+    /// Begins a transaction on it.
+    async fn begin(mut self, kind: TxKind, lock_timeout_ms: Option<u64>) -> Result<Tx<'a>, Error> {
+        let deadlock_ms = self.connections.deadlock_ms.load(Ordering::Relaxed);
+        let lock_ms = kind.lock_ms(lock_timeout_ms, deadlock_ms);
+        let begin =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}");
+        let watch = Stopwatch::start();
+        sqlx::raw_sql(AssertSqlSafe(begin))
+            .execute(self.live.conn()?)
+            .await
+            .map_err(failed("begin a transaction"))?;
+        let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
+        Ok(Tx { held: self, kind, is_kept: true, watch, watcher })
+    }
+
     /// Gives the connection back, to be used again.
     fn give_back(mut self) {
-        let Some(sqlx) = self.live.sqlx.take() else { return };
-        let live = Live {
-            sqlx: Some(sqlx),
-            session: self.live.session.clone(),
-            name: self.live.name.clone(),
-            ender: Arc::clone(&self.live.ender),
-        };
-        self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner).push(live);
+        if let Some(live) = self.live.pass_on() {
+            self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner).push(live);
+        }
     }
 
     /// Closes the connection in order; nothing is open on it.
     async fn close(mut self) {
-        if let Some(connection) = self.live.sqlx.take()
-            && let Err(error) = connection.close().await
-        {
-            tracing::debug!(%error, "closing a connection");
-        }
+        self.live.close().await;
     }
 }
 
@@ -425,9 +308,10 @@ pub(super) struct Tx<'a> {
     kind: TxKind,
     is_kept: bool,
     watch: Stopwatch,
+    watcher: Watcher,
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
     /// The connection, inside the transaction.
     pub(super) fn conn(&mut self) -> Result<&mut PgConnection, Error> {
         self.held.live.conn()
@@ -456,19 +340,33 @@ impl Tx<'_> {
 
     /// Commits. Returns the microseconds from the beginning of the transaction to the end of the commit. A future dropped
     /// in here may have committed: ask the ledger.
-    pub(super) async fn commit(mut self) -> Result<u64, Error> {
-        fail_point("before", self.kind)?;
-        if let Err(error) = sqlx::query("COMMIT").execute(self.conn()?).await {
-            return Err(commit_failed(&error));
-        }
-        let (took_us, kind) = (self.watch.elapsed_us(), self.kind);
-        if self.is_kept {
-            self.held.give_back();
+    pub(super) async fn commit(self) -> Result<u64, Error> {
+        let (watch, kind, is_kept) = (self.watch, self.kind, self.is_kept);
+        let held = self.commit_held().await?;
+        let took_us = watch.elapsed_us();
+        if is_kept {
+            held.give_back();
         } else {
-            self.held.close().await;
+            held.close().await;
         }
         fail_point("after", kind)?;
         Ok(took_us)
+    }
+
+    /// Commits, and goes on outside any transaction in the same session.
+    pub(super) async fn commit_bare(self) -> Result<Bare<'a>, Error> {
+        let kind = self.kind;
+        let held = self.commit_held().await?;
+        fail_point("after", kind)?;
+        Ok(Bare { held })
+    }
+
+    async fn commit_held(mut self) -> Result<Held<'a>, Error> {
+        fail_point("before", self.kind)?;
+        if let Err(error) = sqlx::query("COMMIT").execute(self.conn()?).await {
+            return Err(self.watcher.explain(commit_failed(&error)));
+        }
+        Ok(self.held)
     }
 
     /// Rolls back now, and keeps the connection where that works.
@@ -482,6 +380,19 @@ impl Tx<'_> {
         } else {
             self.held.close().await;
         }
+    }
+
+    /// Rolls back because of an error, and adds who was in the way where it is that a lock was not had.
+    pub(super) async fn give_up(self, error: Error) -> Error {
+        let explained = self.watcher.explain(error);
+        self.roll_back().await;
+        explained
+    }
+
+    /// Rolls back, and goes on outside any transaction in the same session; `None` where the session is gone.
+    pub(super) async fn give_up_bare(mut self) -> Option<Bare<'a>> {
+        let rolled_back = sqlx::query("ROLLBACK").execute(self.conn().ok()?).await;
+        rolled_back.is_ok().then(|| Bare { held: self.held })
     }
 }
 
@@ -506,6 +417,14 @@ impl Reader<'_> {
         self.held.connections.schema()
     }
 
+    /// Ends the transaction and the session with it.
+    pub(super) async fn close(mut self) {
+        let Ok(conn) = self.conn() else { return };
+        if sqlx::query("ROLLBACK").execute(conn).await.is_ok() {
+            self.held.close().await;
+        }
+    }
+
     /// Ends the transaction and gives the connection back, to be used again.
     pub(super) async fn release(mut self) {
         let Ok(conn) = self.conn() else { return };
@@ -520,7 +439,7 @@ pub(super) struct Bare<'a> {
     held: Held<'a>,
 }
 
-impl Bare<'_> {
+impl<'a> Bare<'a> {
     /// The connection.
     pub(super) fn conn(&mut self) -> Result<&mut PgConnection, Error> {
         self.held.live.conn()
@@ -531,9 +450,44 @@ impl Bare<'_> {
         &self.held.live.session
     }
 
+    /// A name in our own schema, qualified and quoted.
+    pub(super) fn ours(&self, name: &str) -> String {
+        self.held.connections.ours(name)
+    }
+
+    /// Begins a transaction in this very session, under a fence.
+    pub(super) async fn begin(
+        self,
+        fence: &Fence,
+        kind: TxKind,
+        lock_timeout_ms: Option<u64>,
+    ) -> Result<Tx<'a>, Error> {
+        let mut tx = self.held.begin(kind, lock_timeout_ms).await?;
+        tx.close_afterwards();
+        checked(tx, fence).await
+    }
+
+    /// Says how long statements wait for locks from now on (milliseconds; 0: for ever), and watches what they wait for.
+    pub(super) async fn wait_for_locks(&mut self, lock_ms: u64) -> Result<Watcher, Error> {
+        sqlx::query("SELECT set_config('lock_timeout', $1, false)")
+            .bind(lock_ms.to_string())
+            .execute(self.conn()?)
+            .await
+            .map_err(failed("prepare the connection"))?;
+        Ok(Watcher::start(&self.held.connections.looker, self.session(), lock_ms))
+    }
+
     /// Closes it.
     pub(super) async fn close(self) {
         self.held.close().await;
+    }
+}
+
+/// Holds a fence's token against its slot's row in a transaction that has just begun.
+async fn checked<'a>(mut tx: Tx<'a>, fence: &Fence) -> Result<Tx<'a>, Error> {
+    match ledger::check_fence(&mut tx, fence).await {
+        Ok(()) => Ok(tx),
+        Err(error) => Err(tx.give_up(error).await),
     }
 }
 

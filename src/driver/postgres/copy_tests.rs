@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -14,10 +14,10 @@ use super::connection::TxKind;
 use super::fixture::{Database, class, entered, mapping, work};
 use super::shape::shape;
 use super::{Postgres, marks};
-use crate::copy::chunk::{Chunk, Walk};
+use crate::copy::chunk::{Chunk, Planned, Walk};
 use crate::copy::compare::Compared;
-use crate::driver::{Error, Fence, Sink as _, Source as _, Verifier as _, Window};
-use crate::run::{Difference, Direction, FailureClass, Mapping, Way};
+use crate::driver::{Copied, Error, Fence, Sink as _, Source as _, Verifier as _, Window};
+use crate::run::{Difference, Direction, FailureClass, Mapping, OnExisting, Way};
 
 /// Tables of 1,000 rows, each with another kind of key, and a copy of each that is empty.
 pub(super) const KEYS: [(&str, &[&str], &str, &str); 11] = [
@@ -50,21 +50,20 @@ pub(super) const KEYS: [(&str, &[&str], &str, &str); 11] = [
 ];
 
 pub(super) async fn tables() -> Option<Database> {
-    let mut script = String::new();
+    let mut script = Vec::new();
     for (name, key, columns, values) in KEYS {
         for name in [name.to_owned(), copy_of(name)] {
             let (name, key): (_, Vec<String>) =
                 (quote(&name), key.iter().map(|k| quote(k)).collect());
-            script += &format!(
-                "CREATE TABLE {name} ({columns}, n bigint, PRIMARY KEY ({}));",
-                key.join(", ")
-            );
+            let key = key.join(", ");
+            script.push(format!("CREATE TABLE {name} ({columns}, n bigint, PRIMARY KEY ({key}));"));
         }
         let name = quote(name);
-        script +=
-            &format!("INSERT INTO {name} SELECT {values}, x FROM generate_series(1, 1000) AS x;");
+        script.push(format!(
+            "INSERT INTO {name} SELECT {values}, x FROM generate_series(1, 1000) AS x;"
+        ));
     }
-    Database::with(&script).await
+    Database::with(&script.concat()).await
 }
 
 fn copy_of(name: &str) -> String {
@@ -285,20 +284,20 @@ async fn values_are_compared_as_they_are_stored_whatever_their_type() {
         ("text COLLATE folded", "'Ann'", "'ann'"),
         ("varchar(3)", "'abc'", "'abd'"),
         ("bytea", "'\\x00ff'", "'\\x00fe'"),
-        ("timestamptz", "'2024-02-30 UTC'::text::timestamptz - interval '0'", "'infinity'"),
+        ("timestamptz", "'2024-02-29 UTC'", "'infinity'"),
         ("int[]", "'{1,NULL,3}'", "'{1,2,3}'"),
         ("mood", "'sad'", "'glad'"),
         ("bit(4)", "'1010'", "'1011'"),
         ("text", "repeat('x', 100000)", "repeat('x', 100001)"),
         ("boolean", "NULL", "false"),
     ];
-    let mut columns = String::new();
-    let (mut values, mut others) = (String::new(), Vec::new());
+    let (mut columns, mut values, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for (at, (kind, value, other)) in types.iter().enumerate() {
-        columns += &format!(", c{at} {kind}");
-        values += &format!(", {}", value.replace("02-30", "02-29"));
+        columns.push(format!(", c{at} {kind}"));
+        values.push(format!(", {value}"));
         others.push(format!("UPDATE p SET c{at} = {other} WHERE id = {};", at + 100));
     }
+    let (columns, values) = (columns.concat(), values.concat());
     let Some(database) = Database::with(&format!(
         "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
          CREATE TYPE mood AS ENUM ('sad', 'glad');
@@ -397,9 +396,9 @@ async fn a_copy_beside_writers_leaves_both_sides_equal() {
     // Both sides are equal in every snapshot, while the writers still write.
     let (live, _) = compare_all(&postgres, &mapping, Direction::Forward).await;
     stop.store(true, Ordering::Relaxed);
-    let writes = AtomicU64::new(0);
+    let mut written_by_clients = 0;
     for writer in writers {
-        writes.fetch_add(writer.await.unwrap(), Ordering::Relaxed);
+        written_by_clients += writer.await.unwrap();
     }
     assert!(live.is_clean(), "{:?}", shown(&live));
     let (sum, _) = compare_all(&postgres, &mapping, Direction::Forward).await;
@@ -415,9 +414,71 @@ async fn a_copy_beside_writers_leaves_both_sides_equal() {
         i64::try_from(sum.rows).unwrap()
     );
     assert!(
-        writes.into_inner() >= 400 && read > 3_000 && written > 1_000 && written <= read,
+        written_by_clients >= 400 && read > 3_000 && written > 1_000 && written <= read,
         "{read} {written}"
     );
+}
+
+/// Copies a chunk in a task of its own.
+fn copy_beside(
+    postgres: &Arc<Postgres>,
+    fence: &Fence,
+    (mapping, direction): (&Mapping, Direction),
+    chunk: &Planned,
+) -> tokio::task::JoinHandle<Result<Copied, Error>> {
+    let (postgres, fence) = (postgres.clone(), fence.clone());
+    let (mapping, chunk) = (mapping.clone(), chunk.clone());
+    tokio::spawn(async move {
+        let step = work("copy", Way::Forward);
+        postgres.copy_chunk(&fence, &step, &mapping, direction, &chunk).await
+    })
+}
+
+/// Waits until a session of the database waits for a lock, or a task has ended.
+async fn until_it_waits<T>(database: &Database, task: &tokio::task::JoinHandle<T>) {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while database.number(waits).await == 0 && !task.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_over_is_never_older_than_what_a_client_wrote_while_it_waited() {
+    let Some(database) = Database::with(
+        "CREATE TABLE o (id bigint PRIMARY KEY, v text); CREATE TABLE p (LIKE o INCLUDING ALL);
+         INSERT INTO o SELECT x, 'v' || x FROM generate_series(1, 10) AS x; INSERT INTO p SELECT x, 'stale' FROM generate_series(1, 5) AS x;
+         CREATE FUNCTION held_up() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock(6); RETURN NEW; END';
+         CREATE TRIGGER held_up BEFORE INSERT ON p FOR EACH ROW WHEN (NEW.id = 6) EXECUTE FUNCTION held_up()",
+    )
+    .await else { return };
+    let postgres = Arc::new(database.open().await);
+    let fences = entered(&postgres, 1).await;
+    let mut pairs = mapping(("o", &["id"]), ("p", &["id"]));
+    pairs.on_existing = OnExisting::Update;
+    let (step, size) = (work("copy", Way::Forward), Window { rows: 100, count: 1 });
+    let planned = postgres.plan_chunks(&fences[0], &step, &pairs, size).await.unwrap();
+    // The chunk is held up behind row 3, which it has passed and is still to write over.
+    let mut client = database.client().await;
+    sqlx::raw_sql("SELECT pg_advisory_lock(6)").execute(&mut client).await.unwrap();
+    let whole = (&pairs, Direction::Forward);
+    let copying = copy_beside(&postgres, &fences[1], whole, &planned.open[0]);
+    until_it_waits(&database, &copying).await;
+    // A client's update and what its trigger makes of it. The chunk has locked the row, and is the one to give way.
+    let both =
+        "BEGIN; UPDATE o SET v = 'fresh' WHERE id = 3; UPDATE p SET v = 'fresh' WHERE id = 3;
+        SELECT pg_advisory_unlock(6)";
+    sqlx::raw_sql(both).execute(&mut client).await.unwrap();
+    until_it_waits(&database, &copying).await;
+    sqlx::raw_sql("COMMIT").execute(&mut client).await.unwrap();
+    let mut copied = copying.await.unwrap();
+    if matches!(&copied, Err(Error::Failed(f)) if f.class == FailureClass::Contention) {
+        copied = copy_beside(&postgres, &fences[1], whole, &planned.open[0]).await.unwrap();
+    }
+    let copied = copied.unwrap();
+    assert_eq!((copied.rows_read, copied.rows_written), (10, 9));
+    assert_eq!(database.text("SELECT v FROM p WHERE id = 3").await, "fresh");
+    assert!(compare_all(&postgres, &pairs, Direction::Forward).await.0.is_clean());
 }
 
 #[tokio::test]
@@ -445,21 +506,15 @@ async fn in_place_the_copy_leaves_alone_what_a_new_client_wrote_while_it_waited(
         "BEGIN; UPDATE p SET b = 'MiXed', a = 'MIXED' WHERE id = 4; INSERT INTO phasegate.kept_{id} VALUES (0, 4)"
     );
     sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut client).await.unwrap();
-    let copying = tokio::spawn({
-        let (postgres, fence, people) = (postgres.clone(), fences[1].clone(), people.clone());
-        let (step, chunk) = (step.clone(), planned.open[0].clone());
-        async move { postgres.copy_chunk(&fence, &step, &people, Direction::Both, &chunk).await }
-    });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while database.number(waits).await == 0 && !copying.is_finished() {
-        tokio::task::yield_now().await;
-    }
+    let copying = copy_beside(&postgres, &fences[1], (&people, Direction::Both), &planned.open[0]);
+    until_it_waits(&database, &copying).await;
     // And one that changes a row's old side, as its trigger would carry over.
     sqlx::raw_sql("UPDATE p SET a = 'Late', b = 'late' WHERE id = 5; COMMIT")
         .execute(&mut client)
         .await
         .unwrap();
     let mut copied = copying.await.unwrap();
+    // A machine so slow that the chunk gave up: then it is tried again, as the engine does.
     if matches!(&copied, Err(Error::Failed(f)) if f.class == FailureClass::Contention) {
         copied = postgres
             .copy_chunk(&fences[1], &step, &people, Direction::Both, &planned.open[0])

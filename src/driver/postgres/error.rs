@@ -5,6 +5,7 @@
 
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
+use super::hints;
 use crate::driver::Error;
 use crate::run::{Failure, FailureClass};
 
@@ -52,8 +53,32 @@ fn help(code: &str) -> Option<&'static str> {
         "3D000" => "check the database name in the target's URL",
         "57P03" => "the server is starting up or shutting down; go on when it is there",
         "42501" => "grant the privilege to the role, or let a role that has it run this",
+        "25006" => {
+            "the server or the role is read-only: name the primary, or a role without default_transaction_read_only"
+        }
+        "57P01" | "57P02" | "08006" => "the server ended the session; go on when it is there",
+        "25P03" => {
+            "our process did not answer for 10 s, so the server ended its transaction; go on"
+        }
+        "40P01" => "two sessions waited for each other; it is tried again",
+        "40001" => "another session changed the same rows; it is tried again",
         _ => return None,
     })
+}
+
+/// What to do about an error of which code and message tell.
+fn help_for(code: &str, message: &str) -> Option<String> {
+    const ROLE: &str = "the target's role";
+    if let Some(table) = hints::secured(message) {
+        return Some(hints::row_security(table, ROLE));
+    }
+    if let Some(object) = hints::denied(message) {
+        return Some(hints::grant_on(object, ROLE, ""));
+    }
+    if let Some((kind, name)) = hints::owned(message) {
+        return Some(format!("let {ROLE} own the {kind} {name}"));
+    }
+    help(code).map(str::to_owned)
 }
 
 /// The fields of a failure from an error of sqlx.
@@ -74,7 +99,7 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
         code: Some(given.code().to_owned()),
         message: given.message().to_owned(),
         detail: given.detail().map(str::to_owned),
-        help: given.hint().or_else(|| help(given.code())).map(str::to_owned),
+        help: given.hint().map(str::to_owned).or_else(|| help_for(given.code(), given.message())),
         line: None,
     }
 }
@@ -129,6 +154,21 @@ pub(super) fn refused(error: &sqlx::Error) -> Error {
 pub(super) fn damaged(what: impl Into<String>) -> Error {
     Error::failed(FailureClass::Damaged, what)
         .with_help("somebody else wrote to the tables of our schema")
+}
+
+/// Whether an error leaves it open what became of the statement: the connection broke, or the session was ended.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    match code(error) {
+        Some(code) => {
+            code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P05" | "25P03")
+        }
+        None => class_of_client(error) == FailureClass::Unreachable,
+    }
+}
+
+/// An error of ours for a statement of which nobody knows yet whether it was done.
+pub(super) fn unknown(error: &sqlx::Error) -> Error {
+    Error::Unknown(failure(error))
 }
 
 /// What a failed COMMIT means. What the server says of it, it says before it commits; when no answer came, or the session

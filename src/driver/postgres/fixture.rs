@@ -40,6 +40,17 @@ impl Database {
         Some(database)
     }
 
+    /// Drops the database.
+    pub(super) async fn gone(&self) {
+        let mut server = url::Url::parse(&self.url).unwrap();
+        let name = server.path().trim_start_matches('/').to_owned();
+        server.set_path("postgres");
+        let mut admin = PgConnection::connect(server.as_str()).await.unwrap();
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+        admin.close().await.unwrap();
+    }
+
     pub(super) async fn open(&self) -> Postgres {
         Postgres::open(&self.url, None, Access::Full).await.unwrap()
     }

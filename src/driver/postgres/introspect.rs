@@ -9,9 +9,9 @@ use sqlx::Row as _;
 use super::catalogue::name_sql;
 use super::connection::Reader;
 use super::error::{damaged, failed};
-use super::{Postgres, probe, survey};
-use crate::driver::{Error, Finding, Introspect, Probed, Survey};
-use crate::run::Digest;
+use super::{Postgres, probe, survey, usage};
+use crate::driver::{Error, Finding, Introspect, Probed, Survey, TableSize};
+use crate::run::{Digest, Usage};
 
 #[async_trait]
 impl Introspect for Postgres {
@@ -31,6 +31,20 @@ impl Introspect for Postgres {
         let digest = fingerprint(&mut reader, tables).await?;
         reader.release().await;
         Ok(digest)
+    }
+
+    async fn usage(&self, table: &str) -> Result<Usage, Error> {
+        let mut reader = self.connections.read().await?;
+        let usage = usage::usage(reader.conn()?, table).await?;
+        reader.release().await;
+        Ok(usage)
+    }
+
+    async fn size(&self, table: &str) -> Result<TableSize, Error> {
+        let mut reader = self.connections.read().await?;
+        let size = usage::size(reader.conn()?, table).await?;
+        reader.release().await;
+        Ok(size)
     }
 }
 

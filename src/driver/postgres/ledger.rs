@@ -50,6 +50,11 @@ const TABLES: [(&str, &str); 5] = [
     ),
 ];
 
+/// The names of our tables.
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().map(|(name, _)| *name)
+}
+
 /// Makes our schema and tables where they are missing. A schema that is there already is used as it is: who may not make
 /// one can be given one.
 pub(super) async fn create(tx: &mut Tx<'_>, schema: &str) -> Result<(), Error> {

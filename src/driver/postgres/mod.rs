@@ -29,10 +29,14 @@ mod fixture;
 mod gaps;
 mod guard_sql;
 mod handover;
+mod hints;
 mod identity;
 mod introspect;
 mod ledger;
+mod leftovers;
+mod live;
 mod marks;
+mod prepared;
 mod probe;
 mod probe_server;
 mod rename;
@@ -45,10 +49,22 @@ mod sequences;
 mod session;
 mod settle;
 mod shape;
+mod shape_sql;
+mod sink;
+mod source;
+mod statements;
+mod steady;
+mod stricter;
+mod surroundings;
+mod survey;
+#[cfg(test)]
+mod survey_tests;
 #[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
 mod sync_in_place_tests;
+#[cfg(test)]
+mod sync_live_tests;
 mod sync_objects;
 #[cfg(test)]
 mod sync_rights_tests;
@@ -57,7 +73,10 @@ mod sync_state;
 mod sync_tests;
 mod trigger_in_place;
 mod trigger_sql;
+mod usage;
+mod value;
 mod verify;
+mod wait;
 
 use connection::Connections;
 
@@ -68,6 +87,7 @@ const SCHEMA: &str = "phasegate";
 #[derive(Debug)]
 pub struct Postgres {
     connections: Connections,
+    shapes: prepared::Shapes,
 }
 
 impl Postgres {
@@ -78,7 +98,10 @@ impl Postgres {
     pub async fn open(url: &str, schema: Option<&str>, access: Access) -> Result<Self, Error> {
         let options = read_url(url)?;
         let schema = catalogue::quote(schema.unwrap_or(SCHEMA));
-        let postgres = Self { connections: Connections::new(options, access, schema) };
+        let postgres = Self {
+            connections: Connections::new(options, access, schema),
+            shapes: prepared::Shapes::default(),
+        };
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }

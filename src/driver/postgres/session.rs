@@ -1,25 +1,55 @@
 //! Claims, fences, statements: [`Session`] for PostgreSQL.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, Column as _, Row as _, TypeInfo as _};
+use sqlx::Row as _;
 
 use super::connection::TxKind;
-use super::error::{failed, refused};
-use super::{Postgres, claim, ledger, script};
+use super::error::failed;
+use super::{Postgres, claim, ledger, script, statements, value};
+use crate::clock::Stopwatch;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
 };
-use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Transaction, Value, Way};
+use crate::run::{Ending, RunId, Runnable, StepId, Transaction, Value, Way};
 
 /// Workers of a copy.
 const COPY_WORKERS: u32 = 8;
 /// Writers of other rows go on beside a chunk, so the plan may say how long one takes (milliseconds).
 const CHUNK_TIME_MAX_MS: u64 = 60_000;
+/// Each try waits for 2 s, and lets everybody else go first between two (milliseconds).
+const LOCK_RETRY_FOR_MS: u64 = 120_000;
+
+/// How long sessions that were ended may take to be gone, in milliseconds: what can't be cancelled at once is waited for.
+const GONE_WITHIN_MS: u64 = 30_000;
+/// How often they are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+impl Postgres {
+    /// Ends the sessions of earlier runners of a run, and waits until they are gone and their locks with them.
+    async fn end_earlier(&self, run: &RunId, token: u64) -> Result<(), Error> {
+        let mut reader = self.connections.read().await?;
+        let watch = Stopwatch::start();
+        while claim::end_earlier_sessions(&mut reader, run, token).await? > 0 {
+            if watch.elapsed_ms() > GONE_WITHIN_MS {
+                return Err(claim::not_gone(&mut reader, run, token).await);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        reader.release().await;
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl Session for Postgres {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
+        Capabilities {
+            copy_workers: COPY_WORKERS,
+            chunk_time_max_ms: CHUNK_TIME_MAX_MS,
+            lock_retry_for_ms: LOCK_RETRY_FOR_MS,
+        }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
@@ -46,9 +76,7 @@ impl Session for Postgres {
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
         // What is open under an earlier token of ours must not be taken for a rival's.
         self.connections.close().await;
-        let mut reader = self.connections.read().await?;
-        claim::end_earlier_sessions(&mut reader, &claim.run, token).await?;
-        reader.release().await;
+        self.end_earlier(&claim.run, token).await?;
         let mut tx = self.connections.begin_unfenced(TxKind::Enter).await?;
         let schema = self.connections.schema().to_owned();
         let entered = match ledger::create(&mut tx, &schema).await {
@@ -58,12 +86,12 @@ impl Session for Postgres {
         match entered {
             Ok(fences) => {
                 tx.commit().await?;
+                // Who had checked its token just before the new one was written, and then left its transaction, runs on:
+                // from here on nobody can any more, so those that still do are the last.
+                self.end_earlier(&claim.run, token).await?;
                 Ok(fences)
             }
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
+            Err(error) => Err(tx.give_up(error).await),
         }
     }
 
@@ -87,27 +115,7 @@ impl Session for Postgres {
     }
 
     async fn value(&self, query: &str) -> Result<Value, Error> {
-        let mut reader = self.connections.read().await?;
-        let rows = sqlx::query(AssertSqlSafe(query.trim_end().trim_end_matches(';').to_owned()))
-            .persistent(false)
-            .fetch_all(reader.conn()?)
-            .await
-            .map_err(|error| refused(&error))?;
-        reader.release().await;
-        let refuse = |message: &str| {
-            Error::failed(FailureClass::Refused, message)
-                .with_help("write a query that gives exactly one row with one column")
-        };
-        let row = match rows.as_slice() {
-            [row] => row,
-            [] => return Err(refuse("the query gave no row")),
-            _ => return Err(refuse("the query gave more than one row")),
-        };
-        if row.columns().len() != 1 {
-            let names: Vec<&str> = row.columns().iter().map(sqlx::Column::name).collect();
-            return Err(refuse(&format!("the query gave the columns {}", names.join(", "))));
-        }
-        value_of(row)
+        value::of(self, query).await
     }
 
     async fn execute(
@@ -118,10 +126,7 @@ impl Session for Postgres {
     ) -> Result<Applied, Error> {
         match script.script().transaction {
             Transaction::Auto => script::transactional(self, fence, work, script.script()).await,
-            Transaction::None => Err(Error::failed(
-                FailureClass::Refused,
-                "statements outside a transaction can't be run yet",
-            )),
+            Transaction::None => statements::each(self, fence, work, script.script()).await,
         }
     }
 
@@ -141,43 +146,12 @@ impl Session for Postgres {
     }
 }
 
-/// The value of a row's only column.
-fn value_of(row: &sqlx::postgres::PgRow) -> Result<Value, Error> {
-    let failed = failed("read the query's value");
-    let kind = row.columns()[0].type_info().name().to_owned();
-    let value = match kind.as_str() {
-        "BOOL" => {
-            row.try_get::<Option<bool>, _>(0).map_err(failed)?.map(|b| Value::Integer(b.into()))
-        }
-        "INT2" => {
-            row.try_get::<Option<i16>, _>(0).map_err(failed)?.map(|n| Value::Integer(n.into()))
-        }
-        "INT4" => {
-            row.try_get::<Option<i32>, _>(0).map_err(failed)?.map(|n| Value::Integer(n.into()))
-        }
-        "INT8" => row.try_get::<Option<i64>, _>(0).map_err(failed)?.map(Value::Integer),
-        "FLOAT4" => {
-            row.try_get::<Option<f32>, _>(0).map_err(failed)?.map(|x| Value::Real(x.into()))
-        }
-        "FLOAT8" => row.try_get::<Option<f64>, _>(0).map_err(failed)?.map(Value::Real),
-        "TEXT" | "VARCHAR" | "NAME" | "CHAR" | "UNKNOWN" => {
-            row.try_get::<Option<String>, _>(0).map_err(failed)?.map(Value::Text)
-        }
-        other => {
-            let message =
-                format!("the query gave a {}, which can't be compared", other.to_lowercase());
-            return Err(Error::failed(FailureClass::Refused, message)
-                .with_help("cast it in the query, to text or double precision"));
-        }
-    };
-    Ok(value.unwrap_or(Value::Null))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
     use super::super::fixture::{Database, class, entered, script, work};
     use super::*;
+    use crate::run::FailureClass;
 
     #[tokio::test]
     async fn a_script_and_its_ledger_row_are_one_and_are_done_once() {

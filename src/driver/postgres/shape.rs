@@ -14,6 +14,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnection;
 
 use super::catalogue::{self, Column, Table, quote};
+use crate::copy::parts::{Group, Tie, groups};
 use crate::driver::Error;
 use crate::run::{CopyColumns, Digest, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 use crate::sql::{Dialect, column_refs};
@@ -280,8 +281,7 @@ fn identifies(mapping: &Mapping, table: &Table, key: &[String]) -> Result<(), Er
     }
     let identities = table.identities();
     let is_key = |columns: &Vec<&str>| {
-        columns.len() == key.len()
-            && key.iter().all(|name| columns.iter().any(|column| *column == name.as_str()))
+        columns.len() == key.len() && key.iter().all(|name| columns.contains(&name.as_str()))
     };
     if identities.iter().any(is_key) {
         return Ok(());
@@ -393,7 +393,7 @@ fn reverse_writes(
         };
         let own_name =
             only_column(from, &write.value).is_some_and(|column| column.name == write.column);
-        let is_key = mapping.from.key.iter().any(|key| *key == target.name);
+        let is_key = mapping.from.key.contains(&target.name);
         if own_name && !target.is_generated && !is_key && !listed(&target.name) {
             reverse.push(plain(target, source));
         }
@@ -440,7 +440,8 @@ fn parts(
 ) -> Vec<Part> {
     let in_place = from.oid == into.oid;
     let is_written = |name: &str| writes.iter().any(|write| write.column == name);
-    // A node is a column: those of the old side first, then those of the new one.
+    let is_key = |name: &str| keys.iter().any(|key| key.old == name || key.new == name);
+    // Columns are numbered: those of the old side first, then those of the new one.
     let olds: Vec<&str> = from.columns.iter().map(|column| column.name.as_str()).collect();
     let news: Vec<&str> = into.columns.iter().map(|column| column.name.as_str()).collect();
     let old_at = |name: &str| olds.iter().position(|column| *column == name);
@@ -450,58 +451,33 @@ fn parts(
         }
         news.iter().position(|column| *column == name).map(|at| olds.len() + at)
     };
-    let mut group: Vec<usize> = (0..olds.len() + news.len()).collect();
-    let mut unite = |one: Option<usize>, two: Option<usize>| {
-        if let (Some(one), Some(two)) = (one, two) {
-            let (keep, gone) = (group[one].min(group[two]), group[one].max(group[two]));
-            group.iter_mut().filter(|at| **at == gone).for_each(|at| *at = keep);
+    let ties = |read: &str, write: &Write| !is_key(read) || is_key(&write.column);
+    let forward = |write: &Write| Tie {
+        column: new_at(&write.column),
+        reads: reads(&write.value, olds.iter().copied())
+            .into_iter()
+            .filter(|read| ties(read, write))
+            .filter_map(old_at)
+            .collect(),
+    };
+    let back = |write: &Write| Tie {
+        column: old_at(&write.column),
+        reads: reads(&write.value, news.iter().copied())
+            .into_iter()
+            .filter(|read| ties(read, write))
+            .filter_map(new_at)
+            .collect(),
+    };
+    let forward: Vec<Tie> = writes.iter().map(forward).collect();
+    let back: Vec<Tie> = reverse.iter().map(back).collect();
+    let part = |group: Group| {
+        let names = group.columns.iter().filter_map(|at| olds.get(*at));
+        let names = names.filter(|name| !(in_place && is_written(name)));
+        Part {
+            writes: group.writes,
+            reverse: group.reverse,
+            old_columns: names.map(|name| (*name).to_owned()).collect(),
         }
     };
-    let is_key = |name: &str| keys.iter().any(|key| key.old == name || key.new == name);
-    for write in writes {
-        for read in reads(&write.value, olds.iter().copied()) {
-            if !is_key(read) || is_key(&write.column) {
-                unite(new_at(&write.column), old_at(read));
-            }
-        }
-    }
-    for write in reverse {
-        for read in reads(&write.value, news.iter().copied()) {
-            if !is_key(read) || is_key(&write.column) {
-                unite(old_at(&write.column), new_at(read));
-            }
-        }
-    }
-    let mut names: Vec<usize> = Vec::new();
-    let mut found: Vec<Part> = Vec::new();
-    let mut part_of = |found: &mut Vec<Part>, node: Option<usize>| -> Option<usize> {
-        let name = group[node?];
-        let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        });
-        if found.len() <= at {
-            found.resize_with(at + 1, Part::default);
-        }
-        Some(at)
-    };
-    for (place, write) in writes.iter().enumerate() {
-        if let Some(part) = part_of(&mut found, new_at(&write.column)) {
-            found[part].writes.push(place);
-        }
-    }
-    for (place, write) in reverse.iter().enumerate() {
-        if let Some(part) = part_of(&mut found, old_at(&write.column)) {
-            found[part].reverse.push(place);
-        }
-    }
-    for (node, name) in olds.iter().enumerate() {
-        let known = names.iter().position(|known| *known == group[node]);
-        if let Some(part) = known
-            && !(in_place && is_written(name))
-        {
-            found[part].old_columns.push((*name).to_owned());
-        }
-    }
-    found
+    groups(olds.len() + news.len(), &forward, &back).into_iter().map(part).collect()
 }

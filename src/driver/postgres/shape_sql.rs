@@ -223,6 +223,11 @@ impl<'a> Statements<'a> {
         Ok(statements)
     }
 
+    /// Whether what is right in place is told by marks beside the row, so that the row must be locked before they are read.
+    pub(super) fn reads_marks(&self) -> bool {
+        self.shape.in_place && self.direction == Direction::Both
+    }
+
     /// What is read of the old side.
     fn old_list(&self) -> String {
         let shape = self.shape;

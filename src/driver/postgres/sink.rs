@@ -6,8 +6,9 @@
 //! - Locks are taken in the order of the sync's triggers, the source's row before the target's, and within a table in the order
 //!   of keys. What would have to wait longer than a chunk may is given back to be tried again.
 //! - Nothing that clients wrote since the sync began is written over: to another table only rows that aren't there are
-//!   inserted, while their source rows can't be deleted; what is written over (`on_existing: update`, or in place) is locked
-//!   in one statement and decided on in the next.
+//!   inserted, while their source rows can't be deleted; what is written over (`on_existing: update`, or in place with
+//!   `both`) is locked in one statement and decided on in the next. In place with `forward` one statement does: what it decides
+//!   by stands in the row itself, which is read again after a wait.
 //! - A row that can't be copied stops the copy and is named; nothing is skipped without a word.
 //!
 //! Absent on purpose: the two cases that a lock on the source can't cover (a client's snapshot older than the chunk, a row that
@@ -178,7 +179,12 @@ async fn copy_range(
     let mut rows = Rows::default();
     let writes_over = statements.shape.on_existing == OnExisting::Update;
     if statements.shape.in_place {
-        rows.read = number(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
+        let first = if statements.reads_marks() {
+            statements.lock(Which::Old, &pick)
+        } else {
+            statements.count(&pick)
+        };
+        rows.read = number(conn, statements, &pick, first).await?;
     } else if writes_over {
         rows.read = number(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
         number(conn, statements, &pick, statements.lock(Which::New, &pick)).await?;

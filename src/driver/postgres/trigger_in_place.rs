@@ -214,6 +214,7 @@ impl InPlace<'_> {
             let write = Write {
                 column: (*name).to_owned(),
                 value: String::new(),
+                stored: String::new(),
                 type_sql: type_sql.unwrap_or_default(),
                 is_plain: false,
             };

@@ -439,10 +439,8 @@ mod tests {
         assert_eq!(sum.samples.len(), SAMPLES_MAX);
         let low = Chunk { lo: None, hi: Some(key(100)) };
         let low = postgres.compare_chunk(&leads(), Direction::Forward, &low).await.unwrap();
-        let expected = ["Different 8 status_code+n", "Missing 100 ", "Extra -5 ", "Extra 7 "];
-        let mut found = shown(&low);
-        found.iter_mut().for_each(|one| *one = one.replace("n+status_code", "status_code+n"));
-        assert_eq!(found, expected);
+        let expected = ["Different 8 n+status_code", "Missing 100 ", "Extra -5 ", "Extra 7 "];
+        assert_eq!(shown(&low), expected);
         assert_eq!(low.rows, 100);
     }
 

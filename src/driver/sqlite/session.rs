@@ -20,7 +20,11 @@ const CHUNK_TIME_MAX_MS: u64 = 50;
 #[async_trait]
 impl Session for Sqlite {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
+        Capabilities {
+            copy_workers: COPY_WORKERS,
+            chunk_time_max_ms: CHUNK_TIME_MAX_MS,
+            lock_retry_for_ms: 0,
+        }
     }
 
     async fn identity(&self) -> Result<Identity, Error> {

@@ -11,6 +11,7 @@
 
 use super::catalogue::{Affinity, Column, Generated, Table, TableKind, quote, same_name};
 use super::expression::{column_collation, index_parts, only_column, reads, text_in_double_quotes};
+use crate::copy::parts::{Group, Tie, groups};
 use crate::driver::Error;
 use crate::run::{CopyColumns, Digest, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 
@@ -399,7 +400,9 @@ fn parts(
 ) -> Vec<Part> {
     let in_place = same_name(&from.name, &into.name);
     let is_written = |name: &str| writes.iter().any(|write| same_name(&write.column, name));
-    // A node is a column: those of the old side first, then those of the new one.
+    let is_key =
+        |name: &str| keys.iter().any(|key| same_name(&key.old, name) || same_name(&key.new, name));
+    // Columns are numbered: those of the old side first, then those of the new one.
     let olds: Vec<&str> = from.columns.iter().map(|column| column.name.as_str()).collect();
     let news: Vec<&str> = into.columns.iter().map(|column| column.name.as_str()).collect();
     let old_at = |name: &str| olds.iter().position(|column| same_name(column, name));
@@ -409,64 +412,35 @@ fn parts(
         }
         news.iter().position(|column| same_name(column, name)).map(|at| olds.len() + at)
     };
-    let mut group: Vec<usize> = (0..olds.len() + news.len()).collect();
-    let mut unite = |one: Option<usize>, two: Option<usize>| {
-        if let (Some(one), Some(two)) = (one, two) {
-            let (keep, gone) = (group[one].min(group[two]), group[one].max(group[two]));
-            group.iter_mut().filter(|at| **at == gone).for_each(|at| *at = keep);
+    let ties = |read: &str, write: &Write| !is_key(read) || is_key(&write.column);
+    let forward = |write: &Write| Tie {
+        column: new_at(&write.column),
+        reads: reads(&write.value, olds.iter().copied())
+            .into_iter()
+            .filter(|read| ties(read, write))
+            .filter_map(old_at)
+            .collect(),
+    };
+    let back = |write: &Write| Tie {
+        column: old_at(&write.column),
+        reads: reads(&write.value, news.iter().copied())
+            .into_iter()
+            .filter(|read| ties(read, write))
+            .filter_map(new_at)
+            .collect(),
+    };
+    let forward: Vec<Tie> = writes.iter().map(forward).collect();
+    let back: Vec<Tie> = reverse.iter().map(back).collect();
+    let part = |group: Group| {
+        let names = group.columns.iter().filter_map(|at| olds.get(*at));
+        let names = names.filter(|name| !(in_place && is_written(name)));
+        Part {
+            writes: group.writes,
+            reverse: group.reverse,
+            old_columns: names.map(|name| (*name).to_owned()).collect(),
         }
     };
-    let is_key =
-        |name: &str| keys.iter().any(|key| same_name(&key.old, name) || same_name(&key.new, name));
-    for write in writes {
-        for read in reads(&write.value, olds.iter().copied()) {
-            if !is_key(read) || is_key(&write.column) {
-                unite(new_at(&write.column), old_at(read));
-            }
-        }
-    }
-    for write in reverse {
-        for read in reads(&write.value, news.iter().copied()) {
-            if !is_key(read) || is_key(&write.column) {
-                unite(old_at(&write.column), new_at(read));
-            }
-        }
-    }
-    let mut names: Vec<usize> = Vec::new();
-    let mut found: Vec<Part> = Vec::new();
-    let mut part_of = |node: Option<usize>| -> Option<usize> {
-        let name = group[node?];
-        Some(names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        }))
-    };
-    let at = |found: &mut Vec<Part>, part: usize| {
-        if found.len() <= part {
-            found.resize_with(part + 1, Part::default);
-        }
-    };
-    for (place, write) in writes.iter().enumerate() {
-        if let Some(part) = part_of(new_at(&write.column)) {
-            at(&mut found, part);
-            found[part].writes.push(place);
-        }
-    }
-    for (place, write) in reverse.iter().enumerate() {
-        if let Some(part) = part_of(old_at(&write.column)) {
-            at(&mut found, part);
-            found[part].reverse.push(place);
-        }
-    }
-    for (node, name) in olds.iter().enumerate() {
-        let known = names.iter().position(|known| *known == group[node]);
-        if let Some(part) = known.filter(|part| *part < found.len())
-            && !(in_place && is_written(name))
-        {
-            found[part].old_columns.push((*name).to_owned());
-        }
-    }
-    found
+    groups(olds.len() + news.len(), &forward, &back).into_iter().map(part).collect()
 }
 
 fn side(table: &Table, key: &[String]) -> Side {

@@ -5,44 +5,39 @@
 //! the walker has ended, nothing is in flight, and the watermark is the last number; the sink checks them once more in the
 //! transaction that ends the copy.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::copy::sizer::{Policy, Sample, Sizer};
 use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window, Work};
-use crate::run::{Backfill, ChunkRows, Failure, FailureClass, Mapping, Outcome, Undo, Way};
+use crate::run::{Backfill, ChunkRows, FailureClass, Mapping, Outcome, Undo, Way};
 
+use super::queue::{Blocked, Queue};
 use super::{Fault, Halt, Job, dual_write, outcome, sql, verify};
 
 /// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
 /// of size or a pause is felt soon.
 const WINDOW_MAX: u32 = 8;
-/// How long a chunk may be kept from its locks in all before the step fails, in milliseconds (30 minutes).
-const BLOCKED_FOR_MS: u64 = 30 * 60 * 1_000;
-/// The rest after a chunk that could not get its locks, in milliseconds.
-const YIELD_MS: u64 = 50;
-
 /// The copy as this process sees it.
 struct Copy {
     mapping: Mapping,
     workers: usize,
     sizer: Sizer,
-    planned: VecDeque<Planned>,
+    queue: Queue,
     /// The size that those were planned with; 0 where an earlier process did that, so that the sizer learns nothing from
     /// them.
     planned_rows: u32,
-    in_flight: BTreeSet<u64>,
     walk_ended: bool,
     windows: u32,
     rows_done: u64,
     rows_total: Option<u64>,
     free: Vec<Fence>,
     chunks: JoinSet<Chunked>,
-    blocked: Option<Stopwatch>,
+    /// Planning that could not get its locks.
+    blocked: Option<Blocked>,
 }
 
 /// What became of one chunk.
@@ -50,7 +45,17 @@ struct Chunked {
     chunk: Planned,
     fence: Fence,
     rows_asked: u32,
+    /// What it had been through before.
+    blocked: Option<Blocked>,
     result: Result<Copied, Error>,
+}
+
+impl Copy {
+    /// How long until something that yielded may be tried again; `None` where nothing has.
+    fn rests_for_ms(&self) -> Option<u64> {
+        let planning = self.blocked.as_ref().map(Blocked::left_ms);
+        self.queue.rests_for_ms().into_iter().chain(planning).min()
+    }
 }
 
 pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcome, Fault> {
@@ -68,14 +73,14 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         plan(job, backfill, &mut copy).await?;
         dispatch(job, &mut copy);
         if copy.chunks.is_empty() {
-            if copy.planned.is_empty() && copy.walk_ended {
+            if copy.walk_ended && copy.queue.is_empty() {
                 break;
             }
+            pause(job, copy.rests_for_ms().unwrap_or(0)).await;
             continue;
         }
-        if let Some(chunked) = copy.chunks.join_next().await {
-            settle_chunk(job, &mut copy, joined(chunked)?).await?;
-        }
+        let Some(chunked) = next(job, &mut copy).await else { continue };
+        settle_chunk(job, &mut copy, joined(chunked)?).await?;
         rest(job, backfill).await;
     }
     // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
@@ -85,6 +90,22 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
     let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
     job.tell(applied.rows.max(copy.rows_done), Some(copy.rows_done), 0);
     Ok(outcome(applied))
+}
+
+/// The next chunk that ends; `None` when another may be begun before.
+async fn next(job: &Job, copy: &mut Copy) -> Option<Result<Chunked, JoinError>> {
+    let rest_ms = copy.rests_for_ms().filter(|_| copy.chunks.len() < copy.workers);
+    let rested = async {
+        match rest_ms {
+            Some(ms) => pause(job, ms).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        chunked = copy.chunks.join_next() => chunked,
+        () = rested => None,
+    }
 }
 
 /// Undoes a copy that wrote over what was there, by the plan's own statements; any other copy's rows go with the object they
@@ -126,9 +147,8 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
         mapping,
         workers: workers.min(free.len().max(1)),
         sizer: Sizer::new(Policy::with_target_us(target_us)),
-        planned: known.open.into(),
+        queue: Queue::new(workers.min(free.len().max(1)), known.open),
         planned_rows: 0,
-        in_flight: BTreeSet::new(),
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
         windows: 0,
         rows_done: known.rows_read,
@@ -151,7 +171,8 @@ fn chunk_rows(job: &Job, backfill: &Backfill, sizer: &Sizer) -> u32 {
 
 /// Plans more when the workers are about to run dry.
 async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
-    if copy.walk_ended || !copy.planned.is_empty() {
+    let rests = copy.blocked.as_ref().is_some_and(|blocked| blocked.left_ms() > 0);
+    if copy.walk_ended || !copy.queue.wants_more() || rests {
         return Ok(());
     }
     let rows = chunk_rows(job, backfill, &copy.sizer);
@@ -159,48 +180,49 @@ async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fau
     let rests = pause_between_ms(job, backfill) > 0;
     let per_worker = if rests { 1 } else { WINDOW_MAX.min(1 + copy.windows) };
     let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
-    let watch = Stopwatch::start();
     let size = Window { rows, count };
     let planned = job.driver.plan_chunks(job.fence()?, &job.work, &copy.mapping, size).await;
     let CopyState { walk, open, .. } = match planned {
         Ok(state) => state,
         Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {
-            return yield_to_clients(job, copy, failure, watch).await;
+            // Chunks under way go on meanwhile.
+            let blocked = copy.blocked.take().unwrap_or_else(Blocked::new);
+            copy.blocked = Some(blocked.again(failure)?);
+            return Ok(());
         }
         Err(other) => return Err(other.into()),
     };
+    copy.blocked = None;
     copy.windows += 1;
     copy.planned_rows = rows;
     copy.walk_ended = matches!(walk, Walk::Ended { .. });
-    copy.planned = open.into_iter().filter(|c| !copy.in_flight.contains(&c.seq)).collect();
+    copy.queue.plan(open);
     Ok(())
 }
 
 /// Gives waiting chunks to free workers.
 fn dispatch(job: &Job, copy: &mut Copy) {
     while copy.chunks.len() < copy.workers {
-        let Some(chunk) = copy.planned.pop_front() else { return };
-        let Some(fence) = copy.free.pop().or_else(|| job.fences.first().cloned()) else {
-            copy.planned.push_front(chunk);
+        let Some(fence) = copy.free.pop().or_else(|| job.fences.first().cloned()) else { return };
+        let Some((chunk, blocked)) = copy.queue.take() else {
+            copy.free.push(fence);
             return;
         };
-        copy.in_flight.insert(chunk.seq);
         let (driver, work, mapping) = (job.driver.clone(), job.work.clone(), copy.mapping.clone());
         let (direction, rows_asked) = (job.direction, copy.planned_rows);
         copy.chunks.spawn(async move {
             let result = driver.copy_chunk(&fence, &work, &mapping, direction, &chunk).await;
-            Chunked { chunk, fence, rows_asked, result }
+            Chunked { chunk, fence, rows_asked, blocked, result }
         });
     }
 }
 
 async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<(), Fault> {
-    let Chunked { chunk, fence, rows_asked, result } = chunked;
-    copy.in_flight.remove(&chunk.seq);
+    let Chunked { chunk, fence, rows_asked, blocked, result } = chunked;
     copy.free.push(fence);
     match result {
         Ok(copied) => {
-            copy.blocked = None;
+            copy.queue.done(chunk.seq);
             if !copied.before {
                 copy.rows_done += copied.rows_read;
                 let rows = u32::try_from(copied.rows_read).unwrap_or(u32::MAX);
@@ -212,8 +234,9 @@ async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<()
         }
         // The chunk goes back to the queue: clients first.
         Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {
-            copy.planned.push_front(chunk);
-            yield_to_clients(job, copy, failure, Stopwatch::start()).await
+            let blocked = blocked.unwrap_or_else(Blocked::new).again(failure)?;
+            copy.queue.give_back(chunk, blocked);
+            Ok(())
         }
         Err(other) => {
             copy.chunks.shutdown().await;
@@ -222,29 +245,10 @@ async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<()
     }
 }
 
-/// Rests a little after somebody else had the locks; fails when that has been so for too long.
-async fn yield_to_clients(
-    job: &Job,
-    copy: &mut Copy,
-    failure: Failure,
-    since: Stopwatch,
-) -> Result<(), Fault> {
-    let blocked = *copy.blocked.get_or_insert(since);
-    if blocked.elapsed_ms() > BLOCKED_FOR_MS {
-        return Err(
-            Fault::Failed(failure).with_help("something holds its locks; end it, then retry")
-        );
-    }
-    pause(job, YIELD_MS).await;
-    Ok(())
-}
-
 /// Lets what is in flight finish, so that a pause or a signal leaves no transaction open.
 async fn drain(job: &Job, copy: &mut Copy) -> Result<(), Fault> {
     while let Some(chunked) = copy.chunks.join_next().await {
-        let chunked = joined(chunked)?;
-        copy.in_flight.remove(&chunked.chunk.seq);
-        match chunked.result {
+        match joined(chunked)?.result {
             Ok(copied) => copy.rows_done += copied.rows_read,
             Err(fenced @ Error::Fenced { .. }) => return Err(fenced.into()),
             // It was not committed; the ledger has it as open, and it is copied when the run goes on.
@@ -255,7 +259,7 @@ async fn drain(job: &Job, copy: &mut Copy) -> Result<(), Fault> {
     Ok(())
 }
 
-fn joined(chunked: Result<Chunked, tokio::task::JoinError>) -> Result<Chunked, Fault> {
+fn joined(chunked: Result<Chunked, JoinError>) -> Result<Chunked, Fault> {
     chunked.map_err(|error| {
         Fault::failed(FailureClass::Cancelled, format!("a copying task ended early: {error}"))
     })

@@ -7,7 +7,8 @@ use super::{Fault, Job, outcome, verify};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
-    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    let applied =
+        job.locking(|| job.driver.install(fence, &job.work, mapping, job.direction)).await?;
     Ok(outcome(applied))
 }
 
@@ -31,7 +32,7 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
             return Err(only_new(job, compared.extra + compared.different));
         }
     }
-    let applied = job.driver.remove(fence, work, mapping, job.direction).await?;
+    let applied = job.locking(|| job.driver.remove(fence, work, mapping, job.direction)).await?;
     Ok(outcome(applied))
 }
 

@@ -7,21 +7,23 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::Stopwatch;
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
-    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, Step, StepId,
-    TargetName, Tuning, Value, Way, is_transient,
+    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, RetryPolicy, Step,
+    StepId, TargetName, Tuning, Value, Way, duration, is_transient,
 };
 use crate::store::{self, SharedStore};
 
 use super::event::Progress;
-use super::patience::patiently;
+use super::patience::{Patience, patiently, with_patience};
 use super::probe::asked;
 
 mod backfill;
 mod drop;
 mod dual_write;
+mod queue;
 mod retire;
 mod sql;
 mod stop_dual_write;
@@ -79,6 +81,7 @@ pub(super) enum Halt {
 #[derive(Debug)]
 pub(super) enum Fault {
     Failed(Failure),
+    Ambiguous(String),
     Differs(Evidence),
     Interrupted,
     Fenced(String),
@@ -89,6 +92,7 @@ impl From<driver::Error> for Fault {
     fn from(error: driver::Error) -> Self {
         match error {
             driver::Error::Fenced { .. } => Self::Fenced(error.to_string()),
+            driver::Error::Ambiguous(why) => Self::Ambiguous(why),
             other => Self::Failed(failure_of(other)),
         }
     }
@@ -140,6 +144,7 @@ impl Job {
         match result {
             Ok(outcome) => End::Seen(Observation::Done(outcome)),
             Err(Fault::Interrupted) => End::Seen(Observation::Interrupted),
+            Err(Fault::Ambiguous(why)) => End::Seen(Observation::Ambiguous(why)),
             // What failed because it was cancelled has not failed: it goes on later.
             Err(Fault::Failed(_)) if *self.halt.borrow() == Halt::Now => {
                 End::Seen(Observation::Interrupted)
@@ -234,6 +239,33 @@ impl Job {
         Ok(patiently(|| self.is_halted(), call).await?)
     }
 
+    /// Makes a call that wants strong locks, and of which nothing is committed when it does not get them, again for as long
+    /// as the database is worth trying. Then it has failed, and an operator decides: whoever was in the way that long will
+    /// be for longer. A plan that says in `retry` how a step is tried again means these tries too.
+    async fn locking<T, F>(&self, call: impl FnMut() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, driver::Error>>,
+    {
+        let for_ms = match self.step.retry == RetryPolicy::default() {
+            true => self.driver.capabilities().lock_retry_for_ms,
+            false => 0,
+        };
+        let patience = Patience::for_locks(for_ms);
+        let watch = Stopwatch::start();
+        match with_patience(patience, || self.is_halted(), call).await {
+            Err(driver::Error::Failed(failure))
+                if failure.class == FailureClass::Contention
+                    && for_ms > 0
+                    && watch.elapsed_ms() >= for_ms =>
+            {
+                let message =
+                    format!("others were in the way for {}: {}", duration(for_ms), failure.message);
+                Err(Fault::Failed(Failure { class: FailureClass::TimedOut, message, ..failure }))
+            }
+            other => Ok(other?),
+        }
+    }
+
     fn is_halted(&self) -> bool {
         *self.halt.borrow() > Halt::No
     }
@@ -301,9 +333,11 @@ fn timed_out(step: &StepId, limit_ms: u64) -> Fault {
 pub(super) fn failure_of(error: driver::Error) -> Failure {
     match error {
         driver::Error::Failed(failure) => failure,
-        // Everything here is transactional with its ledger row, so the next attempt finds out by asking the ledger.
+        // What is transactional has its ledger row and what is not its mark there, so the next attempt finds out.
         driver::Error::Unknown(failure) => Failure { class: FailureClass::Unknown, ..failure },
-        other @ (driver::Error::Held(_) | driver::Error::Fenced { .. }) => Failure {
+        other @ (driver::Error::Ambiguous(_)
+        | driver::Error::Held(_)
+        | driver::Error::Fenced { .. }) => Failure {
             class: FailureClass::Stale,
             code: None,
             message: other.to_string(),

@@ -10,16 +10,16 @@ pub(super) async fn perform(job: &Job, retire: &Retire) -> Result<Outcome, Fault
     if !job.is_in_ledger().await? {
         verify::settle(job, planned).await?;
     }
-    let driver = &job.driver;
-    let applied = driver.retire(fence, &job.work, planned, job.direction, &retire.shape).await?;
+    let (work, shape) = (&job.work, &retire.shape);
+    let applied =
+        job.locking(|| job.driver.retire(fence, work, planned, job.direction, shape)).await?;
     Ok(outcome(applied))
 }
 
 pub(super) async fn undo(job: &Job, retire: &Retire) -> Result<Outcome, Fault> {
     let (fence, planned) = (job.fence()?, job.planned()?);
-    let driver = &job.driver;
-    let applied = driver
-        .unretire(fence, &job.work, planned, job.direction, &retire.shape, job.losses)
-        .await?;
+    let (work, shape) = (&job.work, &retire.shape);
+    let call = || job.driver.unretire(fence, work, planned, job.direction, shape, job.losses);
+    let applied = job.locking(call).await?;
     Ok(outcome(applied))
 }

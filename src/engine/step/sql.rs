@@ -1,4 +1,4 @@
-//! `sql`: statements in one transaction, with the step's row in the ledger.
+//! `sql`: statements with the step's row in the ledger.
 
 use crate::run::{FailureClass, Outcome, Runnable, Script, Undo};
 
@@ -29,6 +29,7 @@ async fn run(job: &mut Job, script: &Script) -> Result<Outcome, Fault> {
     let permit = job.permit.take();
     let runnable = Runnable::new(&job.step.id, script, permit)
         .map_err(|refused| Fault::failed(FailureClass::Unsafe, refused.to_string()))?;
-    let applied = job.driver.execute(job.fence()?, &job.work, runnable).await?;
+    let fence = job.fence()?;
+    let applied = job.locking(|| job.driver.execute(fence, &job.work, runnable.again())).await?;
     Ok(outcome(applied))
 }

@@ -7,7 +7,8 @@ use super::{Fault, Job, dual_write, outcome, verify};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
-    let applied = job.driver.remove(fence, &job.work, mapping, job.direction).await?;
+    let applied =
+        job.locking(|| job.driver.remove(fence, &job.work, mapping, job.direction)).await?;
     Ok(outcome(applied))
 }
 
@@ -25,6 +26,7 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
             return Err(dual_write::only_new(job, rows));
         }
     }
-    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    let applied =
+        job.locking(|| job.driver.install(fence, &job.work, mapping, job.direction)).await?;
     Ok(outcome(applied))
 }

@@ -124,20 +124,26 @@ impl<'a> Owners<'a> {
         let mut by_table: HashMap<(&'a str, String), BTreeSet<usize>> = HashMap::new();
         for (at, mapping) in view.document.mappings.iter().enumerate() {
             let Some((from, source, into, copy)) = mapping.tables() else { continue };
+            let dialect = view.dialect_of(Some(from));
             let retired =
                 view.lives[at].retires.iter().filter_map(|retire| match view.action(*retire)? {
-                    ActionDef::Retire(retire) => Some(retire.old_name.as_ref()?.value.as_str()),
+                    ActionDef::Retire(retire) => {
+                        let name = &retire.old_name.as_ref()?.value;
+                        Some(dialect.map_or_else(
+                            || name.clone(),
+                            |dialect| sql::renamed(dialect, source, name),
+                        ))
+                    }
                     _ => None,
                 });
             let from_target = from.target.value.as_str();
-            let dialect = view.dialect_of(Some(from));
             let folded = |table: &str| match dialect {
                 Some(dialect) => sql::folded_name(dialect, table),
                 None => table.to_ascii_lowercase(),
             };
-            let own = retired.chain([source]).map(|table| (from_target, table));
-            for (target, table) in own.chain([(into.target.value.as_str(), copy)]) {
-                by_table.entry((target, folded(table))).or_default().insert(at);
+            let own = retired.chain([source.to_owned()]).map(|table| (from_target, table));
+            for (target, table) in own.chain([(into.target.value.as_str(), copy.to_owned())]) {
+                by_table.entry((target, folded(&table))).or_default().insert(at);
             }
         }
         Self { by_table }

@@ -44,7 +44,7 @@ struct Guarded<'a> {
     dialect: Dialect,
     target: &'a str,
     /// The tables of the old side, under the names they have in the course of the plan.
-    old: Vec<&'a str>,
+    old: Vec<String>,
     /// The table of the new side.
     new: &'a str,
     /// The mapped columns; `None`: all.
@@ -59,11 +59,13 @@ impl<'a> Guarded<'a> {
         let (from, source, _, new) = mapping.tables()?;
         let dialect = view.dialect_of(Some(from))?;
         let retired = life.retires.iter().filter_map(|retire| match view.action(*retire)? {
-            ActionDef::Retire(retire) => Some(retire.old_name.as_ref()?.value.as_str()),
+            ActionDef::Retire(retire) => {
+                Some(sql::renamed(dialect, source, &retire.old_name.as_ref()?.value))
+            }
             _ => None,
         });
         let columns = (mapping.copies() == CopyColumns::Listed).then(|| columns(mapping, dialect));
-        let old = [source].into_iter().chain(retired).collect();
+        let old = [source.to_owned()].into_iter().chain(retired).collect();
         Some(Self { mapping, life, dialect, target: from.target.value.as_str(), old, new, columns })
     }
 
@@ -141,8 +143,8 @@ impl<'a> Guarded<'a> {
     }
 
     /// A table of this mapping that is in a schema.
-    fn in_schema(&self, schema: &str) -> Option<&'a str> {
-        let tables = self.old.iter().copied().chain([self.new]);
+    fn in_schema(&self, schema: &str) -> Option<&str> {
+        let tables = self.old.iter().map(String::as_str).chain([self.new]);
         tables.into_iter().find(|table| match sql::qualified_name(table) {
             (Some(own), _) => own.eq_ignore_ascii_case(schema),
             (None, _) => schema == "public",

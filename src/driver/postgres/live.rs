@@ -1,0 +1,214 @@
+//! One session on the server: how it is opened, set up, and ended whatever happens.
+//!
+//! Invariants:
+//! - A session is set up before anything else is done on it, and it is known by pid and start time, which together can't be
+//!   another's.
+//! - A session that is not given back at a clean end is ended on the server.
+//! - The backend that answers is the one that was set up: where a pooler lends one session to several clients by
+//!   transaction, our settings, locks and snapshots would be anybody's, so that is refused as soon as it shows.
+//!
+//! Absent on purpose: which sessions there are at once, which is `connection`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+
+use super::error::failed;
+use crate::clock::Stopwatch;
+use crate::driver::{Access, Error};
+use crate::run::FailureClass;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of every session. A name that the server doesn't know is left out (`client_connection_check_interval` came with
+/// version 14, `transaction_timeout` with 17). Values are written so that they can be read again whatever the role's own
+/// settings are; a stopped process does not hold its locks for ever; what is recorded as done is on the server's disk; and
+/// what row security would hide from us is an error instead of missing rows. Timeouts of the role's own are for clients: a
+/// step says in its `timeout` how long it may take. A role that is called like our schema ($1, quoted) would find our tables
+/// before the plan's, and make the plan's there: `"$user"` is taken out of its search path.
+const SETTINGS: &str = r#"
+SELECT set_config(s.name, v.value, false) FROM (VALUES
+    ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
+    ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', '10s'),
+    ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed'),
+    ('lock_timeout', '2s'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+    ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+        ELSE current_setting('synchronous_commit') END),
+    ('search_path', CASE WHEN '"' || replace(current_user, '"', '""') || '"' = $1
+        THEN regexp_replace(current_setting('search_path'), '"\$user"\s*,?\s*', '')
+        ELSE current_setting('search_path') END)) AS v (name, value)
+JOIN pg_settings s ON lower(s.name) = v.name"#;
+
+/// How long a session may have been idle to be used without asking whether it is still there, in milliseconds.
+const FRESH_MS: u64 = 1_000;
+
+/// Who answers, and after how long a wait for a lock the server looks for deadlocks.
+const IDENTIFY: &str = "SELECT a.pid, a.backend_start::text, s.setting::bigint \
+     FROM pg_stat_activity a, pg_settings s WHERE a.pid = pg_backend_pid() AND s.name = 'deadlock_timeout'";
+
+/// A session of ours on the server, by what can't be another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SessionId {
+    pub pid: i32,
+    /// When it began, as the server writes it: pids come again.
+    pub began: String,
+}
+
+/// An open connection. Dropped anywhere but at its clean end, its session is ended on the server.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// `None` only when the connection was given back or closed.
+    sqlx: Option<PgConnection>,
+    pub session: SessionId,
+    /// What it is called in `pg_stat_activity`: which run and token it works for.
+    name: String,
+    /// The server's `deadlock_timeout` in milliseconds.
+    pub deadlock_ms: u64,
+    ender: Arc<Ender>,
+    idle: Stopwatch,
+}
+
+/// Ends sessions of ours through a connection of its own.
+#[derive(Debug)]
+pub(super) struct Ender {
+    options: PgConnectOptions,
+}
+
+impl Ender {
+    pub(super) const fn new(options: PgConnectOptions) -> Self {
+        Self { options }
+    }
+
+    /// Ends a session of ours, if it is still there.
+    pub(super) async fn end(&self, session: &SessionId) -> Result<(), sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE pid = $1 AND backend_start::text = $2",
+        )
+        .bind(session.pid)
+        .bind(&session.began)
+        .fetch_optional(&mut connection)
+        .await?;
+        connection.close().await
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let Some(connection) = self.sqlx.take() else { return };
+        drop(connection);
+        let (ender, session) = (Arc::clone(&self.ender), self.session.clone());
+        // Without a runtime the process is ending, and the server notices that by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = ender.end(&session).await {
+                    tracing::debug!(pid = session.pid, %error, "ending a session of ours");
+                }
+            });
+        }
+    }
+}
+
+impl Live {
+    /// Opens a session and sets it up. `schema` is our own schema, quoted.
+    pub(super) async fn open(
+        ender: &Arc<Ender>,
+        access: Access,
+        schema: &str,
+    ) -> Result<Self, Error> {
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, ender.options.connect()).await;
+        let mut sqlx = opened
+            .map_err(|_| {
+                Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
+            })?
+            .map_err(failed("connect"))?;
+        sqlx::query(SETTINGS)
+            .bind(schema)
+            .execute(&mut sqlx)
+            .await
+            .map_err(failed("prepare the connection"))?;
+        if access == Access::ReadOnly {
+            sqlx::query("SELECT set_config('default_transaction_read_only', 'on', false)")
+                .execute(&mut sqlx)
+                .await
+                .map_err(failed("prepare the connection"))?;
+        }
+        let row = sqlx::query(IDENTIFY)
+            .fetch_one(&mut sqlx)
+            .await
+            .map_err(failed("prepare the connection"))?;
+        let (session, deadlock_ms) = identified(&row).map_err(failed("prepare the connection"))?;
+        let (ender, idle) = (Arc::clone(ender), Stopwatch::start());
+        Ok(Self { sqlx: Some(sqlx), session, name: String::new(), deadlock_ms, ender, idle })
+    }
+
+    /// The connection.
+    pub(super) fn conn(&mut self) -> Result<&mut PgConnection, Error> {
+        self.sqlx.as_mut().ok_or_else(|| {
+            Error::failed(FailureClass::Unreachable, "the connection was closed before")
+        })
+    }
+
+    /// Makes it ready for work under a name; fails when the session is gone or another backend answers.
+    pub(super) async fn be(&mut self, name: &str) -> Result<(), Error> {
+        if self.name == name && self.idle.elapsed_ms() < FRESH_MS {
+            return Ok(());
+        }
+        let row =
+            sqlx::query("SELECT pg_backend_pid() FROM set_config('application_name', $1, false)")
+                .bind(name)
+                .fetch_one(self.conn()?)
+                .await
+                .map_err(failed("prepare the connection"))?;
+        let pid: i32 = row.try_get(0).map_err(failed("prepare the connection"))?;
+        if pid != self.session.pid {
+            return Err(pooled());
+        }
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    /// The same session, for the next user; this value no longer ends it.
+    pub(super) fn pass_on(&mut self) -> Option<Self> {
+        let sqlx = self.sqlx.take()?;
+        Some(Self {
+            sqlx: Some(sqlx),
+            session: self.session.clone(),
+            name: self.name.clone(),
+            deadlock_ms: self.deadlock_ms,
+            ender: Arc::clone(&self.ender),
+            idle: Stopwatch::start(),
+        })
+    }
+
+    /// Closes it in order; nothing is open on it.
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.sqlx.take()
+            && let Err(error) = connection.close().await
+        {
+            // Nothing is open on it; a failure to close loses nothing.
+            tracing::debug!(%error, "closing a connection");
+        }
+    }
+}
+
+fn identified(row: &PgRow) -> Result<(SessionId, u64), sqlx::Error> {
+    let session = SessionId { pid: row.try_get(0)?, began: row.try_get(1)? };
+    let deadlock_ms: i64 = row.try_get(2)?;
+    Ok((session, deadlock_ms.max(1).cast_unsigned()))
+}
+
+/// Two statements on one connection were answered by different backends.
+fn pooled() -> Error {
+    Error::failed(
+        FailureClass::Refused,
+        "the URL leads to a pooler that lends one session to several clients",
+    )
+    .with_help(
+        "name the server itself, or a pool in session mode: settings and locks must stay ours",
+    )
+}
