@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{ROWS, check_rows, leads_on, rows_copied};
+use super::{ROWS, check_rows, edit, leads_on, rows_copied};
 use crate::examples::Example;
 use crate::examples::database::programs;
 use crate::sandbox::{Ran, wait_for};
@@ -119,6 +119,8 @@ fn restarted_while_a_chunk_runs_the_server_finds_every_row_copied_once() {
 fn gone_while_a_chunk_runs_the_server_is_said_to_be_unreachable_and_the_run_goes_on_later() {
     let Some(server) = Server::new("gone while a chunk runs") else { return };
     let example = leads_on(&server.url);
+    // Otherwise it would be tried for some minutes.
+    edit(&example, "    phase: backfill\n", "    phase: backfill\n    retry:\n      attempts: 3\n");
     let child = sleeping_in_a_chunk(&example);
     server.control(&["-m", "immediate", "stop"]);
     let ran = Ran::from(child.wait_with_output().unwrap()).expect(69);

@@ -125,17 +125,18 @@ fn a_failed_pre_flight_check_stops_the_run_before_anything_is_changed() {
 #[test]
 fn a_lookup_that_has_become_slow_ends_the_run_before_the_old_table_goes() {
     let Some(example) = Example::new("leads-v2") else { return };
-    // Every difference counts here, and without its index the lookup sorts a quarter of the table.
+    // Every difference counts here.
     let plan = std::fs::read_to_string(example.sandbox.path(&example.plan())).unwrap();
     assert_eq!(plan.matches("greatest(min(took.ms), 1.0)").count(), 2);
     let plan = plan.replace("greatest(min(took.ms), 1.0)", "min(took.ms)");
-    let plan =
-        plan.replace("sql: ANALYZE leads_v2", "sql: DROP INDEX leads_v2_status_created_at_idx");
     example.sandbox.write(&example.plan(), &plan);
     example.run(&[]).expect(4);
     example.approve(SIGN_OFF.0, SIGN_OFF.1);
+    example.run(&["--to", "switch-leads"]).expect(0);
+    // Without its index the lookup sorts a quarter of the table.
+    let index = "DROP INDEX leads_v2_status_created_at_idx";
+    example.database.run(index);
     let ran = example.run(&[]).expect(7);
     assert!(format!("{ran}").contains("is not within 10 %"), "{ran}");
     assert_eq!(example.database.value("SELECT count(*) FROM leads_old"), "5000");
-    example.phasegate(&["rollback", example.name, "--yes"]).expect(0);
 }

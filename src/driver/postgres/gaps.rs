@@ -9,7 +9,7 @@ use super::surroundings::Surroundings;
 use super::survey::{NO_SYNC, Side};
 use crate::driver::probed::ObjectFacts;
 use crate::driver::{Severity, SurveyedMapping};
-use crate::run::{Direction, Mapping, OnDelete};
+use crate::run::{CopyColumns, Direction, Mapping, OnDelete};
 
 /// The sequence behind a copied key.
 pub(super) const SEQUENCE: &str = "D216";
@@ -109,13 +109,17 @@ pub(super) fn between(surveyed: &SurveyedMapping, from: &Side, into: &Side) -> V
     let mut found = kept(from);
     found.extend(kept(into));
     let new = &into.table.name;
-    let lacks = lacking(from, into);
+    // A table that gets some columns of another doesn't take its place.
+    let takes_its_place = surveyed.mapping.copy == CopyColumns::All;
+    let lacks = if takes_its_place { lacking(from, into) } else { Vec::new() };
     if !lacks.is_empty() {
         let message = format!("{new} has not what {} has: {}", from.table.name, lacks.join(", "));
         let help = format!("make on {new} what it needs of them, before retire");
         found.push((Severity::Warning, NOT_BROUGHT, message, Some(help)));
     }
-    found.extend(sequences(from, new, Some(into)));
+    if takes_its_place {
+        found.extend(sequences(from, new, Some(into)));
+    }
     found
         .extend(firing(into, "each row that is copied to it, and for each write that is mirrored"));
     if surveyed.direction == Some(Direction::Both) {

@@ -84,7 +84,10 @@ pub(super) fn source_of<'t>(mapping: &Mapping, from: &'t Table, name: &str) -> O
 /// Every column of the new side gets a value that it takes.
 fn values(mapping: &Mapping, (from, into): (&Table, &Table), found: &mut Vec<Found>) {
     for column in into.columns.iter().filter(|column| !column.is_generated) {
+        let listed = mapping.columns.iter().any(|(name, _)| *name == column.name);
+        let is_written = listed || source_of(mapping, from, &column.name).is_some();
         if mapping.on_delete == OnDelete::Nullify
+            && is_written
             && column.not_null
             && !mapping.into.key.contains(&column.name)
         {
@@ -93,7 +96,6 @@ fn values(mapping: &Mapping, (from, into): (&Table, &Table), found: &mut Vec<Fou
             let help = "drop its NOT NULL, or use on_delete: delete".to_owned();
             found.push((Severity::Error, STRICTER_NULL, message, Some(help)));
         }
-        let listed = mapping.columns.iter().any(|(name, _)| *name == column.name);
         let Some(source) = source_of(mapping, from, &column.name) else {
             let is_filled = column.default.is_some() || column.identity.is_some();
             if !listed && column.not_null && !is_filled {

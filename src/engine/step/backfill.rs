@@ -119,17 +119,20 @@ pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
     sql::undo(job).await
 }
 
-/// Dual-write must be there before the first chunk is read, and must have been there all the time.
+/// Dual-write must be there before the first chunk is read, and must have been there all the time. Where the tables were
+/// altered under the copy, its triggers are not what they would be made now.
 async fn prove_active(job: &Job) -> Result<(), Fault> {
     let mapping = job.mapping()?;
     match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
         SyncState::Active => Ok(()),
         SyncState::Broken(why) => Err(Fault::failed(
-            FailureClass::Unsafe,
-            format!("dual-write of this mapping is not active: {why}"),
+            FailureClass::Stale,
+            format!(
+                "the tables or the triggers of this mapping are not as the run left them: {why}"
+            ),
         )
         .with_help(
-            "rows written now would be missed; roll back, or put the triggers back as they were",
+            "put them back as they were, then retry; or roll back: rows written now may be missed",
         )),
     }
 }
@@ -175,6 +178,7 @@ async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fau
     if copy.walk_ended || !copy.queue.wants_more() || rests {
         return Ok(());
     }
+    prove_active(job).await?;
     let rows = chunk_rows(job, backfill, &copy.sizer);
     // A copy that rests between chunks is in no hurry, and a change of its size is felt at the next one.
     let rests = pause_between_ms(job, backfill) > 0;
@@ -240,6 +244,12 @@ async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<()
         }
         Err(other) => {
             copy.chunks.shutdown().await;
+            // Tables that were altered under the copy make its statements fail: that is the cause to name.
+            if let Err(Fault::Failed(stale)) = prove_active(job).await
+                && stale.class == FailureClass::Stale
+            {
+                return Err(Fault::Failed(stale));
+            }
             Err(other.into())
         }
     }
