@@ -59,6 +59,7 @@ pub(super) struct Column {
 }
 
 /// An index.
+#[allow(clippy::struct_excessive_bools, reason = "as the catalogue has them, each on its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index {
     pub name: String,

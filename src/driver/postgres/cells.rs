@@ -27,11 +27,6 @@ pub(super) fn bind_chunk<'q>(query: Bound<'q>, chunk: &Chunk) -> Bound<'q> {
     [&chunk.lo, &chunk.hi].into_iter().flatten().fold(query, bind_key)
 }
 
-/// How many values [`bind_chunk`] binds.
-pub(super) fn places(chunk: &Chunk) -> usize {
-    [&chunk.lo, &chunk.hi].into_iter().flatten().map(|key| key.0.len()).sum()
-}
-
 /// Binds keys as one array of texts for each column of a key of `width` columns.
 pub(super) fn bind_keys<'q>(query: Bound<'q>, keys: &[Key], width: usize) -> Bound<'q> {
     (0..width).fold(query, |query, at| {

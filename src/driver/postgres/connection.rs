@@ -327,11 +327,6 @@ impl<'a> Tx<'a> {
         self.held.connections.schema()
     }
 
-    /// The session it runs in.
-    pub(super) fn session(&self) -> &SessionId {
-        &self.held.live.session
-    }
-
     /// Has the connection closed after the transaction, since what runs in it may leave settings or temporary objects
     /// behind.
     pub(super) fn close_afterwards(&mut self) {

@@ -1,6 +1,8 @@
 //! What the tests of this folder share: a database of their own on the test server, a run that has entered it, work to do.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write as _;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
@@ -22,7 +24,6 @@ impl Database {
         let Ok(server) = std::env::var("PHASEGATE_TEST_POSTGRES") else {
             let said = "NOT RUN: PHASEGATE_TEST_POSTGRES is not set; tests/run starts a server";
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
-            use std::io::Write as _;
             writeln!(std::io::stderr(), "{said}").unwrap();
             return None;
         };

@@ -16,7 +16,6 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::catalogue::{Table, quote};
 use super::connection::Tx;
 use super::error::failed;
 use super::shape::Shape;
@@ -49,15 +48,6 @@ impl Shape {
             format!("k{} {}{collate} NOT NULL", at + 1, pair.type_sql)
         };
         self.keys.iter().enumerate().map(definition).collect()
-    }
-
-    /// The key columns of one side under a table's alias: `t."id"`, …
-    pub(super) fn key_of(&self, side: &Table, alias: &str) -> Vec<String> {
-        let is_old = side.oid == self.old.oid;
-        self.keys
-            .iter()
-            .map(|pair| format!("{alias}.{}", quote(if is_old { &pair.old } else { &pair.new })))
-            .collect()
     }
 }
 

@@ -53,8 +53,6 @@ pub(super) struct Reference {
     pub name: String,
     pub table: String,
     pub definition: String,
-    /// The columns it points to.
-    pub columns: Vec<String>,
 }
 
 /// A trigger on the table.
@@ -65,7 +63,6 @@ pub(super) struct TriggerFacts {
     pub enabled: char,
     pub is_before: bool,
     pub is_row: bool,
-    pub definition: String,
     /// The definition with `%` for its own name and the table's: two of one form do the same.
     pub form: String,
     /// Whether its function is in our schema.
