@@ -281,8 +281,8 @@ impl Text {
                 "UPDATE {table} SET id = id + 100000 * {GROUPS} WHERE {some} AND id % 7 = 0"
             ),
             15 => format!(
-                "WITH gone AS (DELETE FROM {table} WHERE id = {id} RETURNING name, {status})
-                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {status} FROM gone"
+                "WITH gone AS (DELETE FROM {table} WHERE id = {id} RETURNING name)
+                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value} FROM gone"
             ),
             16 => format!(
                 "MERGE INTO {table} AS t USING (VALUES {row}) AS n {columns} ON t.id = n.id

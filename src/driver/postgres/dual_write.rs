@@ -30,8 +30,11 @@ use crate::run::{Direction, Mapping, Way};
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
 
-/// How long to wait for a further lock while others may wait for ours, in milliseconds: under `deadlock_timeout`.
-const YIELDING_LOCK_MS: u64 = 300;
+/// How long to wait for the first of two locks, in milliseconds. Who comes the other way round may have queued up behind us
+/// since the beginning of that wait: both waits together are shorter than the server takes to look for deadlocks.
+const FIRST_LOCK_MS: u64 = 600;
+/// How long to wait for the second, while others may wait for our first.
+const SECOND_LOCK_MS: u64 = 300;
 
 /// The functions and triggers of a sync. `schema` is our own, quoted.
 pub(super) fn sync_sql(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
@@ -88,25 +91,45 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
 }
 
 /// Locks the tables of a sync, the old one first, as triggers and chunks do.
-///
-/// Clients of the new shape come the other way round. So once we hold a lock, nothing more is waited for as long as the
-/// server takes to look for deadlocks: we yield, and not a client.
 async fn lock_tables(
     tx: &mut Tx<'_>,
     (mapping, direction): (&Mapping, Direction),
     mode: &'static str,
 ) -> Result<(), Error> {
-    let mut names = vec![name_sql(&mapping.from.table)];
+    let mut names = vec![mapping.from.table.as_str()];
     if direction == Direction::Both && !mapping.is_in_place() {
-        names.push(name_sql(&mapping.into.table));
+        names.push(mapping.into.table.as_str());
+    }
+    lock_in_order(tx, &names, mode).await
+}
+
+/// Locks one table, or two in this order.
+///
+/// Clients of the new shape come the other way round. So of two tables neither is waited for as long as the server takes to
+/// look for deadlocks: we yield, and not a client.
+pub(super) async fn lock_in_order(
+    tx: &mut Tx<'_>,
+    names: &[&str],
+    mode: &'static str,
+) -> Result<(), Error> {
+    if names.len() > 1 {
+        bound_wait(tx, FIRST_LOCK_MS).await?;
     }
     for name in names {
-        let lock = format!("LOCK TABLE {name} IN {mode} MODE");
+        let lock = format!("LOCK TABLE {} IN {mode} MODE", name_sql(name));
         run(tx.conn()?, "lock the table", lock).await?;
-        let yielding = format!("SET LOCAL lock_timeout = {YIELDING_LOCK_MS}");
-        run(tx.conn()?, "bound the wait for locks", yielding).await?;
+        bound_wait(tx, SECOND_LOCK_MS).await?;
     }
     Ok(())
+}
+
+/// Waits for locks so long at most, for the rest of the transaction.
+async fn bound_wait(tx: &mut Tx<'_>, ms: u64) -> Result<(), Error> {
+    let bound = format!(
+        "SELECT set_config('lock_timeout', CASE WHEN setting::int BETWEEN 1 AND {ms} THEN setting ELSE '{ms}' END, true) \
+         FROM pg_settings WHERE name = 'lock_timeout'"
+    );
+    run(tx.conn()?, "bound the wait for locks", bound).await.map(|_| ())
 }
 
 impl Postgres {

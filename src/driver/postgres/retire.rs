@@ -14,10 +14,10 @@
 
 use async_trait::async_trait;
 
-use super::catalogue::{name_sql, quote};
+use super::catalogue::quote;
 use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
-use super::dual_write::{done_before, finish, sync_state_in};
+use super::dual_write::{done_before, finish, lock_in_order, sync_state_in};
 use super::guard_sql::{self, LetGo};
 use super::rename::{self, run};
 use super::settle::settle_in;
@@ -166,14 +166,11 @@ fn in_the_way(mapping: &Mapping, what: &str, items: &[String]) -> Error {
 async fn lock(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
     // Says what isn't there in a sentence of its own.
     shape(tx.conn()?, mapping).await?;
-    let mut names = vec![&mapping.from.table];
+    let mut names = vec![mapping.from.table.as_str()];
     if !mapping.is_in_place() {
-        names.push(&mapping.into.table);
+        names.push(mapping.into.table.as_str());
     }
-    for name in names {
-        let sql = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", name_sql(name));
-        run(tx.conn()?, "lock the table", sql).await?;
-    }
+    lock_in_order(tx, &names, "ACCESS EXCLUSIVE").await?;
     shape(tx.conn()?, mapping).await
 }
 

@@ -366,13 +366,14 @@ impl Flow<'_> {
         self.guarded(declare, &lines.join("\n"))
     }
 
-    /// Calls whose failure to see what happened since the client's snapshot leaves a note instead.
+    /// Calls whose failure to see what happened since the client's snapshot leaves a note instead. What isn't seen may hold a
+    /// value that must be unique as well; where it is truly another row's, putting the note right says so.
     fn caught(&self, calls: &str, (old, new): (&[String], &[String])) -> String {
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{calls}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN serialization_failure THEN\n\
+             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
              GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
-             IF phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n\
+             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n\
              IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;\nEND;\nEND IF;",
             self.note(old),
             self.note(new),
