@@ -59,7 +59,7 @@ start() {
     fi
     as_server test -x "$dir" || fail "$server_user can't reach $dir: choose a folder under one that all may enter"
     cd "$dir"
-    as_server "$bin/initdb" -D "$dir/data" -U phasegate -A trust -E UTF8 --locale=C --no-sync \
+    as_server "$bin/initdb" -D "$dir/data" -U tester -A trust -E UTF8 --locale=C --no-sync \
         >"$dir/initdb.log" 2>&1 || fail "initdb failed, see $dir/initdb.log"
     # The kernel is not asked for a free port, because the server would not take one that is held open for it: random
     # ports are tried until one can be bound.
@@ -71,7 +71,7 @@ start() {
             -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c full_page_writes=off \
             -c max_connections=200 -c shared_buffers=32MB -c autovacuum=on -c log_statement=none" \
             start >"$dir/start.log" 2>&1; then
-            echo "export PHASEGATE_TEST_POSTGRES=postgres://phasegate@127.0.0.1:$port/postgres"
+            echo "export PHASEGATE_TEST_POSTGRES=postgres://tester@127.0.0.1:$port/postgres"
             return
         fi
         grep -q "could not bind" "$dir/server.log" || fail "the server did not start, see $dir/server.log"
