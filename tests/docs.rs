@@ -88,9 +88,7 @@ impl Terminal {
                 let ran = crate::sandbox::Ran::from(ran).expect(code);
                 format!("{}\n{}", ran.stdout, ran.stderr)
             }
-            [first, ..] if first.ends_with(".sh") || ["eval", "export", "psql"].contains(first) => {
-                self.shell(command)
-            }
+            ["eval" | "export" | "psql", ..] => self.shell(command),
             [] | [..] if command.starts_with('"') => self.shell(command),
             _ => panic!("nobody knows how to follow {line}"),
         }

@@ -103,7 +103,7 @@ impl Client {
         match say(conn, &format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE")).await {
             Err(error) if code(&error) == "42P01" => return Err(Trouble::Again),
             said => said.map_err(|error| trouble("lock the table", isolation, &error))?,
-        };
+        }
         if self.era(conn).await? != era {
             return Err(Trouble::Again);
         }
