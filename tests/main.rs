@@ -14,6 +14,7 @@ mod oracle;
 mod plans;
 mod postgres;
 mod quickstart;
+mod rights;
 mod sandbox;
 mod services;
 mod sqlite;

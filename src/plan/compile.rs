@@ -19,6 +19,7 @@ use super::document::{
 use super::meaning::{plan_digest, step_digest};
 use super::policy::{Guarding, asked_groups, pinned};
 use super::resolve::View;
+use crate::sql;
 
 /// How many steps may work on one target at once.
 const PARALLEL_PER_TARGET: u32 = 4;
@@ -247,7 +248,7 @@ fn compile_action(
         }),
         ActionDef::Gate(gate) => Action::Gate(compile_gate(view, at, gate)?),
         ActionDef::Retire(def) => {
-            Action::Retire(Retire { mapping: mapping(&def.mapping), shape: shape(def)? })
+            Action::Retire(Retire { mapping: mapping(&def.mapping), shape: shape(view, def)? })
         }
         ActionDef::Drop { mapping: name } => Action::Drop { mapping: mapping(name) },
         ActionDef::StopDualWrite { mapping: name } => {
@@ -323,7 +324,8 @@ fn compile_gate(view: &View<'_>, at: usize, gate: &GateDef) -> Result<Gate, Comp
     })
 }
 
-fn shape(def: &RetireDef) -> Result<RetireShape, CompileError> {
+/// A table put aside stays in its schema, so that it is found by its new name whatever the search path.
+fn shape(view: &View<'_>, def: &RetireDef) -> Result<RetireShape, CompileError> {
     if let Some(columns) = &def.columns {
         return Ok(RetireShape::Columns(
             columns
@@ -338,8 +340,17 @@ fn shape(def: &RetireDef) -> Result<RetireShape, CompileError> {
         ));
     }
     let old_name = def.old_name.as_ref().ok_or(CompileError::Missing("old_name"))?;
+    let mappings = &view.document.mappings;
+    let mapping = mappings.iter().find(|mapping| mapping.name.value == def.mapping.value);
+    let source = mapping.and_then(|mapping| {
+        let (from, table, ..) = mapping.tables()?;
+        Some((view.dialect_of(Some(from))?, table))
+    });
     Ok(RetireShape::Table {
-        old_name: old_name.value.clone(),
+        old_name: source.map_or_else(
+            || old_name.value.clone(),
+            |(dialect, table)| sql::renamed(dialect, table, &old_name.value),
+        ),
         take_name: def.take_name.is_some_and(|take| take.value),
     })
 }

@@ -79,7 +79,11 @@ pub fn qualified_name(written: &str) -> (Option<String>, String) {
 #[must_use]
 pub fn renamed(dialect: Dialect, table: &str, to: &str) -> String {
     match qualified_name(table) {
-        (Some(schema), _) if dialect == Dialect::Postgres => format!("{schema}.{to}"),
+        (Some(schema), _) if dialect == Dialect::Postgres && qualified_name(to).0.is_none() => {
+            let is_plain = !schema.contains(['.', '"']);
+            let schema = if is_plain { schema } else { quote(dialect, &schema) };
+            format!("{schema}.{to}")
+        }
         _ => to.to_owned(),
     }
 }

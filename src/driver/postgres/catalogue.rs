@@ -127,25 +127,9 @@ pub(super) fn literal(text: &str) -> String {
     sql::literal(Dialect::Postgres, text)
 }
 
-/// A table's name as a mapping writes it, in parts: the schema, where one is named, and the name. A dot in a name is
-/// written inside double quotes.
+/// A table's name as a mapping writes it, in parts: the schema, where one is named, and the name.
 pub(super) fn parts(name: &str) -> (Option<String>, String) {
-    let unquoted = |part: &str| match part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))
-    {
-        Some(inner) => inner.replace("\"\"", "\""),
-        None => part.to_owned(),
-    };
-    let mut in_quotes = false;
-    for (at, char) in name.char_indices() {
-        match char {
-            '"' => in_quotes = !in_quotes,
-            '.' if !in_quotes => {
-                return (Some(unquoted(&name[..at])), unquoted(&name[at + 1..]));
-            }
-            _ => {}
-        }
-    }
-    (None, unquoted(name))
+    sql::qualified_name(name)
 }
 
 /// A table's name as SQL text, from how a mapping writes it.
