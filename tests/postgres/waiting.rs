@@ -103,8 +103,13 @@ fn killed_in_a_concurrent_build_the_next_run_builds_it_anew() {
     bed.until("SELECT count(*) FROM pg_index WHERE NOT indisvalid");
     run.kill().unwrap();
     run.wait().unwrap();
+    // Left alone, the server would build on for whoever is dead once the client is gone: so the client stays until then.
+    let mut run = bed.sandbox.command(&["run", "plan.yaml"]);
+    let run = run.env("APP_URL", bed.app()).stdout(std::process::Stdio::piped());
+    let run = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    bed.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%'");
     bed.on(&mut client, "ROLLBACK");
-    let ran = bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    let ran = Ran::from(run.wait_with_output().unwrap()).expect(0);
     mentions(&ran, &["dropped the INVALID index"]);
     let valid =
         "SELECT count(*) FROM pg_index WHERE indexrelid = 'by_email'::regclass AND indisvalid";
