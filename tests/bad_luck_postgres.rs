@@ -4,7 +4,7 @@
 
 mod dying;
 mod refused;
-mod server;
+pub mod server;
 mod writer;
 
 use crate::examples::Example;

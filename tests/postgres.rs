@@ -1,13 +1,18 @@
 //! PostgreSQL at the command line: what goes wrong with servers, locks and rights, and what is said and done then.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use tokio::runtime::Runtime;
 
+use crate::bad_luck_postgres::server::Server;
 use crate::sandbox::{Ran, Sandbox};
 use crate::services;
+
+mod together;
+mod waiting;
 
 const HEAD: &str = r#"apiVersion: phasegate/v1
 kind: Plan
@@ -54,7 +59,12 @@ struct Bed {
 
 impl Bed {
     fn new(test: &str, plan: &str) -> Option<Self> {
-        let server = url::Url::parse(&services::postgres(test)?).unwrap();
+        services::postgres(test).map(|server| Self::at(&server, plan))
+    }
+
+    /// The same on a server of the test's own.
+    fn at(server: &str, plan: &str) -> Self {
+        let server = url::Url::parse(server).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let name = format!("bin_{}", uuid::Uuid::now_v7().simple());
         let bed = Self { runtime, sandbox: Sandbox::new(), server, name };
@@ -68,7 +78,7 @@ impl Bed {
              ALTER TABLE leads OWNER TO {name}; CREATE TABLE secret (id int)"
         ));
         bed.sandbox.write("plan.yaml", &format!("{HEAD}{plan}"));
-        Some(bed)
+        bed
     }
 
     /// The URL of a role in a database.
@@ -270,30 +280,89 @@ fn no_connection_left_is_said_and_passes() {
 
 #[test]
 fn a_wrong_password_is_refused_and_not_printed() {
-    let plan = step("", "ALTER TABLE leads ADD COLUMN note text");
-    let Some(bed) = Bed::new("a wrong password", &plan) else { return };
-    bed.run(&format!("ALTER ROLE {} PASSWORD 'right'", bed.name));
-    let mut client = bed.client("postgres");
-    let row = bed.runtime.block_on(sqlx::query("SHOW hba_file").fetch_one(&mut client)).unwrap();
-    let file: String = row.try_get(0).unwrap();
-    // For this role alone the server asks for a password.
-    let Ok(rules) = std::fs::read_to_string(&file) else {
-        return services::not_run("the server's pg_hba.conf can't be changed here");
-    };
-    std::fs::write(&file, format!("host all {} all scram-sha-256\n{rules}", bed.name)).unwrap();
-    bed.on(&mut client, "SELECT pg_reload_conf()");
-    std::thread::sleep(Duration::from_millis(300));
+    // Who may connect how is changed here, so it takes a server that no other test uses.
+    let Some(server) = Server::new("a wrong password") else { return };
+    let bed = Bed::at(&server.url, &step("", "ALTER TABLE leads ADD COLUMN note text"));
+    bed.run(&format!("ALTER ROLE {} PASSWORD 'r1ght-secret'", bed.name));
+    let rules = server.folder.join("data/pg_hba.conf");
+    let before = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all {} all scram-sha-256\n{before}", bed.name)).unwrap();
+    server.control(&["-m", "fast", "restart"]);
     let mut url = bed.url(&bed.name, &bed.name);
-    url.set_password(Some("hunter2")).unwrap();
-    let wrong = bed.sandbox.run_with(&["run", "plan.yaml"], "APP_URL", url.as_str());
-    url.set_password(Some("right")).unwrap();
-    let right = bed.sandbox.run_with(&["run", "plan.yaml"], "APP_URL", url.as_str());
-    std::fs::write(&file, rules).unwrap();
-    bed.on(&mut client, "SELECT pg_reload_conf()");
-    mentions(&wrong, &["[28P01]", "check the user and password"]);
-    assert!(!said(&wrong).contains("hunter2"), "{wrong}");
-    wrong.expect(77);
-    right.expect(0);
+    let mut run_with = |password: &str, args: &[&str]| {
+        url.set_password(Some(password)).unwrap();
+        bed.sandbox.run_with(args, "APP_URL", url.as_str())
+    };
+    let mut told = vec![run_with("hunter2", &["run", "plan.yaml"]).expect(77)];
+    mentions(&told[0], &["[28P01]", "check the user and password"]);
+    told.push(run_with("r1ght-secret", &["run", "plan.yaml"]).expect(0));
+    told.push(run_with("hunter2", &["run", "plan.yaml", "--new"]).expect(77));
+    told.push(
+        run_with("hunter2", &["run", "plan.yaml", "--new", "-vv", "--format", "json"]).expect(77),
+    );
+    told.push(run_with("hunter2", &["dry-run", "plan.yaml", "--depth", "probe"]));
+    for command in ["events", "history", "status"] {
+        told.push(run_with("r1ght-secret", &[command, "leads"]).expect(0));
+    }
+    let kept = files(&bed.sandbox.path(".phasegate"));
+    assert!(!kept.is_empty());
+    for secret in ["hunter2", "r1ght-secret"] {
+        for ran in &told {
+            assert!(!said(ran).contains(secret), "{ran}");
+        }
+        for (file, bytes) in &kept {
+            let has = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!has, "{secret} is in {}", file.display());
+        }
+    }
+}
+
+/// Every file in a folder, with what is in it.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found
+}
+
+/// A small file system, which is gone when this is.
+struct SmallDisk(PathBuf);
+
+fn did(command: &str, args: &[&str]) -> bool {
+    std::process::Command::new(command).args(args).status().is_ok_and(|status| status.success())
+}
+
+impl SmallDisk {
+    /// `None` where none can be mounted.
+    fn mount(name: &str) -> Option<Self> {
+        let disk = Self(std::env::temp_dir().join(name));
+        let place = disk.0.to_str().unwrap();
+        std::fs::create_dir(place).unwrap();
+        // The server's user has to own it; `nobody` stands in where there is no such user.
+        let owner = if did("id", &["-u", "postgres"]) { "postgres" } else { "nobody" };
+        let is_small = did("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", place])
+            && did("chown", &[owner, place])
+            && did("chmod", &["700", place]);
+        is_small.then_some(disk)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let place = self.0.to_str().unwrap_or_default();
+        // Lazily, where a test that failed left files of the server's open.
+        if did("mountpoint", &["-q", place]) && !did("umount", &[place]) {
+            did("umount", &["-l", place]);
+        }
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 #[test]
@@ -303,27 +372,47 @@ fn a_full_disk_fails_the_step_and_leaves_nothing() {
         "CREATE TABLE big TABLESPACE {name} AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 20000)"
     );
     let Some(bed) = Bed::new("a full disk", &step("", &sql)) else { return };
-    let place = format!("/tmp/{name}");
-    std::fs::create_dir(&place).unwrap();
-    let run = |command: &str, args: &[&str]| {
-        std::process::Command::new(command).args(args).status().is_ok_and(|status| status.success())
-    };
-    // The server's user has to own it; `nobody` stands in where there is no such user.
-    let owner = if run("id", &["-u", "postgres"]) { "postgres" } else { "nobody" };
-    let is_small = run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &place])
-        && run("chown", &[owner, &place])
-        && run("chmod", &["700", &place]);
-    if !is_small {
+    let Some(disk) = SmallDisk::mount(&name) else {
         return services::not_run("a small file system can't be mounted here");
-    }
+    };
+    let place = disk.0.to_str().unwrap();
     bed.run_in("postgres", &format!("CREATE TABLESPACE {name} LOCATION '{place}'"));
     bed.run_in("postgres", &format!("GRANT CREATE ON TABLESPACE {name} TO {}", bed.name));
     let ran = bed.phasegate(&["run", "plan.yaml"]);
     let left = bed.number("SELECT count(*) FROM pg_class WHERE relname = 'big'");
     bed.run_in("postgres", &format!("DROP TABLESPACE {name}"));
-    assert!(run("umount", &[&place]));
-    std::fs::remove_dir(&place).unwrap();
     mentions(&ran, &["[53100]", "Check free disk space"]);
     ran.expect(1);
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_table_that_a_statement_names_is_missing_before_the_first_change() {
+    let plan = "steps:
+  - id: first
+    phase: expand
+    target: app
+    sql: CREATE TABLE made (id int)
+    undo:
+      sql: DROP TABLE made
+  - id: second
+    phase: expand
+    target: app
+    sql: ALTER TABLE leeds ADD COLUMN note text; ALTER TABLE leads RENAME emial TO mail
+    undo:
+      none: a test
+";
+    let Some(bed) = Bed::new("a missing table", plan) else { return };
+    let ran = bed.phasegate(&["run", "plan.yaml"]).expect(3);
+    mentions(
+        &ran,
+        &[
+            "there is no table leeds",
+            "did you mean leads?",
+            "no column emial",
+            "did you mean email?",
+        ],
+    );
+    assert_eq!(bed.number("SELECT count(*) FROM pg_class WHERE relname = 'made'"), 0);
+    assert_eq!(bed.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'phasegate'"), 0);
 }

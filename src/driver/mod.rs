@@ -22,7 +22,7 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
     Digest, Direction, Ending, Engine, FailureClass, Mapping, Method, Permit, RetireShape, RunId,
-    Runnable, StepId, Usage, Value, Way,
+    Runnable, Script, StepId, Usage, Value, Way,
 };
 
 pub mod error;
@@ -219,6 +219,10 @@ pub struct Survey {
     /// What steps do with tables, in the order of steps. A table that the plan creates is among [`created`](Self::created)
     /// and may be here as well: it is looked at where it is there, and asks for no right where it isn't.
     pub uses: Vec<TableUse>,
+    /// The statements of `sql` steps, in the order of steps: tables and columns that they name must be there.
+    pub scripts: Vec<(StepId, Script)>,
+    /// Names that `retire` gives. They come after everything that a mapping needs.
+    pub renamed: Vec<CreatedObject>,
 }
 
 /// A mapping to look at before the first change.

@@ -9,7 +9,8 @@ use crate::driver::{
 };
 use crate::run::{
     Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
-    QueryCheck, RunId, State, Step, StepId, TargetName, Undo, UsedBy, Verify, report,
+    QueryCheck, Retire, RetireShape, RunId, State, Step, StepId, TargetName, Undo, UsedBy, Verify,
+    report,
 };
 use crate::store::{RunHeader, SharedStore};
 
@@ -160,6 +161,10 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
                 table: created.table.clone(),
                 column: created.column.clone(),
             }));
+            survey.scripts.push((step.id.clone(), script.clone()));
+        }
+        if let Action::Retire(retire) = &step.action {
+            survey.renamed.extend(renamed(program, retire));
         }
         if let Action::Verify(Verify::Query(QueryCheck { query, .. })) = &step.action {
             survey.queries.push((step.id.clone(), query.clone()));
@@ -189,6 +194,20 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         survey.queries.extend(uses.map(|query| (step.id.clone(), query)));
     }
     survey
+}
+
+/// The names that a `retire` gives.
+fn renamed(program: &Program, retire: &Retire) -> Vec<CreatedObject> {
+    let (old_name, columns) = match &retire.shape {
+        RetireShape::Table { old_name, .. } => (Some(old_name), &[][..]),
+        RetireShape::Columns(columns) => (None, columns.as_slice()),
+    };
+    let from = program.mappings().get(&retire.mapping).map(|mapping| mapping.from.table.as_str());
+    let of_columns = columns.iter().filter_map(|column| {
+        Some(CreatedObject { table: from?.to_owned(), column: Some(column.old_name.clone()) })
+    });
+    let of_table = old_name.map(|name| CreatedObject { table: name.clone(), column: None });
+    of_table.into_iter().chain(of_columns).collect()
 }
 
 /// What a step does with the tables it works on, under the names that they have now.

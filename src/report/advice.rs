@@ -246,7 +246,13 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
         }
         Progress::Ambiguous { detail, .. } => (
             format!("Nobody can tell whether step {id} was done: {}.", sentence_of(detail)),
-            vec![suggestion(line.of("history {run}"), "what was tried, and when")],
+            vec![
+                suggestion(line.of("history {run}"), "what was tried, and when"),
+                suggestion(
+                    line.of("rollback {run}"),
+                    "goes back; see in the database first whether the step's own undo can run",
+                ),
+            ],
         ),
         _ => (
             format!("Verify {id} found differences."),

@@ -6,6 +6,7 @@
 //! - `synchronous_commit` is `on` (or stronger) in every session: a commit returns when the log is on disk.
 //! - A commit whose answer was lost is looked up before anything is said about it (see `PostgresStore::settle`).
 //! - Reads are single statements, so each sees one moment.
+//! - Whoever holds a lease keeps a session open, and the lease is free as soon as that is gone (see `presence`).
 //!
 //! Absent on purpose: support for poolers that share a session among clients by transaction; the settings of a session
 //! must hold. Any role will do that may create a schema, or owns one called `phasegate`.
@@ -20,9 +21,11 @@ use super::chain::{self, Append, Head, Page, Sealed, Stamp};
 use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
 
 mod error;
+mod presence;
 mod server;
 
 use error::{explain, unreachable};
+use presence::{Presence, SessionId};
 
 /// Connections of one process: its driver's appends, renewals, polls and progress, and one to spare.
 const CONNECTIONS_MAX: u32 = 4;
@@ -33,6 +36,7 @@ pub struct PostgresStore {
     place: String,
     identity: String,
     pool: PgPool,
+    presence: Presence,
 }
 
 /// A transaction that writes. Dropped without a commit, it is rolled back.
@@ -50,8 +54,8 @@ impl PostgresStore {
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(server::CONNECT_TIMEOUT)
             .after_connect(|db, _| Box::pin(server::set_up(db)))
-            .connect_lazy_with(options);
-        Ok(Self { place, identity, pool })
+            .connect_lazy_with(options.clone());
+        Ok(Self { place, identity, pool, presence: Presence::new(options) })
     }
 
     fn failed(&self) -> impl Fn(sqlx::Error) -> Error + '_ {
@@ -129,6 +133,20 @@ impl Write<'_> {
             .fetch_optional(&mut *self.tx)
             .await
             .map_err(|error| explain(self.place, &error))
+    }
+
+    /// Whether the session of whoever holds the lease of a run is gone for sure.
+    async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
+        let failed = |error| explain(self.place, &error);
+        let row: Option<(Option<i32>, Option<i64>)> = sqlx::query_as(HOLDERS_SESSION)
+            .bind(run.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map_err(failed)?;
+        match row.and_then(|(pid, began_us)| SessionId::new(pid, began_us)) {
+            Some(session) => presence::is_gone(&mut self.tx, session).await.map_err(failed),
+            None => Ok(false),
+        }
     }
 
     async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error> {
@@ -212,7 +230,7 @@ impl Write<'_> {
         Ok(entries)
     }
 
-    async fn put_lease(&mut self, lease: &Lease) -> Result<(), Error> {
+    async fn put_lease(&mut self, lease: &Lease, session: Option<SessionId>) -> Result<(), Error> {
         sqlx::query(PUT_LEASE)
             .bind(lease.run.as_str())
             .bind(lease.token.cast_signed())
@@ -225,6 +243,8 @@ impl Write<'_> {
             .bind(lease.since.as_unix_ms())
             .bind(lease.renewed_at.as_unix_ms())
             .bind(lease.expires_at.as_unix_ms())
+            .bind(session.map(SessionId::pid))
+            .bind(session.map(SessionId::began_us))
             .execute(&mut *self.tx)
             .await
             .map_err(|error| explain(self.place, &error))?;
@@ -237,13 +257,17 @@ const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 const LEASE: &str = "SELECT token, holder_id, holder_name, holder_host, holder_boot, holder_pid, holder_pid_started, \
      since_ms, renewed_ms, expires_ms FROM phasegate.state_leases WHERE run = $1";
 
+const HOLDERS_SESSION: &str =
+    "SELECT session_pid, session_began_us FROM phasegate.state_leases WHERE run = $1";
+
 const PUT_LEASE: &str = "INSERT INTO phasegate.state_leases (run, token, holder_id, holder_name, holder_host, holder_boot, \
-     holder_pid, holder_pid_started, since_ms, renewed_ms, expires_ms) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+     holder_pid, holder_pid_started, since_ms, renewed_ms, expires_ms, session_pid, session_began_us) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
      ON CONFLICT (run) DO UPDATE SET token = excluded.token, holder_id = excluded.holder_id, \
      holder_name = excluded.holder_name, holder_host = excluded.holder_host, holder_boot = excluded.holder_boot, \
      holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
-     since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms";
+     since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms, \
+     session_pid = excluded.session_pid, session_began_us = excluded.session_began_us";
 
 const PUT_PROGRESS: &str = "INSERT INTO phasegate.state_progress (run, step, rows_done, rows_total, at_ms) \
      VALUES ($1, $2, $3, $4, $5) \
@@ -334,24 +358,28 @@ impl Store for PostgresStore {
         ttl_ms: u64,
         is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
     ) -> Result<Lease, Error> {
+        let session = self.presence.session().await;
         let mut write = self.write().await?;
         write.head(run).await?;
         let present = write.lease(run).await?;
+        let is_left_alone = write.is_left_alone(run).await?;
         let now = write.now().await?;
         let claim = lease::Claim { run, claimant, ttl_ms, now };
-        let lease = lease::claim(present, &claim, is_dead)?;
-        write.put_lease(&lease).await?;
+        let is_gone = |holder: &Claimant| is_left_alone || is_dead(holder);
+        let lease = lease::claim(present, &claim, &is_gone)?;
+        write.put_lease(&lease, session).await?;
         write.commit().await?;
         Ok(lease)
     }
 
     async fn renew(&self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
+        let session = self.presence.session().await;
         let mut write = self.write().await?;
         write.head(&lease.run).await?;
         let now = write.now().await?;
         let present = write.lease(&lease.run).await?;
         let renewed = lease::renew(present, lease, now, ttl_ms)?;
-        write.put_lease(&renewed).await?;
+        write.put_lease(&renewed, session).await?;
         write.commit().await?;
         Ok(renewed)
     }
@@ -408,6 +436,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
+        self.presence.end().await;
         self.pool.close().await;
     }
 }

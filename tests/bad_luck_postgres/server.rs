@@ -4,21 +4,23 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{ROWS, check_rows, edit, leads_on, rows_copied};
+use super::{ROWS, check_rows, edit, leads, leads_on, rows_copied};
 use crate::examples::Example;
 use crate::examples::database::programs;
 use crate::sandbox::{Ran, wait_for};
 use crate::services;
 
 /// A server of a test's own, which may be stopped and started.
-struct Server {
-    folder: PathBuf,
-    url: String,
+pub struct Server {
+    /// Where it is: its data in `data`.
+    pub folder: PathBuf,
+    /// Its superuser's URL.
+    pub url: String,
 }
 
 impl Server {
     /// A server beside the one that all share; `None`, said loudly, where there is none at all.
-    fn new(test: &str) -> Option<Self> {
+    pub fn new(test: &str) -> Option<Self> {
         services::postgres(test)?;
         let folder =
             std::env::temp_dir().join(format!("phasegate-{}", uuid::Uuid::now_v7().simple()));
@@ -28,7 +30,7 @@ impl Server {
     }
 
     /// `pg_ctl` on this server, as the user whom it belongs to.
-    fn control(&self, words: &[&str]) {
+    pub fn control(&self, words: &[&str]) {
         let data = self.folder.join("data");
         let owner = Command::new("stat").args(["-c", "%U"]).arg(&data).output().unwrap();
         let owner = String::from_utf8(owner.stdout).unwrap();
@@ -139,4 +141,31 @@ fn options(server: &Server) -> String {
     format!(
         "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
     )
+}
+
+/// A stopped process holds its locks, and its lease only as long as that lasts.
+#[test]
+fn stopped_in_a_chunk_a_runner_is_followed_by_another_and_fenced_off_when_it_goes_on() {
+    let Some(example) = leads() else { return };
+    let first = sleeping_in_a_chunk(&example);
+    let signal = |name: &str| {
+        let pid = first.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    example.run(&[]).expect(5);
+    let mut ran = None;
+    let follows = || {
+        let second = example.run(&[]);
+        let is_followed = second.code != Some(5);
+        ran = Some(second);
+        is_followed
+    };
+    assert!(wait_for(Duration::from_secs(20), follows), "nobody could follow: {}", ran.unwrap());
+    ran.unwrap().expect(0);
+    signal("-CONT");
+    Ran::from(first.wait_with_output().unwrap()).expect(5);
+    check_rows(&example);
+    assert_eq!(rows_copied(&example), u64::from(ROWS));
+    assert_eq!(example.database.ours(), ["phasegate.runs"]);
 }

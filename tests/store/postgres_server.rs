@@ -1,7 +1,7 @@
 //! The bad luck of a server.
 
-use phasegate::run::Event;
-use phasegate::store::{self, Create, Error};
+use phasegate::run::{Event, RunId};
+use phasegate::store::{self, Claimant, Create, Error};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
@@ -193,6 +193,63 @@ async fn sessions_ended_by_the_server_are_replaced() {
     store.append(&run, 1, None, &ana(), vec![Event::Resumed]).await.unwrap();
     assert_eq!(store.version(&run).await.unwrap(), 2);
     store.close().await;
+    bed.remove().await;
+}
+
+/// Ends the session by which the holder of a run's lease shows that it is there, and waits until it is gone.
+async fn end_presence(bed: &Bed, run: &RunId) {
+    let mut db = raw(bed).await;
+    // The session is looked up first: as a condition of a join, ending could come before the others.
+    let pid: Option<i32> =
+        sqlx::query_scalar("SELECT session_pid FROM phasegate.state_leases WHERE run = $1")
+            .bind(run.as_str())
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
+    let is_ended: bool = sqlx::query_scalar("SELECT pg_terminate_backend($1, 10000)")
+        .bind(pid)
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert!(is_ended, "the holder has no session");
+}
+
+#[tokio::test]
+async fn a_lease_is_free_at_once_when_its_holders_session_is_gone() {
+    let test = "store::postgres_server::a_lease_is_free_at_once_when_its_holders_session_is_gone";
+    let Some(bed) = Bed::postgres(test).await else { return };
+    let (one, two) = (bed.open().await, bed.open().await);
+    let run = begin(&one).await;
+    let nobody = |_: &Claimant| false;
+    let first = one.acquire(&run, &claimant(1), 60_000, &nobody).await.unwrap();
+    let held = two.acquire(&run, &claimant(2), 60_000, &nobody).await.unwrap_err();
+    assert_eq!(held, Error::Held(Box::new(first.clone())));
+
+    // A holder that lost its session opens another when it renews.
+    end_presence(&bed, &run).await;
+    let first = one.renew(&first, 60_000).await.unwrap();
+    let held = two.acquire(&run, &claimant(2), 60_000, &nobody).await.unwrap_err();
+    assert_eq!(held, Error::Held(Box::new(first.clone())));
+
+    end_presence(&bed, &run).await;
+    let second = two.acquire(&run, &claimant(2), 60_000, &nobody).await.unwrap();
+    assert_eq!(second.token, first.token + 1);
+    assert_eq!(one.renew(&first, 60_000).await.unwrap_err(), Error::LeaseLost(run.clone()));
+
+    // Of another role's session a plain role sees too little to take it for gone.
+    let (name, location) = role(&bed).await;
+    let grants = format!(
+        "GRANT USAGE ON SCHEMA phasegate TO {name}; GRANT ALL ON ALL TABLES IN SCHEMA phasegate TO {name}"
+    );
+    raw(&bed).await.execute(AssertSqlSafe(grants)).await.unwrap();
+    let plain = store::open(&location, Create::Never).await.unwrap();
+    let held = plain.acquire(&run, &claimant(3), 60_000, &nobody).await.unwrap_err();
+    assert_eq!(held, Error::Held(Box::new(second)));
+    end_presence(&bed, &run).await;
+    assert_eq!(plain.acquire(&run, &claimant(3), 60_000, &nobody).await.unwrap().token, 3);
+    for store in [one, two, plain] {
+        store.close().await;
+    }
     bed.remove().await;
 }
 

@@ -161,9 +161,21 @@ impl Connections {
         checked(self.begin_called(kind, lock_timeout_ms, &name).await?, fence).await
     }
 
-    /// Begins a transaction that no fence guards: for entering and leaving, which make and remove fences.
+    /// Begins a transaction that no fence guards: for entering and leaving, which make and remove fences. They come one
+    /// after another, whichever run's they are: two can't make our tables at once, and none may find them there and see
+    /// them go.
     pub(super) async fn begin_unfenced(&self, kind: TxKind) -> Result<Tx<'_>, Error> {
-        self.begin_called(kind, None, "phasegate").await
+        let mut tx = self.begin_called(kind, None, "phasegate").await?;
+        let alone = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(format!("phasegate: runs of {}", self.schema))
+            .execute(tx.conn()?)
+            .await;
+        match alone {
+            Ok(_) => Ok(tx),
+            Err(error) => {
+                Err(tx.give_up(failed("wait for other runs to enter or leave")(error)).await)
+            }
+        }
     }
 
     async fn begin_called(

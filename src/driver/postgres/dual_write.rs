@@ -83,10 +83,7 @@ pub(super) async fn done_before(
 pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, Error> {
     match done {
         Ok(value) => tx.commit().await.map(|_| value),
-        Err(error) => {
-            tx.roll_back().await;
-            Err(error)
-        }
+        Err(error) => Err(tx.give_up(error).await),
     }
 }
 

@@ -114,10 +114,7 @@ pub(super) async fn empty_again<'a>(
         let mut tx = connections.begin(fence, TxKind::Remove).await?;
         let done = match empty_behind(tx.conn()?, shape, after.as_deref()).await {
             Ok(done) => done,
-            Err(error) => {
-                tx.roll_back().await;
-                return Err(error);
-            }
+            Err(error) => return Err(tx.give_up(error).await),
         };
         match done {
             // What clients put in behind our back is found by another walk. What users' triggers keep in is left.

@@ -36,6 +36,7 @@ mod ledger;
 mod leftovers;
 mod live;
 mod marks;
+mod named;
 mod prepared;
 mod probe;
 mod probe_server;

@@ -140,10 +140,7 @@ impl Postgres {
                     tracing::warn!(key = %key.name, %error, "a foreign key stays NOT VALID");
                     tx.roll_back().await;
                 }
-                Err(error) => {
-                    tx.roll_back().await;
-                    return Err(error);
-                }
+                Err(error) => return Err(tx.give_up(error).await),
             }
         }
         let mut tx = self.connections.begin(fence, TxKind::Unretire).await?;

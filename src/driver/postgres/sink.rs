@@ -61,9 +61,8 @@ impl Sink for Postgres {
                 Err(Error::Failed(failure)) => Failed::of_failure(failure),
                 Err(error) => return Err(error),
             },
-            Err(failed) => {
-                tx.roll_back().await;
-                failed
+            Err(Failed { error, is_of_a_row }) => {
+                Failed { error: tx.give_up(error).await, is_of_a_row }
             }
         };
         if !failed.is_of_a_row {
@@ -88,10 +87,7 @@ impl Sink for Postgres {
                 tx.commit().await?;
                 Ok(applied)
             }
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
+            Err(error) => Err(tx.give_up(error).await),
         }
     }
 }

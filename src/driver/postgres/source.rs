@@ -47,10 +47,7 @@ impl Source for Postgres {
                 tx.commit().await?;
                 Ok(state)
             }
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
+            Err(error) => Err(tx.give_up(error).await),
         }
     }
 }

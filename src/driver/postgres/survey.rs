@@ -77,6 +77,7 @@ pub(super) async fn look(
         look.step = Some(step);
         look.query(query).await?;
     }
+    look.scripts().await?;
     let (rights, lacking) = rights::rights(&mut *look.conn, survey, &schema).await?;
     look.found.extend(lacking);
     // Two steps that use one mapping find the same things; the first says it.
@@ -97,13 +98,13 @@ pub(super) struct Side {
 }
 
 /// One look at the catalogue.
-struct Look<'a> {
-    conn: &'a mut PgConnection,
-    survey: &'a Survey,
+pub(super) struct Look<'a> {
+    pub(super) conn: &'a mut PgConnection,
+    pub(super) survey: &'a Survey,
     /// Our own schema, quoted.
     schema: &'a str,
     /// The step that is looked at.
-    step: Option<&'a StepId>,
+    pub(super) step: Option<&'a StepId>,
     /// What was read already, by the name in the plan.
     tables: BTreeMap<String, Option<Side>>,
     found: Vec<Finding>,
@@ -406,7 +407,7 @@ impl Look<'_> {
     }
 
     /// The table that was likely meant.
-    async fn meant_table(&mut self, typed: &str) -> Result<Option<String>, Error> {
+    pub(super) async fn meant_table(&mut self, typed: &str) -> Result<Option<String>, Error> {
         let rows = sqlx::query(
             "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -419,12 +420,14 @@ impl Look<'_> {
         .map_err(failed("read the catalogue"))?;
         let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let names = names.map_err(failed("read the catalogue"))?;
-        let created = self.survey.created.iter().map(|object| object.table.as_str());
+        // A table that gets a column is not made by that.
+        let made = self.survey.created.iter().filter(|object| object.column.is_none());
+        let created = made.map(|object| object.table.as_str());
         let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
         Ok(meant.map(|name| format!("did you mean {name}?")))
     }
 
-    fn is_created(&self, table: &str, column: Option<&str>) -> bool {
+    pub(super) fn is_created(&self, table: &str, column: Option<&str>) -> bool {
         self.survey.created.iter().any(|object: &CreatedObject| {
             same_table(&object.table, table)
                 && match (object.column.as_deref(), column) {
@@ -450,7 +453,7 @@ impl Look<'_> {
         })
     }
 
-    fn error(&mut self, code: &'static str, message: String, help: Option<String>) {
+    pub(super) fn error(&mut self, code: &'static str, message: String, help: Option<String>) {
         self.find(Severity::Error, code, message, help);
     }
 
@@ -485,7 +488,7 @@ fn quoted(message: &str) -> Option<&str> {
 }
 
 /// Whether two names, of which either may leave its schema out, are those of one table.
-fn same_table(one: &str, two: &str) -> bool {
+pub(super) fn same_table(one: &str, two: &str) -> bool {
     let ((one_schema, one), (two_schema, two)) = (catalogue::parts(one), catalogue::parts(two));
     one == two && (one_schema.is_none() || two_schema.is_none() || one_schema == two_schema)
 }

@@ -116,10 +116,7 @@ impl Verifier for Postgres {
                     let Some(behind) = behind else { return Ok(rows) };
                     range.lo = Some(behind);
                 }
-                Err(error) => {
-                    tx.roll_back().await;
-                    return Err(error);
-                }
+                Err(error) => return Err(tx.give_up(error).await),
             }
         }
     }

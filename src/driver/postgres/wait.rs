@@ -25,6 +25,9 @@ use crate::run::{FailureClass, duration};
 const SHOWN_CHARS: usize = 120;
 /// The shortest and the longest time between two looks, in milliseconds.
 const LOOK_EVERY_MS: (u64, u64) = (60, 1_000);
+/// How long a wait lasts before it is said while it lasts, in milliseconds: longer than transactions of ours wait unless a
+/// step says otherwise, because the error that ends those says it.
+const SAY_AFTER_MS: u64 = 3_000;
 /// How often a wait that goes on is said again, in milliseconds.
 const SAY_EVERY_MS: u64 = 30_000;
 /// How long one look may take. The server answers from memory.
@@ -122,12 +125,6 @@ impl Blocked {
             help.push_str(&grant);
         }
         help
-    }
-
-    /// Whether it is the same wait, whatever the times.
-    fn is_like(&self, other: &Self) -> bool {
-        let pids = |of: &Self| of.blockers.iter().map(|b| b.pid).collect::<Vec<_>>();
-        self.lock == other.lock && pids(self) == pids(other)
     }
 
     /// The same error with who was in the way, if it is that a lock was not had.
@@ -270,24 +267,28 @@ async fn watch(
     every_ms: u64,
     seen: Arc<Mutex<Option<Blocked>>>,
 ) {
-    let mut said: Option<(Blocked, Stopwatch)> = None;
+    let mut waiting: Option<Stopwatch> = None;
+    let mut said: Option<Stopwatch> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(every_ms)).await;
         let answer = tokio::time::timeout(LOOK_WITHIN, looker.look(&session)).await;
         let blocked = match answer {
             Ok(Ok(Some(blocked))) => blocked,
-            Ok(Ok(None)) | Err(_) => continue,
+            Ok(Ok(None)) => {
+                waiting = None;
+                continue;
+            }
+            Err(_) => continue,
             Ok(Err(error)) => {
                 tracing::debug!(pid = session.pid, %error, "looking for who is in the way");
                 continue;
             }
         };
-        let is_news = said.as_ref().is_none_or(|(before, since)| {
-            !before.is_like(&blocked) || since.elapsed_ms() >= SAY_EVERY_MS
-        });
-        if is_news {
-            tracing::info!("{blocked}");
-            said = Some((blocked.clone(), Stopwatch::start()));
+        let waited_ms = waiting.get_or_insert_with(Stopwatch::start).elapsed_ms();
+        let is_news = said.is_none_or(|since| since.elapsed_ms() >= SAY_EVERY_MS);
+        if waited_ms >= SAY_AFTER_MS && is_news {
+            tracing::warn!("{blocked}");
+            said = Some(Stopwatch::start());
         }
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(blocked);
     }

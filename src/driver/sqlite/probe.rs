@@ -321,6 +321,7 @@ mod tests {
                     purpose,
                 })
                 .collect(),
+            ..Survey::default()
         }
     }
 

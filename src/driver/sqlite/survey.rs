@@ -460,7 +460,7 @@ mod tests {
                 })
                 .collect(),
             queries: queries.iter().map(|query| ("q".into(), (*query).to_owned())).collect(),
-            uses: Vec::new(),
+            ..Survey::default()
         };
         let found = sqlite.survey(&survey).await.unwrap();
         found
