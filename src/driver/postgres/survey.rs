@@ -419,8 +419,8 @@ impl Look<'_> {
         .map_err(failed("read the catalogue"))?;
         let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let names = names.map_err(failed("read the catalogue"))?;
-        let created = self.survey.created.iter().map(|object| object.table.as_str());
-        let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
+        // What the plan makes may be meant by a query, and never by a mapping's source that nothing made.
+        let meant = nearest(typed, names.iter().map(String::as_str));
         Ok(meant.map(|name| format!("did you mean {name}?")))
     }
 
