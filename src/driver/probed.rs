@@ -32,7 +32,7 @@ pub struct Probed {
     #[serde(skip)]
     pub findings: Vec<Finding>,
     /// Every existing table of [`Survey::uses`](super::Survey::uses), once, in that order. One that isn't there is a finding or is
-    /// created by the plan.
+    /// created by the plan; the database's own catalogues are left out.
     pub tables: Vec<TableFacts>,
     /// Every mapping of [`Survey::mappings`](super::Survey::mappings) whose source is there, in that order.
     pub mappings: Vec<MappingFacts>,

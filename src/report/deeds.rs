@@ -1,6 +1,6 @@
 //! What the engine does by itself for a step, in words, with the objects it does it to. Statements of a plan need no words.
 
-use crate::run::{Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step};
+use crate::run::{Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step, Undo};
 
 /// What the engine does for a step that isn't written in statements, one thing each.
 #[must_use]
@@ -31,6 +31,47 @@ pub fn deeds(state: &State, step: &Step) -> Vec<String> {
             vec![format!("removes the sync from {from} into {into}; both tables stay")]
         }
         Action::Sql(_) | Action::Gate(_) => Vec::new(),
+    }
+}
+
+/// How a step is undone, or why it can't be. Statements of the plan stand below it.
+#[must_use]
+pub fn way_back(state: &State, step: &Step) -> String {
+    match &step.undo {
+        Undo::Script(_) => "can be undone by:".to_owned(),
+        Undo::Derived => {
+            let direction = step.action.mapping().and_then(|name| state.direction(name));
+            let way = derived(&step.action, direction.unwrap_or(Direction::Forward));
+            format!("can be undone: {way}")
+        }
+        Undo::None(None) => "leaves nothing to undo".to_owned(),
+        Undo::None(Some(reason)) => format!("leaves nothing to undo: {reason}"),
+        Undo::Impossible => {
+            let reason = step.irreversible.as_deref().unwrap_or("the plan gives no reason");
+            format!("can't be undone: {reason}")
+        }
+    }
+}
+
+/// How the engine takes back what it did by itself; empty for what it leaves as it is.
+#[must_use]
+pub const fn derived(action: &Action, direction: Direction) -> &'static str {
+    match (action, direction) {
+        (Action::DualWrite(_), _) => {
+            "takes the triggers out again, with what they and the copy wrote into a side that was empty before; \
+             refused where clients wrote to the new side alone"
+        }
+        (Action::Backfill(_), _) => {
+            "nothing by itself: the rows go with the sync that found the new side empty, or with the object they are in"
+        }
+        (Action::Retire(_), Direction::Forward) => {
+            "renames back; refused where clients wrote to the new side since, unless the loss is accepted"
+        }
+        (Action::Retire(_), Direction::Both) => "renames back; the sync has kept both sides alike",
+        (Action::StopDualWrite { .. }, _) => {
+            "puts the sync in again; refused where the sides differ since, and a verify is needed anew"
+        }
+        _ => "",
     }
 }
 

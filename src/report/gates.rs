@@ -13,6 +13,9 @@ use super::steps::is_its_turn;
 use super::table::{Alignment, Table};
 use super::words;
 
+/// How wide a page is, in columns, where no terminal says.
+const PAGE: u16 = 100;
+
 /// What is missing at a gate, in words; empty when it is open.
 #[must_use]
 pub fn missing(report: &GateReport) -> Vec<String> {
@@ -256,7 +259,7 @@ impl GateView<'_> {
                 (expires, Tone::Dim),
             ]);
         }
-        table.render()
+        table.render_within(PAGE)
     }
 }
 

@@ -8,7 +8,7 @@
 //! Absent on purpose: reading stores and databases, and exit codes.
 
 pub mod advice;
-mod deeds;
+pub mod deeds;
 pub mod dry_run;
 pub mod events;
 #[cfg(test)]
@@ -17,6 +17,7 @@ pub(crate) mod fixture;
 pub mod gates;
 pub mod graph;
 pub mod history;
+mod layout;
 mod paint;
 mod plain;
 mod printer;

@@ -10,7 +10,8 @@ use crate::run::{
     State, Step, StepId, Timestamp, Transaction, Undo, Verdict, Verify, judged,
 };
 
-use super::deeds::deeds;
+use super::deeds::{deeds, way_back};
+use super::layout::labelled;
 use super::paint::{Colour, Tone};
 use super::words;
 
@@ -104,7 +105,7 @@ impl ReleaseView<'_> {
             "statements": places(&statements),
             "does": deeds(self.state, step),
             "at_stake": stakes.collect::<Vec<_>>(),
-            "undo": way_back(step),
+            "undo": way_back(self.state, step),
             "undo_statements": places(&undo),
             "irreversible": step.irreversible,
             "done": self.state.is_applied(&step.id),
@@ -159,11 +160,11 @@ impl ReleaseView<'_> {
         }
         self.render_evidence(colour, &mut text);
         self.render_decisions(colour, &mut text);
-        words::visible(&text)
+        text
     }
 
     fn render_step(&self, step: &Step, colour: Colour, text: &mut String) {
-        let place = format!("{}:{}", self.state.pin().path, step.line);
+        let place = words::visible(&format!("{}:{}", self.state.pin().path, step.line));
         let target = step.target.as_ref().map_or(String::new(), |target| format!(" on {target}"));
         let _ = writeln!(
             text,
@@ -172,7 +173,7 @@ impl ReleaseView<'_> {
             step.action.name()
         );
         if let Some(description) = &step.description {
-            text.push_str(&indented(description, "  "));
+            text.push_str(&labelled("  ", &words::visible(description)));
         }
         if self.state.is_applied(&step.id) {
             let _ = writeln!(text, "  {}", colour.paint(Tone::Dim, "done already"));
@@ -181,7 +182,8 @@ impl ReleaseView<'_> {
             ("none", _) => {}
             (word, why) => {
                 let why = why.map_or(String::new(), |why| format!(": {why}"));
-                let _ = writeln!(text, "  {}{why}", colour.paint(Tone::Bad, word));
+                let line = Line { words: &format!("{word}{why}"), part: (Tone::Bad, word) };
+                text.push_str(&line.laid("  ", colour));
             }
         }
         if let Action::Sql(script) = &step.action {
@@ -193,12 +195,12 @@ impl ReleaseView<'_> {
             render_statements(&self.statements(script), colour, text);
         }
         for deed in deeds(self.state, step) {
-            let _ = writeln!(text, "  - {deed}");
+            text.push_str(&labelled("  - ", &words::visible(&deed)));
         }
         for stake in self.stakes.iter().filter(|stake| stake.step == step.id) {
-            let _ = writeln!(text, "  at stake: {}", at_stake(stake));
+            text.push_str(&labelled("  at stake: ", &words::visible(&at_stake(stake))));
         }
-        let _ = writeln!(text, "  {}", way_back(step));
+        text.push_str(&labelled("  ", &words::visible(&way_back(self.state, step))));
         if let Undo::Script(script) = &step.undo {
             render_statements(&self.statements(script), colour, text);
         }
@@ -221,7 +223,8 @@ impl ReleaseView<'_> {
                     (word, tone, format!("{age} old{still}; {}", found(&one, evidence)))
                 }
             };
-            let _ = writeln!(text, "  {} {}: {said}", colour.paint(tone, word), one.step.id);
+            let line = format!("{word} {}: {said}", one.step.id);
+            text.push_str(&Line { words: &line, part: (tone, word) }.laid("  ", colour));
         }
     }
 
@@ -234,9 +237,9 @@ impl ReleaseView<'_> {
             let ago = words::duration(self.now.since_ms(decision.at));
             let who = words::actor(&decision.by);
             let expires = decision.at.plus_ms(self.expires_ms());
-            let line = match &decision.verdict {
+            let (word, tone, line) = match &decision.verdict {
                 DecisionVerdict::Rejected(reason) => {
-                    format!("{} by {who}, {ago} ago: {reason}", colour.paint(Tone::Bad, "rejected"))
+                    ("rejected", Tone::Bad, format!("rejected by {who}, {ago} ago: {reason}"))
                 }
                 DecisionVerdict::Approved(comment) => {
                     let group = decision
@@ -252,11 +255,26 @@ impl ReleaseView<'_> {
                         ("approved", Tone::Good, format!("expires in {left}"))
                     };
                     let said = comment.as_ref().map_or(String::new(), |said| format!(": {said}"));
-                    format!("{} by {who}{group}, {ago} ago, {rest}{said}", colour.paint(tone, word))
+                    (word, tone, format!("{word} by {who}{group}, {ago} ago, {rest}{said}"))
                 }
             };
-            let _ = writeln!(text, "  {line}");
+            text.push_str(&Line { words: &line, part: (tone, word) }.laid("  ", colour));
         }
+    }
+}
+
+/// A line with a word in colour, which stands at its beginning.
+struct Line<'a> {
+    words: &'a str,
+    part: (Tone, &'a str),
+}
+
+impl Line<'_> {
+    /// It, escaped, broken where the page ends, and only then coloured: what makes names harmless would spoil colours.
+    fn laid(&self, label: &str, colour: Colour) -> String {
+        let (tone, part) = self.part;
+        let laid = labelled(label, &words::visible(self.words));
+        laid.replacen(part, &colour.paint(tone, part), 1)
     }
 }
 
@@ -266,8 +284,8 @@ fn places(statements: &[(String, &str)]) -> Vec<Value> {
 
 fn render_statements(statements: &[(String, &str)], colour: Colour, text: &mut String) {
     for (place, statement) in statements {
-        let _ = writeln!(text, "    {}", colour.paint(Tone::Dim, place));
-        text.push_str(&indented(statement, "      "));
+        let _ = writeln!(text, "    {}", colour.paint(Tone::Dim, &words::visible(place)));
+        text.push_str(&indented(&words::visible(statement), "      "));
     }
 }
 
@@ -335,20 +353,4 @@ fn at_stake(stake: &AtStake) -> String {
         (None, false) => parts.join(", "),
     };
     format!("{}, {size}", stake.table)
-}
-
-/// How a step is undone, or why it can't be.
-fn way_back(step: &Step) -> String {
-    match &step.undo {
-        Undo::Script(_) => "can be undone by:".to_owned(),
-        Undo::Derived => {
-            format!("can be undone: phasegate has its own way back of `{}`", step.action.name())
-        }
-        Undo::None(None) => "leaves nothing to undo".to_owned(),
-        Undo::None(Some(reason)) => format!("leaves nothing to undo: {reason}"),
-        Undo::Impossible => {
-            let reason = step.irreversible.as_deref().unwrap_or("the plan gives no reason");
-            format!("can't be undone: {reason}")
-        }
-    }
 }

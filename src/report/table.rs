@@ -74,6 +74,24 @@ impl Table {
         self.fitted(self.inner.width())
     }
 
+    /// The table within a page: as wide as the terminal, or so many columns where it isn't known. Where its lines are longer,
+    /// every column but the first gives way, and words go below each other.
+    #[must_use]
+    pub fn render_within(&self, columns: u16) -> String {
+        let limit = self.inner.width().unwrap_or(columns);
+        // A blank stands on each side of a cell; the last of a line is cut off.
+        let natural: u16 = self.inner.column_max_content_widths().iter().map(|one| one + 2).sum();
+        if natural <= limit + 1 {
+            return lines(&self.inner);
+        }
+        let mut inner = self.inner.clone();
+        for column in inner.column_iter_mut().skip(1) {
+            column.remove_constraint();
+        }
+        inner.set_width(limit).set_content_arrangement(ContentArrangement::Dynamic);
+        lines(&inner)
+    }
+
     fn fitted(&self, width: Option<u16>) -> String {
         // A blank stands on each side of a cell.
         let widths = self.inner.column_max_content_widths();
@@ -83,13 +101,12 @@ impl Table {
         if let Some(width) = width.filter(|_| room >= LEAST_ROOM) {
             inner.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
         }
-        let mut text = String::new();
-        for line in inner.lines() {
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
+        lines(&inner)
     }
+}
+
+fn lines(table: &comfy_table::Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 impl From<&Alignment> for CellAlignment {
@@ -132,6 +149,22 @@ mod tests {
         assert_eq!(lines(Some(60)), 2, "{}", table.fitted(Some(60)));
         assert!(lines(Some(90)) > 2, "{}", table.fitted(Some(90)));
         assert!(table.fitted(Some(90)).lines().all(|line| line.len() <= 90));
+    }
+
+    #[test]
+    fn a_table_within_a_page_breaks_between_words_and_loses_none() {
+        let mut table =
+            Table::new(Colour::Off, &[("", Alignment::Left), ("needed", Alignment::Left), ("have", Alignment::Left)]);
+        table.row(&[
+            ("unknown".into(), Tone::Plain),
+            ("needed ".repeat(12), Tone::Plain),
+            ("available ".repeat(8), Tone::Plain),
+        ]);
+        assert!(table.fitted(None).lines().any(|line| line.len() > 100), "it is too wide as it is");
+        let text = table.render_within(100);
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        let count = |word: &str| text.split_whitespace().filter(|it| *it == word).count();
+        assert_eq!((count("unknown"), count("needed"), count("available")), (1, 12, 8), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the engine itself does in a step, what it locks, and how it takes it back: in words.
+//! What the engine itself does in a step, and what it locks: in words. How it takes it back is [`crate::report::deeds`]'s.
 //!
 //! The modes are those of PostgreSQL's manual for the statements that each action runs (CREATE TRIGGER, RENAME, DROP);
 //! SQLite locks the file.
@@ -21,8 +21,6 @@ pub(super) struct Effect {
     pub does: Vec<String>,
     /// What is locked.
     pub locks: Vec<LockOutlook>,
-    /// How the engine undoes it, where it does.
-    pub undo: String,
 }
 
 /// What a step does. Statements of the plan are not its own doing; on SQLite their lock is.
@@ -37,7 +35,7 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
                 does.push("runs each statement by itself, outside a transaction".to_owned());
             }
             does.extend(limits(step));
-            return Effect { does, locks, undo: String::new() };
+            return Effect { does, locks };
         }
         (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
         (Action::Verify(Verify::Mapping { method, repair, .. }), Some(mapping)) => {
@@ -83,7 +81,7 @@ fn is_sqlite(program: &Program, step: &Step) -> bool {
 }
 
 /// Which way a mapping is kept in step.
-fn direction(program: &Program, mapping: &MappingName) -> Direction {
+pub(super) fn direction(program: &Program, mapping: &MappingName) -> Direction {
     let of = program.steps().iter().find_map(|step| match &step.action {
         Action::DualWrite(one) if one.mapping == *mapping => Some(one.direction),
         _ => None,
@@ -114,8 +112,9 @@ fn asking(query: &QueryCheck, dialect: Option<Dialect>) -> Effect {
             .map(|within| format!("expects it within {} % of {}", within.percent, within.of)),
     );
     let facts = dialect.map(|dialect| sql::classify(dialect, &query.query));
-    let locks = facts.iter().flat_map(|facts| &facts.locks).map(locks::shown).collect();
-    Effect { does, locks, undo: String::new() }
+    let locks = facts.iter().flat_map(|facts| &facts.locks);
+    let locks = locks.filter(|lock| !locks::is_catalogue(&lock.table)).map(locks::shown).collect();
+    Effect { does, locks }
 }
 
 fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {
@@ -132,12 +131,16 @@ fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {
     if repair {
         does.push("puts differences right by the old side, and compares again".to_owned());
     }
-    let reason = "it reads both sides chunk by chunk";
-    let mut locks = vec![locks::own(from, LockMode::AccessShare, RowWork::Scan, reason)];
+    let (work, reason) = match method {
+        Method::Full => (RowWork::Scan, "both sides, chunk by chunk"),
+        Method::Counts => (RowWork::Scan, "it counts both sides"),
+        Method::Sample(_) => (RowWork::None, "some rows, found by their keys"),
+    };
+    let mut locks = vec![locks::own(from, LockMode::AccessShare, work, reason)];
     if !mapping.is_in_place() {
-        locks.push(locks::own(into, LockMode::AccessShare, RowWork::Scan, reason));
+        locks.push(locks::own(into, LockMode::AccessShare, work, reason));
     }
-    Effect { does, locks, undo: String::new() }
+    Effect { does, locks }
 }
 
 fn syncing(mapping: &Mapping, dual_write: &DualWrite) -> Effect {
@@ -165,9 +168,7 @@ fn syncing(mapping: &Mapping, dual_write: &DualWrite) -> Effect {
     if is_both && !mapping.is_in_place() {
         locks.push(lock(into));
     }
-    let undo = "takes the triggers out again, with what they and the copy wrote into a side that was empty before; \
-                refused where clients wrote to the new side alone";
-    Effect { does: vec![does], locks, undo: undo.to_owned() }
+    Effect { does: vec![does], locks }
 }
 
 fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
@@ -208,8 +209,7 @@ fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
             locks::of_chunks(into, LockMode::RowExclusive, each),
         ]
     };
-    let undo = "nothing by itself: the rows go with the sync that found the new side empty, or with the object they are in";
-    Effect { does, locks, undo: undo.to_owned() }
+    Effect { does, locks }
 }
 
 fn retiring(mapping: &Mapping, retire: &Retire, direction: Direction) -> Effect {
@@ -243,13 +243,7 @@ fn retiring(mapping: &Mapping, retire: &Retire, direction: Direction) -> Effect 
     if !mapping.is_in_place() {
         locks.push(lock(into));
     }
-    let undo = match direction {
-        Direction::Forward => {
-            "renames back; refused where clients wrote to the new side since, unless the loss is accepted"
-        }
-        Direction::Both => "renames back; the sync has kept both sides alike",
-    };
-    Effect { does, locks, undo: undo.to_owned() }
+    Effect { does, locks }
 }
 
 fn dropping(program: &Program, mapping: &Mapping) -> Effect {
@@ -269,7 +263,7 @@ fn dropping(program: &Program, mapping: &Mapping) -> Effect {
         "DROP takes it; files are unlinked, no row is read",
     )];
     let does = vec!["takes out what is left of the sync".to_owned(), what];
-    Effect { does, locks, undo: String::new() }
+    Effect { does, locks }
 }
 
 fn stopping(mapping: &Mapping) -> Effect {
@@ -278,6 +272,5 @@ fn stopping(mapping: &Mapping) -> Effect {
     Effect {
         does: vec![format!("takes the triggers of the sync off {from}; both sides stay as they are")],
         locks: vec![lock],
-        undo: "puts the sync in again; refused where the sides differ since, and a verify is needed anew".to_owned(),
     }
 }

@@ -9,9 +9,10 @@ use crate::driver::Purpose;
 use crate::driver::probed::{ObjectFacts, Probed, Seen};
 use crate::report::dry_run::Noted;
 use crate::report::words;
-use crate::run::{Action, Pin, Step, StepId, TargetName};
+use crate::run::{Action, Pin, RetireShape, Step, StepId, TargetName};
 
 use super::Looked;
+use super::effects;
 use super::look;
 use super::uses;
 
@@ -98,27 +99,63 @@ impl Judge<'_> {
     /// What names a table that is put aside or goes.
     fn dependents(&mut self, probed: &Probed) {
         let survey = uses::survey(&self.pin.program, self.target);
+        let dropped: Vec<&str> = survey
+            .uses
+            .iter()
+            .filter(|used| used.purpose == Purpose::Drop)
+            .map(|used| used.table.as_str())
+            .collect();
         for table in &probed.tables {
-            if table.dependents.is_empty() {
-                continue;
-            }
             let goes = survey.uses.iter().find(|used| {
                 used.table == table.table && matches!(used.purpose, Purpose::Retire | Purpose::Drop)
             });
             let Some(goes) = goes else { continue };
+            let columns = self.columns_aside(&goes.step);
+            let left = |it: &&ObjectFacts| {
+                !goes_too(it, &dropped) && columns.as_ref().is_none_or(|all| may_name(it, all))
+            };
+            let left: Vec<ObjectFacts> = table.dependents.iter().filter(left).cloned().collect();
+            if left.is_empty() {
+                continue;
+            }
             let what = if goes.purpose == Purpose::Retire { "puts aside" } else { "drops" };
+            let goes_of_it = columns.map_or_else(
+                || format!(", which {} {what}", goes.step),
+                |all| format!(", of which {} {what} {}", goes.step, all.join(", ")),
+            );
+            let depend = if left.len() == 1 { "depends" } else { "depend" };
             let message = format!(
-                "{} depend on {}, which {} {what}: {}",
-                words::plural(table.dependents.len() as u64, "object"),
+                "{} {depend} on {}{goes_of_it}: {}",
+                words::plural(left.len() as u64, "object"),
                 table.table,
-                goes.step,
-                look::objects(&table.dependents)
+                look::objects(&left)
             );
             let step = goes.step.clone();
-            self.warn(codes::DEPENDENTS, Some(&step), &message).help = Some(
-                "make those that must go on name the new table; a drop is refused while any is left"
-                    .to_owned(),
-            );
+            let help = self.help_for_dependents(&step);
+            self.warn(codes::DEPENDENTS, Some(&step), &message).help = Some(help.to_owned());
+        }
+    }
+
+    /// The columns of a mapping's table that a step puts aside or drops; none where the whole table goes.
+    fn columns_aside(&self, step: &StepId) -> Option<Vec<String>> {
+        let program = &self.pin.program;
+        let mapping = program.step(step)?.action.mapping()?;
+        match effects::shape(program, mapping)? {
+            RetireShape::Columns(columns) => {
+                Some(columns.iter().map(|one| one.column.clone()).collect())
+            }
+            RetireShape::Table { .. } => None,
+        }
+    }
+
+    /// What to do about dependents: our own steps look for them, and a statement of the plan is the server's to refuse.
+    fn help_for_dependents(&self, step: &StepId) -> &'static str {
+        match self.pin.program.step(step).map(|step| &step.action) {
+            Some(Action::Sql(_)) => {
+                "make those that must go on name the new table, or drop them, too; the server refuses a DROP while a view or \
+                 a foreign key is left, and knows nothing of functions that name the table in their text"
+            }
+            _ => "make those that must go on name the new table; a drop is refused while any is left",
         }
     }
 
@@ -145,6 +182,24 @@ impl Judge<'_> {
         self.warn(codes::FEW_CONNECTIONS, None, &message).help =
             Some("free some, or raise max_connections".to_owned());
     }
+}
+
+/// Whether a foreign key goes with its own table, which the plan drops, too.
+fn goes_too(object: &ObjectFacts, dropped: &[&str]) -> bool {
+    let table = object.name.rsplit_once(" on table ").map(|(_, table)| table);
+    object.kind == "foreign key" && table.is_some_and(|table| dropped.contains(&table))
+}
+
+/// Whether an object may name one of the columns. Of a foreign key that stands in its definition; of others it isn't known.
+fn may_name(object: &ObjectFacts, columns: &[String]) -> bool {
+    let referenced = object.detail.as_deref().and_then(|detail| detail.split_once("REFERENCES "));
+    let Some((_, referenced)) = referenced.filter(|_| object.kind == "foreign key") else {
+        return true;
+    };
+    let referenced = referenced.split_once(')').map_or(referenced, |(list, _)| list);
+    let list = referenced.split_once('(').map_or(referenced, |(_, list)| list);
+    let mut names = list.split(',').map(|name| name.trim().trim_matches('"'));
+    names.any(|name| columns.iter().any(|column| column == name))
 }
 
 /// From which age on a transaction is worth a warning: longer than any lock is waited for.

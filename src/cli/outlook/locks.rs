@@ -48,9 +48,10 @@ const fn work(work: RowWork) -> (&'static str, &'static str) {
 /// A lock as a dry run shows it.
 pub(super) fn shown(lock: &TableLock) -> LockOutlook {
     let (rewrite, words) = work(lock.work);
-    // What clients do to rows is no work on the table as such.
+    // What clients do to rows is no work on the table as such, and reading is what a SELECT's lock is for.
     let words = match (lock.mode, lock.work) {
-        (LockMode::AccessShare | LockMode::RowShare, RowWork::None) => "reads",
+        (LockMode::AccessShare | LockMode::RowShare, RowWork::None)
+        | (LockMode::AccessShare, RowWork::Scan) => "reads",
         (LockMode::RowExclusive, RowWork::None) => "writes rows as a client does",
         _ => words,
     };
@@ -62,6 +63,11 @@ pub(super) fn shown(lock: &TableLock) -> LockOutlook {
         work: words.to_owned(),
         reason: lock.reason.clone(),
     }
+}
+
+/// Whether it is one of the server's own catalogues or views of its state: to read those is in nobody's way.
+pub(super) fn is_catalogue(table: &str) -> bool {
+    ["pg_", "information_schema."].iter().any(|prefix| table.starts_with(prefix))
 }
 
 /// What a statement locks. One that can't be read locks nobody knows what.

@@ -10,7 +10,7 @@ use crate::report::dry_run::{Line, Look, TableRow};
 use crate::report::words;
 use crate::run::{Action, Program, TargetName};
 
-use super::{Looked, guess, judge};
+use super::{Looked, guess, judge, uses};
 
 /// How many objects are named before the rest is only counted.
 const NAMED_MAX: usize = 8;
@@ -38,7 +38,7 @@ pub(super) fn of(program: &Program, target: &TargetName, looked: &Looked) -> Loo
         identity: format!("{} of {}{role}", identity.database, identity.system),
         took_ms: looked.took_ms,
         tables: probed.tables.iter().map(row).collect(),
-        lines: lines(program, target, probed),
+        lines: lines(program, target, looked),
         facts,
     }
 }
@@ -62,10 +62,15 @@ fn line(topic: impl Into<String>, text: impl Into<String>) -> Line {
     Line { topic: topic.into(), text: text.into() }
 }
 
-fn lines(program: &Program, target: &TargetName, probed: &Probed) -> Vec<Line> {
+fn lines(program: &Program, target: &TargetName, looked: &Looked) -> Vec<Line> {
+    let probed = &looked.probed;
     let mut lines = Vec::new();
+    let copied = uses::copied_shapes(program, target);
     for table in &probed.tables {
         lines.extend(of_table(table));
+        if copied.contains(&table.table) {
+            lines.extend(of_its_copy(table, &looked.identity.role));
+        }
     }
     for mapping in &probed.mappings {
         lines.extend(of_mapping(program, probed, mapping));
@@ -109,9 +114,6 @@ fn of_table(table: &TableFacts) -> Vec<Line> {
     if !table.triggers.is_empty() {
         lines.push(line(format!("triggers of {name}"), objects(&table.triggers)));
     }
-    if !table.not_copied.is_empty() {
-        lines.push(line(format!("LIKE {name} lacks"), objects(&table.not_copied)));
-    }
     if let Some(security) = &table.row_security {
         let forced = if security.is_forced { ", forced for its owner too" } else { "" };
         let bound =
@@ -122,6 +124,14 @@ fn of_table(table: &TableFacts) -> Vec<Line> {
         ));
     }
     lines
+}
+
+/// What a copy of the table's shape would not have. An owner who makes the copy owns that, too.
+fn of_its_copy(table: &TableFacts, role: &str) -> Option<Line> {
+    let is_worth_it = |it: &&ObjectFacts| it.kind != "owner" || it.name != role;
+    let lacks: Vec<ObjectFacts> = table.not_copied.iter().filter(is_worth_it).cloned().collect();
+    let topic = format!("LIKE {} lacks", table.table);
+    (!lacks.is_empty()).then(|| line(topic, objects(&lacks)))
 }
 
 fn of_mapping(program: &Program, probed: &Probed, facts: &MappingFacts) -> Vec<Line> {

@@ -23,10 +23,13 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, masked};
 use crate::driver::{Identity, Probed};
+use crate::report::deeds;
 use crate::report::dry_run::{
     Depth, DryRun, Noted, StepOutlook, TargetError, TargetOutlook, UndoKind, UndoOutlook,
 };
-use crate::run::{Action, Engine, EnvironmentName, Pin, Program, Step, TargetName, Undo};
+use crate::run::{
+    Action, Direction, Engine, EnvironmentName, Pin, Program, Step, TargetName, Undo,
+};
 
 use super::answer::Failure;
 use super::trouble;
@@ -150,13 +153,13 @@ fn of_step(pin: &Pin, readings: &Readings, (step, wave): (&Step, usize)) -> Step
         locks: effect.locks,
         danger: danger::of(&step.hazard),
         irreversible: step.irreversible.clone(),
-        undo: undo(step, readings, effect.undo),
+        undo: undo(program, step, readings),
         gate: gate::of(pin, step),
         behind: program.releasing_gates(&step.id).map(ToString::to_string).collect(),
     }
 }
 
-fn undo(step: &Step, readings: &Readings, derived: String) -> UndoOutlook {
+fn undo(program: &Program, step: &Step, readings: &Readings) -> UndoOutlook {
     let (kind, says, statements) = match &step.undo {
         Undo::None(None) => (UndoKind::Nothing, "there is nothing to undo".to_owned(), Vec::new()),
         Undo::None(Some(reason)) => {
@@ -166,7 +169,11 @@ fn undo(step: &Step, readings: &Readings, derived: String) -> UndoOutlook {
             let shown = readings.show(script, (&step.id, statements::Part::Undo));
             (UndoKind::Statements, "by these statements".to_owned(), shown)
         }
-        Undo::Derived => (UndoKind::Derived, derived, Vec::new()),
+        Undo::Derived => {
+            let mapping = step.action.mapping();
+            let direction = mapping.map_or(Direction::Forward, |it| effects::direction(program, it));
+            (UndoKind::Derived, deeds::derived(&step.action, direction).to_owned(), Vec::new())
+        }
         Undo::Impossible => {
             let reason = step.irreversible.as_deref().unwrap_or("the plan doesn't say why");
             (UndoKind::Impossible, format!("impossible: {reason}"), Vec::new())

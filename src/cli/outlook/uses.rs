@@ -1,9 +1,11 @@
 //! What a plan does with tables that are there before it: the question that a probe asks beyond the survey of a run.
 
+use std::collections::BTreeSet;
+
 use crate::driver::{Purpose, Survey, TableUse};
 use crate::engine;
-use crate::run::{Action, Program, Step, TargetName};
-use crate::sql::{self, Change, Facts, LockMode};
+use crate::run::{Action, CopyColumns, Program, Step, TargetName};
+use crate::sql::{self, Change, Facts, LockMode, RowWork};
 
 use super::statements::{Readings, dialect};
 
@@ -37,6 +39,23 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
     }
     survey.uses = once;
     survey
+}
+
+/// The tables whose shape the plan copies: sources that go into another table whole, and what a statement's `LIKE` names.
+pub(super) fn copied_shapes(program: &Program, target: &TargetName) -> BTreeSet<String> {
+    let mappings = program.mappings().values().filter(|it| it.from.target == *target);
+    let whole = mappings.filter(|it| !it.is_in_place() && it.copy == CopyColumns::All);
+    let mut tables: BTreeSet<String> = whole.map(|it| it.from.table.clone()).collect();
+    let readings = Readings::of(program);
+    for step in program.steps().iter().filter(|step| step.target.as_ref() == Some(target)) {
+        let locks = readings.of_step(step).iter().flat_map(|reading| &reading.facts.locks);
+        // A lock for reading without reading rows: the shape alone is wanted.
+        let shapes = locks.filter(|it| {
+            it.mode == LockMode::AccessShare && it.work == RowWork::None
+        });
+        tables.extend(shapes.map(|lock| lock.table.clone()));
+    }
+    tables
 }
 
 /// What one statement does with each table that it names. A right is asked for only where it is sure to be needed: one that is

@@ -54,7 +54,9 @@ impl Dependent {
         let by_name = !self.is_certain();
         let kind = if by_name { "function".to_owned() } else { self.kind };
         let detail = if by_name { Some("by its text".to_owned()) } else { self.detail };
-        ObjectFacts { kind, name: self.name, detail }
+        // The server begins most descriptions with the kind.
+        let name = self.name.strip_prefix(&format!("{kind} ")).unwrap_or(&self.name).to_owned();
+        ObjectFacts { kind, name, detail }
     }
 }
 

@@ -23,6 +23,8 @@ use crate::run::{FailureClass, Relation};
 
 /// Up to how many bytes a table's rows are counted.
 const COUNTED_BYTES_MAX: u64 = 4 << 20;
+/// Oids below are the server's own: its catalogues and views, of which there is nothing to say (`access/transam.h`).
+const FIRST_OID_OF_USERS: u32 = 16_384;
 /// How many lines of a plan are shown.
 const PLAN_LINES_MAX: usize = 10;
 
@@ -97,6 +99,9 @@ async fn table(reader: &mut Reader<'_>, written: &str) -> Result<Option<(u32, Ta
         return Ok(None);
     }
     let Some(table) = catalogue::table(conn, written).await? else { return Ok(None) };
+    if table.oid < FIRST_OID_OF_USERS {
+        return Ok(None);
+    }
     let around = around(conn, table.oid, &schema).await?;
     let size = size(conn, &table).await?;
     let rows = match table.kind {

@@ -420,10 +420,8 @@ impl Look<'_> {
         .map_err(failed("read the catalogue"))?;
         let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let names = names.map_err(failed("read the catalogue"))?;
-        // A table that gets a column is not made by that.
-        let made = self.survey.created.iter().filter(|object| object.column.is_none());
-        let created = made.map(|object| object.table.as_str());
-        let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
+        // What the plan makes itself is never what a mistyped name means: it isn't there yet.
+        let meant = nearest(typed, names.iter().map(String::as_str));
         Ok(meant.map(|name| format!("did you mean {name}?")))
     }
 

@@ -42,9 +42,11 @@ WITH RECURSIVE parts(oid) AS (
     UNION
     SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON i.inhparent = p.oid
 )
-SELECT sum(greatest(c.reltuples, 0))::bigint AS rows, bool_and(c.reltuples >= 0 OR c.relkind = 'p') AS is_known,
+SELECT sum(greatest(c.reltuples, s.n_live_tup, 0)) FILTER (WHERE c.relkind <> 'p')::bigint AS rows,
+       coalesce(bool_and(c.reltuples >= 0 OR s.n_live_tup > 0 OR pg_relation_size(c.oid) = 0)
+           FILTER (WHERE c.relkind <> 'p'), false) AS is_known,
        sum(pg_total_relation_size(c.oid))::bigint AS bytes
-FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid";
+FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.oid LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid";
 
 /// The counters of a table's uses.
 pub(super) async fn usage(conn: &mut PgConnection, table: &str) -> Result<Usage, Error> {
@@ -70,7 +72,9 @@ pub(super) async fn usage(conn: &mut PgConnection, table: &str) -> Result<Usage,
     })
 }
 
-/// How large a table is with its indexes and partitions, by the last ANALYZE and by the files.
+/// How large a table is with its indexes and partitions. Rows by the last ANALYZE or by the server's counters, whichever says
+/// more: a table that was never analyzed is known by the counters, and one whose counters were lost by the ANALYZE. Nothing of
+/// it is read, since that would be a use.
 pub(super) async fn size(conn: &mut PgConnection, table: &str) -> Result<TableSize, Error> {
     let doing = "read the size of a table";
     let row =
@@ -133,6 +137,34 @@ mod tests {
         let mut client = database.client().await;
         assert!(usage(&mut client, "nothing").await.is_err());
         assert!(size(&mut client, "old").await.unwrap().bytes.unwrap() > 8_192);
+        client.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_rows_at_stake_are_known_before_anybody_analyzed_and_without_a_use() {
+        let Some(database) = Database::with(
+            "CREATE TABLE new (id int PRIMARY KEY) WITH (autovacuum_enabled = off);
+             CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+             CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000) WITH (autovacuum_enabled = off);
+             CREATE TABLE empty (id int)",
+        )
+        .await
+        else {
+            return;
+        };
+        database
+            .run("INSERT INTO new SELECT generate_series(1, 700); INSERT INTO parts SELECT generate_series(1, 300)")
+            .await;
+        let uses = read(&database, "new").await;
+        let mut client = database.client().await;
+        for (table, rows) in [("new", 700), ("parts", 300), ("empty", 0)] {
+            assert_eq!(size(&mut client, table).await.unwrap().rows, Some(rows), "{table}");
+        }
+        client.close().await.unwrap();
+        assert_eq!(read(&database, "new").await, uses);
+        database.run("ANALYZE new; SELECT pg_stat_reset()").await;
+        let mut client = database.client().await;
+        assert_eq!(size(&mut client, "new").await.unwrap().rows, Some(700));
         client.close().await.unwrap();
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::{self, Diagnostic, Style};
+use crate::report::layout::{WIDTH, labelled};
 use crate::report::paint::{Colour, Tone};
 use crate::report::table::{Alignment, Table};
 use crate::report::words::visible;
 
-use super::layout::{WIDTH, labelled};
 use super::{
     DangerKind, Depth, DryRun, GateOutlook, LockOutlook, Look, StatementOutlook, StepOutlook,
     TargetOutlook, UndoKind,
@@ -103,9 +103,7 @@ fn of_step(step: &StepOutlook, colour: Colour) -> String {
     for (at, does) in step.does.iter().enumerate() {
         say(if at == 0 { "does" } else { "" }, does, Tone::Plain);
     }
-    for statement in &step.statements {
-        text.push_str(&of_statement(statement, "", colour));
-    }
+    text.push_str(&of_statements(&step.statements, colour));
     text.push_str(&of_locks(&step.locks, "    "));
     if let Some(gate) = &step.gate {
         text.push_str(&of_gate(gate));
@@ -123,15 +121,26 @@ const fn tone_of(kind: DangerKind) -> Tone {
     }
 }
 
-/// A statement with its line in front, as an editor shows it.
-fn of_statement(statement: &StatementOutlook, indent: &str, colour: Colour) -> String {
+/// Statements, with the file that they are from in front of the first of it.
+fn of_statements(statements: &[StatementOutlook], colour: Colour) -> String {
     let mut text = String::new();
-    if let Some(file) = &statement.file {
-        text.push_str(&labelled(&format!("    {indent}from    "), &visible(file)));
+    let mut known: Option<&str> = None;
+    for statement in statements {
+        if statement.file.as_deref() != known
+            && let Some(file) = &statement.file
+        {
+            text.push_str(&labelled("    from    ", &visible(file)));
+        }
+        known = statement.file.as_deref();
+        text.push_str(&of_statement(statement, colour));
     }
-    let label = format!("{indent}{:>10}  ", statement.line);
-    text.push_str(&labelled(&label, &visible(&statement.text)));
-    let margin = format!("{indent}            ");
+    text
+}
+
+/// A statement with its line in front, as an editor shows it.
+fn of_statement(statement: &StatementOutlook, colour: Colour) -> String {
+    let mut text = labelled(&format!("{:>10}  ", statement.line), &visible(&statement.text));
+    let margin = " ".repeat(12);
     if let Some(danger) = statement.danger.says() {
         let line = labelled(&margin, &visible(&danger));
         text.push_str(&colour.paint(tone_of(statement.danger.kind), &line));
@@ -148,7 +157,7 @@ fn of_statement(statement: &StatementOutlook, indent: &str, colour: Colour) -> S
 fn of_locks(locks: &[LockOutlook], margin: &str) -> String {
     let mut said: Vec<(String, Vec<&str>)> = Vec::new();
     for lock in locks {
-        let words = format!("{} ({}); {}: {}", lock.mode, lock.waiting, lock.work, lock.reason);
+        let words = format!("{} ({}); {}", lock.mode, lock.waiting, work(lock));
         match said.iter_mut().find(|(known, _)| *known == words) {
             Some((_, objects)) => objects.push(&lock.object),
             None => said.push((words, vec![&lock.object])),
@@ -159,6 +168,17 @@ fn of_locks(locks: &[LockOutlook], margin: &str) -> String {
         labelled(&format!("{margin}locks   "), &visible(&words))
     });
     lines.collect()
+}
+
+/// What happens to the rows, and why; said once where the reason says the same.
+fn work(lock: &LockOutlook) -> String {
+    if lock.rewrite == "none" && lock.reason.starts_with("only the catalogue changes") {
+        return lock.reason.clone();
+    }
+    if lock.rewrite == "index_build" && lock.reason == "the index is built from every row" {
+        return lock.work.clone();
+    }
+    format!("{}: {}", lock.work, lock.reason)
 }
 
 fn of_gate(gate: &GateOutlook) -> String {
@@ -179,9 +199,7 @@ fn of_undo(step: &StepOutlook, colour: Colour) -> String {
     let undo = &step.undo;
     let tone = if undo.kind == UndoKind::Impossible { Tone::Bad } else { Tone::Plain };
     let mut text = colour.paint(tone, &labelled("    undo    ", &visible(&undo.says)));
-    for statement in &undo.statements {
-        text.push_str(&of_statement(statement, "", colour));
-    }
+    text.push_str(&of_statements(&undo.statements, colour));
     text
 }
 

@@ -17,7 +17,6 @@ use crate::diagnostic::{Diagnostic, Severity, Source};
 mod github;
 mod human;
 mod junit;
-mod layout;
 mod markdown;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]

@@ -113,7 +113,8 @@ fn counted(
         Some(known) if !known.stands(usage) => {
             let uses = usage.count.abs_diff(known.usage.count);
             let ago = duration(now.since_ms(known.since));
-            condition.judged(ConditionVerdict::Fail, format!("{uses} uses in the last {ago}"))
+            let times = if uses == 1 { "once".to_owned() } else { format!("{uses} times") };
+            condition.judged(ConditionVerdict::Fail, format!("used {times} in the last {ago}"))
         }
         Some(known) => waited(condition, (now.since_ms(known.since), cut), "unused for", now),
     }
