@@ -106,7 +106,7 @@ impl Table {
 }
 
 fn lines(table: &comfy_table::Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    table.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 impl From<&Alignment> for CellAlignment {
