@@ -30,8 +30,12 @@ use crate::run::{Direction, Mapping, Way};
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
 
+/// How long to wait for the first of two locks where clients take them the other way round, in milliseconds. Those that hold
+/// the second one queue up behind us meanwhile, so that both waits together are under `deadlock_timeout`.
+const FIRST_LOCK_MS: u32 = 500;
+
 /// How long to wait for a further lock while others may wait for ours, in milliseconds: under `deadlock_timeout`.
-const YIELDING_LOCK_MS: u64 = 300;
+const YIELDING_LOCK_MS: u32 = 300;
 
 /// The functions and triggers of a sync. `schema` is our own, quoted.
 pub(super) fn sync_sql(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
@@ -88,23 +92,41 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
 }
 
 /// Locks the tables of a sync, the old one first, as triggers and chunks do.
-///
-/// Clients of the new shape come the other way round. So once we hold a lock, nothing more is waited for as long as the
-/// server takes to look for deadlocks: we yield, and not a client.
 async fn lock_tables(
     tx: &mut Tx<'_>,
     (mapping, direction): (&Mapping, Direction),
     mode: &'static str,
 ) -> Result<(), Error> {
-    let mut names = vec![name_sql(&mapping.from.table)];
+    let mut names = vec![&mapping.from.table];
     if direction == Direction::Both && !mapping.is_in_place() {
-        names.push(name_sql(&mapping.into.table));
+        names.push(&mapping.into.table);
     }
-    for name in names {
-        let lock = format!("LOCK TABLE {name} IN {mode} MODE");
+    lock_in_order(tx, &names, (direction, mode)).await
+}
+
+/// Locks tables one after the other.
+///
+/// With `both`, clients of the new shape come the other way round. So from the moment that we stand in a queue of theirs,
+/// nothing is waited for as long as the server takes to look for deadlocks: we yield, and not a client.
+pub(super) async fn lock_in_order(
+    tx: &mut Tx<'_>,
+    tables: &[&String],
+    (direction, mode): (Direction, &'static str),
+) -> Result<(), Error> {
+    let bound = async |tx: &mut Tx<'_>, most: u32| {
+        let sql = format!(
+            "SELECT set_config('lock_timeout', least(nullif(setting::int, 0), {most})::text, true) \
+             FROM pg_settings WHERE name = 'lock_timeout'"
+        );
+        run(tx.conn()?, "bound the wait for locks", sql).await
+    };
+    if direction == Direction::Both && tables.len() > 1 {
+        bound(tx, FIRST_LOCK_MS).await?;
+    }
+    for table in tables {
+        let lock = format!("LOCK TABLE {} IN {mode} MODE", name_sql(table));
         run(tx.conn()?, "lock the table", lock).await?;
-        let yielding = format!("SET LOCAL lock_timeout = {YIELDING_LOCK_MS}");
-        run(tx.conn()?, "bound the wait for locks", yielding).await?;
+        bound(tx, YIELDING_LOCK_MS).await?;
     }
     Ok(())
 }

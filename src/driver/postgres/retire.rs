@@ -14,13 +14,13 @@
 
 use async_trait::async_trait;
 
-use super::catalogue::{name_sql, quote};
+use super::catalogue::quote;
 use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
-use super::dual_write::{done_before, finish, sync_state_in};
+use super::dual_write::{done_before, finish, lock_in_order, sync_state_in};
 use super::guard_sql::{self, LetGo};
 use super::rename::{self, run};
-use super::settle::settle_in;
+use super::settle::{direction, settle_in};
 use super::shape::{Shape, shape};
 use super::shape_sql::{Pick, Statements};
 use super::surroundings::around;
@@ -165,15 +165,13 @@ fn in_the_way(mapping: &Mapping, what: &str, items: &[String]) -> Error {
 /// Locks both tables of a mapping against everybody, in the order of triggers and chunks, and reads its shape then.
 async fn lock(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
     // Says what isn't there in a sentence of its own.
-    shape(tx.conn()?, mapping).await?;
+    let before = shape(tx.conn()?, mapping).await?;
+    let direction = direction(tx.conn()?, &before).await?;
     let mut names = vec![&mapping.from.table];
     if !mapping.is_in_place() {
         names.push(&mapping.into.table);
     }
-    for name in names {
-        let sql = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", name_sql(name));
-        run(tx.conn()?, "lock the table", sql).await?;
-    }
+    lock_in_order(tx, &names, (direction, "ACCESS EXCLUSIVE")).await?;
     shape(tx.conn()?, mapping).await
 }
 
