@@ -106,7 +106,12 @@ impl Table {
 }
 
 fn lines(table: &comfy_table::Table) -> String {
-    table.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 impl From<&Alignment> for CellAlignment {
@@ -153,8 +158,10 @@ mod tests {
 
     #[test]
     fn a_table_within_a_page_breaks_between_words_and_loses_none() {
-        let mut table =
-            Table::new(Colour::Off, &[("", Alignment::Left), ("needed", Alignment::Left), ("have", Alignment::Left)]);
+        let mut table = Table::new(
+            Colour::Off,
+            &[("", Alignment::Left), ("needed", Alignment::Left), ("have", Alignment::Left)],
+        );
         table.row(&[
             ("unknown".into(), Tone::Plain),
             ("needed ".repeat(12), Tone::Plain),

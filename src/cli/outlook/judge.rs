@@ -155,7 +155,9 @@ impl Judge<'_> {
                 "make those that must go on name the new table, or drop them, too; the server refuses a DROP while a view or \
                  a foreign key is left, and knows nothing of functions that name the table in their text"
             }
-            _ => "make those that must go on name the new table; a drop is refused while any is left",
+            _ => {
+                "make those that must go on name the new table; a drop is refused while any is left"
+            }
         }
     }
 

@@ -41,10 +41,15 @@ pub(super) struct Column {
     pub name: String,
     /// The type with its modifier, as people write it: `character varying(20)`.
     pub declared: String,
-    /// The type without modifier, qualified where it isn't built in, as a cast takes it.
+    /// The type without modifier, qualified where it isn't built in, as a cast takes it. Of a domain it is what the domain is
+    /// over: a cast to a domain cuts off what is too long for it, where storing would be an error.
     pub type_sql: String,
+    /// The same with its modifier.
+    pub stored_sql: String,
     /// The type's oid (of a domain: the domain's own).
     pub type_oid: u32,
+    /// The oid of what a domain is over; otherwise the type's.
+    pub base_oid: u32,
     /// The collation, qualified and quoted, where the type has one.
     pub collation: Option<String>,
     /// Whether that collation takes different texts for equal.
@@ -110,6 +115,13 @@ impl Table {
     }
 }
 
+impl Column {
+    /// Whether its type is a domain.
+    pub(super) const fn is_of_domain(&self) -> bool {
+        self.type_oid != self.base_oid
+    }
+}
+
 impl Index {
     /// Whether it says of any two rows that they differ.
     pub(super) const fn is_identity(&self) -> bool {
@@ -147,14 +159,23 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_r
 
 const COLUMNS: &str = "\
 SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS declared, a.atttypid::bigint AS type_oid,
-       CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(a.atttypid, -1)
+       CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(t.oid, -1)
             ELSE quote_ident(tn.nspname) || '.' || quote_ident(t.typname) END AS type_sql,
+       CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(t.oid, base.typmod)
+            ELSE quote_ident(tn.nspname) || '.' || quote_ident(t.typname)
+              || coalesce(substring(format_type(t.oid, base.typmod) FROM '\\([^()\"]*\\)(?=(?:\\[\\])?$)'), '') END AS stored_sql,
+       t.oid::bigint AS base_oid,
        CASE WHEN a.attcollation <> 0 THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END AS collation,
        coalesce(NOT co.collisdeterministic, false) AS is_nondeterministic,
        a.attnotnull, pg_get_expr(d.adbin, d.adrelid) AS default_sql, a.attidentity::text AS identity,
        a.attgenerated::text AS generated
 FROM pg_attribute a
-JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+CROSS JOIN LATERAL (
+  WITH RECURSIVE under (oid, typmod, depth) AS (
+    SELECT a.atttypid, a.atttypmod, 0
+    UNION ALL SELECT d.typbasetype, d.typtypmod, depth + 1 FROM under JOIN pg_type d ON d.oid = under.oid AND d.typtype = 'd')
+  SELECT oid, typmod FROM under ORDER BY depth DESC LIMIT 1) AS base
+JOIN pg_type t ON t.oid = base.oid JOIN pg_namespace tn ON tn.oid = t.typnamespace
 LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
@@ -216,7 +237,9 @@ fn column(row: &PgRow) -> Result<Column, sqlx::Error> {
         name: row.try_get("attname")?,
         declared: row.try_get("declared")?,
         type_sql: row.try_get("type_sql")?,
+        stored_sql: row.try_get("stored_sql")?,
         type_oid: oid(row, "type_oid")?,
+        base_oid: oid(row, "base_oid")?,
         collation: row.try_get("collation")?,
         is_nondeterministic: row.try_get("is_nondeterministic")?,
         not_null: row.try_get("attnotnull")?,

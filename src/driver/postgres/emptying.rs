@@ -1,20 +1,30 @@
 //! Emptying the new side when going back, in bounded transactions, so that clients get in between.
 //!
-//! Rows are walked by key, so that no transaction reads what earlier ones left behind.
+//! Rows are walked by key, so that no transaction reads what earlier ones left behind. Each transaction locks its rows first,
+//! and waits for a lock less than it takes the server to look for deadlocks: clients hold several rows in an order of their
+//! own, and it is we who yield.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
-use super::catalogue::quote;
+use super::catalogue::{Column, quote};
 use super::connection::{Connections, Tx, TxKind};
 use super::error::failed;
 use super::ledger;
-use super::shape::{Shape, Write};
-use super::sync_sql::{Side, any, same, stored};
+use super::same::{held, same, stored};
+use super::shape::Shape;
+use super::sync_sql::{Side, any};
 use crate::driver::{Error, Fence};
+use crate::run::FailureClass;
 
 /// Rows emptied in one transaction: some 50 ms of work.
-const EMPTIED_AT_ONCE: u32 = 10_000;
+const EMPTIED_AT_ONCE: u32 = 2_000;
+
+/// How long to wait for a client's row, in milliseconds: under `deadlock_timeout`.
+const ROW_LOCK_MS: u64 = 300;
+
+/// How often rows are tried one after the other while clients hold them. Then the step is tried again as a whole.
+const TRIES_MAX: u32 = 20;
 
 /// How often the new side is walked at most.
 const WALKS_MAX: u32 = 3;
@@ -33,22 +43,19 @@ fn filled(shape: &Shape) -> String {
         return "true".to_owned();
     }
     let alias = quote(&shape.new.name);
-    let differs = |write: &Write| {
-        let column = format!("{alias}.{}", quote(&write.column));
-        format!("NOT {}", same(&column, &stored(&shape.new, write, &default_of(shape, write))))
+    let columns = shape.writes.iter().filter_map(|write| shape.new.column(&write.column));
+    let differs = |column: &Column| {
+        let seen = format!("{alias}.{}", quote(&column.name));
+        let default = stored(column, &default_of(column));
+        format!("NOT {}", same(&[held(column, &seen)], &[default]))
     };
-    any(&shape.writes.iter().map(differs).collect::<Vec<_>>())
+    any(&columns.map(differs).collect::<Vec<_>>())
 }
 
 /// The default of a column, with the column's type.
-pub(super) fn default_of(shape: &Shape, write: &Write) -> String {
-    let column = shape.new.column(&write.column);
-    let default = column.and_then(|column| column.default.as_deref()).unwrap_or("NULL");
-    super::sync_sql::cast(&Write {
-        is_plain: false,
-        value: format!("({default}\n)"),
-        ..write.clone()
-    })
+pub(super) fn default_of(column: &Column) -> String {
+    let default = column.default.as_deref().unwrap_or("NULL");
+    format!("CAST(({default}\n) AS {})", column.type_sql)
 }
 
 /// Empties rows behind a key, which is bound, and gives their number and the last key.
@@ -64,7 +71,7 @@ fn empty_some(shape: &Shape, is_behind: Option<()>) -> String {
             .keys
             .iter()
             .enumerate()
-            .map(|(at, pair)| format!("${}::text::{}", at + 1, pair.type_sql))
+            .map(|(at, pair)| format!("${}::text::{}", at + 1, pair.bound_sql()))
             .collect();
         format!(" AND ({}) > ({})", bare.join(", "), bounds.join(", "))
     });
@@ -77,7 +84,8 @@ fn empty_some(shape: &Shape, is_behind: Option<()>) -> String {
         let sets: Vec<String> = shape
             .writes
             .iter()
-            .map(|write| format!("{} = {}", quote(&write.column), default_of(shape, write)))
+            .filter_map(|write| shape.new.column(&write.column))
+            .map(|column| format!("{} = {}", quote(&column.name), default_of(column)))
             .collect();
         format!(
             "UPDATE {table} SET {} FROM phasegate_s WHERE {}",
@@ -87,10 +95,11 @@ fn empty_some(shape: &Shape, is_behind: Option<()>) -> String {
     } else {
         format!("DELETE FROM {table} USING phasegate_s WHERE {}", is.join(" AND "))
     };
+    let strength = if shape.in_place { "FOR NO KEY UPDATE" } else { "FOR UPDATE" };
     let texts: Vec<String> = marks.iter().map(|mark| format!("{mark}::text")).collect();
     let last: Vec<String> = marks.iter().map(|mark| format!("{mark} DESC")).collect();
     format!(
-        "WITH phasegate_s AS MATERIALIZED (SELECT {} FROM {table} WHERE {}{behind} ORDER BY {} LIMIT {EMPTIED_AT_ONCE}), \
+        "WITH phasegate_s AS MATERIALIZED (SELECT {} FROM {table} WHERE {}{behind} ORDER BY {} LIMIT {EMPTIED_AT_ONCE} {strength}), \
          phasegate_e AS ({act} RETURNING 1) \
          SELECT (SELECT count(*) FROM phasegate_e), {} FROM phasegate_s ORDER BY {} LIMIT 1",
         found.join(", "),
@@ -109,11 +118,19 @@ pub(super) async fn empty_again<'a>(
 ) -> Result<(Tx<'a>, u64), Error> {
     let mut emptied = 0;
     let mut after: Option<Vec<String>> = None;
-    let mut walks = 1;
+    let (mut walks, mut tries) = (1, 0);
     loop {
-        let mut tx = connections.begin(fence, TxKind::Remove).await?;
+        let mut tx = connections.begin_waiting(fence, TxKind::Remove, Some(ROW_LOCK_MS)).await?;
         let done = match empty_behind(tx.conn()?, shape, after.as_deref()).await {
-            Ok(done) => done,
+            Ok(done) => {
+                tries = 0;
+                done
+            }
+            Err(error) if error.class() == Some(FailureClass::Contention) && tries < TRIES_MAX => {
+                tx.roll_back().await;
+                tries += 1;
+                continue;
+            }
             Err(error) => return Err(tx.give_up(error).await),
         };
         match done {

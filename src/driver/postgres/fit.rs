@@ -103,7 +103,7 @@ pub(super) fn fit(source: &Column, target: &Column) -> Fit {
 }
 
 fn kind(column: &Column) -> Kind {
-    let (first, second) = modifiers(&column.declared);
+    let (first, second) = modifiers(&column.stored_sql);
     let digits = first.and_then(|digits| u32::try_from(digits).ok());
     match column.type_sql.as_str() {
         "smallint" => Kind::Integer(2),
@@ -153,7 +153,9 @@ mod tests {
             name: "c".into(),
             declared: declared.into(),
             type_sql,
+            stored_sql: declared.into(),
             type_oid: 0,
+            base_oid: 0,
             collation: None,
             is_nondeterministic: false,
             not_null: false,

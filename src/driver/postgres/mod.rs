@@ -47,6 +47,9 @@ mod retire;
 #[cfg(test)]
 mod retire_tests;
 mod rights;
+mod same;
+#[cfg(test)]
+mod same_tests;
 mod script;
 mod sequences;
 mod session;

@@ -6,6 +6,7 @@
 use super::Postgres;
 use super::error::code;
 use super::fixture::{Database, class, entered, mapping, work};
+use super::sync_tests::say;
 use crate::driver::{Applied, DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way};
 
@@ -453,4 +454,32 @@ async fn a_guard_holds_for_partitions_too() {
     live.unretire(&whole(true), Losses::Refused).await.unwrap();
     live.database.run("UPDATE leads_1 SET n = 2").await;
     assert_eq!(live.database.number("SELECT n FROM leads_v2").await, 2);
+}
+
+/// A client of the new shape holds the new table when it comes to the old one, behind us in the queue. Whoever waits longest
+/// is the server's victim.
+#[tokio::test]
+async fn a_retire_that_meets_a_client_of_the_new_shape_yields() {
+    let Some(live) = Live::leads(Direction::Both).await else { return };
+    let (mut reader, mut writer) = (live.database.client().await, live.database.client().await);
+    say(&mut reader, "BEGIN; SELECT FROM leads").await.unwrap();
+    say(&mut writer, "BEGIN; UPDATE leads_v2 SET code = 'warm' WHERE false").await.unwrap();
+    let shape = whole(true);
+    let clients = async {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let ends = async {
+            tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+            say(&mut reader, "COMMIT").await
+        };
+        let writes = say(
+            &mut writer,
+            "UPDATE leads_v2 SET code = 'warm' WHERE id = 1; SELECT pg_sleep(0.5); COMMIT",
+        );
+        tokio::join!(writes, ends)
+    };
+    let (retired, (written, _)) = tokio::join!(live.retire(&shape), clients);
+    written.unwrap();
+    assert_eq!(failure(retired).0, FailureClass::Contention);
+    assert_eq!(live.database.text("SELECT status FROM leads WHERE id = 1").await, "warm");
+    live.retire(&shape).await.unwrap();
 }

@@ -85,7 +85,7 @@ pub(super) async fn count_noted(conn: &mut PgConnection, touched: &str) -> Resul
 }
 
 /// Which way the sync goes that stands now.
-async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<Direction, Error> {
+pub(super) async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<Direction, Error> {
     let is_both: bool = sqlx::query(
         "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = $1::bigint::oid AND tgname = $2)",
     )

@@ -67,10 +67,10 @@ pub(super) struct Write {
     pub value: String,
     /// The type of the column, as a cast takes it.
     pub type_sql: String,
-    /// The value as the column would hold it: of the column's own type, its modifier applied.
-    pub stored: String,
-    /// Whether the value is a column of the same type, so that storing it converts nothing.
+    /// Whether the value is a column of the same type, so that it needs no cast.
     pub is_plain: bool,
+    /// Whether the types' modifiers are the same as well, so that storing it converts nothing.
+    pub is_same: bool,
 }
 
 /// Columns of both sides that depend on each other, through the mapping's expressions or its reverse.
@@ -166,32 +166,18 @@ fn plain(target: &Column, source: &Column) -> Write {
 
 /// A column with its value, which may be nothing but a column of the other table.
 fn write(target: &Column, value: String, source: Option<&Column>) -> Write {
-    let is_plain = source.is_some_and(|source| source.type_oid == target.type_oid);
+    // A domain's values are taken for what the domain is over.
+    let is_plain = source.is_some_and(|source| {
+        source.base_oid == target.base_oid && !source.is_of_domain() && !target.is_of_domain()
+    });
     let is_same = is_plain && source.is_some_and(|source| source.declared == target.declared);
     Write {
         column: target.name.clone(),
-        stored: if is_same { value.clone() } else { stored(target, &value) },
         value,
         type_sql: target.type_sql.clone(),
         is_plain,
+        is_same,
     }
-}
-
-/// A value as a column would hold it. A cast cuts off what a text or bit string is too long by, where storing the value would
-/// be an error: such a value stays whole here, and so is like none that the column can hold.
-fn stored(target: &Column, value: &str) -> String {
-    let (declared, bare) = (&target.declared, &target.type_sql);
-    let cuts = matches!(
-        bare.as_str(),
-        "character varying" | "bpchar" | "character" | "\"bit\"" | "bit" | "bit varying"
-    );
-    if !cuts || declared == bare {
-        return format!("CAST({value} AS {declared})");
-    }
-    format!(
-        "CASE WHEN rtrim(CAST({value} AS text), ' ') = rtrim(CAST(CAST({value} AS {declared}) AS text), ' ') \
-         THEN CAST({value} AS {declared}) ELSE CAST({value} AS {bare}) END"
-    )
 }
 
 /// Types whose values compare alike across the types of one family, with an index on either.

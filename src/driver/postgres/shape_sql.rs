@@ -1,11 +1,7 @@
 //! The SQL that a shape comes down to where rows are copied, compared and repaired.
 //!
 //! Invariants:
-//! - There is one text for "this column is as the mapping says", [`same`], and it holds exactly when storing the value would
-//!   give what is stored: the value is cast to the column's declared type, and both images are compared byte for byte by
-//!   `record_image_eq`, which is what REFRESH MATERIALIZED VIEW CONCURRENTLY relies on. So every type can be compared (json,
-//!   xml and point have no equality of their own), NULL is like NULL and NaN like NaN, and 1.0 differs from 1.00, -0 from 0,
-//!   'A' from 'a' whatever the collation, and 1 day from 24 hours.
+//! - There is one text for "this column is as the mapping says", that of `same`, which triggers have as well.
 //! - Expressions are evaluated over their own table alone, and the results meet under names that they can't see: `k…` the old
 //!   side's key, `w…` the values for the new side, `o…` the old side's columns that are written back; `q…` the new side's key,
 //!   `n…` its columns, `r…` the values for the old side.
@@ -20,6 +16,7 @@ use super::catalogue::{Table, quote};
 use super::cells::{Bound, bind_chunk, bind_keys};
 use super::connection::Tx;
 use super::ledger::has_table;
+use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::Error;
@@ -73,15 +70,6 @@ fn numbered(letter: &str, places: impl IntoIterator<Item = usize>) -> Vec<String
     places.into_iter().map(|at| format!("{letter}{at}")).collect()
 }
 
-/// That columns hold what storing values in them would give. Both lists are of the same types.
-pub(super) fn same(stored: &[String], values: &[String]) -> String {
-    if stored.is_empty() {
-        return "true".to_owned();
-    }
-    let (stored, values) = (stored.join(", "), values.join(", "));
-    format!("pg_catalog.record_image_eq(ROW({stored}), ROW({values}))")
-}
-
 impl Pick<'_> {
     /// The condition on rows of one side.
     pub(super) fn sql(&self, shape: &Shape, which: Which) -> String {
@@ -128,6 +116,11 @@ impl Pick<'_> {
             Self::Keys(keys) => bind_keys(query, keys, shape.keys.len()),
         }
     }
+}
+
+/// The column of a write, qualified by its table, as it is compared.
+fn held_in(table: &Table, write: &Write) -> String {
+    held_by(table, write, &format!("{}.{}", table.sql(), quote(&write.column)))
 }
 
 /// A key as a value to compare.
@@ -235,10 +228,14 @@ impl<'a> Statements<'a> {
         let mut items: Vec<String> =
             keys.iter().enumerate().map(|(at, name)| format!("{name} AS k{at}")).collect();
         let values = shape.writes.iter().enumerate();
-        items.extend(values.map(|(at, write)| format!("{} AS w{at}", write.stored)));
+        items.extend(
+            values.map(|(at, w)| format!("{} AS w{at}", stored_by(&shape.new, w, &w.value))),
+        );
         if self.direction == Direction::Both {
-            let (table, columns) = (shape.old.sql(), shape.reverse.iter().enumerate());
-            items.extend(columns.map(|(at, w)| format!("{table}.{} AS o{at}", quote(&w.column))));
+            let columns = shape.reverse.iter().enumerate();
+            items.extend(
+                columns.map(|(at, write)| format!("{} AS o{at}", held_in(&shape.old, write))),
+            );
         }
         list(items)
     }
@@ -249,11 +246,13 @@ impl<'a> Statements<'a> {
         let keys = shape.key_names(Which::New);
         let mut items: Vec<String> =
             keys.iter().enumerate().map(|(at, name)| format!("{name} AS q{at}")).collect();
-        let (table, columns) = (shape.new.sql(), shape.writes.iter().enumerate());
-        items.extend(columns.map(|(at, w)| format!("{table}.{} AS n{at}", quote(&w.column))));
+        let columns = shape.writes.iter().enumerate();
+        items.extend(columns.map(|(at, write)| format!("{} AS n{at}", held_in(&shape.new, write))));
         if self.direction == Direction::Both {
             let values = shape.reverse.iter().enumerate();
-            items.extend(values.map(|(at, write)| format!("{} AS r{at}", write.stored)));
+            items.extend(
+                values.map(|(at, w)| format!("{} AS r{at}", stored_by(&shape.old, w, &w.value))),
+            );
         }
         list(items)
     }
@@ -498,10 +497,10 @@ impl<'a> Statements<'a> {
         let (mut sets, mut stand) = (Vec::new(), Vec::new());
         for group in groups {
             let writes = || group.iter().map(|at| &shape.writes[*at]);
-            let stored: Vec<String> =
-                writes().map(|write| format!("{table}.{}", quote(&write.column))).collect();
-            let values: Vec<String> = writes().map(|write| write.stored.clone()).collect();
-            let mut stands = same(&stored, &values);
+            let held: Vec<String> = writes().map(|write| held_in(&shape.new, write)).collect();
+            let values: Vec<String> =
+                writes().map(|write| stored_by(&shape.new, write, &write.value)).collect();
+            let mut stands = same(&held, &values);
             let kept = self
                 .part_of(group)
                 .and_then(|(part, _)| self.is_kept(part, &shape.key_names(Which::Old)));

@@ -1,14 +1,14 @@
 //! What the functions and triggers of a sync are made of: their names, the rows they read, and what is right.
 //!
 //! Invariants:
-//! - There is one text for "this column is as the mapping says" ([`same`]). It compares images, so that 1.0 and 1.00, or two
-//!   spellings that a collation takes for one, are told apart, and types without an equality are compared as well.
+//! - There is one text for "this column is as the mapping says", that of `same`, which the comparison has as well.
 //! - Expressions are evaluated over their own table alone, and the results meet under names that no column has.
 
-use super::catalogue::{Table, literal, quote};
+use super::catalogue::{literal, quote};
 use super::marks::GUARD;
+use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
-pub(super) use super::shape_sql::Which as Side;
+pub(super) use super::shape_sql::{Which as Side, all};
 use crate::run::{Direction, OnDelete};
 
 /// What names of triggers of ours begin with: behind every other name, since PostgreSQL fires them by name.
@@ -115,16 +115,6 @@ pub(super) fn trigger_name(shape: &Shape, kind: &str) -> String {
     format!("{TRIGGER_PREFIX}{}_{kind}", shape.id)
 }
 
-/// That a column holds, byte for byte, what storing the value in it would give.
-pub(super) fn same(stored: &str, value: &str) -> String {
-    format!("ROW({stored})::record *= ROW({value})::record")
-}
-
-/// Conditions that must all hold.
-pub(super) fn all(conditions: &[String]) -> String {
-    if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
-}
-
 /// Conditions of which one must hold.
 pub(super) fn any(conditions: &[String]) -> String {
     if conditions.is_empty() {
@@ -198,9 +188,8 @@ impl Shape {
         );
         if direction == Direction::Both {
             let columns = self.reverse.iter().enumerate();
-            items.extend(
-                columns.map(|(at, w)| format!("{alias}.{} AS phasegate_o{at}", quote(&w.column))),
-            );
+            let held = |w: &Write| held_by(&self.old, w, &format!("{alias}.{}", quote(&w.column)));
+            items.extend(columns.map(|(at, w)| format!("{} AS phasegate_o{at}", held(w))));
         }
         items.join(", ")
     }
@@ -211,9 +200,8 @@ impl Shape {
         let alias = quote(&self.new.name);
         let mut items = vec!["true AS phasegate_there".to_owned()];
         let columns = self.writes.iter().enumerate();
-        items.extend(
-            columns.map(|(at, w)| format!("{alias}.{} AS phasegate_n{at}", quote(&w.column))),
-        );
+        let held = |w: &Write| held_by(&self.new, w, &format!("{alias}.{}", quote(&w.column)));
+        items.extend(columns.map(|(at, w)| format!("{} AS phasegate_n{at}", held(w))));
         if direction == Direction::Both {
             let values = self.reverse.iter().enumerate();
             items.extend(values.map(|(at, w)| format!("{} AS phasegate_r{at}", cast(w))));
@@ -224,10 +212,8 @@ impl Shape {
     /// That the new side's columns of a part are as the old side says, in the names of the lists.
     pub(super) fn forward_holds(&self, part: &Part) -> String {
         let holds = |at: &usize| {
-            same(
-                &format!("phasegate_n{at}"),
-                &stored(&self.new, &self.writes[*at], &format!("phasegate_w{at}")),
-            )
+            let value = format!("phasegate_w{at}");
+            same(&[format!("phasegate_n{at}")], &[stored_by(&self.new, &self.writes[*at], &value)])
         };
         all(&part.writes.iter().map(holds).collect::<Vec<_>>())
     }
@@ -238,10 +224,8 @@ impl Shape {
             return if part.is_alone() { "true" } else { "false" }.to_owned();
         }
         let holds = |at: &usize| {
-            same(
-                &format!("phasegate_o{at}"),
-                &stored(&self.old, &self.reverse[*at], &format!("phasegate_r{at}")),
-            )
+            let value = format!("phasegate_r{at}");
+            same(&[format!("phasegate_o{at}")], &[stored_by(&self.old, &self.reverse[*at], &value)])
         };
         all(&part.reverse.iter().map(holds).collect::<Vec<_>>())
     }
@@ -298,26 +282,7 @@ pub(super) fn cast(write: &Write) -> String {
     if write.is_plain {
         return write.value.clone();
     }
-    // Without a length these words mean a length of 1 in a cast.
-    let type_sql = match write.type_sql.as_str() {
-        "character" => "bpchar",
-        "character[]" => "bpchar[]",
-        "bit" => "\"bit\"",
-        "bit[]" => "\"bit\"[]",
-        other => other,
-    };
-    format!("CAST({} AS {type_sql})", write.value)
-}
-
-/// A value as it would be after storing it in its column. Only types that are built in are called by their declaration:
-/// another one's name may not be on the path.
-pub(super) fn stored(table: &Table, write: &Write, value: &str) -> String {
-    let column = table.column(&write.column);
-    let declared = column.map(|column| column.declared.as_str()).filter(|it| it.contains('('));
-    match declared {
-        Some(declared) if !write.type_sql.contains('.') => format!("CAST({value} AS {declared})"),
-        _ => value.to_owned(),
-    }
+    format!("CAST({} AS {})", write.value, write.type_sql)
 }
 
 /// A function's text.

@@ -10,18 +10,21 @@
 //! stands: a trigger for each part, `UPDATE OF` its columns, finds that out first. What such a client wrote and the mapping
 //! would have otherwise is entered in the table of kept keys, which the copy passes by. A change of the key alone converts
 //! the row. An inserted row belongs to the side that differs from its defaults, else to the old one.
+//! A row that a client brings into the mapping's filter is converted, whatever it wrote of it: outside nobody kept its sides
+//! in step.
 //!
 //! Keys of an UPDATE are kept before the row is written, under the key it had, and follow it afterwards. Those of an INSERT
 //! are kept only once the row is there: before that it may turn out to be another one's conflict.
 //!
 //! A row that moves to another partition is deleted and inserted: its sides agree by then, and what agrees is left alone.
 
-use super::catalogue::quote;
+use super::catalogue::{Column, quote};
 use super::emptying::default_of;
-use super::shape::{Part, Shape, Write};
+use super::same::{held, same, stored};
+use super::shape::{Part, Shape};
 use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
-    stored, trigger_name,
+    trigger_name,
 };
 use crate::run::{Direction, Winner};
 
@@ -114,7 +117,7 @@ impl InPlace<'_> {
     /// A trigger's body, which passes by what the engine itself writes.
     fn guarded(&self, inner: &str, result: &str) -> String {
         let declare = "phasegate_r record;\nphasegate_new boolean;\nphasegate_old boolean;\n\
-             phasegate_is_new boolean;\nphasegate_is_old boolean;\nphasegate_moved boolean := false;\n";
+             phasegate_is_new boolean;\nphasegate_is_old boolean;\nphasegate_moved boolean := false;\nphasegate_entered boolean := false;\n";
         let guard = is_guarded(self.shape);
         body(
             declare,
@@ -209,19 +212,14 @@ impl InPlace<'_> {
 
     /// That an inserted row has something other than the default in a column of one side of a part.
     fn given(&self, side: Side, part: &Part) -> String {
-        let given = |name: &&str| {
-            let type_sql = self.shape.old.column(name).map(|it| it.type_sql.clone());
-            let write = Write {
-                column: (*name).to_owned(),
-                value: String::new(),
-                stored: String::new(),
-                type_sql: type_sql.unwrap_or_default(),
-                is_plain: false,
-            };
-            let default = stored(&self.shape.old, &write, &default_of(self.shape, &write));
-            format!("ROW(NEW.{})::record *<> ROW({default})::record", quote(name))
+        let columns = self.columns(side, part);
+        let columns = columns.iter().filter_map(|name| self.shape.old.column(name));
+        let given = |column: &Column| {
+            let seen = format!("NEW.{}", quote(&column.name));
+            let default = stored(column, &default_of(column));
+            format!("NOT {}", same(&[held(column, &seen)], &[default]))
         };
-        any(&self.columns(side, part).iter().map(given).collect::<Vec<_>>())
+        any(&columns.map(given).collect::<Vec<_>>())
     }
 
     /// A client of the new shape named a part's columns and changed nothing.
@@ -248,12 +246,24 @@ impl InPlace<'_> {
             inserts.push(self.follow_insert(part));
         }
         let inner = format!(
-            "IF TG_OP = 'UPDATE' THEN\nphasegate_moved := {};\n{}\nELSE\n{}\nEND IF;",
+            "IF TG_OP = 'UPDATE' THEN\nphasegate_moved := {};\n{}{}\nELSE\n{}\nEND IF;",
             any(&moved),
+            self.entered(),
             updates.join("\n"),
             inserts.join("\n"),
         );
         self.guarded(&inner, "NEW")
+    }
+
+    /// Finds out whether the row was outside the filter until now.
+    fn entered(&self) -> String {
+        let alias = quote(&self.shape.old.name);
+        let filter = self.shape.filter.as_ref();
+        filter.map_or_else(String::new, |filter| {
+            format!(
+                "phasegate_entered := NOT EXISTS (SELECT 1 FROM (SELECT (OLD).*) AS {alias} WHERE {filter});\n"
+            )
+        })
     }
 
     fn follow_update(&self, at: usize, part: &Part) -> String {
@@ -267,7 +277,7 @@ impl InPlace<'_> {
         );
         format!(
             "phasegate_new := {};\nphasegate_old := {};\nphasegate_is_new := {is_new};\n\
-             phasegate_is_old := {is_old} OR {alone};\n\
+             phasegate_is_old := {is_old} OR {alone} OR (phasegate_entered AND NOT phasegate_new);\n\
              IF phasegate_is_new OR phasegate_is_old THEN\n{}\nIF NOT FOUND THEN\nNULL;\n\
              ELSIF phasegate_r.phasegate_forward THEN\n{unkeep}\nELSIF phasegate_is_new THEN\n{}\n\
              ELSIF NOT (phasegate_r.phasegate_back AND {}) THEN\n{}\n{unkeep}\nEND IF;\nEND IF;",
