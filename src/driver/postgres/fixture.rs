@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::Postgres;
@@ -56,9 +56,11 @@ impl Database {
         Postgres::open(&self.url, None, Access::Full).await.unwrap()
     }
 
-    /// Another user of the database, whose connection has nothing of ours.
+    /// Another user of the database, whose connection has nothing of ours. The test server's role may be called as our schema,
+    /// which no user's tables should be in.
     pub(super) async fn client(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.unwrap()
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        PgConnection::connect_with(&options.options([("search_path", "public")])).await.unwrap()
     }
 
     /// Runs statements as that user.

@@ -461,9 +461,9 @@ async fn a_guard_holds_for_partitions_too() {
 #[tokio::test]
 async fn a_retire_that_meets_a_client_of_the_new_shape_yields() {
     let Some(live) = Live::leads(Direction::Both).await else { return };
-    let (mut reader, mut writer) = (live.database.client().await, live.database.client().await);
+    let (mut reader, mut client) = (live.database.client().await, live.database.client().await);
     say(&mut reader, "BEGIN; SELECT FROM leads").await.unwrap();
-    say(&mut writer, "BEGIN; UPDATE leads_v2 SET code = 'warm' WHERE false").await.unwrap();
+    say(&mut client, "BEGIN; UPDATE leads_v2 SET code = 'warm' WHERE false").await.unwrap();
     let shape = whole(true);
     let clients = async {
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
@@ -471,11 +471,11 @@ async fn a_retire_that_meets_a_client_of_the_new_shape_yields() {
             tokio::time::sleep(std::time::Duration::from_millis(800)).await;
             say(&mut reader, "COMMIT").await
         };
-        let writes = say(
-            &mut writer,
+        let update = say(
+            &mut client,
             "UPDATE leads_v2 SET code = 'warm' WHERE id = 1; SELECT pg_sleep(0.5); COMMIT",
         );
-        tokio::join!(writes, ends)
+        tokio::join!(update, ends)
     };
     let (retired, (written, _)) = tokio::join!(live.retire(&shape), clients);
     written.unwrap();
