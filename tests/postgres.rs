@@ -253,11 +253,7 @@ fn what_the_server_refuses_is_said_with_what_helps() {
             77,
             &["[42501]", "GRANT INSERT ON public.secret TO bin_"][..],
         ),
-        (
-            "INSERT INTO leeds VALUES (1)",
-            1,
-            &["[42P01]", "did you mean the table leads?", "at line 14"],
-        ),
+        ("INSERT INTO leeds VALUES (1)", 3, &["there is no table leeds", "did you mean leads?"]),
         ("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(9)", 1, &["statement timeout"]),
     ] {
         let Some(bed) = Bed::new("what the server refuses", &step("", sql)) else { return };

@@ -130,13 +130,15 @@ pub async fn of_racing_claimants_one_gets_the_lease(bed: &Bed) {
         let (store, run) = (bed.open().await, run.clone());
         racers.push(tokio::spawn(async move {
             let got = store.acquire(&run, &claimant(number), MINUTE_MS, &alive).await;
-            store.close().await;
-            got
+            (store, got)
         }));
     }
-    let mut leases = Vec::new();
+    let (mut leases, mut stores) = (Vec::new(), Vec::new());
     for racer in racers {
-        match racer.await.unwrap() {
+        let (racing, got) = racer.await.unwrap();
+        // Whoever closes its store is gone, and may be followed: so all stay to the end of the race.
+        stores.push(racing);
+        match got {
             Ok(lease) => leases.push(lease),
             Err(Error::Held(_)) => {}
             Err(error) => panic!("{error}"),
@@ -144,6 +146,9 @@ pub async fn of_racing_claimants_one_gets_the_lease(bed: &Bed) {
     }
     assert_eq!(leases.len(), 1);
     assert_eq!(store.lease(&run).await.unwrap(), leases.pop());
+    for racing in stores {
+        racing.close().await;
+    }
     store.close().await;
 }
 

@@ -6,6 +6,7 @@
 //! - Nothing depends on a session being there. A holder that has lost its own opens another; a lease without one lapses by
 //!   time.
 
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -39,10 +40,16 @@ impl SessionId {
 }
 
 /// This process's own session, opened when it first holds a lease.
-#[derive(Debug)]
 pub(super) struct Presence {
     options: PgConnectOptions,
     open: Mutex<Option<(PgConnection, SessionId)>>,
+}
+
+impl fmt::Debug for Presence {
+    /// Without the options, which hold the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
 }
 
 impl Presence {
