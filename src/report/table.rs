@@ -153,8 +153,10 @@ mod tests {
 
     #[test]
     fn a_table_within_a_page_breaks_between_words_and_loses_none() {
-        let mut table =
-            Table::new(Colour::Off, &[("", Alignment::Left), ("needed", Alignment::Left), ("have", Alignment::Left)]);
+        let mut table = Table::new(
+            Colour::Off,
+            &[("", Alignment::Left), ("needed", Alignment::Left), ("have", Alignment::Left)],
+        );
         table.row(&[
             ("unknown".into(), Tone::Plain),
             ("needed ".repeat(12), Tone::Plain),

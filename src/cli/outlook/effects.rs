@@ -270,7 +270,9 @@ fn stopping(mapping: &Mapping) -> Effect {
     let from = &mapping.from.table;
     let lock = locks::own(from, LockMode::AccessExclusive, RowWork::None, "DROP TRIGGER takes it");
     Effect {
-        does: vec![format!("takes the triggers of the sync off {from}; both sides stay as they are")],
+        does: vec![format!(
+            "takes the triggers of the sync off {from}; both sides stay as they are"
+        )],
         locks: vec![lock],
     }
 }

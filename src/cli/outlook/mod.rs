@@ -171,7 +171,8 @@ fn undo(program: &Program, step: &Step, readings: &Readings) -> UndoOutlook {
         }
         Undo::Derived => {
             let mapping = step.action.mapping();
-            let direction = mapping.map_or(Direction::Forward, |it| effects::direction(program, it));
+            let direction =
+                mapping.map_or(Direction::Forward, |it| effects::direction(program, it));
             (UndoKind::Derived, deeds::derived(&step.action, direction).to_owned(), Vec::new())
         }
         Undo::Impossible => {

@@ -50,9 +50,8 @@ pub(super) fn copied_shapes(program: &Program, target: &TargetName) -> BTreeSet<
     for step in program.steps().iter().filter(|step| step.target.as_ref() == Some(target)) {
         let locks = readings.of_step(step).iter().flat_map(|reading| &reading.facts.locks);
         // A lock for reading without reading rows: the shape alone is wanted.
-        let shapes = locks.filter(|it| {
-            it.mode == LockMode::AccessShare && it.work == RowWork::None
-        });
+        let shapes =
+            locks.filter(|it| it.mode == LockMode::AccessShare && it.work == RowWork::None);
         tables.extend(shapes.map(|lock| lock.table.clone()));
     }
     tables
