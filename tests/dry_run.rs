@@ -6,6 +6,8 @@ use crate::sandbox::Sandbox;
 
 #[path = "dry_run/ci_page.rs"]
 mod ci_page;
+#[path = "dry_run/postgres.rs"]
+mod postgres;
 
 const SCHEMA: &str = "
     CREATE TABLE leads (id INTEGER PRIMARY KEY, email TEXT NOT NULL, status TEXT);

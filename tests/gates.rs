@@ -9,6 +9,7 @@ use crate::sandbox::{Ran, Sandbox};
 
 mod people;
 mod policy;
+mod postgres;
 mod release;
 mod times;
 

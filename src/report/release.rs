@@ -354,3 +354,56 @@ fn at_stake(stake: &AtStake) -> String {
     };
     format!("{}, {size}", stake.table)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    /// The release of the fixture's gate, with what a database may have named.
+    fn shown(colour: Colour) -> String {
+        let state = fixture::state(fixture::up_to_gate());
+        let gate = state
+            .program()
+            .steps()
+            .iter()
+            .find(|step| matches!(step.action, Action::Gate(_)))
+            .map(|step| step.id.clone())
+            .unwrap();
+        let step = state.program().released_by(&gate).next().unwrap().id.clone();
+        let stakes = [AtStake {
+            step,
+            table: "app.le\u{1b}[2Jads".to_owned(),
+            rows: Some(1_500),
+            bytes: Some(4_096),
+            unknown: None,
+        }];
+        let view =
+            ReleaseView { gate: &gate, state: &state, stakes: &stakes, now: fixture::at(1_000) };
+        view.render(colour)
+    }
+
+    #[test]
+    fn colours_are_colours_and_what_a_name_holds_is_none() {
+        let (plain, coloured) = (shown(Colour::Off), shown(Colour::On));
+        assert!(!plain.contains('\u{1b}'), "{plain:?}");
+        assert!(coloured.contains("\u{1b}[32mPASS\u{1b}[0m"), "{coloured:?}");
+        for text in [&plain, &coloured] {
+            assert!(text.contains("le\\u{1b}[2Jads, about 1,500 rows"), "{text:?}");
+            assert!(!text.contains("\u{1b}[2J"), "{text:?}");
+        }
+        // Taken away, the colours leave the same words.
+        let bare = ["1", "2", "31", "32", "33", "0"]
+            .iter()
+            .fold(coloured, |text, code| text.replace(&format!("\u{1b}[{code}m"), ""));
+        assert_eq!(bare, plain);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_goes_on_below() {
+        let long = shown(Colour::Off);
+        assert!(long.lines().all(|line| line.chars().count() <= 100), "{long}");
+        assert!(!long.contains("phasegate has its own way back"), "{long}");
+    }
+}

@@ -53,6 +53,13 @@ impl Database {
         run(&self.url, statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
+    /// Runs statements as the server's superuser.
+    #[track_caller]
+    pub fn run_as_superuser(&self, statements: &str) {
+        let ran = run(&self.as_superuser(), statements);
+        ran.unwrap_or_else(|error| panic!("{statements}: {error}"));
+    }
+
     /// What the owner is told who runs statements that are refused.
     #[track_caller]
     pub fn refused(&self, statements: &str) -> String {

@@ -49,7 +49,7 @@ fn policy_adds_approvals_that_the_plan_did_not_ask_and_says_so() {
     let sandbox = project(PROJECT);
     let run = ["run", "plan.yaml", "--as", "ana", "--env", "strict"];
     let stopped = sandbox.run(&run).expect(4);
-    assert!(said(&stopped).contains("approvals of dba (from policy)"), "{stopped}");
+    assert!(said(&stopped).contains("1 approval of dba (from policy)"), "{stopped}");
     let shown = gate(&sandbox, "ready-to-drop", &STRICT);
     let conditions = shown["conditions"].as_array().unwrap().iter();
     let added: Vec<&str> = conditions

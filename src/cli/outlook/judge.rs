@@ -9,7 +9,7 @@ use crate::driver::Purpose;
 use crate::driver::probed::{ObjectFacts, Probed, Seen};
 use crate::report::dry_run::Noted;
 use crate::report::words;
-use crate::run::{Action, Pin, RetireShape, Step, StepId, TargetName};
+use crate::run::{Action, Engine, Pin, RetireShape, Step, StepId, TargetName};
 
 use super::Looked;
 use super::effects;
@@ -155,10 +155,19 @@ impl Judge<'_> {
                 "make those that must go on name the new table, or drop them, too; the server refuses a DROP while a view or \
                  a foreign key is left, and knows nothing of functions that name the table in their text"
             }
+            Some(Action::Retire(_)) if self.is_postgres() => {
+                "drop them, or make them anew on the new table, in a step before it: retire is refused while any but a \
+                 function that names it in its text is left"
+            }
             _ => {
                 "make those that must go on name the new table; a drop is refused while any is left"
             }
         }
+    }
+
+    fn is_postgres(&self) -> bool {
+        let target = self.pin.program.targets().get(self.target);
+        target.is_some_and(|target| target.engine == Engine::Postgres)
     }
 
     fn sessions(&mut self, probed: &Probed) {

@@ -420,8 +420,15 @@ impl Look<'_> {
         .map_err(failed("read the catalogue"))?;
         let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let names = names.map_err(failed("read the catalogue"))?;
-        // What the plan makes itself is never what a mistyped name means: it isn't there yet.
-        let meant = nearest(typed, names.iter().map(String::as_str));
+        // The plan may well make what a query or a mapping's other side means, but never a mapping's own source.
+        let copies = |table: &str| {
+            self.survey.mappings.iter().any(|it| {
+                it.mapping.from.table == typed && same_table(&it.mapping.into.table, table)
+            })
+        };
+        let created = self.survey.created.iter().map(|object| object.table.as_str());
+        let created = created.filter(|table| !copies(table));
+        let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
         Ok(meant.map(|name| format!("did you mean {name}?")))
     }
 

@@ -217,13 +217,11 @@ fn of_target(target: &TargetOutlook, colour: Colour) -> String {
         }
     }
     if let Some(look) = &target.look {
-        let (server, identity) = (visible(&look.server), visible(&look.identity));
-        let _ = writeln!(
-            text,
-            "
-{name}: {server}, {identity}; looked at in {} ms",
-            look.took_ms
-        );
+        let words = format!("{}, {}; looked at in {} ms", look.server, look.identity, look.took_ms);
+        let label = format!("target {}", visible(&target.name));
+        let laid = labelled(&format!("{label}: "), &visible(&words));
+        text.push('\n');
+        text.push_str(&laid.replacen(&label, &name, 1));
         text.push_str(&of_look(look, colour));
     }
     text

@@ -15,9 +15,10 @@ const LONGEST: usize = 60_000;
 
 pub(super) fn render(run: &DryRun) -> String {
     let mut text = format!("### Dry run: {}\n\n", escaped(&run.headline()));
-    let what = match run.depth {
-        Depth::Render => "no database was asked",
-        Depth::Probe => "databases were read, nothing was changed",
+    // A plan with errors is never taken to a database.
+    let what = match (run.depth, &run.plan) {
+        (Depth::Render, _) | (_, None) => "no database was asked",
+        (Depth::Probe, Some(_)) => "databases were read, nothing was changed",
     };
     let digest = run.digest.as_deref().and_then(|digest| digest.get(..12)).unwrap_or("?");
     let _ = writeln!(
@@ -66,7 +67,7 @@ fn finding(found: &Noted) -> String {
     let place = diagnostic.location.as_ref().map(|at| format!("{}:{}", at.file, at.line));
     let place = place.map_or(String::new(), |place| format!(" ({})", code(&place)));
     let help = diagnostic.help.as_ref().map_or(String::new(), |help| {
-        if help.contains('\n') || help.contains(';') {
+        if help.contains('\n') || is_statement(help) {
             fenced(help, "  ")
         } else {
             format!("  {}\n", escaped(help))
@@ -77,6 +78,12 @@ fn finding(found: &Noted) -> String {
         code(diagnostic.code.as_str()),
         escaped(&diagnostic.message)
     )
+}
+
+/// Whether a help is a statement to be run, which begins with a word in capitals, and no sentence.
+fn is_statement(help: &str) -> bool {
+    let first = help.split_whitespace().next().unwrap_or_default();
+    first.len() > 2 && first.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 fn overview(run: &DryRun) -> String {

@@ -215,3 +215,27 @@ fn the_document_says_everything_under_names_that_stay() {
     assert_eq!(document["targets"][0]["look"]["server"], "PostgreSQL 15");
     assert_eq!(document["depth"], "probe");
 }
+
+#[test]
+fn markdown_fences_statements_and_leaves_sentences_alone() {
+    let helped = |help: &str| {
+        let mut run = sample();
+        let mut diagnostic = Diagnostic::warning(codes::DEPENDENTS, "a message".to_owned());
+        diagnostic.help = Some(help.to_owned());
+        run.findings = vec![noted(diagnostic, None)];
+        run.markdown()
+    };
+    let said = helped("retire advances it; without retire do so before");
+    assert!(said.contains("\n  retire advances it; without retire do so before\n"), "{said}");
+    let said = helped("GRANT SELECT ON leads TO app");
+    assert!(said.contains("```sql\n  GRANT SELECT ON leads TO app\n"), "{said}");
+}
+
+#[test]
+fn no_database_is_said_to_be_read_for_a_plan_that_was_none() {
+    let mut run = sample();
+    run.depth = Depth::Probe;
+    assert!(run.markdown().contains("databases were read"));
+    run.plan = None;
+    assert!(run.markdown().contains("no database was asked"), "{}", run.markdown());
+}
