@@ -24,7 +24,7 @@ targets:
     url: "${env:APP_URL}"
 "#;
 
-const MOVE: &str = r#"mappings:
+const MOVE: &str = r"mappings:
   leads:
     from: { target: app, table: leads, key: [id] }
     into: { target: app, table: leads_v2 }
@@ -47,7 +47,7 @@ steps:
   - id: compare
     phase: verify
     verify: { mapping: leads, method: full }
-"#;
+";
 
 /// A database and a plain role that owns its table, both of a test's own, and a folder with a plan.
 struct Bed {

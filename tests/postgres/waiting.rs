@@ -26,7 +26,7 @@ fn whatever_waits_for_a_lock_names_its_holder() {
     bed.phasegate(&["run", "plan.yaml"]).expect(0);
 }
 
-const GUARDED: &str = r#"mappings:
+const GUARDED: &str = r"mappings:
   leads:
     from: { target: app, table: leads, key: [id] }
     into: { target: app, table: leads_v2 }
@@ -62,7 +62,7 @@ steps:
     KEYS
     drop: { mapping: leads }
     irreversible: every row lives on in the new table
-"#;
+";
 
 /// Reads what a run says until a line has these words in it.
 fn until_said(run: &mut std::process::Child, words: &str) {

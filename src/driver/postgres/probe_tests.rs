@@ -188,3 +188,22 @@ async fn the_server_refuses_every_write_through_a_connection_for_looking() {
     postgres.probe(&survey()).await.unwrap();
     assert_eq!(database.text("SELECT to_regnamespace('phasegate')").await, "NULL");
 }
+
+#[tokio::test]
+async fn looking_locks_no_more_than_a_select_does() {
+    let Some(database) = Database::with(SCHEMA).await else { return };
+    let postgres = database.open().await;
+    // The one lock that goes beside this one is that of a SELECT.
+    let mut client = database.client().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE leads, leads_v2, parts IN EXCLUSIVE MODE")
+        .execute(&mut client)
+        .await
+        .unwrap();
+    postgres.survey(&survey()).await.unwrap();
+    let probed = postgres.probe(&survey()).await.unwrap();
+    assert!(
+        !probed.notes.iter().any(|it| it.contains("can't be looked at now")),
+        "{:?}",
+        probed.notes
+    );
+}

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgTypeInfo};
 use sqlx::{
     AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _, Statement as _, TypeInfo as _,
 };
 
-use super::catalogue::{self, Table, quote};
+use super::catalogue::{self, Table};
 use super::connection::Reader;
 use super::error::{failed, failure, given};
 use super::identity::identity_problem;
@@ -45,6 +45,28 @@ pub(super) const UNSTEADY: &str = "D215";
 
 /// How many names a suggestion is looked for among.
 const NAMES_MAX: i64 = 10_000;
+
+/// Whether a value of one type can be stored in a column of another without a cast being written, and both types' names:
+/// the same type, a cast that INSERT makes by itself, or anything into text. Domains count as what they are over, and arrays
+/// as their elements. From <https://www.postgresql.org/docs/current/typeconv-query.html>.
+const TAKES: &str = "\
+WITH RECURSIVE base (side, type) AS (
+    SELECT side, type::oid FROM (VALUES ('source', $1::bigint), ('target', $2::bigint)) AS given (side, type)
+    UNION ALL
+    SELECT side, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype = 'd'
+), bare AS (
+    SELECT side, t.oid, t.typcategory, t.typelem FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype <> 'd'
+), pair AS (
+    SELECT s.oid AS source, t.oid AS target, t.typcategory AS category FROM bare s, bare t
+    WHERE s.side = 'source' AND t.side = 'target'
+    UNION ALL
+    SELECT s.typelem, t.typelem, (SELECT e.typcategory FROM pg_type e WHERE e.oid = t.typelem) FROM bare s, bare t
+    WHERE s.side = 'source' AND t.side = 'target' AND s.typcategory = 'A' AND t.typcategory = 'A'
+)
+SELECT coalesce(bool_or(source = target OR category = 'S' OR EXISTS (SELECT FROM pg_cast
+           WHERE castsource = source AND casttarget = target AND castcontext IN ('a', 'i'))), false),
+       format_type($1::bigint::oid, NULL), format_type($2::bigint::oid, NULL)
+FROM pair";
 
 /// Set for the look alone: the planner folds away what contradicts itself (which `steady` reads), and a statement that
 /// would take long is given up.
@@ -248,7 +270,9 @@ impl Look<'_> {
         let sql = format!("SELECT (\n{expression}\n) FROM {name} WHERE (\n{expression}\n) IS NULL");
         match self.prepare(sql).await? {
             Ok(columns)
-                if columns.first().is_some_and(|kind| kind.eq_ignore_ascii_case("record")) =>
+                if columns
+                    .first()
+                    .is_some_and(|kind| kind.name().eq_ignore_ascii_case("record")) =>
             {
                 let message = format!("the expression of {place} gives several values");
                 self.error(BAD_EXPRESSION, message, Some("write one expression".to_owned()));
@@ -308,7 +332,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Lets the server say whether each written column takes its value's type.
+    /// Whether each written column takes its value's type, by the catalogue: preparing an INSERT would lock the table as
+    /// one does.
     async fn assignments(
         &mut self,
         mapping: &Mapping,
@@ -317,22 +342,35 @@ impl Look<'_> {
     ) -> Result<(), Error> {
         let Ok(writes) = stricter::writes(mapping, &from.table, &into.table) else { return Ok(()) };
         for (column, value) in writes {
-            let (from_sql, into_sql) = (from.table.sql(), into.table.sql());
-            let column_sql = quote(&column);
-            let sql = format!(
-                "INSERT INTO {into_sql} ({column_sql}) OVERRIDING SYSTEM VALUE SELECT (\n{value}\n) FROM {from_sql}"
-            );
+            let Some(target) = into.table.column(&column).map(|target| target.type_oid) else {
+                continue;
+            };
+            let sql = format!("SELECT (\n{value}\n) FROM {}", from.table.sql());
             // What else is wrong with it was said of the expression.
-            if let Err(refusal) = self.prepare(sql).await?
-                && refusal.code == "42804"
-            {
-                let help = refusal.help.map_or_else(
-                    || format!("write a cast under columns: {column}: ({value})::type"),
-                    |hint| format!("{hint} Write it under columns, as {column}: …"),
-                );
-                let message = format!("{}: {}", into.table.name, refusal.message);
-                self.error(stricter::OTHER_TYPE, message, Some(help));
+            let Ok(Some(source)) = self.prepare(sql).await?.map(|types| types.first().cloned())
+            else {
+                continue;
+            };
+            let Some(source) = source.oid() else { continue };
+            let row = sqlx::query(TAKES)
+                .bind(i64::from(source.0))
+                .bind(i64::from(target))
+                .fetch_one(&mut *self.conn)
+                .await
+                .map_err(failed("read the catalogue"))?;
+            if row.try_get(0).map_err(failed("read the catalogue"))? {
+                continue;
             }
+            let kind =
+                |at: usize| row.try_get::<String, _>(at).map_err(failed("read the catalogue"));
+            let message = format!(
+                "{}: column \"{column}\" is of type {} but expression is of type {}",
+                into.table.name,
+                kind(2)?,
+                kind(1)?,
+            );
+            let help = format!("write a cast under columns: {column}: ({value})::{}", kind(2)?);
+            self.error(stricter::OTHER_TYPE, message, Some(help));
         }
         Ok(())
     }
@@ -365,13 +403,12 @@ impl Look<'_> {
     }
 
     /// The types of the columns that a statement gives, or why the server refuses it. It is not run.
-    async fn prepare(&mut self, sql: String) -> Result<Result<Vec<String>, Refusal>, Error> {
+    async fn prepare(&mut self, sql: String) -> Result<Result<Vec<PgTypeInfo>, Refusal>, Error> {
         let prepared = (&mut *self.conn).prepare(AssertSqlSafe(sql).into_sql_str()).await;
         match prepared {
             Ok(statement) => {
-                let kind = |column: &sqlx::postgres::PgColumn| {
-                    sqlx::Column::type_info(column).name().to_owned()
-                };
+                let kind =
+                    |column: &sqlx::postgres::PgColumn| sqlx::Column::type_info(column).clone();
                 Ok(Ok(statement.columns().iter().map(kind).collect()))
             }
             Err(error) => match self.refusal(&error).await? {

@@ -133,7 +133,7 @@ async fn each_finding_names_its_cause() {
             key(&["f"]),
             &[
                 ("D204 error", "keys_expression is unique by an expression"),
-                ("D207 error plain: column \"id\" is of type bigint", "rewrite or cast"),
+                ("D207 error plain: column \"id\" is of type bigint", "write a cast"),
             ],
         ),
         (
