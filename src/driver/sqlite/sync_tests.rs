@@ -571,6 +571,24 @@ async fn in_place_both_a_key_change_converts_the_row() {
 }
 
 #[tokio::test]
+async fn in_place_both_a_row_that_comes_into_the_filter_is_converted() {
+    let mut people = people();
+    people.filter = Some("other IS NOT NULL".to_owned());
+    let mut bed = Bed::live(PEOPLE, people, Direction::Both).await;
+    assert_eq!(bed.copy().await, 0);
+    bed.run("UPDATE people SET other = 'in' WHERE id = 1").await;
+    // What the client writes of the new side on its way in stands.
+    bed.run("UPDATE people SET other = 'in', code = 'mine' WHERE id = 2").await;
+    bed.expect(
+        "people",
+        PERSON,
+        &["1 'Open' 'open' 'n1' 'Mx n1'", "2 'mine' 'mine' 'n2' 'Mx n2'", "3 NULL NULL 'n3' NULL"],
+    )
+    .await;
+    assert_eq!(bed.copy().await, 0);
+}
+
+#[tokio::test]
 async fn in_place_both_users_triggers_on_the_same_row() {
     for (recursive, is_first) in [("OFF", true), ("OFF", false), ("ON", true), ("ON", false)] {
         let mut bed = Bed::new(PEOPLE, people(), Direction::Both).await;

@@ -6,13 +6,13 @@
 //! column of one side brings the other side's after it; if both changed, the mapping's winner. A client of the new shape
 //! that names a target column without changing it has written it too, so that its NULL over a value not yet converted
 //! stands: it is found by `UPDATE OF`. What such a client wrote and the mapping would have otherwise is entered in the
-//! table of kept keys, which the copy passes by. A change of the key alone converts the row. An inserted row belongs to
-//! the side that differs from its defaults, else to the old one.
+//! table of kept keys, which the copy passes by. A change of the key alone converts the row, and so does what
+//! brings it into the mapping's filter. An inserted row belongs to the side that differs from its defaults, else to the old one.
 //!
 //! Nothing depends on the order of triggers, and nothing on whether they fire inside each other: the entry in the table of
 //! kept keys is made before the old columns are written, and what is kept and agrees is left alone.
 
-use super::catalogue::{Affinity, quote, same_name};
+use super::catalogue::{Affinity, Generated, quote, same_name};
 use super::shape::{Part, Shape};
 use super::shape_sql::{KEPT, Naming, Which, all, any, literal};
 use super::trigger_sql::{TOUCHED, TriggerSql, note, noted_for, noted_key, shares, trigger};
@@ -262,6 +262,23 @@ impl PartOf<'_> {
     }
 }
 
+/// That the row was outside the mapping's filter until now.
+fn entered(shape: &Shape) -> String {
+    let Some(filter) = &shape.filter else { return "0".to_owned() };
+    let columns: Vec<String> = shape
+        .old
+        .columns
+        .iter()
+        .filter(|column| column.generated != Generated::Hidden)
+        .map(|column| format!("OLD.{0} AS {0}", quote(&column.name)))
+        .collect();
+    format!(
+        "NOT EXISTS (SELECT 1 FROM (SELECT {}) AS {} WHERE {filter})",
+        columns.join(", "),
+        shape.table(Which::Old)
+    )
+}
+
 fn both_triggers(shape: &Shape) -> Vec<TriggerSql> {
     let new = shape.trigger_key(Which::Old, "NEW");
     let old = shape.trigger_key(Which::Old, "OLD");
@@ -304,7 +321,11 @@ fn both_triggers(shape: &Shape) -> Vec<TriggerSql> {
     for part in &parts {
         let (news, olds) = (part.changed(Which::New), part.changed(Which::Old));
         let is_kept = shape.is_kept(part.at, &new);
-        let alone = format!("(NOT {news} AND NOT {olds} AND {moved} AND NOT {is_kept})");
+        // Outside the filter nobody kept the sides in step, so a row that comes into it is converted, whatever was written.
+        let alone = format!(
+            "(NOT {news} AND NOT {olds} AND ({moved} OR {}) AND NOT {is_kept})",
+            entered(shape)
+        );
         let (is_new, is_old) = match shape.winner {
             Winner::New => (news.clone(), format!("(({olds} AND NOT {news}) OR {alone})")),
             Winner::Old => (format!("({news} AND NOT {olds})"), format!("({olds} OR {alone})")),
