@@ -71,8 +71,10 @@ impl Sink for Postgres {
         // What the failed transaction had locked is free again; the row is looked for in one of its own.
         match self.name_row(fence, (mapping, direction), &chunk.chunk).await {
             Ok(Some(named)) => Err(named),
-            // Not to be pinned on one row: the error of the whole range is what is known.
-            Ok(None) | Err(_) => Err(failed.error),
+            // The same rows go in now: a client was making one of them, and the server met another unique index's entry of it
+            // before the key's. The chunk is tried again.
+            Ok(None) => Err(yielded(failed.error)),
+            Err(_) => Err(failed.error),
         }
     }
 
@@ -89,6 +91,16 @@ impl Sink for Postgres {
             }
             Err(error) => Err(tx.give_up(error).await),
         }
+    }
+}
+
+/// A failure that was another's doing, and is over.
+fn yielded(error: Error) -> Error {
+    match error {
+        Error::Failed(failure) => {
+            Error::Failed(crate::run::Failure { class: FailureClass::Contention, ..failure })
+        }
+        other => other,
     }
 }
 

@@ -463,8 +463,9 @@ impl Look<'_> {
                 it.mapping.from.table == typed && same_table(&it.mapping.into.table, table)
             })
         };
-        let created = self.survey.created.iter().map(|object| object.table.as_str());
-        let created = created.filter(|table| !copies(table));
+        // A table that only gets a column is not made by that.
+        let made = self.survey.created.iter().filter(|object| object.column.is_none());
+        let created = made.map(|object| object.table.as_str()).filter(|table| !copies(table));
         let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
         Ok(meant.map(|name| format!("did you mean {name}?")))
     }

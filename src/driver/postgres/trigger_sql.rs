@@ -168,7 +168,7 @@ impl Flow<'_> {
             }
             Direction::Both => lines.push(self.update()),
         }
-        lines.push(self.insert());
+        lines.push(self.insert_beside_others());
         lines.push(format!("IF FOUND THEN\n{}RETURN;\nEND IF;", self.stays_in_filter()));
         if let Some(removal) = self.removal() {
             lines.push(removal);
@@ -216,6 +216,21 @@ impl Flow<'_> {
         lines.push(format!("PERFORM 1 FROM {};", self.pair()));
         lines.push(returns);
         lines.join("\n")
+    }
+
+    /// As [`insert`](Self::insert), where the table has further unique indexes. The server looks at its indexes in an order of
+    /// its own: of a row that a chunk is making at this moment it may meet the entry of another index before that of the key,
+    /// waits for the chunk, and reports what is the very same row as a duplicate. By then the row can be seen and written.
+    fn insert_beside_others(&self) -> String {
+        let table = self.shape.side(self.to());
+        if table.indexes.iter().filter(|index| index.is_unique).count() < 2 {
+            return self.insert();
+        }
+        format!(
+            "BEGIN\n{}\nEXCEPTION WHEN unique_violation THEN\n{}\nRAISE;\nEND;",
+            self.insert(),
+            self.update(),
+        )
     }
 
     /// Makes the counterpart. What a chunk has put there meanwhile is written over.
