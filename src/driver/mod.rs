@@ -502,6 +502,21 @@ pub trait Verifier: Send + Sync {
         method: Method,
     ) -> Result<Compared, Error>;
 
+    /// What a full comparison depends on beside rows and the mapping, as text: the definitions of both tables and the triggers
+    /// on them as they are now. Whoever changes any of these, or changes it and back, makes it another.
+    async fn basis(&self, mapping: &Mapping) -> Result<String, Error>;
+
+    /// What was kept of a step's unfinished pass; none where nothing was, or the pass is over.
+    async fn kept_pass(&self, run: &RunId, step: &StepId) -> Result<Option<String>, Error>;
+
+    /// Keeps how far a step's pass has come in the place of what was kept of it, under the fence; `None` forgets it.
+    async fn keep_pass(
+        &self,
+        fence: &Fence,
+        step: &StepId,
+        pass: Option<&str>,
+    ) -> Result<(), Error>;
+
     /// Makes the new side of one chunk as the old side says, through the same guarded path as the copy. Returns the
     /// rows changed.
     async fn repair_chunk(

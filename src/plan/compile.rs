@@ -232,9 +232,12 @@ fn compile_action(
         }),
         ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)),
         ActionDef::Verify(def) => Action::Verify(match &def.check {
-            CheckDef::Mapping { mapping: name, method, repair } => {
-                Verify::Mapping { mapping: mapping(name), method: method.value, repair: *repair }
-            }
+            CheckDef::Mapping { mapping: name, method, repair, workers } => Verify::Mapping {
+                mapping: mapping(name),
+                method: method.value,
+                repair: *repair,
+                workers: *workers,
+            },
             CheckDef::Query(query) => Verify::Query(QueryCheck {
                 query: query.query.value.trim().to_owned(),
                 expect: query.expect.clone(),

@@ -335,6 +335,8 @@ pub enum CheckDef {
         method: At<Method>,
         /// Whether differences are put right.
         repair: bool,
+        /// How many chunks are compared at once.
+        workers: Option<u32>,
     },
     /// A query's value.
     Query(QueryDef),

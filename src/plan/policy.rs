@@ -35,6 +35,7 @@ pub fn pinned(surroundings: &Surroundings<'_>, asked: &BTreeSet<GroupName>) -> P
         destructive: own.destructive.as_ref().map(added),
         allow_reviewed: own.allow_reviewed,
         allow_commands: own.allow_commands,
+        redact: own.redact,
     }
 }
 

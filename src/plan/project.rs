@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Source, known as codes};
-use crate::run::{EnvironmentName, GroupName, Identity, TargetName};
+use crate::run::{EnvironmentName, GroupName, Identity, Redact, TargetName};
 
 use super::fields::{Alphabet, Fields, check_name, entries, list, texts};
 use super::files::read_bounded;
@@ -69,6 +69,8 @@ pub struct EnvironmentPolicy {
     pub allow_partial_verify: bool,
     /// Whether programs may be run. By default not.
     pub allow_commands: bool,
+    /// What of the rows that a verify finds to differ is kept out of the journal. By default nothing.
+    pub redact: Redact,
 }
 
 /// What gates in front of destructive steps have besides what the plan says.
@@ -275,9 +277,12 @@ fn policy(
         "allow_reviewed",
         "allow_partial_verify",
         "allow_commands",
+        "redact",
     ];
     const IDENTITIES: &[(&str, Identity)] =
         &[("claimed", Identity::Claimed), ("os", Identity::Os), ("ssh", Identity::Ssh)];
+    const REDACTIONS: &[(&str, Redact)] =
+        &[("values", Redact::Values), ("keys", Redact::Keys)];
     let Some(fields) = Fields::open(node, "a policy", KEYS, reports) else {
         return EnvironmentPolicy::default();
     };
@@ -294,6 +299,7 @@ fn policy(
         allow_reviewed: fields.boolean("allow_reviewed", reports).map(|at| at.value),
         allow_partial_verify: flag(&fields, "allow_partial_verify", reports),
         allow_commands: flag(&fields, "allow_commands", reports),
+        redact: fields.word("redact", REDACTIONS, reports).map_or(Redact::Nothing, |at| at.value),
     };
     let claimed = policy.identity.is_none_or(|identity| identity.value == Identity::Claimed);
     let approvals = policy.destructive.iter().flat_map(|policy| &policy.approvals);

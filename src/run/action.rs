@@ -213,6 +213,10 @@ pub enum Verify {
         method: Method,
         /// Whether differences are put right, and everything compared again.
         repair: bool,
+        /// How many chunks of a full comparison are compared at once, where the plan says; never more than the database
+        /// can do with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        workers: Option<u32>,
     },
     /// The value of a query.
     Query(QueryCheck),

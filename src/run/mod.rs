@@ -10,6 +10,7 @@ mod action;
 mod apply;
 mod command;
 mod decide;
+mod difference;
 mod digest;
 mod expect;
 mod gate;
@@ -40,6 +41,9 @@ pub use action::{
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};
+pub use difference::{
+    ColumnValues, Difference, DifferenceKind, Redact, ShownValue, VALUE_CHARS_MAX, VALUES_MAX,
+};
 pub use digest::Digest;
 pub use expect::{check, is_within};
 pub use gate::{
@@ -56,7 +60,7 @@ pub use program::{
 };
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
-    Actor, Difference, DifferenceKind, Ending, Event, Evidence, Failure, FailureClass,
+    Actor, Ending, Event, Evidence, Failure, FailureClass,
     GateFingerprint, Outcome, PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
 };
 pub use retry::{back_off_ms, is_transient};

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Approvals, Hazard, RetryPolicy, Undo};
+use super::difference::Redact;
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{EnvironmentName, GroupName, MappingName, StepId, TargetName};
@@ -100,6 +101,9 @@ pub struct Policy {
     /// Whether programs may be run.
     #[serde(default)]
     pub allow_commands: bool,
+    /// What of the rows that a verify finds to differ is kept out of the journal.
+    #[serde(default, skip_serializing_if = "Redact::is_nothing")]
+    pub redact: Redact,
 }
 
 /// Whose names are believed.

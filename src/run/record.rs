@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::action::{ChunkRows, Value};
+use super::difference::{Difference, Redact};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
@@ -56,6 +57,19 @@ pub enum Proof {
     Claimed,
     /// The operating system's account.
     Os,
+}
+
+impl Event {
+    /// Takes away what of the differences in it is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        match self {
+            Self::StepDiffers { evidence, .. }
+            | Self::StepSucceeded { outcome: Outcome { evidence: Some(evidence), .. }, .. } => {
+                evidence.redact(redact);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The plan as a run pins it.
@@ -329,6 +343,13 @@ pub struct Evidence {
     pub samples: Vec<Difference>,
 }
 
+impl Evidence {
+    /// Takes away what of its differences is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        self.samples.iter_mut().for_each(|one| one.redact(redact));
+    }
+}
+
 /// A verdict on two sides or on a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -339,29 +360,6 @@ pub enum Verdict {
     Partial,
     /// Something differs.
     Fail,
-}
-
-/// One row that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// How.
-    pub kind: DifferenceKind,
-    /// Its key, for people.
-    pub key: String,
-    /// Which columns differ.
-    pub columns: Vec<String>,
-}
-
-/// How a row is not as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DifferenceKind {
-    /// Only the old side has it.
-    Missing,
-    /// Only the new side has it.
-    Extra,
-    /// Its columns differ.
-    Different,
 }
 
 /// What went wrong, in fields rather than in one text, and without secrets.

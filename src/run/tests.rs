@@ -96,7 +96,7 @@ fn script(text: &str) -> Script {
 
 fn full_verify() -> Action {
     let mapping = "leads".into();
-    Action::Verify(Verify::Mapping { mapping, method: Method::Full, repair: false })
+    Action::Verify(Verify::Mapping { mapping, method: Method::Full, repair: false, workers: None })
 }
 
 fn gate() -> Gate {
@@ -481,7 +481,7 @@ fn counts_open_no_destructive_gate() {
     let mut steps = leads_steps(gate(), gate());
     let mapping = "leads".into();
     steps[3].action =
-        Action::Verify(Verify::Mapping { mapping, method: Method::Counts, repair: false });
+        Action::Verify(Verify::Mapping { mapping, method: Method::Counts, repair: false, workers: None });
     let mut world = World::new(steps);
     world.go();
     assert_eq!(world.missing("switch"), [ConditionKind::VerifiedWithin]);

@@ -248,7 +248,7 @@ pub(super) async fn leave(
 
 /// Removes a run's rows, where another run still needs the tables.
 async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
-    for table in ["slots", "steps", "copies", "chunks"] {
+    for table in ["slots", "steps", "copies", "chunks", "passes"] {
         let sql = format!("DELETE FROM {} WHERE run_id = $1", tx.ours(table));
         sqlx::query(AssertSqlSafe(sql))
             .bind(run.as_str())

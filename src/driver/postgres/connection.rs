@@ -51,6 +51,7 @@ pub(super) enum TxKind {
     Remove,
     Settle,
     Repair,
+    Pass,
     Retire,
     Unretire,
     Drop,
@@ -70,6 +71,7 @@ impl TxKind {
             | Self::Leave
             | Self::Install
             | Self::Remove
+            | Self::Pass
             | Self::Retire
             | Self::Unretire
             | Self::Drop => asked.unwrap_or(ONCE_LOCK_MS),
@@ -91,6 +93,7 @@ impl TxKind {
             Self::Remove => "remove",
             Self::Settle => "settle",
             Self::Repair => "repair",
+            Self::Pass => "pass",
             Self::Retire => "retire",
             Self::Unretire => "unretire",
             Self::Drop => "drop",

@@ -4,7 +4,7 @@
 //! - Every row that says that something was done is written in the transaction that did it.
 //! - Every writing transaction has called [`check_fence`], through `Connections::begin`, and holds its slot's row locked.
 //!
-//! Absent on purpose: the rows of copies, which are in `chunks`, and claims, which are in `claim`.
+//! Absent on purpose: the rows of copies, which are in `chunks`, of comparisons, which are in `passes`, and claims, which are in `claim`.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -18,7 +18,7 @@ use crate::run::{Digest, FailureClass, RunId, StepId, Way};
 pub(super) const RUNS: &str = "runs";
 
 /// Our tables by name and columns, but for those of the sync, which `install` makes when it needs them.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 6] = [
     (
         RUNS,
         "run_id text NOT NULL PRIMARY KEY, plan text NOT NULL, digest text NOT NULL, store text NOT NULL,
@@ -47,6 +47,11 @@ const TABLES: [(&str, &str); 5] = [
         "run_id text NOT NULL, step text NOT NULL, seq bigint NOT NULL, lo text, hi text,
          committed boolean NOT NULL DEFAULT false, rows_read bigint NOT NULL DEFAULT 0,
          rows_written bigint NOT NULL DEFAULT 0, token bigint NOT NULL, PRIMARY KEY (run_id, step, seq)",
+    ),
+    (
+        "passes",
+        "run_id text NOT NULL, step text NOT NULL, pass text NOT NULL, token bigint NOT NULL,
+         PRIMARY KEY (run_id, step)",
     ),
 ];
 

@@ -20,7 +20,7 @@ use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::Error;
-use crate::run::{Direction, OnDelete};
+use crate::run::{Direction, OnDelete, VALUE_CHARS_MAX};
 
 /// Has a transaction's statements find rows by the key's index whatever the statistics say: without any, the planner takes
 /// a range of a composite key for a ninth of the table, and reads all of it for each chunk. `$1` and `$2` are a setting of the
@@ -350,7 +350,12 @@ impl<'a> Statements<'a> {
         format!("EXISTS (SELECT 1 FROM {touched} AS phasegate_touched WHERE {})", all(&equal))
     }
 
-    /// What each picked pair is: its key `x…`, whether each side has it (`k0`, `q0`), which columns differ (`d…`), and `found`.
+    /// What each picked pair is: its key `x…`, whether each side has it (`k0`, `q0`), `found`; which of the written columns
+    /// differ (`differ`), and their values for people (`shown`: four texts for each column, the beginning and the length of what
+    /// it should hold, then of what it holds).
+    ///
+    /// Both are arrays, since a row of all of that may have more columns than the server allows, and are worked out only
+    /// where they are asked for.
     ///
     /// OFFSET keeps the planner from taking the query apart, which would work out every comparison once for each use of it.
     pub(super) fn judged(&self, pick: &Pick<'_>) -> String {
@@ -364,10 +369,22 @@ impl<'a> Statements<'a> {
             let right = group.map_or_else(|| "true".to_owned(), |group| self.is_right(group));
             let same = same(&numbered("n", [at]), &numbered("w", [at]));
             format!(
-                "CASE WHEN k0 IS NOT NULL AND q0 IS NOT NULL THEN NOT {right} AND NOT {same} END AS d{at}"
+                "CASE WHEN k0 IS NOT NULL AND q0 IS NOT NULL THEN NOT {right} AND NOT {same} END"
             )
         };
-        let differing = (0..shape.writes.len()).map(differs);
+        let differ = list((0..shape.writes.len()).map(differs));
+        let shown = list((0..shape.writes.len()).map(|at| {
+            let text = |of: &str| {
+                let text = format!("CAST({of}{at} AS pg_catalog.text)");
+                format!(
+                    "pg_catalog.left({text}, {VALUE_CHARS_MAX}), CAST(pg_catalog.length({text}) AS pg_catalog.text)"
+                )
+            };
+            format!("{}, {}", text("w"), text("n"))
+        }));
+        let arrays = format!(
+            "ARRAY[{differ}]::pg_catalog.bool[] AS differ, ARRAY[{shown}]::pg_catalog.text[] AS shown"
+        );
         let of_both =
             format!("CASE WHEN {} THEN {right} ELSE {different} END", self.is_all_right());
         let found = if shape.in_place {
@@ -382,7 +399,7 @@ impl<'a> Statements<'a> {
             )
         };
         let pairs = self.pairs("FULL JOIN", pick);
-        let columns = list(keys.chain(differing));
+        let columns = list(keys.chain([arrays]));
         format!(
             "(SELECT *, CASE WHEN as_it_is > {right} AND {} THEN {} ELSE as_it_is END AS found \
              FROM (SELECT k0, q0, {columns}, {found} AS as_it_is FROM {pairs} OFFSET 0) AS phasegate_judged \

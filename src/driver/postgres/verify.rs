@@ -20,12 +20,15 @@ use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Found, Pick, Statements, Which};
 use super::sink::{number, prepare, write};
 use super::source::{as_text, estimate};
-use super::{Postgres, cells, ledger, prepared};
+use super::{Postgres, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
 use crate::driver::{Error, Fence, Verifier};
-use crate::run::{Difference, DifferenceKind, Direction, Mapping, Method, OnDelete};
+use crate::run::{
+    ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
+    ShownValue, StepId, VALUES_MAX,
+};
 
 /// Rows that are repaired in one transaction: as many as may be locked at once.
 const REPAIRED_MAX: usize = 1_000;
@@ -97,6 +100,33 @@ impl Verifier for Postgres {
         };
         reader.release().await;
         Ok(compared)
+    }
+
+    async fn basis(&self, mapping: &Mapping) -> Result<String, Error> {
+        let mut reader = self.connections.read().await?;
+        let basis = passes::basis(reader.conn()?, mapping).await?;
+        reader.release().await;
+        Ok(basis)
+    }
+
+    async fn kept_pass(&self, run: &RunId, step: &StepId) -> Result<Option<String>, Error> {
+        let mut reader = self.connections.read().await?;
+        let kept = passes::kept(&mut reader, run, step).await?;
+        reader.release().await;
+        Ok(kept)
+    }
+
+    async fn keep_pass(
+        &self,
+        fence: &Fence,
+        step: &StepId,
+        pass: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Pass).await?;
+        match passes::keep(&mut tx, fence, (step, pass)).await {
+            Ok(()) => tx.commit().await.map(|_| ()),
+            Err(error) => Err(tx.give_up(error).await),
+        }
     }
 
     async fn repair_chunk(
@@ -194,7 +224,8 @@ pub(super) async fn compare(
     Ok(compared)
 }
 
-/// A few of the differences: those that the old side shows first, then extra rows, each in the order of keys.
+/// A few of the differences: those that the old side shows first, then extra rows, each in the order of keys. What differs
+/// in them is asked of these keys alone, in the same snapshot.
 async fn samples(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
@@ -202,16 +233,21 @@ async fn samples(
 ) -> Result<Vec<Difference>, Error> {
     let shape = statements.shape;
     let keys: Vec<String> = (0..shape.keys.len()).map(|at| format!("x{at}")).collect();
-    let differ: Vec<String> = (0..shape.writes.len()).map(|at| format!(", d{at}")).collect();
     let (right, pending, extra) = (Found::Right as u8, Found::Pending as u8, Found::Extra as u8);
+    let listed = as_text(&keys);
+    let order = keys.iter().map(|x| format!("phasegate_found.{x}")).collect::<Vec<_>>().join(", ");
+    let chosen = format!("found NOT IN ({right}, {pending}) ORDER BY found = {extra}, {order}");
     let sql = format!(
-        "SELECT {}, found{} FROM {} WHERE found NOT IN ({right}, {pending})
-         ORDER BY found = {extra}, {} LIMIT {SAMPLES_MAX}",
-        as_text(&keys),
-        differ.concat(),
-        statements.judged(pick),
-        keys.iter().map(|x| format!("phasegate_found.{x}")).collect::<Vec<_>>().join(", ")
+        "SELECT {listed} FROM {} WHERE {chosen} LIMIT {SAMPLES_MAX}",
+        statements.judged(pick)
     );
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
+    let rows = query.fetch_all(&mut *conn).await.map_err(|error| refused(&error))?;
+    let wrong: Vec<Key> =
+        rows.iter().map(|row| cells::key(row, shape)).collect::<Result<_, _>>()?;
+    let pick = Pick::Keys(&wrong);
+    let sql =
+        format!("SELECT {listed}, found, differ, shown FROM {} WHERE {chosen}", statements.judged(&pick));
     let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
     let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
     rows.iter().map(|row| difference(row, shape)).collect()
@@ -220,19 +256,34 @@ async fn samples(
 fn difference(row: &PgRow, shape: &Shape) -> Result<Difference, Error> {
     let width = shape.keys.len();
     let found: i32 = row.try_get(width).map_err(failed("compare rows"))?;
-    let mut columns = Vec::new();
-    for (at, write) in shape.writes.iter().enumerate() {
-        let differs: Option<bool> = row.try_get(width + 1 + at).map_err(failed("compare rows"))?;
-        if differs == Some(true) {
-            columns.push(write.column.clone());
-        }
-    }
+    let differ: Vec<Option<bool>> = row.try_get(width + 1).map_err(failed("compare rows"))?;
+    let shown: Vec<Option<String>> = row.try_get(width + 2).map_err(failed("compare rows"))?;
     let kind = match found {
         found if found == Found::Missing as i32 => DifferenceKind::Missing,
         found if found == Found::Extra as i32 => DifferenceKind::Extra,
         _ => DifferenceKind::Different,
     };
-    Ok(Difference { kind, key: cells::key(row, shape)?.to_string(), columns })
+    let differs = |at: usize| differ.get(at).copied().flatten() == Some(true);
+    let columns = shape.writes.iter().enumerate().filter(|(at, _)| differs(*at));
+    let columns = columns.map(|(_, write)| write.column.clone()).collect();
+    let values = shape
+        .written_beside_key()
+        .filter(|(at, _)| kind != DifferenceKind::Different || differs(*at))
+        .take(VALUES_MAX)
+        .map(|(at, write)| {
+            let value = |from: usize| {
+                let text = |at: usize| shown.get(at).cloned().flatten();
+                let length = text(from + 1).and_then(|length| length.parse().ok());
+                ShownValue::cut(text(from), length)
+            };
+            ColumnValues {
+                column: write.column.clone(),
+                expected: (kind != DifferenceKind::Extra).then(|| value(4 * at)),
+                found: (kind != DifferenceKind::Missing).then(|| value(4 * at + 2)),
+            }
+        })
+        .collect();
+    Ok(Difference { kind, key: cells::key(row, shape)?.to_string(), columns, values })
 }
 
 /// How many rows each side has.

@@ -150,6 +150,7 @@ async fn forget_run(conn: &mut SqliteConnection, run: &RunId) -> Result<(), Erro
         "DELETE FROM phasegate_steps WHERE run_id = ?1",
         "DELETE FROM phasegate_copies WHERE run_id = ?1",
         "DELETE FROM phasegate_chunks WHERE run_id = ?1",
+        "DELETE FROM phasegate_passes WHERE run_id = ?1",
     ] {
         sqlx::query(statement)
             .bind(run.as_str())

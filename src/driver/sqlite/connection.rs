@@ -54,6 +54,7 @@ pub(super) enum TxKind {
     Remove,
     Settle,
     Repair,
+    Pass,
     Retire,
     Unretire,
     Drop,
@@ -72,6 +73,7 @@ impl TxKind {
             | Self::Remove
             | Self::Settle
             | Self::Repair
+            | Self::Pass
             | Self::Retire
             | Self::Unretire
             | Self::Drop => ONCE_TIMEOUT,
@@ -92,6 +94,7 @@ impl TxKind {
             Self::Remove => "remove",
             Self::Settle => "settle",
             Self::Repair => "repair",
+            Self::Pass => "pass",
             Self::Retire => "retire",
             Self::Unretire => "unretire",
             Self::Drop => "drop",

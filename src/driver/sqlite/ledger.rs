@@ -22,7 +22,7 @@ pub(super) const PREFIX: &str = "phasegate_";
 pub(super) const RUNS: &str = "phasegate_runs";
 
 /// Our tables, but for those of the sync, which `install` makes when it needs them.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS phasegate_runs (
         run_id TEXT NOT NULL PRIMARY KEY, plan TEXT NOT NULL, digest TEXT NOT NULL, store TEXT NOT NULL,
         host TEXT NOT NULL, pid INTEGER NOT NULL, state TEXT NOT NULL, objects TEXT NOT NULL,
@@ -49,6 +49,10 @@ const TABLES: [&str; 5] = [
         committed INTEGER NOT NULL DEFAULT 0, rows_read INTEGER NOT NULL DEFAULT 0,
         rows_written INTEGER NOT NULL DEFAULT 0, token INTEGER NOT NULL,
         PRIMARY KEY (run_id, step, seq)
+    ) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS phasegate_passes (
+        run_id TEXT NOT NULL, step TEXT NOT NULL, pass TEXT NOT NULL, token INTEGER NOT NULL,
+        PRIMARY KEY (run_id, step)
     ) WITHOUT ROWID",
 ];
 

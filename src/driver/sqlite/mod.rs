@@ -26,6 +26,7 @@ mod foreign_keys;
 mod identity;
 mod introspect;
 mod ledger;
+mod passes;
 mod prepared;
 mod probe;
 mod rename;

@@ -19,12 +19,18 @@ use super::dual_write::finish;
 use super::error::{failed, refused};
 use super::shape::Shape;
 use super::shape_sql::{KEPT, Naming, Which, all, any, copy_sql, literal};
-use super::{Sqlite, catalogue, cells, ledger, prepared};
+use super::{Sqlite, catalogue, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
 use crate::driver::{Error, Fence, Verifier};
-use crate::run::{Difference, DifferenceKind, Direction, Mapping, Method, OnDelete};
+use crate::run::{
+    ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
+    ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX,
+};
+
+/// Up to how many columns values are asked for: five results for each, and SQLite gives 2,000 at most.
+const SHOWN_OF_MAX: usize = 350;
 
 #[async_trait]
 impl Verifier for Sqlite {
@@ -86,6 +92,31 @@ impl Verifier for Sqlite {
         };
         reader.release().await;
         Ok(compared)
+    }
+
+    async fn basis(&self, mapping: &Mapping) -> Result<String, Error> {
+        let mut reader = self.connections.read().await?;
+        let basis = passes::basis(reader.conn(), mapping).await?;
+        reader.release().await;
+        Ok(basis)
+    }
+
+    async fn kept_pass(&self, run: &RunId, step: &StepId) -> Result<Option<String>, Error> {
+        let mut reader = self.connections.read().await?;
+        let kept = passes::kept(reader.conn(), run, step).await?;
+        reader.release().await;
+        Ok(kept)
+    }
+
+    async fn keep_pass(
+        &self,
+        fence: &Fence,
+        step: &StepId,
+        pass: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Pass).await?;
+        let kept = passes::keep(tx.conn(), fence, (step, pass)).await;
+        finish(tx, kept).await
     }
 
     async fn repair_chunk(
@@ -308,14 +339,20 @@ impl<'a> Rows<'a> {
         let right = shape.is_right(self.direction, Naming::Pair);
         let mut items: Vec<String> = (0..width).map(|at| format!("k{at}")).collect();
         items.push("q0 IS NULL".to_owned());
-        let mut names = Vec::new();
+        let mut written = Vec::new();
+        let beside_key: Vec<usize> =
+            shape.written_beside_key(Which::New).map(|(place, _)| place).collect();
+        let has_values = shape.writes.len() <= SHOWN_OF_MAX;
         for (place, write) in shape.writes.iter().enumerate() {
             let part = shape.parts.iter().position(|part| part.writes.contains(&place));
             let Some(part) = part else { continue };
             let wrong = format!("NOT {}", shape.part_is_right(part, self.direction, Naming::Pair));
             let same = Shape::same(write, &format!("n{place}"), &format!("w{place}"));
             items.push(format!("{wrong} AND NOT {same}"));
-            names.push(write.column.clone());
+            if has_values {
+                items.extend([shown(&format!("w{place}")), shown(&format!("n{place}"))]);
+            }
+            written.push((write.column.clone(), beside_key.contains(&place)));
         }
         let sql = format!(
             "SELECT {} FROM {} WHERE q0 IS NULL OR NOT ({right}) LIMIT {SAMPLES_MAX}",
@@ -326,15 +363,27 @@ impl<'a> Rows<'a> {
         rows.iter()
             .map(|row| {
                 let is_missing: bool = row.try_get(width).map_err(failed("compare rows"))?;
-                let mut columns = Vec::new();
-                for (at, name) in names.iter().enumerate().filter(|_| !is_missing) {
-                    if row.try_get(width + 1 + at).map_err(failed("compare rows"))? {
+                let (mut columns, mut values) = (Vec::new(), Vec::new());
+                for (at, (name, is_beside_key)) in written.iter().enumerate() {
+                    let place = width + 1 + if has_values { 5 * at } else { at };
+                    let differs: Option<bool> =
+                        row.try_get(place).map_err(failed("compare rows"))?;
+                    let differs = !is_missing && differs == Some(true);
+                    if differs {
                         columns.push(name.clone());
+                    }
+                    let is_shown = has_values && *is_beside_key && values.len() < VALUES_MAX;
+                    if is_shown && (differs || is_missing) {
+                        values.push(ColumnValues {
+                            column: name.clone(),
+                            expected: Some(value(row, place + 1)?),
+                            found: (!is_missing).then(|| value(row, place + 3)).transpose()?,
+                        });
                     }
                 }
                 let kind =
                     if is_missing { DifferenceKind::Missing } else { DifferenceKind::Different };
-                Ok(Difference { kind, key: cells::key(row, width)?.to_string(), columns })
+                Ok(Difference { kind, key: cells::key(row, width)?.to_string(), columns, values })
             })
             .collect()
     }
@@ -344,18 +393,36 @@ impl<'a> Rows<'a> {
         conn: &mut SqliteConnection,
     ) -> Result<Vec<Difference>, Error> {
         let shape = self.shape;
+        let width = shape.keys.len();
         let Some(extra) = self.is_extra() else { return Ok(Vec::new()) };
+        let table = shape.table(Which::New);
+        let written: Vec<&str> = shape
+            .written_beside_key(Which::New)
+            .map(|(_, write)| write.column.as_str())
+            .take(VALUES_MAX)
+            .collect();
+        let mut items = shape.key(Which::New);
+        items.extend(
+            written.iter().map(|name| shown(&format!("{table}.{}", catalogue::quote(name)))),
+        );
         let sql = format!(
-            "SELECT {} FROM {} WHERE {} AND {extra} LIMIT {SAMPLES_MAX}",
-            shape.key(Which::New).join(", "),
-            shape.table(Which::New),
+            "SELECT {} FROM {table} WHERE {} AND {extra} LIMIT {SAMPLES_MAX}",
+            items.join(", "),
             self.new
         );
         let rows = self.rows(conn, sql).await?;
         rows.iter()
             .map(|row| {
-                let key = cells::key(row, shape.keys.len())?.to_string();
-                Ok(Difference { kind: DifferenceKind::Extra, key, columns: Vec::new() })
+                let values = written.iter().enumerate().map(|(at, name)| {
+                    let found = Some(value(row, width + 2 * at)?);
+                    Ok(ColumnValues { column: (*name).to_owned(), expected: None, found })
+                });
+                Ok(Difference {
+                    kind: DifferenceKind::Extra,
+                    key: cells::key(row, width)?.to_string(),
+                    columns: Vec::new(),
+                    values: values.collect::<Result<_, Error>>()?,
+                })
             })
             .collect()
     }
@@ -368,6 +435,21 @@ impl<'a> Rows<'a> {
         let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), self.chunk);
         query.fetch_all(conn).await.map_err(|error| refused(&error))
     }
+}
+
+/// A value for people: the beginning of its text, and how long that is. Numbers and blobs are written as SQLite reads them.
+fn shown(value: &str) -> String {
+    let text = format!(
+        "CASE typeof({value}) WHEN 'text' THEN {value} WHEN 'null' THEN NULL ELSE quote({value}) END"
+    );
+    format!("substr({text}, 1, {VALUE_CHARS_MAX}), length({text})")
+}
+
+/// What [`shown`] gave.
+fn value(row: &SqliteRow, at: usize) -> Result<ShownValue, Error> {
+    let text: Option<String> = row.try_get(at).map_err(failed("compare rows"))?;
+    let length: Option<i64> = row.try_get(at + 1).map_err(failed("compare rows"))?;
+    Ok(ShownValue::cut(text, length.map(i64::cast_unsigned)))
 }
 
 /// The statements that make the new side of a chunk as the old side says, each with the chunk's bounds to bind.

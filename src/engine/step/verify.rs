@@ -203,6 +203,7 @@ async fn value(job: &Job, asked: &QueryCheck, began_at: Timestamp) -> Result<Out
             kind: DifferenceKind::Different,
             key: complaint,
             columns: Vec::new(),
+            values: Vec::new(),
         }];
         return Err(Fault::Differs(evidence));
     }

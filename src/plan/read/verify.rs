@@ -17,12 +17,12 @@ const QUESTIONS: [&str; 3] = ["query", "cypher", "http"];
 /// A verify.
 pub fn verify(node: &Node, reports: &mut Reports) -> Option<VerifyDef> {
     const KEYS: &[&str] = &[
-        "mapping", "method", "rows", "repair", "query", "cypher", "http", "expect", "capture",
-        "within",
+        "mapping", "method", "rows", "repair", "workers", "query", "cypher", "http", "expect",
+        "capture", "within",
     ];
     let fields = Fields::open(node, "`verify`", KEYS, reports)?;
     let has = |keys: &[&str]| keys.iter().any(|key| fields.get(key).is_some());
-    if has(&["mapping"]) || (has(&["method", "rows", "repair"]) && !has(&QUESTIONS)) {
+    if has(&["mapping"]) || (has(&["method", "rows", "repair", "workers"]) && !has(&QUESTIONS)) {
         refuse(
             &fields,
             &["query", "cypher", "http", "expect", "capture", "within"],
@@ -31,7 +31,7 @@ pub fn verify(node: &Node, reports: &mut Reports) -> Option<VerifyDef> {
         );
         return Some(VerifyDef { check: of_mapping(&fields, reports)? });
     }
-    refuse(&fields, &["method", "rows", "repair"], "a query", reports);
+    refuse(&fields, &["method", "rows", "repair", "workers"], "a query", reports);
     let question = one_question(&fields, "`verify`", reports)?;
     let expect = fields.get("expect").and_then(|node| expect(node, reports));
     let capture = fields.text("capture", reports);
@@ -74,6 +74,7 @@ fn of_mapping(fields: &Fields<'_>, reports: &mut Reports) -> Option<CheckDef> {
     };
     let rows = fields.count("rows", 1..=100_000_000, reports);
     let repair = fields.boolean("repair", reports).is_some_and(|at| at.value);
+    let workers = fields.count("workers", 1..=64, reports).map(|at| at.value);
     let mapping = fields.required_name("mapping", reports)?;
     let mut method = method?;
     match (&mut method.value, rows) {
@@ -90,7 +91,12 @@ fn of_mapping(fields: &Fields<'_>, reports: &mut Reports) -> Option<CheckDef> {
             .error(codes::KEYS_CONFLICT, fields.key_span("repair"), "`repair` needs `method: full`")
             .help("only a full comparison says which rows to put right");
     }
-    Some(CheckDef::Mapping { mapping, method, repair })
+    if workers.is_some() && method.value != Method::Full {
+        reports
+            .error(codes::KEYS_CONFLICT, fields.key_span("workers"), "`workers` needs `method: full`")
+            .help("only a full comparison goes in chunks");
+    }
+    Some(CheckDef::Mapping { mapping, method, repair, workers })
 }
 
 /// The one of `query`, `cypher` and `http` that is there.

@@ -381,6 +381,9 @@ struct Verify {
     rows: Option<u32>,
     /// Whether differences are put right, and everything compared again.
     repair: Option<bool>,
+    /// How many chunks of a full comparison are compared at once.
+    #[schemars(range(min = 1, max = 64))]
+    workers: Option<u32>,
     query: Option<String>,
     cypher: Option<String>,
     http: Option<Value>,

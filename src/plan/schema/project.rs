@@ -53,6 +53,15 @@ struct Policy {
     allow_reviewed: Option<bool>,
     allow_partial_verify: Option<bool>,
     allow_commands: Option<bool>,
+    /// What of the rows that a verify finds to differ is kept out of the journal.
+    redact: Option<Redact>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Redact {
+    Values,
+    Keys,
 }
 
 #[derive(Deserialize, JsonSchema)]
