@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::run::Redact;
+
 /// Expand-contract database migrations as resumable, gated plans.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -61,6 +63,18 @@ pub struct Global {
         hide_possible_values = true
     )]
     pub format: Format,
+    /// Neither records nor shows the values of rows that a verify finds to differ; with --redact=keys nor their keys
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "values",
+        hide_possible_values = true
+    )]
+    pub redact: Option<Hidden>,
     /// Logs more to stderr: -v, -vv, -vvv
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
@@ -77,6 +91,27 @@ pub struct Global {
     /// Never writes colours; NO_COLOR does the same
     #[arg(long, global = true)]
     pub no_color: bool,
+}
+
+/// What of differing rows is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hidden {
+    /// Their values.
+    Values,
+    /// Their keys as well.
+    Keys,
+}
+
+impl Global {
+    /// What of differing rows is hidden.
+    #[must_use]
+    pub const fn redact(&self) -> Redact {
+        match self.redact {
+            None => Redact::Nothing,
+            Some(Hidden::Values) => Redact::Values,
+            Some(Hidden::Keys) => Redact::Keys,
+        }
+    }
 }
 
 /// How results are written.

@@ -85,6 +85,7 @@ impl Cockpit {
             claimant: process::this_process(&desk.actor().name),
             observer,
             signal: session.signal.clone(),
+            redact: session.global.redact(),
             other_policy: pinned::watch(session, desk, pin),
         };
         Ok(Self { ctx, bars })

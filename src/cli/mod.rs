@@ -16,6 +16,7 @@ mod logging;
 mod outlook;
 mod people;
 mod pinned;
+mod redacted;
 mod select;
 mod session;
 mod settings;

@@ -1,6 +1,7 @@
 //! What every command works with: the settings, the printer, the signals; and the ways to a store and to a run.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
@@ -8,12 +9,13 @@ use tokio::sync::watch;
 use crate::engine::{self, Loaded, Signal, process};
 use crate::report::advice::quoted;
 use crate::report::{CommandLine, Printer};
-use crate::run::{Actor, Command, Identity, RunId, State, Timestamp};
+use crate::run::{Actor, Command, Identity, Redact, RunId, State, Timestamp};
 use crate::store::{Create, Lease, RunHeader, SharedStore};
 
 use super::answer::Failure;
 use super::args::Global;
 use super::people;
+use super::redacted::Redacted;
 use super::select;
 use super::settings::{Need, Settings};
 use super::trouble;
@@ -95,8 +97,12 @@ impl Session {
 
     /// Opens the store of these settings.
     pub async fn desk(&self, settings: Settings, create: Create) -> Result<Desk, Failure> {
-        let store =
+        let mut store =
             wiring::open_store(settings.state.as_ref().map_err(Clone::clone)?, create).await?;
+        let redact = self.global.redact();
+        if redact != Redact::Nothing {
+            store = Arc::new(Redacted { inner: store, redact });
+        }
         tracing::debug!(store = store.location(), "state store opened");
         Ok(Desk { settings, store })
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::report::CommandLine;
 use crate::report::advice::quoted;
-use crate::run::{Actor, EnvironmentName};
+use crate::run::{Actor, EnvironmentName, Redact};
 
 use super::answer::Failure;
 use super::args::Global;
@@ -134,6 +134,11 @@ fn program(global: &Global, called: Option<PathBuf>) -> String {
         && !state.contains("://")
     {
         words.push(format!("--state {}", quoted(state)));
+    }
+    match global.redact() {
+        Redact::Nothing => {}
+        Redact::Values => words.push("--redact".to_owned()),
+        Redact::Keys => words.push("--redact=keys".to_owned()),
     }
     words.join(" ")
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::driver::{self, Finding, SharedDriver};
-use crate::run::{Actor, ApplyError, Goal, Program, Refusal, RunId, State, Stop, TargetName};
+use crate::run::{
+    Actor, ApplyError, Goal, Program, Redact, Refusal, RunId, State, Stop, TargetName,
+};
 use crate::store::{self, Claimant, Lease, SharedStore};
 
 mod drive;
@@ -46,6 +48,8 @@ pub struct Context {
     pub observer: Arc<dyn Observer>,
     /// What the operating system asked of the process.
     pub signal: watch::Receiver<Signal>,
+    /// What of differences is not to be recorded, beyond what policy keeps out.
+    pub redact: Redact,
     /// Why the policy that a program holds to is not the one of today, if so. Asked before every gate opens and every guarded
     /// step starts, so that a process that waits for days doesn't act on a policy that was changed meanwhile.
     pub other_policy: OtherPolicy,

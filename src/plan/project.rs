@@ -281,8 +281,7 @@ fn policy(
     ];
     const IDENTITIES: &[(&str, Identity)] =
         &[("claimed", Identity::Claimed), ("os", Identity::Os), ("ssh", Identity::Ssh)];
-    const REDACTIONS: &[(&str, Redact)] =
-        &[("values", Redact::Values), ("keys", Redact::Keys)];
+    const REDACTIONS: &[(&str, Redact)] = &[("values", Redact::Values), ("keys", Redact::Keys)];
     let Some(fields) = Fields::open(node, "a policy", KEYS, reports) else {
         return EnvironmentPolicy::default();
     };

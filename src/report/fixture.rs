@@ -97,7 +97,12 @@ pub fn pin() -> Pin {
         expires_ms: 259_200_000,
         ..Gate::default()
     };
-    let verify = Verify::Mapping { mapping: mapping_name(), method: Method::Full, repair: false, workers: None };
+    let verify = Verify::Mapping {
+        mapping: mapping_name(),
+        method: Method::Full,
+        repair: false,
+        workers: None,
+    };
     let steps = vec![
         step("create", Phase::Expand, &[], Action::Sql(script("CREATE TABLE leads_v2 (id)"))),
         step("sync", Phase::DualWrite, &["create"], Action::DualWrite(dual_write)),

@@ -9,6 +9,7 @@
 
 pub mod advice;
 pub mod deeds;
+mod difference;
 pub mod dry_run;
 pub mod events;
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::run::{DifferenceKind, Phase, Standing, State, StepId, Timestamp};
+use crate::run::{Phase, Standing, State, StepId, Timestamp};
 use crate::store::{Lease, StepProgress};
 
 use super::advice::{self, Advice, CommandLine};
+use super::difference;
 use super::paint::{Colour, Tone};
 use super::steps::{self, StepRow};
 use super::table::{Alignment, Table};
@@ -163,12 +164,7 @@ fn differing(state: &State) -> impl Iterator<Item = (&StepId, String)> {
         let evidence = known.evidence.as_ref().filter(|evidence| !evidence.samples.is_empty())?;
         let mut lines = String::new();
         for one in evidence.samples.iter().take(SAMPLES_SHOWN) {
-            let what = match one.kind {
-                DifferenceKind::Missing => "missing on the new side".to_owned(),
-                DifferenceKind::Extra => "only on the new side".to_owned(),
-                DifferenceKind::Different => format!("differs in {}", one.columns.join(", ")),
-            };
-            lines.push_str(&words::visible(&format!("  key {}: {what}\n", one.key)));
+            lines += &difference::lines(one);
         }
         let all = evidence.missing + evidence.extra + evidence.different;
         let shown = evidence.samples.len().min(SAMPLES_SHOWN) as u64;

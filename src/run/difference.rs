@@ -63,9 +63,7 @@ pub struct ShownValue {
 }
 
 /// What of differences is neither recorded nor shown. Each hides what those before it hide, too.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Redact {
     /// Everything is shown.

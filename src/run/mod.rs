@@ -60,8 +60,8 @@ pub use program::{
 };
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
-    Actor, Ending, Event, Evidence, Failure, FailureClass,
-    GateFingerprint, Outcome, PermitRecord, Pin, Proof, Record, Tuning, Verdict, Way,
+    Actor, Ending, Event, Evidence, Failure, FailureClass, GateFingerprint, Outcome, PermitRecord,
+    Pin, Proof, Record, Tuning, Verdict, Way,
 };
 pub use retry::{back_off_ms, is_transient};
 pub use state::{

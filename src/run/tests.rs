@@ -480,8 +480,12 @@ fn evidence_stands_still_after_a_forward_retire() {
 fn counts_open_no_destructive_gate() {
     let mut steps = leads_steps(gate(), gate());
     let mapping = "leads".into();
-    steps[3].action =
-        Action::Verify(Verify::Mapping { mapping, method: Method::Counts, repair: false, workers: None });
+    steps[3].action = Action::Verify(Verify::Mapping {
+        mapping,
+        method: Method::Counts,
+        repair: false,
+        workers: None,
+    });
     let mut world = World::new(steps);
     world.go();
     assert_eq!(world.missing("switch"), [ConditionKind::VerifiedWithin]);

@@ -73,8 +73,7 @@ pub(super) async fn keep(
         ),
         None => format!("DELETE FROM {passes} WHERE run_id = $1 AND step = $2"),
     };
-    let mut query =
-        sqlx::query(AssertSqlSafe(sql)).bind(fence.run().as_str()).bind(step.as_str());
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(fence.run().as_str()).bind(step.as_str());
     if let Some(pass) = pass {
         query = query.bind(pass).bind(signed(fence.token()));
     }
@@ -118,7 +117,10 @@ mod tests {
             ("ALTER TABLE o ALTER COLUMN v TYPE varchar(9)", true),
             ("CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200)", true),
             ("ALTER TABLE p DETACH PARTITION p2", true),
-            ("ALTER TABLE q RENAME TO q2; ALTER TABLE o RENAME TO q; ALTER TABLE q2 RENAME TO o", true),
+            (
+                "ALTER TABLE q RENAME TO q2; ALTER TABLE o RENAME TO q; ALTER TABLE q2 RENAME TO o",
+                true,
+            ),
         ] {
             let before = postgres.basis(&pairs).await.unwrap();
             database.run(statement).await;

@@ -246,8 +246,10 @@ async fn samples(
     let wrong: Vec<Key> =
         rows.iter().map(|row| cells::key(row, shape)).collect::<Result<_, _>>()?;
     let pick = Pick::Keys(&wrong);
-    let sql =
-        format!("SELECT {listed}, found, differ, shown FROM {} WHERE {chosen}", statements.judged(&pick));
+    let sql = format!(
+        "SELECT {listed}, found, differ, shown FROM {} WHERE {chosen}",
+        statements.judged(&pick)
+    );
     let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
     let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
     rows.iter().map(|row| difference(row, shape)).collect()

@@ -68,11 +68,7 @@ pub(super) async fn keep(
             .bind(fence.run().as_str())
             .bind(step.as_str()),
     };
-    query
-        .execute(conn)
-        .await
-        .map(|_| ())
-        .map_err(failed("keep how far a comparison has come"))
+    query.execute(conn).await.map(|_| ()).map_err(failed("keep how far a comparison has come"))
 }
 
 #[cfg(test)]
@@ -82,7 +78,8 @@ mod tests {
     use crate::driver::{Error, Session as _, Verifier as _};
     use crate::run::StepId;
 
-    const SCHEMA: &str = "CREATE TABLE o (id INTEGER PRIMARY KEY, v); CREATE TABLE p (id INTEGER PRIMARY KEY, v)";
+    const SCHEMA: &str =
+        "CREATE TABLE o (id INTEGER PRIMARY KEY, v); CREATE TABLE p (id INTEGER PRIMARY KEY, v)";
 
     #[tokio::test]
     async fn the_basis_changes_with_what_a_comparison_depends_on_and_with_nothing_else() {

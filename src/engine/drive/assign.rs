@@ -56,6 +56,7 @@ impl Drive<'_> {
             sync: name.as_ref().and_then(|name| sync_of(program, name)),
             shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
             losses,
+            redact: self.ctx.redact.max(program.policy().redact),
             captures,
             gates: if way == Way::Forward {
                 gates_moved_by(state, id, &target)

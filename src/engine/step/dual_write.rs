@@ -3,7 +3,8 @@
 use crate::driver::{Losses, Work, emptying};
 use crate::run::{Direction, FailureClass, Outcome, Way};
 
-use super::{Fault, Job, outcome, verify};
+use super::pass::{Resume, compare_all};
+use super::{Fault, Job, outcome};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
@@ -26,7 +27,7 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
         && !job.ledger_has(&work.step, Way::Back).await?
         && !job.ledger_has(&emptying(&work.step), Way::Back).await?;
     if may_lose {
-        let compared = verify::compare_all(job).await?;
+        let compared = compare_all(job, None, Resume::Never).await?.compared;
         if compared.extra > 0 || compared.different > 0 {
             return Err(only_new(job, compared.extra + compared.different));
         }

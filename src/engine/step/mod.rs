@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
-    MappingName, Observation, Outcome, Permit, Program, Retire, RetireShape, Step, StepId,
+    MappingName, Observation, Outcome, Permit, Program, Redact, Retire, RetireShape, Step, StepId,
     TargetName, Tuning, Value, Way, is_transient,
 };
 use crate::store::{self, SharedStore};
@@ -22,6 +22,7 @@ use super::probe::asked;
 mod backfill;
 mod drop;
 mod dual_write;
+mod pass;
 mod queue;
 mod retire;
 mod sql;
@@ -46,6 +47,8 @@ pub(super) struct Job {
     /// What the plan's `retire` of this mapping renames.
     pub(super) shape: Option<RetireShape>,
     pub(super) losses: Losses,
+    /// What of differences is not to be recorded.
+    pub(super) redact: Redact,
     pub(super) captures: BTreeMap<String, Value>,
     /// The gates whose fingerprints this step moves on.
     pub(super) gates: Vec<Moved>,

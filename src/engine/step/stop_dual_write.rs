@@ -3,7 +3,8 @@
 use crate::driver::Losses;
 use crate::run::Outcome;
 
-use super::{Fault, Job, dual_write, outcome, verify};
+use super::pass::{Resume, compare_all};
+use super::{Fault, Job, dual_write, outcome};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
@@ -19,7 +20,7 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
         return Ok(Outcome::default());
     }
     if job.losses == Losses::Refused && !job.is_in_ledger().await? {
-        let compared = verify::compare_all(job).await?;
+        let compared = compare_all(job, None, Resume::Never).await?.compared;
         if !compared.is_clean() {
             let rows = compared.missing + compared.extra + compared.different;
             return Err(dual_write::only_new(job, rows));

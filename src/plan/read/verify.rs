@@ -93,7 +93,11 @@ fn of_mapping(fields: &Fields<'_>, reports: &mut Reports) -> Option<CheckDef> {
     }
     if workers.is_some() && method.value != Method::Full {
         reports
-            .error(codes::KEYS_CONFLICT, fields.key_span("workers"), "`workers` needs `method: full`")
+            .error(
+                codes::KEYS_CONFLICT,
+                fields.key_span("workers"),
+                "`workers` needs `method: full`",
+            )
             .help("only a full comparison goes in chunks");
     }
     Some(CheckDef::Mapping { mapping, method, repair, workers })
