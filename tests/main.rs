@@ -21,3 +21,4 @@ mod sqlite;
 mod statements;
 mod store;
 mod turns;
+mod verify;

@@ -84,6 +84,8 @@ mod trigger_sql;
 mod usage;
 mod value;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 mod wait;
 
 use connection::Connections;

@@ -195,7 +195,10 @@ impl<'a> Work<'a> {
             let (direction, halt) = (self.job.direction, self.job.halt.clone());
             self.tasks.spawn(async move {
                 let compare = || driver.compare_chunk(&mapping, direction, &planned.chunk);
-                let result = patiently(|| *halt.borrow() > Halt::No, compare).await;
+                let result = match fail_point() {
+                    Ok(()) => patiently(|| *halt.borrow() > Halt::No, compare).await,
+                    Err(error) => Err(error),
+                };
                 Ended { planned, result }
             });
         }
@@ -283,6 +286,19 @@ impl<'a> Work<'a> {
         let rows = self.pass.folded().sum.rows;
         self.job.tell(rows, Some(self.rows_total.max(rows)), chunk_rows);
     }
+}
+
+/// Where a test makes a chunk fail (`return`) or its task die (`panic`).
+#[cfg(feature = "failpoints")]
+fn fail_point() -> Result<(), Error> {
+    fail::fail_point!("pass::chunk", |_| Err(Error::failed(FailureClass::Refused, "fail point")));
+    Ok(())
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[allow(clippy::unnecessary_wraps)] // so that both forms are called alike
+const fn fail_point() -> Result<(), Error> {
+    Ok(())
 }
 
 fn joined(ended: Result<Ended, JoinError>) -> Result<Ended, Fault> {
