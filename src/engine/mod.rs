@@ -16,6 +16,7 @@ pub mod event;
 mod finish;
 mod journal;
 mod lease;
+mod parked;
 mod patience;
 mod probe;
 pub mod process;
@@ -25,6 +26,7 @@ mod step;
 mod window;
 
 pub use drive::drive;
+pub use parked::parked;
 pub use patience::patiently;
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start, survey};

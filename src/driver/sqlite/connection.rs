@@ -53,6 +53,7 @@ pub(super) enum TxKind {
     Install,
     Remove,
     Settle,
+    Park,
     Repair,
     Retire,
     Unretire,
@@ -71,6 +72,7 @@ impl TxKind {
             | Self::Install
             | Self::Remove
             | Self::Settle
+            | Self::Park
             | Self::Repair
             | Self::Retire
             | Self::Unretire
@@ -91,6 +93,7 @@ impl TxKind {
             Self::Install => "install",
             Self::Remove => "remove",
             Self::Settle => "settle",
+            Self::Park => "park",
             Self::Repair => "repair",
             Self::Retire => "retire",
             Self::Unretire => "unretire",

@@ -22,6 +22,7 @@ use super::probe::asked;
 mod backfill;
 mod drop;
 mod dual_write;
+mod park;
 mod queue;
 mod retire;
 mod sql;

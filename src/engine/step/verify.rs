@@ -12,7 +12,7 @@ use crate::run::{
     Timestamp, Value, Verdict, Verify, check, is_within,
 };
 
-use super::{Fault, Job};
+use super::{Fault, Job, park};
 
 /// How long one chunk of a comparison should take, in microseconds: reading blocks nobody, so longer than a copy's.
 const CHUNK_US: u64 = 1_000_000;
@@ -21,6 +21,9 @@ const SETTLE_TRIES: u32 = 20;
 
 pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault> {
     let began_at = job.store.now().await?;
+    if let Verify::Mapping { .. } = verify {
+        park::differ(job, began_at).await?;
+    }
     match verify {
         Verify::Query(query) => value(job, query, began_at).await,
         Verify::Mapping { method: Method::Full, repair, .. } => {
