@@ -533,6 +533,29 @@ pub struct ParkedRow {
     pub since: String,
 }
 
+/// In which order parked rows are gone through. Tried again they are in turns forth and back, so that of rows that refer to each
+/// other those that are referred to come first in one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Along {
+    Forth,
+    Back,
+}
+
+impl Along {
+    /// The order of a pass, counted from 0.
+    const fn of_pass(pass: u32) -> Self {
+        if pass.is_multiple_of(2) { Self::Forth } else { Self::Back }
+    }
+
+    /// What follows an order in SQL, and how what comes later compares.
+    const fn sql(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Forth => ("", ">"),
+            Self::Back => (" DESC", "<"),
+        }
+    }
+}
+
 /// How long a kept reason may be, in characters; the rest of one that is longer is left out.
 const REASON_MAX: usize = 1_000;
 

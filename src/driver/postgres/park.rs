@@ -18,6 +18,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::chunks::{Book, Rows};
 use super::connection::{Tx, TxKind};
+use super::dual_write::finish;
 use super::error::{code, failed, failure, refused};
 use super::marks::parked_name;
 use super::shape::{Shape, id_of};
@@ -28,7 +29,7 @@ use super::verify::{by_index, repair_keys};
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{
-    Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
+    Along, Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
 };
 use crate::run::{Direction, Failure, Mapping, RunId, StepId};
 
@@ -89,28 +90,23 @@ impl Parker for Postgres {
         direction: Direction,
     ) -> Result<u64, Error> {
         let mut left = self.count_parked(mapping).await?;
-        for _ in 0..PASSES_MAX {
-            if left == 0 {
+        let mut idle = 0;
+        for pass in 0..PASSES_MAX {
+            if left == 0 || idle == 2 {
                 break;
             }
-            let mut after = None;
+            let (along, mut after) = (Along::of_pass(pass), None);
             loop {
                 let mut tx = self.connections.begin(fence, TxKind::Park).await?;
-                match self.retry_some(&mut tx, (mapping, direction), after.as_ref()).await {
-                    Ok(last) => {
-                        tx.commit().await?;
-                        if last.is_none() {
-                            break;
-                        }
-                        after = last;
-                    }
-                    Err(error) => return Err(tx.give_up(error).await),
+                let of = (mapping, direction);
+                let tried = self.retry_some(&mut tx, of, (along, after.as_ref())).await;
+                after = finish(tx, tried).await?;
+                if after.is_none() {
+                    break;
                 }
             }
             let before = std::mem::replace(&mut left, self.count_parked(mapping).await?);
-            if left >= before {
-                break;
-            }
+            idle = if left < before { 0 } else { idle + 1 };
         }
         Ok(left)
     }
@@ -173,13 +169,13 @@ impl Postgres {
         &self,
         tx: &mut Tx<'_>,
         (mapping, direction): (&Mapping, Direction),
-        after: Option<&Key>,
+        (along, after): (Along, Option<&Key>),
     ) -> Result<Option<Key>, Error> {
         let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
         let notes = tx.ours(&shape.parked_name());
         prepare(tx, &shape).await?;
-        let entries = page(tx.conn()?, &shape, (&notes, after), RETRIED_AT_ONCE).await?;
+        let entries = page(tx.conn()?, &shape, &notes, (along, after, RETRIED_AT_ONCE)).await?;
         for entry in &entries {
             let keys = std::slice::from_ref(&entry.key);
             match attempt(tx.conn()?, &statements, Pick::Keys(keys), entry.is_of_sync).await? {
@@ -334,11 +330,15 @@ async fn enter(
 async fn page(
     conn: &mut PgConnection,
     shape: &Shape,
-    (notes, after): (&str, Option<&Key>),
-    rows: u32,
+    notes: &str,
+    (along, after, rows): (Along, Option<&Key>, u32),
 ) -> Result<Vec<Entry>, Error> {
-    let marks = shape.mark_columns();
+    // By their full names, or the order would be that of the texts that are given back.
+    let marks: Vec<String> =
+        shape.mark_columns().iter().map(|mark| format!("phasegate_n.{mark}")).collect();
     let keys = marks.join(", ");
+    let (turn, comes_behind) = along.sql();
+    let order: Vec<String> = marks.iter().map(|mark| format!("{mark}{turn}")).collect();
     let behind = after.map_or_else(String::new, |_| {
         let bounds: Vec<String> = shape
             .keys
@@ -346,14 +346,15 @@ async fn page(
             .enumerate()
             .map(|(at, pair)| format!("${}::text::{}", at + 1, pair.bound_sql()))
             .collect();
-        format!("WHERE ({keys}) > ({})", bounds.join(", "))
+        format!("WHERE ({keys}) {comes_behind} ({})", bounds.join(", "))
     });
     let sql = format!(
         "SELECT {}, (array_agg(code ORDER BY parked_at DESC))[1], (array_agg(reason ORDER BY parked_at DESC))[1],
                 to_char(min(parked_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-                array_agg(ctid::text), bool_or(step IS NULL)
-         FROM {notes} {behind} GROUP BY {keys} ORDER BY {keys} LIMIT {rows}",
-        as_text(&marks)
+                array_agg(phasegate_n.ctid::text), bool_or(step IS NULL)
+         FROM {notes} AS phasegate_n {behind} GROUP BY {keys} ORDER BY {} LIMIT {rows}",
+        as_text(&marks),
+        order.join(", ")
     );
     let query = sqlx::query(AssertSqlSafe(sql));
     let query = match after {
@@ -415,8 +416,8 @@ async fn judge(
 ) -> Result<Parked, Error> {
     let (mut parked, mut seen, mut after) = (Parked::default(), 0, None);
     while parked.rows.len() < most.max(1) as usize {
-        let entries =
-            page(conn, statements.shape, (notes, after.as_ref()), JUDGED_AT_ONCE).await?;
+        let next = (Along::Forth, after.as_ref(), JUDGED_AT_ONCE);
+        let entries = page(conn, statements.shape, notes, next).await?;
         let Some(last) = entries.last() else { break };
         after = Some(last.key.clone());
         seen += entries.len() as u64;

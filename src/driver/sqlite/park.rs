@@ -26,7 +26,7 @@ use super::source::{nth_key, size};
 use super::{Sqlite, ledger, prepared};
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
 use crate::driver::{
-    Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
+    Along, Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
 };
 use crate::run::{Direction, Failure, Mapping, RunId, StepId};
 
@@ -87,20 +87,22 @@ impl Parker for Sqlite {
         direction: Direction,
     ) -> Result<u64, Error> {
         let mut left = self.count_parked(mapping).await?;
-        for _ in 0..PASSES_MAX {
-            if left == 0 {
+        let mut idle = 0;
+        for pass in 0..PASSES_MAX {
+            if left == 0 || idle == 2 {
                 break;
             }
-            let mut after = Some(0);
-            while let Some(place) = after {
+            let (along, mut after) = (Along::of_pass(pass), None);
+            loop {
                 let mut tx = self.connections.begin(fence, TxKind::Park).await?;
-                let tried = self.retry_some(&mut tx, (mapping, direction), place).await;
+                let tried = self.retry_some(&mut tx, (mapping, direction), (along, after)).await;
                 after = finish(tx, tried).await?;
+                if after.is_none() {
+                    break;
+                }
             }
             let before = std::mem::replace(&mut left, self.count_parked(mapping).await?);
-            if left >= before {
-                break;
-            }
+            idle = if left < before { 0 } else { idle + 1 };
         }
         Ok(left)
     }
@@ -163,11 +165,11 @@ impl Sqlite {
         &self,
         tx: &mut Tx<'_>,
         (mapping, direction): (&Mapping, Direction),
-        after: i64,
+        (along, after): (Along, Option<i64>),
     ) -> Result<Option<i64>, Error> {
         let conn = tx.conn();
         let shape = prepared::shape(&self.shapes, conn, mapping).await?;
-        let entries = page(conn, &shape.id, after, RETRIED_AT_ONCE).await?;
+        let entries = page(conn, &shape.id, (along, after, RETRIED_AT_ONCE)).await?;
         for entry in &entries {
             match attempt(conn, (&shape, direction), &Part::Key(&entry.key)).await? {
                 Ok(_) => forget(conn, entry).await?,
@@ -311,19 +313,20 @@ const READING: &str = "read the parked rows";
 async fn page(
     conn: &mut SqliteConnection,
     id: &str,
-    after: i64,
-    rows: u32,
+    (along, after, rows): (Along, Option<i64>, u32),
 ) -> Result<Vec<Entry>, Error> {
-    let rows = sqlx::query(
+    let (turn, comes_behind) = along.sql();
+    let sql = format!(
         "SELECT rowid, key, code, reason, parked_at FROM phasegate_parked
-         WHERE mapping = ?1 AND rowid > ?2 ORDER BY rowid LIMIT ?3",
-    )
-    .bind(id)
-    .bind(after)
-    .bind(i64::from(rows))
-    .fetch_all(conn)
-    .await
-    .map_err(failed(READING))?;
+         WHERE mapping = ?1 AND (?2 IS NULL OR rowid {comes_behind} ?2) ORDER BY rowid{turn} LIMIT ?3"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(id)
+        .bind(after)
+        .bind(i64::from(rows))
+        .fetch_all(conn)
+        .await
+        .map_err(failed(READING))?;
     rows.iter().map(entry).collect()
 }
 
@@ -371,11 +374,11 @@ async fn judge(
     noted: u64,
     most: u32,
 ) -> Result<Parked, Error> {
-    let (mut parked, mut seen, mut after) = (Parked::default(), 0, 0);
+    let (mut parked, mut seen, mut after) = (Parked::default(), 0, None);
     while parked.rows.len() < most.max(1) as usize {
-        let entries = page(conn, &shape.id, after, JUDGED_AT_ONCE).await?;
+        let entries = page(conn, &shape.id, (Along::Forth, after, JUDGED_AT_ONCE)).await?;
         let Some(last) = entries.last() else { break };
-        after = last.place;
+        after = Some(last.place);
         seen += entries.len() as u64;
         for entry in entries {
             if !is_right(conn, (shape, direction), &entry.key).await? {
