@@ -514,6 +514,9 @@ pub struct Status {
     /// Shows it again every second until the run stops
     #[arg(long)]
     pub watch: bool,
+    /// Lists the rows that are parked, with what is wrong with each, as the databases have them now
+    #[arg(long, conflicts_with = "watch")]
+    pub parked: bool,
 }
 
 /// `history`.

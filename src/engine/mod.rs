@@ -18,6 +18,7 @@ pub mod event;
 mod finish;
 mod journal;
 mod lease;
+mod parked;
 mod patience;
 mod probe;
 pub mod process;
@@ -27,6 +28,7 @@ mod step;
 mod window;
 
 pub use drive::drive;
+pub use parked::parked;
 pub use patience::patiently;
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start, survey};

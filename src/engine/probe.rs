@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::driver::{self, SharedDriver};
 use crate::run::{
-    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Timestamp, Unused,
-    UsedBy, Value, Window,
+    Action, Direction, Mapping, Observations, Program, State, Step, StepId, TargetFacts,
+    TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -20,6 +20,8 @@ pub(super) struct Questions {
     other_policy: Option<String>,
     window: Option<Window>,
     uses: Vec<Use>,
+    /// The mappings of which rows may be parked, with their directions.
+    parks: Vec<(Mapping, Direction)>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
@@ -43,9 +45,10 @@ impl Questions {
         let program = state.program();
         let other_policy = (ctx.other_policy)(program);
         let tables = tables_behind(program, gate);
+        let parks = parks(state);
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
             let (queries, uses) = (Vec::new(), Vec::new());
-            return Self { queries, other_policy, window: None, uses, tables };
+            return Self { queries, other_policy, window: None, uses, parks, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
@@ -53,6 +56,7 @@ impl Questions {
             other_policy,
             window: gate.window.clone(),
             uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
+            parks,
             tables,
         }
     }
@@ -93,6 +97,9 @@ impl Questions {
             };
             seen.targets.insert(target.clone(), facts.map_err(|error| error.to_string()));
         }
+        if !self.parks.is_empty() {
+            seen.parked = Some(parked(drivers, &self.parks).await.map_err(|e| e.to_string()));
+        }
         // Last, so that the answers of slow databases don't make it old.
         if let Some(asked) = &self.window {
             let now = store.now().await.map_err(|error| error.to_string());
@@ -100,6 +107,28 @@ impl Questions {
         }
         seen
     }
+}
+
+/// The mappings of which the plan lets rows be parked, under the names that they have now, with their directions.
+pub(super) fn parks(state: &State) -> Vec<(Mapping, Direction)> {
+    let mappings = state.program().parks().collect::<BTreeSet<_>>();
+    let of =
+        |name| Some((state.mapping(name)?, state.direction(name).unwrap_or(Direction::Forward)));
+    mappings.into_iter().filter_map(of).collect()
+}
+
+/// How many rows are parked and not right by now.
+async fn parked(
+    drivers: &BTreeMap<TargetName, SharedDriver>,
+    parks: &[(Mapping, Direction)],
+) -> Result<u64, driver::Error> {
+    let mut rows = 0;
+    for (mapping, direction) in parks {
+        let target = &mapping.from.target;
+        let driver = drivers.get(target).ok_or_else(|| unknown(target))?;
+        rows += asked(|| driver.parked(mapping, *direction, 1)).await?.total;
+    }
+    Ok(rows)
 }
 
 fn use_of(state: &State, by: &UsedBy) -> Use {

@@ -13,8 +13,8 @@ use crate::run::{
 };
 
 use super::document::{
-    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, RetireDef, SideDef, StepDef, UndoDef,
-    UsedByDef,
+    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, StepDef,
+    UndoDef, UsedByDef,
 };
 use super::meaning::{plan_digest, step_digest};
 use super::policy::{Guarding, asked_groups, pinned};
@@ -263,6 +263,9 @@ fn compile_action(
     })
 }
 
+/// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.
+const PARK_USUAL: u32 = 1_000;
+
 fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
     let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
     let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
@@ -273,6 +276,10 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
         chunk_time_ms: def.chunk_time_ms.unwrap_or(usual_ms),
         workers: def.workers.unwrap_or(1),
         pause_between_ms: def.pause_between_ms.unwrap_or(0),
+        park_max: def
+            .on_row_error
+            .filter(|on| on.value == OnError::Park)
+            .map(|_| def.park_max.as_ref().map_or(PARK_USUAL, |most| most.value)),
     }
 }
 

@@ -315,6 +315,8 @@ pub struct BackfillDef {
     pub throttle: Option<Span>,
     /// What a row that can't be written does.
     pub on_row_error: Option<At<OnError>>,
+    /// How many such rows may be parked.
+    pub park_max: Option<At<u32>>,
 }
 
 /// `verify`.

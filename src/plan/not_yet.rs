@@ -103,9 +103,6 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
             if let Some(span) = backfill.throttle {
                 option(reports, span, "`throttle`");
             }
-            if let Some(on_error) = backfill.on_row_error.filter(|on| on.value == OnError::Park) {
-                option(reports, on_error.span, "`on_row_error: park`");
-            }
         }
         ActionDef::Verify(verify) => {
             if let CheckDef::Later(what) = &verify.check {

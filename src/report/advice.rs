@@ -295,6 +295,13 @@ fn waiting(state: &State, name: &str, line: &CommandLine, now: Timestamp) -> Adv
         let revoke = line.of(&format!("revoke {{run}} {}", first.id));
         suggestions.push(suggestion(revoke, "takes a rejection back, by whoever rejected it"));
     }
+    let has_parked = |step: &Step| state.step(&step.id).parked().is_some();
+    if state.program().steps().iter().any(has_parked) {
+        let show = line.of("status {run} --parked");
+        suggestions.push(suggestion(show, "which rows could not be copied, and why"));
+        let retry = line.of("retry {run}");
+        suggestions.push(suggestion(retry, "tries them again, once they are mended"));
+    }
     if lacks(|kind| matches!(kind, ConditionKind::Approvals(_))) {
         let show = line.of(&format!("gates {{run}} {} --show", first.id));
         suggestions.push(suggestion(show, "exactly what will run, and its digest"));

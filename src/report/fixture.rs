@@ -89,6 +89,7 @@ pub fn pin() -> Pin {
         chunk_time_ms: 100,
         workers: 1,
         pause_between_ms: 0,
+        park_max: None,
     };
     let dual_write = DualWrite { mapping: mapping_name(), direction: Direction::Forward };
     let gate = Gate {

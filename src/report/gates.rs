@@ -31,6 +31,7 @@ pub fn condition_name(kind: &ConditionKind) -> String {
         ConditionKind::Policy => "policy".to_owned(),
         ConditionKind::NotRejected => "not rejected".to_owned(),
         ConditionKind::Unchanged => "unchanged".to_owned(),
+        ConditionKind::NotParked => "parked rows".to_owned(),
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
         ConditionKind::VerifiedWithin => "verified_within".to_owned(),
         ConditionKind::Soak => "soak".to_owned(),
@@ -105,6 +106,7 @@ impl GateView<'_> {
                 self.line.of(&format!("amend {{run}} {path}"))
             }
             ConditionKind::NotRejected => self.line.of(&format!("revoke {{run}} {gate}")),
+            ConditionKind::NotParked => self.line.of("status {run} --parked"),
             ConditionKind::Approvals(group) => {
                 // Nobody can approve work whose digest isn't known yet.
                 let work = self.report.work.as_ref()?;
@@ -129,6 +131,7 @@ impl GateView<'_> {
                 ConditionKind::Approvals(group) => format!("approval of {group}"),
                 ConditionKind::Policy => "an amendment".to_owned(),
                 ConditionKind::NotRejected => "its revocation".to_owned(),
+                ConditionKind::NotParked => "rows mended, and a retry".to_owned(),
                 ConditionKind::Needs => "earlier steps".to_owned(),
                 ConditionKind::Unchanged => "a look at what changed".to_owned(),
                 ConditionKind::VerifiedWithin => "a fresh verify".to_owned(),

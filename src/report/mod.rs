@@ -20,6 +20,7 @@ pub mod graph;
 pub mod history;
 mod layout;
 mod paint;
+pub mod parked;
 mod plain;
 mod printer;
 mod progress;

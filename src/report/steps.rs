@@ -36,6 +36,8 @@ pub struct StepRow {
     pub ended_at: Option<Timestamp>,
     /// How long it took, or has taken so far.
     pub took_ms: Option<u64>,
+    /// Rows of a copy that are parked, as of its last attempt; none where it may park none.
+    pub parked: Option<u64>,
     /// What came of it, what is wrong, or what it waits for.
     pub detail: Option<String>,
 }
@@ -163,6 +165,7 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
         started_at: known.started_at,
         ended_at: known.ended_at.filter(|_| !under_way),
         took_ms,
+        parked: known.outcome.as_ref().and_then(|outcome| outcome.parked),
         detail: detail(state, step, now),
     }
 }
@@ -256,6 +259,7 @@ impl StepRow {
             "started_at": self.started_at.and_then(words::rfc3339),
             "ended_at": self.ended_at.and_then(words::rfc3339),
             "took_ms": self.took_ms,
+            "parked": self.parked,
             "detail": self.detail,
         })
     }

@@ -189,6 +189,9 @@ pub struct Backfill {
     pub workers: u32,
     /// How long to rest between chunks, in milliseconds.
     pub pause_between_ms: u64,
+    /// How many rows that can't be copied may be parked; `None`: the first one fails the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub park_max: Option<u32>,
 }
 
 /// The size of chunks.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
 use super::program::Program;
-use super::record::{Event, Evidence, FailureClass, Outcome, Record, Tuning, Verdict, Way};
+use super::record::{
+    Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way,
+};
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
 use super::time::Timestamp;
 use super::usage::Baseline;
+use super::words::plural;
 
 /// Why records make no state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,6 +235,12 @@ fn captured_name(program: &Program, step: &StepId) -> Option<String> {
 
 fn retry_asked(entry: &mut StepState, at: Timestamp) {
     entry.tried = 0;
+    // A copy that has parked rows goes on being one that left its traces.
+    if let (Progress::Succeeded, Some(rows)) = (&entry.progress, entry.parked()) {
+        let failure = parked(rows);
+        entry.progress = Progress::Retrying { way: Way::Forward, at, failure };
+        return;
+    }
     entry.progress = match std::mem::take(&mut entry.progress) {
         Progress::Failed { way, failure } | Progress::Retrying { way, failure, .. } => {
             Progress::Retrying { way, at, failure }
@@ -240,6 +249,18 @@ fn retry_asked(entry: &mut StepState, at: Timestamp) {
         Progress::Differs => Progress::Pending,
         other => other,
     };
+}
+
+/// Why a copy that has ended is looked at again.
+fn parked(rows: u64) -> Failure {
+    Failure {
+        class: FailureClass::Refused,
+        code: None,
+        message: format!("{} parked", plural(rows, "row")),
+        detail: None,
+        help: None,
+        line: None,
+    }
 }
 
 fn apply_gate(state: &mut State, record: &Record) {

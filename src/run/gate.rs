@@ -39,6 +39,8 @@ pub struct Observations {
     pub window: Option<Result<WindowSeen, String>>,
     /// The last use of each thing that must be unused, in the gate's order; or why that can't be told.
     pub unused: Vec<Result<Unused, String>>,
+    /// How many rows are parked, where the plan lets any be; or why that can't be told.
+    pub parked: Option<Result<u64, String>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
@@ -93,6 +95,8 @@ pub enum ConditionKind {
     NotRejected,
     /// The targets are as they were when the gate was reached.
     Unchanged,
+    /// No row is parked.
+    NotParked,
     /// Enough people of a group approved.
     Approvals(GroupName),
     /// The evidence is fresh.
@@ -201,6 +205,8 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         conditions.extend(seen.other_policy.as_ref().map(other_policy));
         conditions.extend(rejections(state, gate));
         conditions.extend(targets(state, gate, work.as_ref(), seen));
+        let may_park = state.program().parks().next().is_some();
+        conditions.extend(may_park.then(|| unparked(seen)));
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
         }
@@ -230,6 +236,7 @@ impl ConditionKind {
             Self::Policy => "policy".to_owned(),
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
+            Self::NotParked => "not_parked".to_owned(),
             Self::Approvals(group) => format!("approvals:{group}"),
             Self::VerifiedWithin => "verified_within".to_owned(),
             Self::Soak => "soak".to_owned(),
@@ -255,6 +262,19 @@ fn needs(state: &State, step: &Step) -> Condition {
         condition.judged(ConditionVerdict::Pass, "all have")
     } else {
         condition.judged(ConditionVerdict::Fail, format!("not yet: {}", open.join(", ")))
+    }
+}
+
+/// A row that was left out of its chunk is on one side only, whatever a gate releases.
+fn unparked(seen: &Observations) -> Condition {
+    let condition = Condition::new(ConditionKind::NotParked, "no parked row");
+    match &seen.parked {
+        None => condition.judged(ConditionVerdict::Unknown, "not looked at yet"),
+        Some(Err(reason)) => condition.judged(ConditionVerdict::Unknown, reason.clone()),
+        Some(Ok(0)) => condition.judged(ConditionVerdict::Pass, "none"),
+        Some(Ok(rows)) => {
+            condition.judged(ConditionVerdict::Fail, format!("{} parked", plural(*rows, "row")))
+        }
     }
 }
 

@@ -107,15 +107,33 @@ fn not_permitted(message: impl Into<String>) -> Refusal {
 }
 
 fn retry(state: &State) -> Decided {
-    let steps: Vec<StepId> = steps_where(state, |progress| {
+    let mut steps: Vec<StepId> = steps_where(state, |progress| {
         matches!(progress, Progress::Failed { .. } | Progress::Differs | Progress::Retrying { .. })
     });
+    steps.extend(with_parked_rows(state));
     if steps.is_empty() {
         return Err(
             usage("no step has failed").with_help("`phasegate status` shows where the run stands")
         );
     }
     Ok(vec![Event::RetryAsked { steps }])
+}
+
+/// Copies that have ended and left rows parked. Once its old side is put aside a mapping is copied no more.
+fn with_parked_rows(state: &State) -> impl Iterator<Item = StepId> + '_ {
+    let goes_on = *state.standing() == Standing::Forward;
+    let steps = state.program().steps().iter().filter(move |_| goes_on);
+    steps
+        .filter(|step| match &step.action {
+            Action::Backfill(backfill) => {
+                let known = state.step(&step.id);
+                known.progress == Progress::Succeeded
+                    && known.parked().is_some()
+                    && state.retired_by(&backfill.mapping).is_none()
+            }
+            _ => false,
+        })
+        .map(|step| step.id.clone())
 }
 
 fn steps_where(state: &State, wanted: impl Fn(&Progress) -> bool) -> Vec<StepId> {

@@ -366,6 +366,14 @@ impl Program {
         })
     }
 
+    /// The mappings of which the plan lets rows be parked.
+    pub fn parks(&self) -> impl Iterator<Item = &MappingName> {
+        self.parts.steps.iter().filter_map(|step| match &step.action {
+            Action::Backfill(backfill) if backfill.park_max.is_some() => Some(&backfill.mapping),
+            _ => None,
+        })
+    }
+
     /// Every step that a step needs, directly or not.
     #[must_use]
     pub fn needed_by(&self, id: &StepId) -> BTreeSet<StepId> {

@@ -306,6 +306,9 @@ pub struct Outcome {
     pub evidence: Option<Evidence>,
     /// The value that a query gave.
     pub value: Option<Value>,
+    /// How many rows a copy has parked, where it may park any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<u64>,
     /// The fingerprints after this step, for the gates that released it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fingerprints: Vec<GateFingerprint>,

@@ -86,6 +86,14 @@ pub struct StepState {
     pub tuning: Tuning,
 }
 
+impl StepState {
+    /// How many rows a copy that has ended left parked, when it was last tried; none when there are none.
+    #[must_use]
+    pub fn parked(&self) -> Option<u64> {
+        self.outcome.as_ref()?.parked.filter(|rows| *rows > 0)
+    }
+}
+
 /// The progress of a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Progress {

@@ -112,6 +112,7 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
         chunk_time_ms: 100,
         workers: 1,
         pause_between_ms: 0,
+        park_max: None,
     };
     let dual = DualWrite { mapping: mapping(), direction: Direction::Forward };
     vec![

@@ -6,15 +6,19 @@ use serde_json::{Value, json};
 
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Status;
+use crate::cli::drive::Cockpit;
 use crate::cli::select;
 use crate::cli::session::{Desk, OpenRun, Session};
 use crate::cli::trouble;
-use crate::engine::Signal;
-use crate::report::Format;
+use crate::driver::Parked;
+use crate::engine::{self, Signal};
 use crate::report::status::StatusView;
-use crate::run::RunId;
+use crate::report::{Format, parked};
+use crate::run::{MappingName, RunId};
 use crate::store::{Create, RunHeader};
 
+/// Parked rows that are listed of each mapping; the rest is counted.
+const LISTED_MAX: u32 = 1_000;
 /// Between two looks of `--watch`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,6 +36,11 @@ pub async fn perform(session: &Session, args: &Status) -> Result<Answer, Failure
         return watch(session, &mut run).await;
     }
     let mut answer = answer(session, &run).await?;
+    if args.parked {
+        let parked = parked(session, &run).await?;
+        answer.human.push_str(&parked::render(&parked));
+        answer = answer.with("parked", parked::document(&parked));
+    }
     let others = others(&runs, &run);
     if args.run.is_none() && !others.is_empty() {
         answer.human.push_str("\nOther unfinished runs: ");
@@ -70,6 +79,18 @@ async fn answer(session: &Session, run: &OpenRun) -> Result<Answer, Failure> {
     };
     let human = view.render(session.printer.result_colour());
     Ok(Answer::done(human).with_all(view.document()))
+}
+
+/// The parked rows as the targets have them, at most [`LISTED_MAX`] of each mapping.
+async fn parked(session: &Session, run: &OpenRun) -> Result<Vec<(MappingName, Parked)>, Failure> {
+    // The tables of a run that is over are gone, and nothing is parked in them.
+    if run.state().is_ended() || run.state().program().parks().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
+    let found = engine::parked(&cockpit.ctx, run.state(), LISTED_MAX).await;
+    cockpit.close().await;
+    found.map_err(|error| run.failure(&error))
 }
 
 /// Shows the status again and again until nobody drives the run. Ctrl-C ends the watching, and nothing else.

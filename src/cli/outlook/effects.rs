@@ -189,6 +189,10 @@ fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
         chunks.push_str(&words::duration(backfill.pause_between_ms));
         chunks.push_str(" after each");
     }
+    if let Some(most) = backfill.park_max {
+        let rows = words::plural(u64::from(most), "row");
+        chunks.push_str(&format!("; up to {rows} that can't be copied are parked with the reason"));
+    }
     let what = if mapping.is_in_place() {
         format!("fills {} of the rows of {from} that were there before, {chunks}", listed(mapping))
     } else {

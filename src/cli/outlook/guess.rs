@@ -126,6 +126,7 @@ mod tests {
             chunk_time_ms: 100,
             workers: 1,
             pause_between_ms: 10,
+            park_max: None,
         };
         let rows = Some(Estimate { rows, basis: "counted".into() });
         let table = TableFacts { table: "leads".into(), rows, ..TableFacts::default() };

@@ -37,7 +37,7 @@ pub(super) fn bind_keys<'q>(query: Bound<'q>, keys: &[Key], width: usize) -> Bou
 }
 
 /// The text of a cell, as the cast on the server reads it. None of the forms but the first two is ever read from PostgreSQL.
-fn text(cell: &Cell) -> Option<String> {
+pub(super) fn text(cell: &Cell) -> Option<String> {
     match cell {
         Cell::Text(text) => Some(text.clone()),
         Cell::Integer(number) => Some(number.to_string()),

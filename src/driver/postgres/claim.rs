@@ -270,7 +270,7 @@ WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname::text, 'pha
 ORDER BY c.oid, t.tgname";
 
 /// Our objects in our schema, by their exact names: the tables of the ledger but that of runs, the marks that a sync leaves
-/// (`touched_` and `kept_` with a mapping's id), and functions called `phasegate_…`. The schema may have been made for us,
+/// (`touched_`, `kept_` and `parked_` with a mapping's id), and functions called `phasegate_…`. The schema may have been made for us,
 /// with others' objects and a state store in it.
 const OURS: &str = "\
 SELECT 'FUNCTION', p.oid::regprocedure::text
@@ -279,7 +279,7 @@ UNION ALL
 SELECT 'TABLE', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.oid = to_regnamespace($1) AND c.relkind = 'r'
-  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept)_[0-9a-z]+$')";
+  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept|parked)_[0-9a-z]+$')";
 
 /// Removes every object of ours but the table of runs.
 async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {

@@ -50,6 +50,7 @@ pub(super) enum TxKind {
     Install,
     Remove,
     Settle,
+    Park,
     Repair,
     Pass,
     Retire,
@@ -62,7 +63,7 @@ impl TxKind {
     /// takes the server to look for deadlocks. A server takes 0 for ever, so it is no wait of ours.
     fn lock_ms(self, asked: Option<u64>, deadlock_ms: u64) -> u64 {
         let ms = match self {
-            Self::Chunk | Self::Plan | Self::Settle | Self::Repair => {
+            Self::Chunk | Self::Plan | Self::Settle | Self::Park | Self::Repair => {
                 asked.unwrap_or(CHUNK_LOCK_MS).min(deadlock_ms * 3 / 4)
             }
             Self::Execute
@@ -92,6 +93,7 @@ impl TxKind {
             Self::Install => "install",
             Self::Remove => "remove",
             Self::Settle => "settle",
+            Self::Park => "park",
             Self::Repair => "repair",
             Self::Pass => "pass",
             Self::Retire => "retire",

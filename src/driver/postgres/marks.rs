@@ -1,6 +1,6 @@
 //! What a sync's triggers leave behind for the engine, and what tells the engine's own writes from clients'.
 //!
-//! A mapping has up to two tables of marks in our schema, made when its sync goes in and dropped with it. Their key columns
+//! A mapping has up to three tables of marks in our schema, made when its sync goes in and dropped with it. Their key columns
 //! `k1`, `k2`, … have the types and collations of the old side's key, so that no value goes through text, whatever the
 //! settings of the client that leaves a mark:
 //! - `touched_<id>`: keys that a trigger could only note, because what the client did could not be carried over for certain
@@ -9,6 +9,7 @@
 //!   REPEATABLE READ, and a note that is there already may be taken before the client that relies on it commits.
 //! - `kept_<id>`: in place with `both`: keys of rows of which a client of the new shape wrote a part's new columns before
 //!   the copy came by. The copy leaves these parts alone, and verify takes them for right.
+//! - `parked_<id>`: keys of rows that could not be copied, with the reason. A key may be in it more than once, as in `touched`.
 //!
 //! The engine's own writes of a mapping's rows are made under the setting [`GUARD`], transaction-local, whose value is the
 //! mapping's id: triggers of that mapping do not mirror a write that happens at trigger depth 1 (the first level, which is
@@ -35,6 +36,11 @@ impl Shape {
         format!("kept_{}", self.id)
     }
 
+    /// The table of rows that could not be copied, by its bare name.
+    pub(super) fn parked_name(&self) -> String {
+        parked_name(&self.id)
+    }
+
     /// The columns of a key in our tables: `k1`, `k2`, …
     pub(super) fn mark_columns(&self) -> Vec<String> {
         (1..=self.keys.len()).map(|at| format!("k{at}")).collect()
@@ -51,18 +57,30 @@ impl Shape {
     }
 }
 
+/// The table of the rows of a mapping that could not be copied, by its bare name. `id` is the mapping's.
+pub(super) fn parked_name(id: &str) -> String {
+    format!("parked_{id}")
+}
+
 /// Makes a mapping's tables of marks.
 pub(super) async fn create(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let (columns, key) = (shape.mark_definitions().join(", "), shape.mark_columns().join(", "));
     let touched = tx.ours(&shape.touched_name());
     let kept = tx.ours(&shape.kept_name());
+    let parked = tx.ours(&shape.parked_name());
     let by = super::catalogue::quote(&format!("{}_by", shape.touched_name()));
+    let parked_by = super::catalogue::quote(&format!("{}_by", shape.parked_name()));
     for statement in [
         format!("CREATE TABLE IF NOT EXISTS {touched} ({columns})"),
         format!("CREATE INDEX IF NOT EXISTS {by} ON {touched} ({key})"),
         format!(
             "CREATE TABLE IF NOT EXISTS {kept} (part bigint NOT NULL, {columns}, PRIMARY KEY (part, {key}))"
         ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {parked} (run_id text, step text, {columns}, code text, reason text NOT NULL,
+             parked_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        ),
+        format!("CREATE INDEX IF NOT EXISTS {parked_by} ON {parked} ({key})"),
     ] {
         sqlx::query(AssertSqlSafe(statement))
             .execute(tx.conn()?)
@@ -74,7 +92,7 @@ pub(super) async fn create(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> 
 
 /// Drops them.
 pub(super) async fn drop(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
-    for name in [shape.touched_name(), shape.kept_name()] {
+    for name in [shape.touched_name(), shape.kept_name(), shape.parked_name()] {
         let statement = format!("DROP TABLE IF EXISTS {}", tx.ours(&name));
         sqlx::query(AssertSqlSafe(statement))
             .execute(tx.conn()?)

@@ -37,6 +37,9 @@ mod leftovers;
 mod live;
 mod marks;
 mod named;
+mod park;
+#[cfg(test)]
+mod park_tests;
 mod passes;
 mod prepared;
 mod probe;

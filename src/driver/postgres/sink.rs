@@ -104,7 +104,7 @@ fn yielded(error: Error) -> Error {
     }
 }
 
-const fn copied(before: bool, rows: Rows, took_us: u64) -> Copied {
+pub(super) const fn copied(before: bool, rows: Rows, took_us: u64) -> Copied {
     Copied { before, rows_read: rows.read, rows_written: rows.written, took_us }
 }
 
@@ -139,7 +139,7 @@ impl Failed {
 
 /// Whether an SQLSTATE tells of data rather than of the statement: values, constraints, limits of a row, what users' triggers
 /// raise.
-fn is_of_a_row(code: &str) -> bool {
+pub(super) fn is_of_a_row(code: &str) -> bool {
     matches!(code.get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn prepare(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error>
 }
 
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds.
-async fn copied_before(
+pub(super) async fn copied_before(
     tx: &mut Tx<'_>,
     run: &RunId,
     step: &StepId,
@@ -177,13 +177,12 @@ async fn copied_before(
     Err(Error::failed(FailureClass::Stale, message))
 }
 
-/// Copies the rows of a range.
-async fn copy_range(
+/// Copies the picked rows.
+pub(super) async fn copy_rows(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
-    range: &Chunk,
+    pick: Pick<'_>,
 ) -> Result<Rows, sqlx::Error> {
-    let pick = Pick::Chunk(range);
     let mut rows = Rows::default();
     let writes_over = statements.shape.on_existing == OnExisting::Update;
     if statements.shape.in_place {
@@ -248,7 +247,7 @@ impl Postgres {
         let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
         prepare(tx, &shape).await?;
-        let rows = copy_range(tx.conn()?, &statements, &chunk.chunk)
+        let rows = copy_rows(tx.conn()?, &statements, Pick::Chunk(&chunk.chunk))
             .await
             .map_err(|error| Failed::of_statement(&error))?;
         Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
@@ -288,7 +287,7 @@ impl Postgres {
 }
 
 /// A key with the names of its columns.
-fn named(shape: &Shape, key: &Key) -> String {
+pub(super) fn named(shape: &Shape, key: &Key) -> String {
     let one = |(name, cell): (&String, &crate::copy::chunk::Cell)| {
         format!("{name} = {}", Key(vec![cell.clone()]))
     };
@@ -334,7 +333,7 @@ async fn try_range(
         sqlx::query(sql).execute(conn).await.map(|_| ()).map_err(|error| refused(&error))
     };
     run(conn, "SAVEPOINT phasegate_row").await?;
-    let mut tried = copy_range(conn, statements, range).await.map(|_| ());
+    let mut tried = copy_rows(conn, statements, Pick::Chunk(range)).await.map(|_| ());
     if tried.is_ok() {
         tried = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *conn).await.map(|_| ());
     }

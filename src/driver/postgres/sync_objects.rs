@@ -241,11 +241,12 @@ impl Owner {
             return Ok(());
         }
         let name = quote(&self.name);
-        let (touched, kept) = (tx.ours(&shape.touched_name()), tx.ours(&shape.kept_name()));
+        let tables = [shape.touched_name(), shape.kept_name(), shape.parked_name()];
+        let tables = tables.map(|table| tx.ours(&table)).join(", ");
         let create = if self.needs_create { ", CREATE" } else { "" };
         for sql in [
             format!("GRANT USAGE{create} ON SCHEMA {schema} TO {name}"),
-            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {touched}, {kept} TO {name}"),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}"),
         ] {
             run(tx.conn()?, "let the table's owner into our schema", sql).await?;
         }

@@ -86,7 +86,7 @@ pub(super) async fn judge(
             "trigger {name} on {table} fires after ours and may change the row again"
         ));
     }
-    for name in [shape.touched_name(), shape.kept_name()] {
+    for name in [shape.touched_name(), shape.kept_name(), shape.parked_name()] {
         if !ledger::has_table(conn, &format!("{schema}.\"{name}\"")).await? {
             wrong.push(format!("the table {name}, which the triggers write to, is missing"));
         }

@@ -372,7 +372,7 @@ async fn removing_empties_what_was_found_empty_and_only_going_back() {
         let objects =
             "SELECT (SELECT count(*) FROM pg_proc WHERE pronamespace = 'phasegate'::regnamespace)
             + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%phasegate%')
-            + (SELECT count(*) FROM pg_class WHERE relname ~ '^(touched|kept)_')";
+            + (SELECT count(*) FROM pg_class WHERE relname ~ '^(touched|kept|parked)_')";
         assert_eq!(bed.number(objects).await, 0);
         bed.run("DELETE FROM leads WHERE id = 1; INSERT INTO leads VALUES (99)").await;
     }

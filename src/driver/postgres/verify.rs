@@ -153,7 +153,7 @@ impl Verifier for Postgres {
 }
 
 /// Has the rest of a transaction find rows by the key's index.
-async fn by_index(conn: &mut PgConnection) -> Result<(), Error> {
+pub(super) async fn by_index(conn: &mut PgConnection) -> Result<(), Error> {
     sqlx::query(BY_INDEX)
         .bind("jit")
         .bind("off")
@@ -415,7 +415,7 @@ async fn wrong_keys(
 }
 
 /// Locks the rows of both sides first, source before target; then each statement finds anew what is still wrong with them.
-async fn repair_keys(
+pub(super) async fn repair_keys(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
     pick: &Pick<'_>,

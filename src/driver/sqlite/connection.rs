@@ -53,6 +53,7 @@ pub(super) enum TxKind {
     Install,
     Remove,
     Settle,
+    Park,
     Repair,
     Pass,
     Retire,
@@ -72,6 +73,7 @@ impl TxKind {
             | Self::Install
             | Self::Remove
             | Self::Settle
+            | Self::Park
             | Self::Repair
             | Self::Pass
             | Self::Retire
@@ -93,6 +95,7 @@ impl TxKind {
             Self::Install => "install",
             Self::Remove => "remove",
             Self::Settle => "settle",
+            Self::Park => "park",
             Self::Repair => "repair",
             Self::Pass => "pass",
             Self::Retire => "retire",

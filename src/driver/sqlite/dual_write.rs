@@ -19,7 +19,7 @@ use super::error::{failed, refused};
 use super::expression::reads;
 use super::ledger;
 use super::shape::{Shape, Write};
-use super::shape_sql::{KEPT, Which, all, any, literal};
+use super::shape_sql::{KEPT, PARKED, Which, all, any, literal};
 use super::trigger_in_place::in_place_triggers;
 use super::trigger_sql::{
     PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
@@ -102,6 +102,10 @@ pub(super) async fn create_sync(
             "CREATE TABLE IF NOT EXISTS {KEPT} (mapping TEXT NOT NULL, part INTEGER NOT NULL, {keys})"
         ),
         format!("CREATE INDEX IF NOT EXISTS {KEPT}_key ON {KEPT} (mapping, part, k1)"),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {PARKED} (mapping TEXT NOT NULL, key TEXT NOT NULL, run_id TEXT NOT NULL,
+             step TEXT NOT NULL, code TEXT, reason TEXT NOT NULL, parked_at TEXT NOT NULL, PRIMARY KEY (mapping, key))"
+        ),
     ] {
         run(conn, doing, sql).await?;
     }
@@ -138,7 +142,7 @@ pub(super) async fn hand_over_sequence(
 /// Removes the triggers of a mapping, and what they noted.
 pub(super) async fn drop_sync(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
     drop_triggers(conn, shape).await?;
-    for table in [TOUCHED, KEPT] {
+    for table in [TOUCHED, KEPT, PARKED] {
         if ledger::has_table(conn, table).await? {
             let sql = format!("DELETE FROM {table} WHERE mapping = {}", literal(&shape.id));
             run(conn, "remove the notes of the sync", sql).await?;
@@ -435,7 +439,8 @@ impl DualWriter for Sqlite {
         let shape = resolve(reader.conn(), mapping).await?.shape;
         let found = our_triggers(reader.conn(), &shape).await?;
         let has_tables = ledger::has_table(reader.conn(), TOUCHED).await?
-            && ledger::has_table(reader.conn(), KEPT).await?;
+            && ledger::has_table(reader.conn(), KEPT).await?
+            && ledger::has_table(reader.conn(), PARKED).await?;
         reader.release().await;
         Ok(judge(&triggers(&shape, direction), &found, has_tables))
     }

@@ -26,6 +26,9 @@ mod foreign_keys;
 mod identity;
 mod introspect;
 mod ledger;
+mod park;
+#[cfg(test)]
+mod park_tests;
 mod passes;
 mod prepared;
 mod probe;

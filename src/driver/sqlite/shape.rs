@@ -116,6 +116,11 @@ impl Side {
     }
 }
 
+/// What stands for a mapping in the names of our objects.
+pub(super) fn id_of(mapping: &Mapping) -> String {
+    Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()
+}
+
 impl Shape {
     /// Holds a mapping against its tables.
     pub(super) fn resolve(mapping: &Mapping, from: &Table, into: &Table) -> Result<Self, Error> {
@@ -155,7 +160,7 @@ impl Shape {
         let parts = parts(&writes, &reverse, (from, into), &keys);
         Ok(Self {
             mapping: mapping.name.as_str().to_owned(),
-            id: Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned(),
+            id: id_of(mapping),
             in_place,
             old: side(from, &mapping.from.key),
             new: side(into, &mapping.into.key),

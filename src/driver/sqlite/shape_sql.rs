@@ -17,6 +17,8 @@ use crate::run::{Direction, OnExisting};
 /// Keys of rows whose target columns a client of the new shape wrote in place, so that they stand though the mapping
 /// would have them otherwise. One row per key and part.
 pub(super) const KEPT: &str = "phasegate_kept";
+/// Rows that could not be copied, by key and reason.
+pub(super) const PARKED: &str = "phasegate_parked";
 
 /// Which of the two tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,8 +370,13 @@ impl Shape {
 /// writes the target columns of rows that differ, and never what a client of the new shape has written. Nothing that
 /// dual-write has brought about is changed by it.
 pub(super) fn copy_sql(shape: &Shape, direction: Direction, chunk: &Chunk) -> String {
+    copy_where(shape, direction, &shape.in_chunk(Which::Old, chunk))
+}
+
+/// As [`copy_sql`], for rows of the old side under a condition.
+pub(super) fn copy_where(shape: &Shape, direction: Direction, which: &str) -> String {
     let (old, new) = (shape.table(Which::Old), shape.table(Which::New));
-    let rows = format!("{}{}", shape.in_chunk(Which::Old, chunk), shape.and_filter(Which::Old));
+    let rows = format!("{which}{}", shape.and_filter(Which::Old));
     if shape.in_place {
         let (sets, wrong) = in_place_sets(shape, direction);
         return format!("UPDATE {old} SET {sets} WHERE {rows} AND {wrong}");

@@ -118,7 +118,7 @@ impl Sqlite {
 }
 
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds.
-async fn copied_before(
+pub(super) async fn copied_before(
     conn: &mut SqliteConnection,
     run: &RunId,
     step: &StepId,
@@ -141,7 +141,11 @@ async fn copied_before(
 }
 
 /// The rows of the source in a chunk.
-async fn count(conn: &mut SqliteConnection, shape: &Shape, chunk: &Chunk) -> Result<u64, Error> {
+pub(super) async fn count(
+    conn: &mut SqliteConnection,
+    shape: &Shape,
+    chunk: &Chunk,
+) -> Result<u64, Error> {
     let sql = format!(
         "SELECT count(*) FROM {} WHERE {}{}",
         shape.table(Which::Old),
@@ -154,7 +158,7 @@ async fn count(conn: &mut SqliteConnection, shape: &Shape, chunk: &Chunk) -> Res
 }
 
 /// Copies the rows of a range. Returns those written.
-async fn copy_range(
+pub(super) async fn copy_range(
     conn: &mut SqliteConnection,
     shape: &Shape,
     direction: Direction,
@@ -163,6 +167,11 @@ async fn copy_range(
     let sql = copy_sql(shape, direction, range);
     let done = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), range).execute(conn).await?;
     Ok(done.rows_affected())
+}
+
+/// Whether a row's content may be to blame for an error: what an expression can't take, a constraint, a trigger of a user.
+pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code & 0xff, 1 | 18 | 19 | 20))
 }
 
 /// The error of a range, with the key of a row that causes it.
@@ -176,8 +185,7 @@ async fn name_row(
     range: &Chunk,
     error: sqlx::Error,
 ) -> Error {
-    let is_of_a_row = code(&error).is_some_and(|code| matches!(code & 0xff, 1 | 18 | 19 | 20));
-    if !is_of_a_row {
+    if !is_of_a_row(&error) {
         return refused(&error);
     }
     match find_row(conn, shape, direction, range).await {

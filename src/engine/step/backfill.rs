@@ -16,7 +16,7 @@ use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window, Work};
 use crate::run::{Backfill, ChunkRows, FailureClass, Mapping, Outcome, Undo, Way};
 
 use super::queue::{Blocked, Queue};
-use super::{Fault, Halt, Job, dual_write, outcome, sql, verify};
+use super::{Fault, Halt, Job, dual_write, outcome, park, sql, verify};
 
 /// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
 /// of size or a pause is felt soon.
@@ -34,6 +34,8 @@ struct Copy {
     windows: u32,
     rows_done: u64,
     rows_total: Option<u64>,
+    /// How many rows that can't be copied may be parked.
+    park_max: Option<u32>,
     free: Vec<Fence>,
     chunks: JoinSet<Chunked>,
     /// Planning that could not get its locks.
@@ -61,9 +63,16 @@ impl Copy {
 pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcome, Fault> {
     let fence = job.fence()?.clone();
     if job.is_in_ledger().await? {
-        return Ok(outcome(job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?));
+        // Parked rows may be tried again much later, when somebody else has changed the schema; a copy never does.
+        job.gates.clear();
+        let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
+        return concluded(job, backfill, outcome(applied)).await;
     }
     prove_active(job).await?;
+    if backfill.park_max.is_some() {
+        // An earlier attempt may have ended because there were too many; those that are mended are no longer counted.
+        park::retry(job).await?;
+    }
     let mut copy = begin(job, backfill).await?;
     loop {
         if job.is_halted() {
@@ -89,7 +98,14 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
     prove_active(job).await?;
     let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
     job.tell(applied.rows.max(copy.rows_done), Some(copy.rows_done), 0);
-    Ok(outcome(applied))
+    concluded(job, backfill, outcome(applied)).await
+}
+
+async fn concluded(job: &Job, backfill: &Backfill, outcome: Outcome) -> Result<Outcome, Fault> {
+    match backfill.park_max {
+        Some(_) => park::conclude(job, outcome).await,
+        None => Ok(outcome),
+    }
 }
 
 /// The next chunk that ends; `None` when another may be begun before.
@@ -156,6 +172,7 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
         windows: 0,
         rows_done: known.rows_read,
         rows_total: Some(rows_total),
+        park_max: backfill.park_max,
         free,
         chunks: JoinSet::new(),
         blocked: None,
@@ -214,8 +231,10 @@ fn dispatch(job: &Job, copy: &mut Copy) {
         };
         let (driver, work, mapping) = (job.driver.clone(), job.work.clone(), copy.mapping.clone());
         let (direction, rows_asked) = (job.direction, copy.planned_rows);
+        let park_max = copy.park_max;
         copy.chunks.spawn(async move {
-            let result = driver.copy_chunk(&fence, &work, &mapping, direction, &chunk).await;
+            let of = (&mapping, direction);
+            let result = park::copy_chunk(&driver, (&fence, &work), of, (&chunk, park_max)).await;
             Chunked { chunk, fence, rows_asked, blocked, result }
         });
     }

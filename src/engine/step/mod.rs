@@ -22,6 +22,7 @@ use super::probe::asked;
 mod backfill;
 mod drop;
 mod dual_write;
+mod park;
 mod pass;
 mod queue;
 mod retire;

@@ -4,10 +4,13 @@ use crate::driver::Losses;
 use crate::run::Outcome;
 
 use super::pass::{Resume, compare_all};
-use super::{Fault, Job, dual_write, outcome};
+use super::{Fault, Job, dual_write, outcome, park};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
+    if !job.is_in_ledger().await? {
+        park::refuse(job, mapping).await?;
+    }
     let applied = job.driver.remove(fence, &job.work, mapping, job.direction).await?;
     Ok(outcome(applied))
 }

@@ -12,7 +12,7 @@ use crate::run::{
 };
 
 use super::pass::{Resume, Whole, compare_all};
-use super::{Fault, Job};
+use super::{Fault, Job, park};
 
 /// How often keys that the sync could only note are put right before a comparison gives up.
 pub(super) const SETTLE_TRIES: u32 = 20;
@@ -20,6 +20,9 @@ pub(super) const SETTLE_TRIES: u32 = 20;
 const REPAIR_ROWS: u32 = 20_000;
 
 pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault> {
+    if let Verify::Mapping { .. } = verify {
+        park::differ(job, job.store.now().await?).await?;
+    }
     match verify {
         Verify::Query(query) => value(job, query, job.store.now().await?).await,
         Verify::Mapping { method: Method::Full, repair, workers, .. } => {

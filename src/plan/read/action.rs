@@ -28,6 +28,9 @@ pub const ACTIONS: &[&str] = &[
     "command",
 ];
 
+/// As many rows as may be parked at most: they are tried again one by one.
+const PARK_MAX: u32 = 100_000;
+
 const ON_ERROR: &[(&str, OnError)] = &[("fail", OnError::Fail), ("park", OnError::Park)];
 
 /// The action under `key`, which is one of [`ACTIONS`].
@@ -128,7 +131,7 @@ fn probe(node: &Node, span: super::super::node::Span, reports: &mut Reports) -> 
 
 fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
     const KEYS: &[&str] =
-        &["mapping", "chunk", "workers", "pause_between", "throttle", "on_row_error"];
+        &["mapping", "chunk", "workers", "pause_between", "throttle", "on_row_error", "park_max"];
     let fields = Fields::open(node, "`backfill`", KEYS, reports)?;
     let (chunk_rows, chunk_time_ms) =
         fields.get("chunk").map_or((None, None), |node| chunk(node, reports));
@@ -137,6 +140,13 @@ fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
             throttle(signal, reports);
         }
     }
+    let on_row_error = fields.word("on_row_error", ON_ERROR, reports);
+    let park_max = fields.count("park_max", 1..=PARK_MAX, reports);
+    if let (Some(most), None | Some(OnError::Fail)) = (&park_max, on_row_error.map(|on| on.value)) {
+        reports
+            .error(codes::KEYS_CONFLICT, most.span, "`park_max` belongs to `on_row_error: park`")
+            .help("add `on_row_error: park`, or remove it");
+    }
     Some(BackfillDef {
         mapping: fields.required_name("mapping", reports)?,
         chunk_rows,
@@ -144,7 +154,8 @@ fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
         workers: fields.count("workers", 1..=64, reports).map(|at| at.value),
         pause_between_ms: fields.duration("pause_between", reports).map(|at| at.value),
         throttle: fields.get("throttle").map(|_| fields.key_span("throttle")),
-        on_row_error: fields.word("on_row_error", ON_ERROR, reports),
+        on_row_error,
+        park_max,
     })
 }
 

@@ -326,7 +326,11 @@ struct Backfill {
     workers: Option<u32>,
     pause_between: Option<Duration>,
     throttle: Option<Vec<Throttle>>,
+    /// What a row that can't be copied does: it fails the step (the default), or is kept apart with its reason.
     on_row_error: Option<OnError>,
+    /// With `on_row_error: park`: how many rows may be parked before the step fails; 1,000 unless given.
+    #[schemars(range(min = 1, max = 100_000))]
+    park_max: Option<u32>,
 }
 
 #[derive(Deserialize, JsonSchema)]

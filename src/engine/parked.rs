@@ -1,0 +1,27 @@
+//! The rows that a run has parked: which, and why.
+
+use crate::driver::Parked;
+use crate::run::{FailureClass, MappingName, State};
+
+use super::probe::{asked, parks};
+use super::start::at;
+use super::{Context, Error};
+
+/// The parked rows of each mapping of which the plan lets any be parked, at most `most` of each listed. Looks only.
+pub async fn parked(
+    ctx: &Context,
+    state: &State,
+    most: u32,
+) -> Result<Vec<(MappingName, Parked)>, Error> {
+    let mut found = Vec::new();
+    for (mapping, direction) in parks(state) {
+        let target = &mapping.from.target;
+        let driver = ctx.drivers.get(target).ok_or_else(|| {
+            let message = format!("target {target} was not opened");
+            at(target, crate::driver::Error::failed(FailureClass::Stale, message))
+        })?;
+        let parked = asked(|| driver.parked(&mapping, direction, most)).await;
+        found.push((mapping.name.clone(), parked.map_err(|source| at(target, source))?));
+    }
+    Ok(found)
+}
