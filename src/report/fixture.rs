@@ -89,6 +89,8 @@ pub fn pin() -> Pin {
         chunk_time_ms: 100,
         workers: 1,
         pause_between_ms: 0,
+        throttle: Vec::new(),
+        max_throttled_for_ms: None,
     };
     let dual_write = DualWrite { mapping: mapping_name(), direction: Direction::Forward };
     let gate = Gate {

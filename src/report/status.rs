@@ -33,7 +33,13 @@ pub struct StatusView<'a> {
 
 impl StatusView<'_> {
     fn rows(&self) -> Vec<StepRow> {
-        steps::rows(self.state, self.live, self.now)
+        if self.driver.is_some() {
+            return steps::rows(self.state, self.live, self.now);
+        }
+        // What held a process that is gone says nothing of now.
+        let free = |one: &StepProgress| StepProgress { throttled: Vec::new(), ..one.clone() };
+        let live: Vec<StepProgress> = self.live.iter().map(free).collect();
+        steps::rows(self.state, &live, self.now)
     }
 
     /// The sentence and the commands.
@@ -42,7 +48,7 @@ impl StatusView<'_> {
         advice::advise(self.state, self.driver, self.line, self.now)
     }
 
-    /// What the run waits for: gates by id, or the reason of a pause.
+    /// What the run waits for: gates by id, throttles by name, or the reason of a pause.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
         if let Some(pause) = self.state.paused() {
@@ -50,7 +56,10 @@ impl StatusView<'_> {
                 pause.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             return vec![format!("resume{reason}")];
         }
-        advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id)).collect()
+        let gates = advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id));
+        let rows = self.rows();
+        let held = rows.iter().flat_map(|row| &row.throttled);
+        gates.chain(held.map(|(held, _)| format!("throttle {}", held.name))).collect()
     }
 
     /// The status as documents have it.
@@ -226,7 +235,14 @@ mod tests {
     use crate::store::StepProgress;
 
     fn live(rows_done: u64) -> StepProgress {
-        StepProgress { step: "copy".into(), rows_done, rows_total: Some(1_000), at: at(20) }
+        let throttled = Vec::new();
+        StepProgress {
+            step: "copy".into(),
+            rows_done,
+            rows_total: Some(1_000),
+            at: at(20),
+            throttled,
+        }
     }
 
     #[test]

@@ -112,6 +112,8 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
         chunk_time_ms: 100,
         workers: 1,
         pause_between_ms: 0,
+        throttle: Vec::new(),
+        max_throttled_for_ms: None,
     };
     let dual = DualWrite { mapping: mapping(), direction: Direction::Forward };
     vec![

@@ -126,6 +126,8 @@ mod tests {
             chunk_time_ms: 100,
             workers: 1,
             pause_between_ms: 10,
+            throttle: Vec::new(),
+            max_throttled_for_ms: None,
         };
         let rows = Some(Estimate { rows, basis: "counted".into() });
         let table = TableFacts { table: "leads".into(), rows, ..TableFacts::default() };

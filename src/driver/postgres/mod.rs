@@ -56,6 +56,7 @@ mod session;
 mod settle;
 mod shape;
 mod shape_sql;
+mod signals;
 mod sink;
 mod source;
 mod statements;
@@ -95,6 +96,8 @@ const SCHEMA: &str = "phasegate";
 pub struct Postgres {
     connections: Connections,
     shapes: prepared::Shapes,
+    /// Where the log was when, for the lag of replicas.
+    positions: signals::Positions,
 }
 
 impl Postgres {
@@ -108,6 +111,7 @@ impl Postgres {
         let postgres = Self {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
+            positions: signals::Positions::default(),
         };
         postgres.connections.read().await?.release().await;
         Ok(postgres)
