@@ -409,6 +409,8 @@ pub struct Amend {
 
 /// `tune`.
 #[derive(Clone, Debug, Args)]
+// What is made by itself names every setting, of which one is enough.
+#[command(override_usage = "phasegate tune [OPTIONS] <RUN> [STEP]")]
 #[group(
     id = "settings",
     required = true,

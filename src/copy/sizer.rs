@@ -430,4 +430,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn another_target_counts_at_once_and_the_same_changes_nothing() {
+        let mut sizer = Sizer::new(Policy { start_rows: 1_000, ..Policy::with_target_us(100_000) });
+        sizer.set_target_us(100_000);
+        assert_eq!(sizer.rows(), 1_000);
+        sizer.set_target_us(25_000);
+        assert_eq!(sizer.rows(), 250);
+        sizer.set_target_us(50_000);
+        assert_eq!(sizer.rows(), 500);
+        sizer.set_target_us(0);
+        assert_eq!(sizer.rows(), MIN_ROWS);
+    }
 }

@@ -232,7 +232,8 @@ fn table(rows: &[StepRow], colour: Colour, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture::{at, begun, done, line, started, state, up_to_gate};
-    use crate::store::StepProgress;
+    use crate::run::{Throttled, Unit};
+    use crate::store::{Claimant, StepProgress};
 
     fn live(rows_done: u64) -> StepProgress {
         let throttled = Vec::new();
@@ -278,6 +279,57 @@ mod tests {
         assert_eq!(document["steps"][2]["state"], "succeeded");
         assert_eq!(document["steps"][4]["state"], "waiting");
         assert_eq!(document["steps"][5]["state"], "pending");
+    }
+
+    #[test]
+    fn what_holds_a_step_is_shown_while_somebody_drives_it() {
+        let mut events = vec![started()];
+        events.extend(done("create", None));
+        events.extend(done("sync", None));
+        events.push(begun("copy"));
+        let state = state(events);
+        let line = line();
+        let held = |name: &str, for_ms| Throttled {
+            name: name.into(),
+            reason: "replica-2 3.2s >= 1.5s".into(),
+            of: Some("replica-2".into()),
+            value: Some(3_200.0),
+            limit: Some(1_500.0),
+            unit: Unit::Ms,
+            for_ms,
+        };
+        let throttled = vec![held("lag", 4_000), held("more", 1_000)];
+        let live = [StepProgress { throttled, ..live(400) }];
+        let lease = lease();
+        let view =
+            |driver| StatusView { state: &state, driver, live: &live, line: &line, now: at(30) };
+        let driven = view(Some(&lease));
+        let text = driven.render(Colour::Off);
+        // Held for 4 s when it was written down, 10 s ago.
+        assert!(text.contains("held back: lag replica-2 3.2s >= 1.5s for 14s"), "{text}");
+        assert!(text.contains("and 1 more"), "{text}");
+        let document = Value::Object(driven.document());
+        assert_eq!(document["waiting_for"], json!(["throttle lag", "throttle more"]));
+        let held = &document["steps"][2]["throttled"][0];
+        assert_eq!(held["value"], 3_200.0);
+        assert_eq!(held["limit"], 1_500.0);
+        assert_eq!(held["since"], json!(words::rfc3339(at(16))));
+        let left = Value::Object(view(None).document());
+        assert_eq!(left["steps"][2]["throttled"], json!([]));
+        assert_eq!(left["waiting_for"], json!([]));
+    }
+
+    fn lease() -> Lease {
+        let holder = Claimant {
+            id: "1".into(),
+            name: "ana".into(),
+            host: "here".into(),
+            boot: String::new(),
+            pid: 1,
+            pid_started: 1,
+        };
+        let (run, token) = (crate::report::fixture::RUN.into(), 1);
+        Lease { run, holder, token, since: at(1), renewed_at: at(29), expires_at: at(40) }
     }
 
     #[test]

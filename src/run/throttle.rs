@@ -133,6 +133,17 @@ pub struct Throttled {
     pub for_ms: u64,
 }
 
+impl std::fmt::Display for Throttle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |limit| self.signal.unit().show(limit);
+        match self.bound {
+            Some(Bound::Max(limit)) => write!(f, "{} (from {})", self.name, shown(limit)),
+            Some(Bound::Min(limit)) => write!(f, "{} (down from {})", self.name, shown(limit)),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
 impl Signal {
     /// What its values are counted in.
     #[must_use]
