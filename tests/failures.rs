@@ -225,7 +225,7 @@ fn two_terminals_and_the_signals() {
     assert!(ended, "Ctrl-C was not heard");
     assert_eq!(fourth.wait().unwrap().code(), Some(130));
 
-    sandbox.run(&["tune", "customers", "--chunk-rows", "auto", "--pause", "0s"]).expect(0);
+    sandbox.run(&["tune", "customers", "--chunk-rows", "auto", "--pause-between", "0s"]).expect(0);
     sandbox.run(&["run", "plan.yaml"]).expect(0);
     let rows = sandbox.value("app.db", "SELECT count(*) FROM customers");
     assert_eq!(rows, ROWS.to_string());

@@ -11,6 +11,8 @@ use crate::bad_luck_postgres::server::Server;
 use crate::sandbox::{Ran, Sandbox};
 use crate::services;
 
+mod replica;
+mod throttle;
 mod together;
 mod waiting;
 

@@ -195,7 +195,7 @@ fn a_rest_between_chunks_ends_when_it_is_tuned_away() {
             && sandbox.value("app.db", "SELECT count(*) FROM customers_v2") != "0"
     };
     assert!(wait_for(Duration::from_secs(50), copying), "the copy did not begin");
-    sandbox.run(&["tune", "customers", "--pause", "0s"]).expect(0);
+    sandbox.run(&["tune", "customers", "--pause-between", "0s"]).expect(0);
     let ended = wait_for(Duration::from_secs(30), || child.try_wait().unwrap().is_some());
     if !ended {
         child.kill().unwrap();

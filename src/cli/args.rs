@@ -444,20 +444,36 @@ pub struct Amend {
 
 /// `tune`.
 #[derive(Clone, Debug, Args)]
-#[group(id = "settings", required = true, multiple = true, args = ["chunk_rows", "pause"])]
+// What is made by itself names every setting, of which one is enough.
+#[command(override_usage = "phasegate tune [OPTIONS] <RUN> [STEP]")]
+#[group(
+    id = "settings",
+    required = true,
+    multiple = true,
+    args = ["workers", "chunk_time", "chunk_rows", "pause_between", "limits"]
+)]
 pub struct Tune {
     /// The run.
     #[command(flatten)]
     pub run: RunArg,
     /// The backfill; may be left out when the plan has only one
-    #[arg(long, value_name = "STEP")]
+    #[arg(value_name = "STEP")]
     pub step: Option<String>,
+    /// Chunks at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: Option<u32>,
+    /// How long a chunk should take
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub chunk_time: Option<Duration>,
     /// Rows in a chunk
     #[arg(long, value_name = "auto|N", value_parser = chunk_rows)]
     pub chunk_rows: Option<ChunkRows>,
     /// How long to rest between chunks
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub pause: Option<Duration>,
+    #[arg(long, value_name = "DURATION", alias = "pause", value_parser = humantime::parse_duration)]
+    pub pause_between: Option<Duration>,
+    /// Another limit for a throttle, such as lag=10s; may be given again
+    #[arg(long = "limit", value_name = "THROTTLE=VALUE", value_parser = limit)]
+    pub limits: Vec<(String, crate::run::Limit)>,
 }
 
 /// Rows in a chunk, as typed.
@@ -475,6 +491,11 @@ fn chunk_rows(typed: &str) -> Result<ChunkRows, String> {
         (_, Ok(rows)) if rows > 0 => Ok(ChunkRows::Fixed(rows)),
         _ => Err("either auto or a number from 1".to_owned()),
     }
+}
+
+fn limit(typed: &str) -> Result<(String, crate::run::Limit), String> {
+    let (name, value) = typed.split_once('=').ok_or("a throttle and its limit, such as lag=10s")?;
+    Ok((name.trim().to_owned(), crate::plan::limit(value)?))
 }
 
 /// `approve`.
@@ -623,13 +644,26 @@ mod tests {
     #[test]
     fn a_tune_without_a_setting_is_refused() {
         assert!(Typed::try_parse_from(["phasegate", "tune", "leads"]).is_err());
-        for setting in [["--chunk-rows", "auto"], ["--chunk-rows", "500"], ["--pause", "100ms"]] {
-            let line = ["phasegate", "tune", "leads", setting[0], setting[1]];
-            Typed::try_parse_from(line).unwrap();
+        let parse = |name, value| {
+            Typed::try_parse_from(["phasegate", "tune", "leads", "copy", name, value]).is_ok()
+        };
+        for (name, value, is_one) in [
+            ("--chunk-rows", "auto", true),
+            ("--chunk-rows", "500", true),
+            ("--chunk-rows", "0", false),
+            ("--pause-between", "100ms", true),
+            ("--pause", "100ms", true),
+            ("--workers", "4", true),
+            ("--workers", "0", false),
+            ("--chunk-time", "50ms", true),
+            ("--chunk-time", "50", false),
+            ("--limit", "lag=10s", true),
+            ("--limit", "blocked=3", true),
+            ("--limit", "lag", false),
+            ("--limit", "lag=soon", false),
+        ] {
+            assert_eq!(parse(name, value), is_one, "{name} {value}");
         }
-        assert!(
-            Typed::try_parse_from(["phasegate", "tune", "leads", "--chunk-rows", "0"]).is_err()
-        );
     }
 
     #[test]

@@ -6,3 +6,4 @@ pub mod chunk;
 pub mod compare;
 pub mod parts;
 pub mod sizer;
+pub mod throttle;

@@ -139,6 +139,16 @@ impl Sizer {
         self.rows
     }
 
+    /// Follows another target from now on, in microseconds: at once by as much as it is longer or shorter.
+    pub fn set_target_us(&mut self, target_us: u64) {
+        let target_us = target_us.max(1);
+        let before_us = std::mem::replace(&mut self.policy.target_us, target_us);
+        if before_us != target_us {
+            self.set(times(u64::from(self.rows), target_us, before_us));
+            self.phase = Phase::fast(FAST_AGAIN);
+        }
+    }
+
     /// Learns from a chunk.
     pub fn sample(&mut self, sample: Sample) {
         if sample.contended || sample.rows_asked != self.rows {
@@ -419,5 +429,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn another_target_counts_at_once_and_the_same_changes_nothing() {
+        let mut sizer = Sizer::new(Policy { start_rows: 1_000, ..Policy::with_target_us(100_000) });
+        sizer.set_target_us(100_000);
+        assert_eq!(sizer.rows(), 1_000);
+        sizer.set_target_us(25_000);
+        assert_eq!(sizer.rows(), 250);
+        sizer.set_target_us(50_000);
+        assert_eq!(sizer.rows(), 500);
+        sizer.set_target_us(0);
+        assert_eq!(sizer.rows(), MIN_ROWS);
     }
 }

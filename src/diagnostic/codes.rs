@@ -133,6 +133,7 @@ codes! {
     TIMEOUT_TOO_SHORT = "P506", "a timeout shorter than what it bounds";
     SAME_GROUP_TWICE = "P507", "a group asked twice in one gate";
     USES_UNSEEN = "P508", "uses that counters can't show";
+    THROTTLE = "P509", "a throttle that can't work";
     BACKFILL_BEFORE_SYNC = "P601", "a backfill that isn't behind its dual-write";
     VERIFY_BEFORE_BACKFILL = "P602", "a verify that isn't behind its backfill";
     RETIRE_WITHOUT_GATE = "P603", "a retire without a gate";

@@ -20,9 +20,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
+use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, Failure, FailureClass, Mapping, Method, Permit, RetireShape,
-    RunId, Runnable, Script, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, Failure, FailureClass, Gauge, Mapping, Method, Permit,
+    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 pub mod error;
@@ -36,11 +37,11 @@ pub use probed::{Probed, Purpose, TableUse};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver:
-    Session + Introspect + DualWriter + Source + Sink + Parker + Verifier + Retirer
+    Session + Introspect + Signals + DualWriter + Source + Sink + Parker + Verifier + Retirer
 {
 }
-impl<T: Session + Introspect + DualWriter + Source + Sink + Parker + Verifier + Retirer> Driver
-    for T
+impl<T: Session + Introspect + Signals + DualWriter + Source + Sink + Parker + Verifier + Retirer>
+    Driver for T
 {
 }
 
@@ -386,6 +387,14 @@ pub trait Introspect: Send + Sync {
         let _ = table;
         Ok(TableSize::default())
     }
+}
+
+/// What a database knows of its own state, for throttles.
+#[async_trait]
+pub trait Signals: Send + Sync {
+    /// Reads one of them: a part for each replica, slot or table; none where there is none. What can't be told is an error
+    /// or a part without value, never a good value. `tables` are those that count for a gauge of tables.
+    async fn gauge(&self, gauge: Gauge, tables: &[String]) -> Result<Vec<Part>, Error>;
 }
 
 /// How large a table is, as far as that can be told.

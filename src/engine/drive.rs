@@ -28,6 +28,7 @@ use super::patience::{ANSWER_WITHIN_MS, jitter, patiently, within};
 use super::probe::{Questions, asked};
 use super::start::{at, claim};
 use super::step::{End, Halt, failure_of};
+use super::throttle::Told;
 use super::{Context, Driven, Error, Options, Signal, finish, is_signalled, process};
 
 mod assign;
@@ -102,6 +103,7 @@ async fn drive_leased(
         tell,
         told,
         known_progress: BTreeMap::new(),
+        throttles: Told::default(),
         progress_written: Stopwatch::start(),
         waiting_since: None,
         cancelled: false,
@@ -152,6 +154,7 @@ struct Drive<'a> {
     tell: mpsc::Sender<Progress>,
     told: mpsc::Receiver<Progress>,
     known_progress: BTreeMap<StepId, Progress>,
+    throttles: Told,
     progress_written: Stopwatch,
     waiting_since: Option<Stopwatch>,
     cancelled: bool,
@@ -318,8 +321,12 @@ impl Drive<'_> {
                 Signal::None => Halt::No,
             };
             running.halt.send_if_modified(|now| std::mem::replace(now, halt) != halt);
-            let tuning = state.step(id).tuning;
-            running.tuning.send_if_modified(|now| std::mem::replace(now, tuning) != tuning);
+            let tuning = &state.step(id).tuning;
+            running.tuning.send_if_modified(|now| {
+                let is_other = now != tuning;
+                now.clone_from(tuning);
+                is_other
+            });
         }
     }
 
@@ -501,6 +508,10 @@ impl Drive<'_> {
 
     async fn progressed(&mut self, progress: Progress) -> Result<(), Error> {
         self.ctx.observer.observe(&Event::Progress(progress.clone()), self.state());
+        if let Some(text) = self.throttles.news(&progress) {
+            let note = Event::Note { step: Some(progress.step.clone()), target: None, text };
+            self.ctx.observer.observe(&note, self.state());
+        }
         self.known_progress.insert(progress.step.clone(), progress);
         if self.progress_written.elapsed_ms() >= WRITE_PROGRESS_EVERY_MS {
             self.write_progress().await?;
@@ -521,6 +532,7 @@ impl Drive<'_> {
                 rows_done: progress.rows_done,
                 rows_total: progress.rows_total,
                 at,
+                throttled: progress.throttled,
             })
             .collect();
         Ok(self.ctx.store.put_progress(self.state().run(), &rows).await?)

@@ -1,6 +1,6 @@
 //! What an engine tells those who watch.
 
-use crate::run::{GateReport, State, StepId, TargetName};
+use crate::run::{GateReport, State, StepId, TargetName, Throttled};
 use crate::store::Entry;
 
 /// Something worth showing.
@@ -29,7 +29,7 @@ pub enum Event {
 }
 
 /// How far a step has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
     /// The step.
     pub step: StepId,
@@ -39,6 +39,8 @@ pub struct Progress {
     pub rows_total: Option<u64>,
     /// Rows in the chunk just done, to show what the size settled on.
     pub chunk_rows: u32,
+    /// What holds it back now; empty while nothing does.
+    pub throttled: Vec<Throttled>,
 }
 
 /// Somebody who watches a run. Called from the engine's own loop: must be quick, and must not fail.

@@ -25,6 +25,7 @@ pub mod process;
 mod stakes;
 mod start;
 mod step;
+mod throttle;
 mod window;
 
 pub use drive::drive;

@@ -9,8 +9,8 @@ use crate::driver::{
 };
 use crate::run::{
     Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
-    QueryCheck, Retire, RetireShape, RunId, State, Step, StepId, TargetName, Undo, UsedBy, Verify,
-    report,
+    QueryCheck, Retire, RetireShape, RunId, Signal, State, Step, StepId, TargetName, Undo, UsedBy,
+    Verify, report,
 };
 use crate::store::{RunHeader, SharedStore};
 
@@ -184,6 +184,13 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         }
     }
     for step in program.steps() {
+        if let Action::Backfill(backfill) = &step.action {
+            let asked = backfill.throttle.iter().filter_map(|one| match &one.signal {
+                Signal::Query { target: of, query } if of == target => Some(query.clone()),
+                _ => None,
+            });
+            survey.queries.extend(asked.map(|query| (step.id.clone(), query)));
+        }
         let Action::Gate(gate) = &step.action else { continue };
         let here = gate.queries.iter().filter(|query| query.target == *target);
         survey.queries.extend(here.map(|query| (step.id.clone(), query.query.clone())));

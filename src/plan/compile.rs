@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
     Hazard, Mapping, MappingName, OnDelete, OnExisting, Policy, Program, ProgramError,
-    ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Soak,
-    Step, StepId, Target, TargetName, Undo, UnusedFor, UsedBy, Verify, Winner, Within,
+    ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Signal,
+    Soak, Step, StepId, Target, TargetName, Throttle, Undo, UnusedFor, UsedBy, Verify, Winner,
+    Within,
 };
 
 use super::document::{
-    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, StepDef,
-    UndoDef, UsedByDef,
+    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, SignalDef,
+    StepDef, ThrottleDef, UndoDef, UsedByDef,
 };
 use super::meaning::{plan_digest, step_digest};
 use super::policy::{Guarding, asked_groups, pinned};
@@ -32,6 +33,9 @@ const CHUNK_TIME_MS: u64 = 100;
 
 /// The same where there is only one writer: all others wait for the chunk, so it is shorter.
 const CHUNK_TIME_SQLITE_MS: u64 = 50;
+
+/// How often a throttle looks, if it doesn't say, in milliseconds.
+const LOOK_EVERY_MS: u64 = 1_000;
 
 /// Attempts of a step, if the plan doesn't say: with the waits below, about two minutes.
 const ATTEMPTS: u32 = 15;
@@ -230,7 +234,7 @@ fn compile_action(
             mapping: mapping(&def.mapping),
             direction: def.direction.value,
         }),
-        ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)),
+        ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)?),
         ActionDef::Verify(def) => Action::Verify(match &def.check {
             CheckDef::Mapping { mapping: name, method, repair, workers } => Verify::Mapping {
                 mapping: mapping(name),
@@ -266,11 +270,13 @@ fn compile_action(
 /// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.
 const PARK_USUAL: u32 = 1_000;
 
-fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
+fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, CompileError> {
     let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
     let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
     let usual_ms = if is_sqlite { CHUNK_TIME_SQLITE_MS } else { CHUNK_TIME_MS };
-    Backfill {
+    let throttle: Result<Vec<Throttle>, CompileError> =
+        def.throttle.iter().map(|throttle| compile_throttle(view, at, throttle)).collect();
+    Ok(Backfill {
         mapping: MappingName::new(def.mapping.value.as_str()),
         chunk_rows: def.chunk_rows.map_or(ChunkRows::Auto, ChunkRows::Fixed),
         chunk_time_ms: def.chunk_time_ms.unwrap_or(usual_ms),
@@ -280,7 +286,37 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Backfill {
             .on_row_error
             .filter(|on| on.value == OnError::Park)
             .map(|_| def.park_max.as_ref().map_or(PARK_USUAL, |most| most.value)),
-    }
+        throttle: throttle?,
+        max_throttled_for_ms: def.max_throttled_for_ms.map(|at| at.value),
+    })
+}
+
+fn compile_throttle(
+    view: &View<'_>,
+    at: usize,
+    def: &ThrottleDef,
+) -> Result<Throttle, CompileError> {
+    let target = || {
+        let target = view.throttled_on(at, def.target.as_ref());
+        let target = target.ok_or(CompileError::Missing("the target of a throttle"))?;
+        Ok::<_, CompileError>(TargetName::new(target.name.value.as_str()))
+    };
+    let signal = match &def.signal {
+        SignalDef::Gauge(gauge) => Signal::Gauge { target: target()?, gauge: gauge.value },
+        SignalDef::Query(query) => {
+            Signal::Query { target: target()?, query: query.value.trim().to_owned() }
+        }
+        SignalDef::Http(url) => Signal::Http { url: url.value.trim().to_owned() },
+        SignalDef::File(path) => Signal::File { path: path.value.clone() },
+        SignalDef::Window(window) => Signal::Window(window.clone()),
+        SignalDef::Later(_) => return Err(CompileError::Missing("a throttle's signal")),
+    };
+    Ok(Throttle {
+        name: def.name.value.clone(),
+        bound: def.bound.map(|bound| bound.value),
+        every_ms: def.every_ms.unwrap_or(LOOK_EVERY_MS),
+        signal,
+    })
 }
 
 fn compile_gate(view: &View<'_>, at: usize, gate: &GateDef) -> Result<Gate, CompileError> {

@@ -4,7 +4,8 @@
 //! a finding says why. Whether the parts fit together is for [`super::lint`].
 
 use crate::run::{
-    CopyColumns, Direction, Engine, Expect, Method, OnDelete, OnExisting, Phase, Window, Winner,
+    Bound, CopyColumns, Direction, Engine, Expect, Gauge, Method, OnDelete, OnExisting, Phase,
+    Window, Winner,
 };
 
 use super::node::{At, Span};
@@ -311,12 +312,57 @@ pub struct BackfillDef {
     pub workers: Option<u32>,
     /// Rest between chunks, in milliseconds.
     pub pause_between_ms: Option<u64>,
-    /// Where throttles stand.
-    pub throttle: Option<Span>,
+    /// What holds it back.
+    pub throttle: Vec<ThrottleDef>,
+    /// How long it may be held back at a stretch, in milliseconds.
+    pub max_throttled_for_ms: Option<At<u64>>,
     /// What a row that can't be written does.
     pub on_row_error: Option<At<OnError>>,
     /// How many such rows may be parked.
     pub park_max: Option<At<u32>>,
+}
+
+/// A throttle.
+#[derive(Clone, Debug)]
+pub struct ThrottleDef {
+    /// Its name.
+    pub name: At<String>,
+    /// The database asked; the step's, if not given.
+    pub target: Option<At<String>>,
+    /// What is looked at.
+    pub signal: SignalDef,
+    /// From where on it holds.
+    pub bound: Option<At<Bound>>,
+    /// How often it is looked at, in milliseconds.
+    pub every_ms: Option<u64>,
+}
+
+/// What a throttle looks at.
+#[derive(Clone, Debug)]
+pub enum SignalDef {
+    /// What a database knows of itself.
+    Gauge(At<Gauge>),
+    /// A query's value.
+    Query(At<String>),
+    /// What answers at a URL.
+    Http(At<String>),
+    /// A file that is there.
+    File(At<String>),
+    /// Local times.
+    Window(Window),
+    /// Something that comes later: `cypher`.
+    Later(At<&'static str>),
+}
+
+impl SignalDef {
+    /// Why it can't have such a limit.
+    pub fn complaint(&self, bound: Bound) -> Option<&'static str> {
+        let of = match self {
+            Self::Gauge(gauge) => Some(gauge.value),
+            _ => None,
+        };
+        bound.complaint(of)
+    }
 }
 
 /// `verify`.

@@ -15,6 +15,7 @@ mod fields;
 mod files;
 mod findings;
 mod graph;
+mod limit;
 mod lint;
 mod meaning;
 mod node;
@@ -43,6 +44,7 @@ use self::resolve::{Surroundings, View};
 pub use difference::{Change, difference};
 pub use findings::Findings;
 pub use graph::{Graph, GraphEdge, GraphNode, Need};
+pub use limit::limit;
 pub use node::{At, Span};
 pub use policy::{asked_groups, policy_now};
 pub use project::{

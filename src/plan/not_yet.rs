@@ -5,7 +5,7 @@
 use crate::diagnostic::known as codes;
 use crate::run::{Engine, Identity};
 
-use super::document::{ActionDef, CheckDef, OnError, RelationDef, UndoDef, Writer};
+use super::document::{ActionDef, CheckDef, OnError, RelationDef, SignalDef, UndoDef, Writer};
 use super::node::Span;
 use super::reports::Reports;
 use super::resolve::View;
@@ -100,8 +100,10 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
             }
         }
         ActionDef::Backfill(backfill) => {
-            if let Some(span) = backfill.throttle {
-                option(reports, span, "`throttle`");
+            for throttle in &backfill.throttle {
+                if let SignalDef::Later(what) = &throttle.signal {
+                    option(reports, what.span, &format!("a throttle by `{}`", what.value));
+                }
             }
         }
         ActionDef::Verify(verify) => {

@@ -190,6 +190,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The target that a throttle of a backfill asks, if it is plain.
+    pub fn throttled_on(&self, copy: usize, named: Option<&At<String>>) -> Option<&'a TargetDef> {
+        let targets = &self.document.targets;
+        match named {
+            Some(name) => targets.iter().find(|known| known.name.value == name.value),
+            None => self.steps[copy].target.map(|at| &targets[at]),
+        }
+    }
+
     /// The gates of the plan.
     pub fn gates(&self) -> impl Iterator<Item = (usize, &'a GateDef)> + use<'a> {
         self.all().filter_map(|(at, step)| match &step.action.as_ref()?.value {
@@ -306,6 +315,11 @@ impl<'a> Names<'a> {
         let mut resolved = Resolved::default();
         let named = step.target.as_ref().and_then(|name| self.target(name, reports));
         let Some(action) = &step.action else { return Resolved { target: named, ..resolved } };
+        if let ActionDef::Backfill(backfill) = &action.value {
+            for name in backfill.throttle.iter().filter_map(|throttle| throttle.target.as_ref()) {
+                self.target(name, reports);
+            }
+        }
         if let Some(name) = action.value.mapping() {
             resolved.mapping = self.mapping(name, reports);
             resolved.target = resolved.mapping.and_then(|at| self.home_of(at));

@@ -90,6 +90,8 @@ pub fn pin() -> Pin {
         workers: 1,
         pause_between_ms: 0,
         park_max: None,
+        throttle: Vec::new(),
+        max_throttled_for_ms: None,
     };
     let dual_write = DualWrite { mapping: mapping_name(), direction: Direction::Forward };
     let gate = Gate {

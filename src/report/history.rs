@@ -2,14 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::run::{
-    ChunkRows, Event, Evidence, MappingName, Outcome, PermitRecord, Pin, StepId, Tuning, Verdict,
-    Way,
-};
+use crate::run::{Event, Evidence, MappingName, Outcome, PermitRecord, Pin, StepId, Verdict, Way};
 use crate::store::Entry;
 
 use super::paint::{Colour, Tone};
-use super::steps::failure_line;
+use super::steps::{self, failure_line};
 use super::table::{Alignment, Table};
 use super::words;
 
@@ -137,7 +134,7 @@ pub fn sentence(event: &Event) -> String {
         }
         Event::Paused { reason } => format!("paused the run{}", said(reason.as_deref())),
         Event::Resumed => "resumed the run".to_owned(),
-        Event::Tuned { step, tuning } => format!("{step}: tuned: {}", tuned(*tuning)),
+        Event::Tuned { step, tuning } => format!("{step}: tuned: {}", steps::tuned(tuning)),
         Event::RollbackBegun { accept_loss } => {
             let losses: Vec<&str> = accept_loss.iter().map(MappingName::as_str).collect();
             let losses = if losses.is_empty() {
@@ -221,21 +218,12 @@ fn said(text: Option<&str>) -> String {
     text.map_or(String::new(), |text| format!(": {text}"))
 }
 
-fn tuned(tuning: Tuning) -> String {
-    let rows = tuning.chunk_rows.map(|rows| match rows {
-        ChunkRows::Auto => "chunks of automatic size".to_owned(),
-        ChunkRows::Fixed(rows) => format!("chunks of {}", words::plural(u64::from(rows), "row")),
-    });
-    let pause = tuning.pause_between_ms.map(|ms| format!("{} between chunks", words::duration(ms)));
-    rows.into_iter().chain(pause).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
     use super::*;
     use crate::report::fixture::{failed, records, started, up_to_gate};
-    use crate::run::Digest;
+    use crate::run::{ChunkRows, Digest, Limit, Tuning, Unit};
 
     #[test]
     fn every_record_is_a_sentence() {
@@ -248,9 +236,13 @@ mod tests {
                     tuning: Tuning {
                         chunk_rows: Some(ChunkRows::Fixed(1)),
                         pause_between_ms: Some(50),
+                        chunk_time_ms: Some(100),
+                        workers: Some(2),
+                        limits: [("lag".to_owned(), Limit { value: 2_500.0, unit: Unit::Ms })]
+                            .into(),
                     },
                 },
-                "copy: tuned: chunks of 1 row, 50ms between chunks",
+                "copy: tuned: 2 workers, chunks of 100ms, chunks of 1 row, 50ms between chunks, lag at 2.5s",
             ),
             (
                 Event::AbortBegun { leave: true, reason: Some("no longer wanted".into()) },

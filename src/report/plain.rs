@@ -110,6 +110,7 @@ mod tests {
             rows_done: 50_000,
             rows_total: Some(200_000),
             chunk_rows: 4_000,
+            throttled: Vec::new(),
         };
         assert_eq!(
             describe(&progress, 25_000, 5_000),

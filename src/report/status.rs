@@ -34,7 +34,13 @@ pub struct StatusView<'a> {
 
 impl StatusView<'_> {
     fn rows(&self) -> Vec<StepRow> {
-        steps::rows(self.state, self.live, self.now)
+        if self.driver.is_some() {
+            return steps::rows(self.state, self.live, self.now);
+        }
+        // What held a process that is gone says nothing of now.
+        let free = |one: &StepProgress| StepProgress { throttled: Vec::new(), ..one.clone() };
+        let live: Vec<StepProgress> = self.live.iter().map(free).collect();
+        steps::rows(self.state, &live, self.now)
     }
 
     /// The sentence and the commands.
@@ -43,7 +49,7 @@ impl StatusView<'_> {
         advice::advise(self.state, self.driver, self.line, self.now)
     }
 
-    /// What the run waits for: gates by id, or the reason of a pause.
+    /// What the run waits for: gates by id, throttles by name, or the reason of a pause.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
         if let Some(pause) = self.state.paused() {
@@ -51,7 +57,10 @@ impl StatusView<'_> {
                 pause.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             return vec![format!("resume{reason}")];
         }
-        advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id)).collect()
+        let gates = advice::shut_gates(self.state).map(|gate| format!("gate {}", gate.id));
+        let rows = self.rows();
+        let held = rows.iter().flat_map(|row| &row.throttled);
+        gates.chain(held.map(|(held, _)| format!("throttle {}", held.name))).collect()
     }
 
     /// The status as documents have it.
@@ -219,10 +228,18 @@ fn table(rows: &[StepRow], colour: Colour, now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture::{at, begun, done, line, started, state, up_to_gate};
-    use crate::store::StepProgress;
+    use crate::run::{Throttled, Unit};
+    use crate::store::{Claimant, StepProgress};
 
     fn live(rows_done: u64) -> StepProgress {
-        StepProgress { step: "copy".into(), rows_done, rows_total: Some(1_000), at: at(20) }
+        let throttled = Vec::new();
+        StepProgress {
+            step: "copy".into(),
+            rows_done,
+            rows_total: Some(1_000),
+            at: at(20),
+            throttled,
+        }
     }
 
     #[test]
@@ -258,6 +275,57 @@ mod tests {
         assert_eq!(document["steps"][2]["state"], "succeeded");
         assert_eq!(document["steps"][4]["state"], "waiting");
         assert_eq!(document["steps"][5]["state"], "pending");
+    }
+
+    #[test]
+    fn what_holds_a_step_is_shown_while_somebody_drives_it() {
+        let mut events = vec![started()];
+        events.extend(done("create", None));
+        events.extend(done("sync", None));
+        events.push(begun("copy"));
+        let state = state(events);
+        let line = line();
+        let held = |name: &str, for_ms| Throttled {
+            name: name.into(),
+            reason: "replica-2 3.2s >= 1.5s".into(),
+            of: Some("replica-2".into()),
+            value: Some(3_200.0),
+            limit: Some(1_500.0),
+            unit: Unit::Ms,
+            for_ms,
+        };
+        let throttled = vec![held("lag", 4_000), held("more", 1_000)];
+        let live = [StepProgress { throttled, ..live(400) }];
+        let lease = lease();
+        let view =
+            |driver| StatusView { state: &state, driver, live: &live, line: &line, now: at(30) };
+        let driven = view(Some(&lease));
+        let text = driven.render(Colour::Off);
+        // Held for 4 s when it was written down, 10 s ago.
+        assert!(text.contains("held back: lag replica-2 3.2s >= 1.5s for 14s"), "{text}");
+        assert!(text.contains("and 1 more"), "{text}");
+        let document = Value::Object(driven.document());
+        assert_eq!(document["waiting_for"], json!(["throttle lag", "throttle more"]));
+        let held = &document["steps"][2]["throttled"][0];
+        assert_eq!(held["value"], 3_200.0);
+        assert_eq!(held["limit"], 1_500.0);
+        assert_eq!(held["since"], json!(words::rfc3339(at(16))));
+        let left = Value::Object(view(None).document());
+        assert_eq!(left["steps"][2]["throttled"], json!([]));
+        assert_eq!(left["waiting_for"], json!([]));
+    }
+
+    fn lease() -> Lease {
+        let holder = Claimant {
+            id: "1".into(),
+            name: "ana".into(),
+            host: "here".into(),
+            boot: String::new(),
+            pid: 1,
+            pid_started: 1,
+        };
+        let (run, token) = (crate::report::fixture::RUN.into(), 1);
+        Lease { run, holder, token, since: at(1), renewed_at: at(29), expires_at: at(40) }
     }
 
     #[test]

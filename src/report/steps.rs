@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Failure, Phase, Progress, State, Step, StepId, Timestamp, Undo, Verdict, Verify, Way,
+    Action, ChunkRows, Failure, Phase, Progress, State, Step, StepId, Throttled, Timestamp, Tuning,
+    Undo, Verdict, Verify, Way,
 };
 use crate::store::StepProgress;
 
@@ -14,7 +15,7 @@ use super::paint::Tone;
 use super::words;
 
 /// What is shown of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepRow {
     /// The step.
     pub id: StepId,
@@ -40,6 +41,10 @@ pub struct StepRow {
     pub parked: Option<u64>,
     /// What came of it, what is wrong, or what it waits for.
     pub detail: Option<String>,
+    /// What holds it back now, each with since when.
+    pub throttled: Vec<(Throttled, Timestamp)>,
+    /// What operators have set otherwise than the plan.
+    pub tuning: Tuning,
 }
 
 /// Where a step stands, in the words that documents use.
@@ -154,6 +159,19 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
         }
         _ => None,
     };
+    let throttled: Vec<(Throttled, Timestamp)> = match live {
+        Some(live) if standing == StepStanding::Running => live
+            .throttled
+            .iter()
+            .map(|held| (held.clone(), live.at.minus_ms(held.for_ms)))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let held = throttled.first().map(|(held, since)| {
+        let more = throttled.len() - 1;
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        format!("held back: {}{more}", held.sentence(now.since_ms(*since)))
+    });
     StepRow {
         id: step.id.clone(),
         phase: step.phase,
@@ -166,7 +184,9 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
         ended_at: known.ended_at.filter(|_| !under_way),
         took_ms,
         parked: known.outcome.as_ref().and_then(|outcome| outcome.parked),
-        detail: detail(state, step, now),
+        detail: held.or_else(|| detail(state, step, now)),
+        throttled,
+        tuning: known.tuning.clone(),
     }
 }
 
@@ -189,6 +209,9 @@ fn detail(state: &State, step: &Step, now: Timestamp) -> Option<String> {
             )
         }),
         Progress::Succeeded => succeeded_detail(state, step),
+        Progress::Pending | Progress::Running { .. } if known.tuning != Tuning::NONE => {
+            Some(format!("tuned: {}", tuned(&known.tuning)))
+        }
         Progress::Pending | Progress::Running { .. } | Progress::Undone => {
             let shut = state.gate(&step.id).filter(|gate| !gate.shut.is_empty());
             let asked = asked(state.program(), &step.id);
@@ -261,8 +284,56 @@ impl StepRow {
             "took_ms": self.took_ms,
             "parked": self.parked,
             "detail": self.detail,
+            "throttled": self.throttled.iter().map(throttled_document).collect::<Vec<_>>(),
+            "tuning": tuning_document(&self.tuning),
         })
     }
+}
+
+fn throttled_document((held, since): &(Throttled, Timestamp)) -> Value {
+    json!({
+        "name": held.name,
+        "reason": held.reason,
+        "of": held.of,
+        "value": held.value,
+        "limit": held.limit,
+        "unit": held.unit,
+        "since": words::rfc3339(*since),
+    })
+}
+
+/// Only what is tuned; nothing where nothing is.
+fn tuning_document(tuning: &Tuning) -> Value {
+    if *tuning == Tuning::NONE {
+        return Value::Null;
+    }
+    json!({
+        "workers": tuning.workers,
+        "chunk_time_ms": tuning.chunk_time_ms,
+        "chunk_rows": tuning.chunk_rows.map(|rows| match rows {
+            ChunkRows::Auto => json!("auto"),
+            ChunkRows::Fixed(rows) => json!(rows),
+        }),
+        "pause_between_ms": tuning.pause_between_ms,
+        "limits": tuning.limits,
+    })
+}
+
+/// What was set, in words.
+#[must_use]
+pub fn tuned(tuning: &Tuning) -> String {
+    let rows = tuning.chunk_rows.map(|rows| match rows {
+        ChunkRows::Auto => "chunks of automatic size".to_owned(),
+        ChunkRows::Fixed(rows) => format!("chunks of {}", words::plural(u64::from(rows), "row")),
+    });
+    let parts = [
+        tuning.workers.map(|workers| words::plural(u64::from(workers), "worker")),
+        tuning.chunk_time_ms.map(|ms| format!("chunks of {}", words::duration(ms))),
+        rows,
+        tuning.pause_between_ms.map(|ms| format!("{} between chunks", words::duration(ms))),
+    ];
+    let limits = tuning.limits.iter().map(|(name, limit)| format!("{name} at {limit}"));
+    parts.into_iter().flatten().chain(limits).collect::<Vec<_>>().join(", ")
 }
 
 /// How a step would be undone, in the statements or the words that `rollback` shows.

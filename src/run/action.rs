@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::name::{GroupName, MappingName, StepId, TargetName};
+use super::throttle::Throttle;
 use super::window::Window;
 
 /// What a step does.
@@ -177,7 +178,7 @@ pub enum Direction {
 }
 
 /// Copies a mapping's rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backfill {
     /// Which mapping.
     pub mapping: MappingName,
@@ -192,6 +193,12 @@ pub struct Backfill {
     /// How many rows that can't be copied may be parked; `None`: the first one fails the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub park_max: Option<u32>,
+    /// What holds it back: no chunk begins while one of them holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttle: Vec<Throttle>,
+    /// How long it may be held back at a stretch before the step fails, in milliseconds; for ever, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_throttled_for_ms: Option<u64>,
 }
 
 /// The size of chunks.

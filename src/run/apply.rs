@@ -110,7 +110,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         Event::Paused { reason } => state.paused = Some(Pause { reason: reason.clone() }),
         Event::Resumed => state.paused = None,
         Event::Tuned { step, tuning } => {
-            tune(&mut state.steps.entry(step.clone()).or_default().tuning, *tuning);
+            tune(&mut state.steps.entry(step.clone()).or_default().tuning, tuning);
         }
         Event::RollbackBegun { accept_loss } => {
             // Whoever asks for the way back of a paused run wants it to go.
@@ -335,7 +335,10 @@ fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
     }
 }
 
-fn tune(tuning: &mut Tuning, change: Tuning) {
+fn tune(tuning: &mut Tuning, change: &Tuning) {
     tuning.chunk_rows = change.chunk_rows.or(tuning.chunk_rows);
     tuning.pause_between_ms = change.pause_between_ms.or(tuning.pause_between_ms);
+    tuning.chunk_time_ms = change.chunk_time_ms.or(tuning.chunk_time_ms);
+    tuning.workers = change.workers.or(tuning.workers);
+    tuning.limits.extend(change.limits.iter().map(|(name, limit)| (name.clone(), *limit)));
 }

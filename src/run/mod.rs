@@ -28,7 +28,9 @@ mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests;
+mod throttle;
 mod time;
+mod tuning;
 mod usage;
 mod window;
 mod words;
@@ -67,6 +69,7 @@ pub use retry::{back_off_ms, is_transient};
 pub use state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
+pub use throttle::{Bound, Gauge, Limit, Signal, Throttle, Throttled, Unit};
 pub use time::Timestamp;
 pub use usage::{Baseline, Unused, Usage};
 pub use window::{Date, Freeze, Hours, LocalTime, Weekday, Window, WindowSeen};

@@ -13,6 +13,7 @@ use super::record::{Actor, Ending, Event, Pin, Proof, Tuning, Way};
 use super::schedule::leaves_nothing;
 use super::state::{DecisionVerdict, GateState, Progress, Standing, State};
 use super::time::Timestamp;
+use super::tuning;
 
 /// The records that a command comes to.
 pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestamp) -> Decided {
@@ -46,7 +47,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Rollback { accept_loss } => rollback(state, accept_loss),
         Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
         Command::Amend { pin } => amend(state, pin, by),
-        Command::Tune { step, tuning } => tune(state, step.as_ref(), *tuning),
+        Command::Tune { step, tuning } => tune(state, step.as_ref(), tuning),
         Command::Approve { gate, work, group, comment } => {
             let (known, asks) = reached(state, gate)?;
             still_guards(state, gate)?;
@@ -217,7 +218,7 @@ fn abort(state: &State, leave: bool, reason: Option<&String>) -> Decided {
     Ok(vec![Event::AbortBegun { leave, reason: reason.cloned() }])
 }
 
-fn tune(state: &State, step: Option<&StepId>, tuning: Tuning) -> Decided {
+fn tune(state: &State, step: Option<&StepId>, tuning: &Tuning) -> Decided {
     let backfills: Vec<&Step> = state
         .program()
         .steps()
@@ -233,14 +234,17 @@ fn tune(state: &State, step: Option<&StepId>, tuning: Tuning) -> Decided {
         (None, []) => return Err(usage("the plan has no backfill")),
         (None, _) => {
             return Err(usage("the plan has several backfills")
-                .with_help(format!("say which with --step: {}", names())));
+                .with_help(format!("say which, behind the run: {}", names())));
         }
     };
     if state.step(&chosen.id).progress == Progress::Succeeded {
         return Err(usage(format!("{} is done, so there is nothing to tune", chosen.id))
             .with_help("`phasegate status RUN` shows what is still to come"));
     }
-    Ok(vec![Event::Tuned { step: chosen.id.clone(), tuning }])
+    if let Action::Backfill(backfill) = &chosen.action {
+        tuning::check(&chosen.id, backfill, tuning)?;
+    }
+    Ok(vec![Event::Tuned { step: chosen.id.clone(), tuning: tuning.clone() }])
 }
 
 fn reached<'a>(state: &'a State, id: &StepId) -> Result<(&'a GateState, &'a Gate), Refusal> {

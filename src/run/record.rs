@@ -12,6 +12,7 @@ use super::difference::{Difference, Redact};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
+use super::throttle::Limit;
 use super::time::Timestamp;
 use super::usage::Usage;
 
@@ -411,10 +412,30 @@ pub enum FailureClass {
 }
 
 /// A change to a backfill that runs or will run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
     /// Rows in a chunk.
     pub chunk_rows: Option<ChunkRows>,
     /// Rest between chunks, in milliseconds.
     pub pause_between_ms: Option<u64>,
+    /// How long a chunk should take, in milliseconds of database time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk_time_ms: Option<u64>,
+    /// Chunks at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// Limits of throttles, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Limit>,
+}
+
+impl Tuning {
+    /// Nothing tuned.
+    pub const NONE: Self = Self {
+        chunk_rows: None,
+        pause_between_ms: None,
+        chunk_time_ms: None,
+        workers: None,
+        limits: BTreeMap::new(),
+    };
 }

@@ -239,7 +239,7 @@ impl State {
             permit: None,
             permitted_at: None,
             may_be_done: false,
-            tuning: Tuning { chunk_rows: None, pause_between_ms: None },
+            tuning: Tuning::NONE,
         };
         self.steps.get(id).unwrap_or(&UNTOUCHED)
     }

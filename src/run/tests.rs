@@ -113,6 +113,8 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
         workers: 1,
         pause_between_ms: 0,
         park_max: None,
+        throttle: Vec::new(),
+        max_throttled_for_ms: None,
     };
     let dual = DualWrite { mapping: mapping(), direction: Direction::Forward };
     vec![

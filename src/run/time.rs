@@ -31,6 +31,13 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// This point moved earlier; saturates at the beginning of time.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        let ms = if ms > i64::MAX as u64 { i64::MAX } else { ms.cast_signed() };
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// How long after `earlier` this is, in milliseconds; 0 when it is before it (a clock that was set back).
     #[must_use]
     pub const fn since_ms(self, earlier: Self) -> u64 {

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::run::{Actor, Digest, EnvironmentName, Event, Record, RunId, StepId, Timestamp};
+use crate::run::{
+    Actor, Digest, EnvironmentName, Event, Record, RunId, StepId, Throttled, Timestamp,
+};
 
 mod chain;
 mod lease;
@@ -130,7 +132,7 @@ pub struct Lease {
 }
 
 /// Rows done by a step, for people who look from another terminal. Not part of the journal: the ledger is the truth.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepProgress {
     /// The step.
     pub step: StepId,
@@ -140,6 +142,8 @@ pub struct StepProgress {
     pub rows_total: Option<u64>,
     /// When this was written.
     pub at: Timestamp,
+    /// What held it back then; empty while nothing does.
+    pub throttled: Vec<Throttled>,
 }
 
 /// A place for journals. See the room's contract.

@@ -269,10 +269,10 @@ const PUT_LEASE: &str = "INSERT INTO phasegate.state_leases (run, token, holder_
      since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms, \
      session_pid = excluded.session_pid, session_began_us = excluded.session_began_us";
 
-const PUT_PROGRESS: &str = "INSERT INTO phasegate.state_progress (run, step, rows_done, rows_total, at_ms) \
-     VALUES ($1, $2, $3, $4, $5) \
+const PUT_PROGRESS: &str = "INSERT INTO phasegate.state_progress (run, step, rows_done, rows_total, at_ms, throttled) \
+     VALUES ($1, $2, $3, $4, $5, $6) \
      ON CONFLICT (run, step) DO UPDATE SET rows_done = excluded.rows_done, rows_total = excluded.rows_total, \
-     at_ms = excluded.at_ms";
+     at_ms = excluded.at_ms, throttled = excluded.throttled";
 
 /// The head on every row, so that one statement sees both at one moment; the record's columns are NULL when there is none.
 const READ: &str = "SELECT r.head_version, r.head_hash, e.version, e.body, e.hash FROM phasegate.state_runs r \
@@ -416,6 +416,7 @@ impl Store for PostgresStore {
                 .bind(step.rows_done.cast_signed())
                 .bind(step.rows_total.map(u64::cast_signed))
                 .bind(step.at.as_unix_ms())
+                .bind(rows::throttled_json(step))
                 .execute(&mut *write.tx)
                 .await
                 .map_err(self.failed())?;
@@ -425,7 +426,7 @@ impl Store for PostgresStore {
 
     async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error> {
         let rows: Vec<rows::ProgressRow> = sqlx::query_as(
-            "SELECT step, rows_done, rows_total, at_ms FROM phasegate.state_progress WHERE run = $1 \
+            "SELECT step, rows_done, rows_total, at_ms, throttled FROM phasegate.state_progress WHERE run = $1 \
              ORDER BY step COLLATE \"C\"",
         )
         .bind(run.as_str())

@@ -32,6 +32,8 @@ pub(super) struct ProgressRow {
     pub rows_done: i64,
     pub rows_total: Option<i64>,
     pub at_ms: i64,
+    /// As JSON.
+    pub throttled: String,
 }
 
 /// The checked records of a page; no rows mean no run.
@@ -63,6 +65,13 @@ impl From<ProgressRow> for StepProgress {
             rows_done: row.rows_done.cast_unsigned(),
             rows_total: row.rows_total.map(i64::cast_unsigned),
             at: Timestamp::from_unix_ms(row.at_ms),
+            // Another version's is nothing that anybody depends on.
+            throttled: serde_json::from_str(&row.throttled).unwrap_or_default(),
         }
     }
+}
+
+/// What holds a step back, as both stores keep it.
+pub(super) fn throttled_json(progress: &StepProgress) -> String {
+    serde_json::to_string(&progress.throttled).unwrap_or_else(|_| "[]".to_owned())
 }

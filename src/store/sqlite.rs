@@ -254,6 +254,7 @@ impl Write<'_> {
                 .bind(step.rows_done.cast_signed())
                 .bind(step.rows_total.map(u64::cast_signed))
                 .bind(step.at.as_unix_ms())
+                .bind(rows::throttled_json(step))
                 .execute(&mut self.db)
                 .await
                 .map_err(|error| explain(self.path, &error))?;
@@ -275,9 +276,10 @@ const PUT_LEASE: &str = "INSERT INTO leases (run, token, holder_id, holder_name,
      holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
      since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms";
 
-const PUT_PROGRESS: &str = "INSERT INTO progress (run, step, rows_done, rows_total, at_ms) VALUES ($1, $2, $3, $4, $5) \
+const PUT_PROGRESS: &str = "INSERT INTO progress (run, step, rows_done, rows_total, at_ms, throttled) \
+     VALUES ($1, $2, $3, $4, $5, $6) \
      ON CONFLICT (run, step) DO UPDATE SET rows_done = excluded.rows_done, rows_total = excluded.rows_total, \
-     at_ms = excluded.at_ms";
+     at_ms = excluded.at_ms, throttled = excluded.throttled";
 
 /// The head on every row, so that one statement sees both at one moment; the record's columns are NULL when there is none.
 const READ: &str = "SELECT r.head_version, r.head_hash, e.version, e.body, e.hash FROM runs r \
@@ -409,7 +411,7 @@ impl Store for SqliteStore {
 
     async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error> {
         let rows: Vec<rows::ProgressRow> = sqlx::query_as(
-            "SELECT step, rows_done, rows_total, at_ms FROM progress WHERE run = $1 ORDER BY step",
+            "SELECT step, rows_done, rows_total, at_ms, throttled FROM progress WHERE run = $1 ORDER BY step",
         )
         .bind(run.as_str())
         .fetch_all(&self.readers)

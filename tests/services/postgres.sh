@@ -2,6 +2,7 @@
 # Starts and stops a private PostgreSQL server for tests: its own folder, a free port, no durability.
 #
 #   postgres.sh start DIR    makes DIR, starts a server in it, prints `export PHASEGATE_TEST_POSTGRES=…` for eval
+#   postgres.sh replica DIR URL NAME    the same of a server that follows the one at URL, which knows it as NAME
 #   postgres.sh stop DIR     ends that server at once and removes DIR
 #
 # The server runs as a user that is not root: PostgreSQL refuses root. Needs initdb and postgres (Debian: postgresql-15).
@@ -12,8 +13,8 @@ fail() {
     exit 1
 }
 
-usage="usage: postgres.sh start|stop DIR"
-[ $# -eq 2 ] || fail "$usage"
+usage="usage: postgres.sh start|stop DIR, or postgres.sh replica DIR URL NAME"
+[ $# -ge 2 ] || fail "$usage"
 action=$1
 dir=$2
 
@@ -48,7 +49,8 @@ choose_user() {
     fi
 }
 
-start() {
+# Chooses the programs and the user, and makes the folder.
+prepare() {
     bin=$(find_programs)
     server_user=$(choose_user)
     [ ! -e "$dir/data" ] || fail "$dir/data is there already: stop it first"
@@ -59,10 +61,11 @@ start() {
     fi
     as_server test -x "$dir" || fail "$server_user can't reach $dir: choose a folder under one that all may enter"
     cd "$dir"
-    as_server "$bin/initdb" -D "$dir/data" -U tester -A trust -E UTF8 --locale=C --no-sync \
-        >"$dir/initdb.log" 2>&1 || fail "initdb failed, see $dir/initdb.log"
-    # The kernel is not asked for a free port, because the server would not take one that is held open for it: random
-    # ports are tried until one can be bound.
+}
+
+# Starts the server of "$dir/data". The kernel is not asked for a free port, because the server would not take one that is
+# held open for it: random ports are tried until one can be bound.
+serve() {
     tries=0
     while [ "$tries" -lt 20 ]; do
         tries=$((tries + 1))
@@ -77,6 +80,22 @@ start() {
         grep -q "could not bind" "$dir/server.log" || fail "the server did not start, see $dir/server.log"
     done
     fail "no free port was found"
+}
+
+start() {
+    prepare
+    as_server "$bin/initdb" -D "$dir/data" -U tester -A trust -E UTF8 --locale=C --no-sync \
+        >"$dir/initdb.log" 2>&1 || fail "initdb failed, see $dir/initdb.log"
+    serve
+}
+
+replica() {
+    prepare
+    as_server "$bin/pg_basebackup" -d "$1?application_name=$2" -D "$dir/data" -R -X stream --checkpoint=fast --no-sync \
+        >"$dir/initdb.log" 2>&1 || fail "pg_basebackup failed, see $dir/initdb.log"
+    # What it connects with is what the copy was made with, but for its name, which pg_basebackup sets itself.
+    echo "primary_conninfo = '$1?application_name=$2'" >>"$dir/data/postgresql.auto.conf"
+    serve
 }
 
 stop() {
@@ -97,6 +116,10 @@ stop() {
 
 case $action in
     start) start ;;
+    replica)
+        [ $# -eq 4 ] || fail "$usage"
+        replica "$3" "$4"
+        ;;
     stop) stop ;;
     *) fail "$usage" ;;
 esac

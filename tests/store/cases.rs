@@ -1,6 +1,8 @@
 //! What every store promises, but for leases and damage.
 
-use phasegate::run::{Ending, EnvironmentName, Event, Outcome, StepId, Timestamp, Value, Way};
+use phasegate::run::{
+    Ending, EnvironmentName, Event, Outcome, StepId, Throttled, Timestamp, Unit, Value, Way,
+};
 use phasegate::store::{self, Create, Entry, Error, RunHeader, SharedStore, StepProgress};
 
 use super::bed::Bed;
@@ -125,7 +127,13 @@ pub async fn an_unknown_run_is_said_to_be_unknown(bed: &Bed) {
     );
     assert_eq!(store.acquire(&run, &claimant(1), 1000, &|_| false).await.unwrap_err(), no_run);
     let at = store.now().await.unwrap();
-    let progress = StepProgress { step: StepId::new("copy"), rows_done: 1, rows_total: None, at };
+    let progress = StepProgress {
+        step: StepId::new("copy"),
+        rows_done: 1,
+        rows_total: None,
+        at,
+        throttled: Vec::new(),
+    };
     assert_eq!(store.put_progress(&run, &[progress]).await.unwrap_err(), no_run);
     assert_eq!(store.lease(&run).await.unwrap(), None);
     assert_eq!(store.progress(&run).await.unwrap(), vec![]);
@@ -196,10 +204,24 @@ pub async fn progress_is_replaced_and_nothing_depends_on_it(bed: &Bed) {
         rows_done,
         rows_total,
         at: Timestamp::from_unix_ms(at),
+        throttled: Vec::new(),
     };
     assert_eq!(store.progress(&run).await.unwrap(), vec![]);
-    let first = [step("b", 10, Some(100), 1), step("a", 0, None, 1)];
+    let held = Throttled {
+        name: "lag".into(),
+        reason: "replica-2 3.2s >= 1.5s".into(),
+        of: Some("replica-2".into()),
+        value: Some(3_200.5),
+        limit: Some(1_500.0),
+        unit: Unit::Ms,
+        for_ms: 14_000,
+    };
+    let first = [
+        StepProgress { throttled: vec![held], ..step("b", 10, Some(100), 1) },
+        step("a", 0, None, 1),
+    ];
     store.put_progress(&run, &first).await.unwrap();
+    assert_eq!(store.progress(&run).await.unwrap()[1], first[0]);
     store.put_progress(&run, &[step("b", u64::MAX, None, 2)]).await.unwrap();
     let expected = vec![step("a", 0, None, 1), step("b", u64::MAX, None, 2)];
     assert_eq!(store.progress(&run).await.unwrap(), expected);

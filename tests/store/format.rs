@@ -59,7 +59,7 @@ fn every_kind_of_event_is_in_the_fixture() {
 /// What was added to the format within version 1, and what stands for it where it is missing: nothing.
 #[test]
 fn records_from_before_a_field_was_added_are_read() {
-    const LATER: [&str; 7] = [
+    const LATER: [&str; 10] = [
         "window",
         "unused_for",
         "identity",
@@ -67,6 +67,9 @@ fn records_from_before_a_field_was_added_are_read() {
         "allow_reviewed",
         "allow_commands",
         "fingerprints",
+        "throttle",
+        "max_throttled_for_ms",
+        "limits",
     ];
     fn without(value: &mut serde_json::Value) {
         match value {

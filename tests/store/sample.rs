@@ -87,7 +87,9 @@ pub fn every_event() -> Vec<Event> {
         "class": "contention", "code": "5", "message": "database is locked", "detail": null,
         "help": "try again", "line": 12,
     });
-    let tuning = json!({ "chunk_rows": { "fixed": 500 }, "pause_between_ms": 10 });
+    let tuning = json!({
+        "chunk_rows": { "fixed": 500 }, "pause_between_ms": 10, "chunk_time_ms": 50, "workers": 4,
+        "limits": { "lag": { "value": 10_000.0, "unit": "ms" } } });
     let events = vec![
         json!({ "kind": "run_started", "run": "0190aaaa-0000-7000-8000-000000000001", "pin": pin("kind: Plan\n") }),
         json!({ "kind": "plan_amended", "pin": pin("kind: Plan # amended\n"), "changed": ["copy"], "voided": ["ready"] }),
@@ -195,7 +197,8 @@ fn program() -> Value {
             "backfill",
             &["sync"],
             &json!({ "backfill": {
-            "mapping": "leads", "chunk_rows": "auto", "chunk_time_ms": 100, "workers": 2, "pause_between_ms": 0 } }),
+            "mapping": "leads", "chunk_rows": "auto", "chunk_time_ms": 100, "workers": 2, "pause_between_ms": 0,
+            "throttle": throttles(), "max_throttled_for_ms": 3_600_000 } }),
         ),
         step(
             "compare",
@@ -279,4 +282,26 @@ fn step(id: &str, phase: &str, needs: &[&str], action: &Value) -> Value {
         "retry": { "attempts": 5, "first_wait_ms": 250, "longest_wait_ms": 10_000 },
         "digest": digest('e'), "line": 3, "description": "a step",
     })
+}
+
+/// One of every kind of signal.
+fn throttles() -> serde_json::Value {
+    let one = |name: &str, signal: serde_json::Value, bound: serde_json::Value| json!({ "name": name, "signal": signal, "bound": bound, "every_ms": 1_000 });
+    let lag = json!({ "gauge": { "target": "app", "gauge": "replica_lag" } });
+    json!([
+        one("lag", lag, json!({ "max": 5_000.0 })),
+        one(
+            "free",
+            json!({ "query": { "target": "app", "query": "SELECT 1" } }),
+            json!({ "min": 0.25 })
+        ),
+        one("health", json!({ "http": { "url": "http://127.0.0.1/" } }), json!(null)),
+        one("stop", json!({ "file": { "path": "/run/stop" } }), json!(null)),
+        one(
+            "night",
+            json!({ "window": {
+            "days": ["mon"], "hours": [{ "from": 1320, "to": 360 }], "zone": "Europe/Berlin" } }),
+            json!(null)
+        ),
+    ])
 }

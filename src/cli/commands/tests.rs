@@ -156,10 +156,13 @@ async fn pausing_is_recorded_with_its_reason_and_shown() {
 async fn tuning_names_its_backfill_or_the_only_one() {
     let bench = Bench::with(vec![started()]).await;
     bench.run(&["tune", "leads", "--chunk-rows", "500"]).await.unwrap();
-    bench.run(&["tune", "leads", "--step", "copy", "--pause", "50ms"]).await.unwrap();
+    bench
+        .run(&["tune", "leads", "copy", "--pause-between", "50ms", "--workers", "3"])
+        .await
+        .unwrap();
     let history = bench.run(&["history", "leads"]).await.unwrap().human;
     assert!(history.contains("chunks of 500 rows"), "{history}");
-    let no_backfill = bench.run(&["tune", "leads", "--step", "sync", "--pause", "1s"]).await;
+    let no_backfill = bench.run(&["tune", "leads", "sync", "--pause-between", "1s"]).await;
     assert_eq!(no_backfill.unwrap_err().exit.code(), 64);
 }
 

@@ -11,9 +11,14 @@ pub async fn perform(session: &Session, args: &Tune) -> Result<Answer, Failure> 
         args::ChunkRows::Auto => ChunkRows::Auto,
         args::ChunkRows::Fixed(rows) => ChunkRows::Fixed(rows),
     });
-    let pause_between_ms =
-        args.pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-    let tuning = Tuning { chunk_rows, pause_between_ms };
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let tuning = Tuning {
+        chunk_rows,
+        pause_between_ms: args.pause_between.map(ms),
+        chunk_time_ms: args.chunk_time.map(ms),
+        workers: args.workers,
+        limits: args.limits.iter().cloned().collect(),
+    };
     run.ask(Command::Tune { step: args.step.as_ref().map(StepId::new), tuning }).await?;
     let sentence = if run.driver().is_some() {
         "Tuned: its driver takes that up within a second."

@@ -200,6 +200,10 @@ fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
     };
     let mut does = vec![what];
     does.extend(mapping.filter.as_ref().map(|filter| format!("only rows where {filter}")));
+    if !backfill.throttle.is_empty() {
+        let held: Vec<String> = backfill.throttle.iter().map(ToString::to_string).collect();
+        does.push(format!("no chunk begins while it is held back by {}", held.join(", ")));
+    }
     let each = "each chunk is a transaction of its own";
     let locks = if mapping.is_in_place() {
         vec![locks::of_chunks(from, LockMode::RowExclusive, each)]

@@ -127,6 +127,8 @@ mod tests {
             workers: 1,
             pause_between_ms: 10,
             park_max: None,
+            throttle: Vec::new(),
+            max_throttled_for_ms: None,
         };
         let rows = Some(Estimate { rows, basis: "counted".into() });
         let table = TableFacts { table: "leads".into(), rows, ..TableFacts::default() };

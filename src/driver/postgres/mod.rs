@@ -60,6 +60,7 @@ mod session;
 mod settle;
 mod shape;
 mod shape_sql;
+mod signals;
 mod sink;
 mod source;
 mod statements;
@@ -101,6 +102,8 @@ const SCHEMA: &str = "phasegate";
 pub struct Postgres {
     connections: Connections,
     shapes: prepared::Shapes,
+    /// Where the log was when, for the lag of replicas.
+    positions: signals::Positions,
 }
 
 impl Postgres {
@@ -114,6 +117,7 @@ impl Postgres {
         let postgres = Self {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
+            positions: signals::Positions::default(),
         };
         postgres.connections.read().await?.release().await;
         Ok(postgres)

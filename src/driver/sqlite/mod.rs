@@ -38,6 +38,7 @@ mod script;
 mod session;
 mod shape;
 mod shape_sql;
+mod signals;
 mod sink;
 mod source;
 mod survey;

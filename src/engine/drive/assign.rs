@@ -26,7 +26,7 @@ impl Drive<'_> {
         let driver = self.ctx.drivers.get(&target)?.clone();
         let name = step.action.mapping().cloned();
         let (halt, halted) = watch::channel(Halt::No);
-        let (tuning, tuned) = watch::channel(state.step(id).tuning);
+        let (tuning, tuned) = watch::channel(state.step(id).tuning.clone());
         let losses = match &name {
             Some(name) if state.accepted_losses().contains(name) => Losses::Accepted,
             _ => Losses::Refused,
@@ -67,6 +67,8 @@ impl Drive<'_> {
             tuning: tuned,
             halt: halted,
             progress: self.tell.clone(),
+            drivers: self.ctx.drivers.clone(),
+            throttled: watch::Sender::default(),
             step,
         };
         Some((job, Running { way, halt, tuning }))

@@ -15,7 +15,9 @@ use crate::copy::sizer::{Policy, Sample, Sizer};
 use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window, Work};
 use crate::run::{Backfill, ChunkRows, FailureClass, Mapping, Outcome, Undo, Way};
 
+use super::brake::Brake;
 use super::queue::{Blocked, Queue};
+use super::settings::Settings;
 use super::{Fault, Halt, Job, dual_write, outcome, park, sql, verify};
 
 /// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
@@ -53,6 +55,13 @@ struct Chunked {
 }
 
 impl Copy {
+    /// Goes on with these settings.
+    fn set(&mut self, settings: Settings) {
+        self.workers = settings.workers;
+        self.queue.set_workers(settings.workers);
+        self.sizer.set_target_us(settings.chunk_time_us);
+    }
+
     /// How long until something that yielded may be tried again; `None` where nothing has.
     fn rests_for_ms(&self) -> Option<u64> {
         let planning = self.blocked.as_ref().map(Blocked::left_ms);
@@ -74,21 +83,32 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         park::retry(job).await?;
     }
     let mut copy = begin(job, backfill).await?;
+    let mut throttle = Brake::start(job, backfill)?;
     loop {
         if job.is_halted() {
             drain(job, &mut copy).await?;
             return Err(Fault::Interrupted);
         }
-        plan(job, backfill, &mut copy).await?;
-        dispatch(job, &mut copy);
+        copy.set(Settings::now(job, backfill));
+        // What is under way finishes either way.
+        let is_held = throttle.holds(job);
+        if !is_held {
+            plan(job, backfill, &mut copy).await?;
+            dispatch(job, &mut copy);
+        }
         if copy.chunks.is_empty() {
             if copy.walk_ended && copy.queue.is_empty() {
                 break;
             }
-            pause(job, copy.rests_for_ms().unwrap_or(0)).await;
+            if is_held {
+                job.tell(copy.rows_done, copy.rows_total, 0);
+                throttle.wait(job).await?;
+            } else {
+                pause(job, copy.rests_for_ms().unwrap_or(0)).await;
+            }
             continue;
         }
-        let Some(chunked) = next(job, &mut copy).await else { continue };
+        let Some(chunked) = next(job, &mut copy, is_held).await else { continue };
         settle_chunk(job, &mut copy, joined(chunked)?).await?;
         rest(job, backfill).await;
     }
@@ -108,9 +128,9 @@ async fn concluded(job: &Job, backfill: &Backfill, outcome: Outcome) -> Result<O
     }
 }
 
-/// The next chunk that ends; `None` when another may be begun before.
-async fn next(job: &Job, copy: &mut Copy) -> Option<Result<Chunked, JoinError>> {
-    let rest_ms = copy.rests_for_ms().filter(|_| copy.chunks.len() < copy.workers);
+/// The next chunk that ends; `None` when another may be begun before, which is not while the copy is held back.
+async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Result<Chunked, JoinError>> {
+    let rest_ms = copy.rests_for_ms().filter(|_| !is_held && copy.chunks.len() < copy.workers);
     let rested = async {
         match rest_ms {
             Some(ms) => pause(job, ms).await,
@@ -158,15 +178,13 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
     let fence = job.fence()?;
     let rows_total = job.patient(|| job.driver.estimate(&mapping)).await?;
     let known = job.patient(|| job.driver.copy_state(fence.run(), &job.work.step)).await?;
-    let capabilities = job.driver.capabilities();
     let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
-    let workers = backfill.workers.min(capabilities.copy_workers).max(1) as usize;
-    let target_us = backfill.chunk_time_ms.min(capabilities.chunk_time_max_ms) * 1_000;
+    let settings = Settings::now(job, backfill);
     let copy = Copy {
         mapping,
-        workers: workers.min(free.len().max(1)),
-        sizer: Sizer::new(Policy::with_target_us(target_us)),
-        queue: Queue::new(workers.min(free.len().max(1)), known.open),
+        workers: settings.workers,
+        sizer: Sizer::new(Policy::with_target_us(settings.chunk_time_us)),
+        queue: Queue::new(settings.workers, known.open),
         planned_rows: 0,
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
         windows: 0,
@@ -183,7 +201,7 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
 
 /// How many rows the next chunks have: as the plan or an operator says, else as the sizer found.
 fn chunk_rows(job: &Job, backfill: &Backfill, sizer: &Sizer) -> u32 {
-    match job.tuning.borrow().chunk_rows.unwrap_or(backfill.chunk_rows) {
+    match Settings::now(job, backfill).chunk_rows {
         ChunkRows::Fixed(rows) => rows.max(1),
         ChunkRows::Auto => sizer.rows(),
     }
@@ -295,7 +313,7 @@ fn joined(chunked: Result<Chunked, JoinError>) -> Result<Chunked, Fault> {
 }
 
 fn pause_between_ms(job: &Job, backfill: &Backfill) -> u64 {
-    job.tuning.borrow().pause_between_ms.unwrap_or(backfill.pause_between_ms)
+    Settings::now(job, backfill).pause_between_ms
 }
 
 /// Rests between chunks: for as long as the plan or an operator says now, who may say otherwise meanwhile.

@@ -11,7 +11,7 @@ use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
     MappingName, Observation, Outcome, Permit, Program, Redact, Retire, RetireShape, Step, StepId,
-    TargetName, Tuning, Value, Way, is_transient,
+    TargetName, Throttled, Tuning, Value, Way, is_transient,
 };
 use crate::store::{self, SharedStore};
 
@@ -20,12 +20,14 @@ use super::patience::patiently;
 use super::probe::asked;
 
 mod backfill;
+mod brake;
 mod drop;
 mod dual_write;
 mod park;
 mod pass;
 mod queue;
 mod retire;
+mod settings;
 mod sql;
 mod stop_dual_write;
 mod verify;
@@ -57,6 +59,10 @@ pub(super) struct Job {
     pub(super) tuning: watch::Receiver<Tuning>,
     pub(super) halt: watch::Receiver<Halt>,
     pub(super) progress: mpsc::Sender<Progress>,
+    /// All databases of the plan, for throttles.
+    pub(super) drivers: BTreeMap<TargetName, SharedDriver>,
+    /// What holds the copy back now.
+    pub(super) throttled: watch::Sender<Vec<Throttled>>,
 }
 
 /// A gate whose fingerprint on one target a step may move on.
@@ -249,7 +255,9 @@ impl Job {
     /// Tells how far the step has come. Lost when nobody keeps up: the next one says it again.
     fn tell(&self, rows_done: u64, rows_total: Option<u64>, chunk_rows: u32) {
         let step = self.step.id.clone();
-        let _ = self.progress.try_send(Progress { step, rows_done, rows_total, chunk_rows });
+        let throttled = self.throttled.borrow().clone();
+        let progress = Progress { step, rows_done, rows_total, chunk_rows, throttled };
+        let _ = self.progress.try_send(progress);
     }
 
     /// A gate behind which somebody else has changed something is not moved on by this step: what the step leaves there would

@@ -91,6 +91,11 @@ impl Queue {
         }
     }
 
+    /// For another number of workers from now on.
+    pub(super) fn set_workers(&mut self, workers: usize) {
+        self.ahead = AHEAD_PER_WORKER * workers as u64;
+    }
+
     /// Whether everything planned is committed.
     pub(super) fn is_empty(&self) -> bool {
         self.planned.is_empty() && self.yielded.is_empty() && self.in_flight.is_empty()

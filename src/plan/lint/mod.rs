@@ -24,6 +24,7 @@ mod questions;
 mod retire;
 mod sides;
 mod statements;
+mod throttles;
 mod timeouts;
 mod transactions;
 mod undo;
@@ -55,6 +56,7 @@ const WRITTEN: &[Rule] = &[
     long_names::check,
     questions::check,
     undo::check,
+    throttles::check,
     timeouts::check,
     people::check,
     super::not_yet::check,

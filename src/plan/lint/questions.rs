@@ -1,10 +1,10 @@
-//! What only looks changes nothing: the queries of verify steps and gates.
+//! What only looks changes nothing: the queries of verify steps, gates and throttles.
 
 use crate::diagnostic::known as codes;
 use crate::run::Hazard;
 use crate::sql::{self, Dialect};
 
-use super::super::document::{ActionDef, CheckDef, TargetDef, UsedByDef, VerifyDef};
+use super::super::document::{ActionDef, CheckDef, SignalDef, TargetDef, UsedByDef, VerifyDef};
 use super::super::node::At;
 use super::super::reports::Reports;
 use super::super::resolve::View;
@@ -26,6 +26,13 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 for unused in &gate.unused_for {
                     if let UsedByDef::Query { target, query } = &unused.by {
                         question(view.asked_on(at, target.as_ref()), query, reports);
+                    }
+                }
+            }
+            Some(ActionDef::Backfill(backfill)) => {
+                for throttle in &backfill.throttle {
+                    if let SignalDef::Query(query) = &throttle.signal {
+                        question(view.throttled_on(at, throttle.target.as_ref()), query, reports);
                     }
                 }
             }

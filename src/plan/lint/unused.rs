@@ -32,6 +32,11 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             );
         }
     }
+    for (at, _) in view.all() {
+        let Some(ActionDef::Backfill(backfill)) = view.action(at) else { continue };
+        let asked = backfill.throttle.iter().filter_map(|throttle| throttle.target.as_ref());
+        used.extend(asked.map(|name| name.value.as_str()));
+    }
     for mapping in &view.document.mappings {
         let sides = mapping.from.iter().chain(&mapping.into);
         used.extend(sides.map(|side| side.target.value.as_str()));

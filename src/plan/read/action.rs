@@ -7,9 +7,10 @@ use super::super::document::{
     ActionDef, BackfillDef, DualWriteDef, OnError, ProbeDef, RetireDef, RetiredColumnDef,
     ScriptDef, Writer,
 };
-use super::super::fields::{Fields, count, entries, list, text, texts};
+use super::super::fields::{Fields, count, entries, text, texts};
 use super::super::node::{At, Kind, Node};
 use super::super::reports::Reports;
+use super::throttle::throttles;
 use super::{gate, verify};
 
 /// The actions by their keys.
@@ -130,16 +131,20 @@ fn probe(node: &Node, span: super::super::node::Span, reports: &mut Reports) -> 
 }
 
 fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
-    const KEYS: &[&str] =
-        &["mapping", "chunk", "workers", "pause_between", "throttle", "on_row_error", "park_max"];
+    const KEYS: &[&str] = &[
+        "mapping",
+        "chunk",
+        "workers",
+        "pause_between",
+        "throttle",
+        "max_throttled_for",
+        "on_row_error",
+        "park_max",
+    ];
     let fields = Fields::open(node, "`backfill`", KEYS, reports)?;
     let (chunk_rows, chunk_time_ms) =
         fields.get("chunk").map_or((None, None), |node| chunk(node, reports));
-    if let Some(node) = fields.get("throttle") {
-        for signal in list(node, "`throttle`", reports).unwrap_or_default() {
-            throttle(signal, reports);
-        }
-    }
+    let throttle = fields.get("throttle").map(|node| throttles(node, reports));
     let on_row_error = fields.word("on_row_error", ON_ERROR, reports);
     let park_max = fields.count("park_max", 1..=PARK_MAX, reports);
     if let (Some(most), None | Some(OnError::Fail)) = (&park_max, on_row_error.map(|on| on.value)) {
@@ -153,7 +158,8 @@ fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
         chunk_time_ms,
         workers: fields.count("workers", 1..=64, reports).map(|at| at.value),
         pause_between_ms: fields.duration("pause_between", reports).map(|at| at.value),
-        throttle: fields.get("throttle").map(|_| fields.key_span("throttle")),
+        throttle: throttle.unwrap_or_default(),
+        max_throttled_for_ms: fields.duration("max_throttled_for", reports),
         on_row_error,
         park_max,
     })
@@ -178,33 +184,6 @@ fn chunk(node: &Node, reports: &mut Reports) -> (Option<u32>, Option<u64>) {
         reports.error(codes::OUT_OF_RANGE, span, message).help("write `time: 100ms`");
     }
     (rows, time.map(|at| at.value))
-}
-
-fn throttle(node: &Node, reports: &mut Reports) {
-    const KEYS: &[&str] =
-        &["name", "replica_lag", "target", "query", "cypher", "http", "min", "max"];
-    let Some(fields) = Fields::open(node, "a throttle", KEYS, reports) else { return };
-    fields.required_name("name", reports);
-    fields.text("target", reports);
-    if let Some(lag) = fields.get("replica_lag") {
-        if let Some(fields) = Fields::open(lag, "`replica_lag`", &["max"], reports) {
-            fields.required("max", reports);
-            fields.duration("max", reports);
-        }
-        return;
-    }
-    verify::one_question(&fields, "a throttle", reports);
-    for bound in ["min", "max"] {
-        if let Some(node) = fields.get(bound) {
-            super::super::fields::real(node, bound, reports);
-        }
-    }
-    if fields.get("min").or(fields.get("max")).is_none() {
-        let message = "the throttle lacks `max` (or `min`)";
-        reports
-            .error(codes::MISSING_KEY, fields.span, message)
-            .help("say from where on it holds back");
-    }
 }
 
 fn retire(node: &Node, reports: &mut Reports) -> Option<RetireDef> {

@@ -5,6 +5,7 @@ mod action;
 mod gate;
 mod mapping;
 mod step;
+mod throttle;
 mod verify;
 mod window;
 

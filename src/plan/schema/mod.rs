@@ -6,6 +6,7 @@
 
 mod plan;
 mod project;
+mod throttle;
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::read::ACTIONS;
+use super::throttle::Throttle;
 use super::{ApiVersion, Approval, Duration, Scalar};
 
 #[derive(Deserialize, JsonSchema)]
@@ -325,7 +326,10 @@ struct Backfill {
     #[schemars(range(min = 1, max = 64))]
     workers: Option<u32>,
     pause_between: Option<Duration>,
+    /// What holds it back: no chunk begins while one of them holds.
     throttle: Option<Vec<Throttle>>,
+    /// How long it may be held back at a stretch before the step fails; for ever, if not given.
+    max_throttled_for: Option<Duration>,
     /// What a row that can't be copied does: it fails the step (the default), or is kept apart with its reason.
     on_row_error: Option<OnError>,
     /// With `on_row_error: park`: how many rows may be parked before the step fails; 1,000 unless given.
@@ -353,25 +357,6 @@ enum ChunkRows {
 #[serde(rename_all = "lowercase")]
 enum Auto {
     Auto,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Throttle {
-    name: String,
-    replica_lag: Option<ReplicaLag>,
-    target: Option<String>,
-    query: Option<String>,
-    cypher: Option<String>,
-    http: Option<Value>,
-    min: Option<f64>,
-    max: Option<f64>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ReplicaLag {
-    max: Duration,
 }
 
 /// Compares a mapping's sides, or a value with what is expected.
@@ -438,10 +423,10 @@ struct Soak {
     r#for: Duration,
 }
 
-/// The times at which the gate may open.
+/// Times by the clocks of a zone: those at which a gate may open, or a copy may run.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Window {
+pub(super) struct Window {
     /// The days on which its hours begin; every day, if not given.
     #[schemars(length(min = 1))]
     days: Option<Vec<Day>>,
