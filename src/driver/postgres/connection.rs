@@ -53,6 +53,8 @@ pub(super) enum TxKind {
     Repair,
     Retire,
     Unretire,
+    Validate,
+    Watch,
     Drop,
 }
 
@@ -72,6 +74,8 @@ impl TxKind {
             | Self::Remove
             | Self::Retire
             | Self::Unretire
+            | Self::Validate
+            | Self::Watch
             | Self::Drop => asked.unwrap_or(ONCE_LOCK_MS),
         };
         ms.max(1)
@@ -93,6 +97,8 @@ impl TxKind {
             Self::Repair => "repair",
             Self::Retire => "retire",
             Self::Unretire => "unretire",
+            Self::Validate => "validate",
+            Self::Watch => "watch",
             Self::Drop => "drop",
         }
     }
