@@ -21,7 +21,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
-    Digest, Direction, Ending, Engine, FailureClass, Mapping, Method, Permit, RetireShape, RunId,
+    Digest, Direction, Ending, Engine, FailureClass, Mapping, MappingName, Method, Permit,
+    RetireShape, RunId,
     Runnable, Script, StepId, Usage, Value, Way,
 };
 
@@ -223,6 +224,8 @@ pub struct Survey {
     pub scripts: Vec<(StepId, Script)>,
     /// Names that `retire` gives. They come after everything that a mapping needs.
     pub renamed: Vec<CreatedObject>,
+    /// What `retire` puts aside of a mapping, and what takes its place: that must have what it needs by then.
+    pub retired: Vec<(MappingName, RetireShape)>,
 }
 
 /// A mapping to look at before the first change.

@@ -17,7 +17,7 @@ use super::catalogue::{Index, Table, quote};
 use super::error::failed;
 use super::shape::Shape;
 use super::stricter::{bare, behind_using};
-use super::surroundings::{Constraint, Surroundings};
+use super::surroundings::{Constraint, Surroundings, TriggerFacts};
 use super::survey::Side;
 use crate::driver::Error;
 use crate::run::RetiredColumn;
@@ -33,7 +33,7 @@ pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
     }
     for constraint in needed(&old.around) {
         if constraint.columns.iter().all(|column| is_carried(shape, column)) {
-            let definition = of_itself(constraint, &old.around, &new.around);
+            let definition = of_another(constraint, &old.around.name, &new.around.name);
             statements.extend(target.constraint(constraint, &definition));
         }
     }
@@ -46,9 +46,7 @@ pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
     for trigger in old.around.user_triggers().filter(|trigger| trigger.enabled != 'D') {
         // One that stands disabled is enabled by `retire`.
         if !new.around.user_triggers().any(|it| it.form == trigger.form) {
-            let name = format!("TRIGGER {} ", quote(&trigger.name));
-            let made = trigger.form.replacen("TRIGGER % ", &name, 1);
-            statements.push(made.replacen(" ON % ", &format!(" ON {on} "), 1));
+            statements.push(made_on(trigger, &on));
         }
     }
     statements
@@ -95,14 +93,20 @@ fn needed(around: &Surroundings) -> impl Iterator<Item = &Constraint> {
     around.constraints.iter().filter(|it| matches!(it.kind, 'c' | 'f' | 'x'))
 }
 
-/// A constraint's definition for the new table; a foreign key to its own table is one there too.
-fn of_itself(constraint: &Constraint, old: &Surroundings, new: &Surroundings) -> String {
+/// A constraint's definition for another table than that of the name `old`; a foreign key to its own table is one there too.
+pub(super) fn of_another(constraint: &Constraint, old: &str, new: &str) -> String {
     let definition = bare(&constraint.definition);
     if !constraint.is_to_itself {
         return definition.to_owned();
     }
     let references = |name: &str| format!(" REFERENCES {name}(");
-    definition.replacen(&references(&old.name), &references(&new.name), 1)
+    definition.replacen(&references(old), &references(new), 1)
+}
+
+/// The statement that makes a trigger on another table.
+pub(super) fn made_on(trigger: &TriggerFacts, on: &str) -> String {
+    let name = format!("TRIGGER {} ", quote(&trigger.name));
+    trigger.form.replacen("TRIGGER % ", &name, 1).replacen(" ON % ", &format!(" ON {on} "), 1)
 }
 
 /// A constraint's definition with other names for the table's own columns.

@@ -14,7 +14,7 @@ use crate::driver::Error;
 /// What stands around one table.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Surroundings {
-    /// The table, qualified, and quoted where the server does.
+    /// The table as definitions name it: qualified where the search path doesn't find it, and quoted where need be.
     pub name: String,
     /// The table's own: checks, foreign keys, exclusions, unique and primary keys.
     pub constraints: Vec<Constraint>,
@@ -126,7 +126,7 @@ impl Surroundings {
 
 /// `$1` is the table's oid, `$2` our schema.
 const SURROUNDINGS: &str = "\
-SELECT jsonb_build_object('name', format('%I.%I', cn.nspname, c.relname),
+SELECT jsonb_build_object('name', c.oid::regclass::text,
   'constraints', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.conname, 'kind', k.contype,
       'definition', pg_get_constraintdef(k.oid), 'columns', ARRAY(
           SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY u (n, at)
