@@ -97,9 +97,7 @@ async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
     unwatch(tx, &shape).await?;
     let (schema, name) = (tx.schema().to_owned(), quote(&name(&shape)));
     let notes = format!("{schema}.{name}");
-    let body = format!(
-        "BEGIN INSERT INTO {notes} VALUES (clock_timestamp()); RETURN NULL; END"
-    );
+    let body = format!("BEGIN INSERT INTO {notes} VALUES (clock_timestamp()); RETURN NULL; END");
     let doing = "have writes noted";
     for sql in [
         format!("CREATE TABLE {notes} (at timestamptz NOT NULL)"),
