@@ -22,8 +22,8 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, Failure, FailureClass, Gauge, Mapping, Method, Permit,
-    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, Failure, FailureClass, Gauge, Mapping, MappingName, Method,
+    Permit, RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 pub mod error;
@@ -230,6 +230,8 @@ pub struct Survey {
     pub scripts: Vec<(StepId, Script)>,
     /// Names that `retire` gives. They come after everything that a mapping needs.
     pub renamed: Vec<CreatedObject>,
+    /// What `retire` puts aside of a mapping, and what takes its place: that must have what it needs by then.
+    pub retired: Vec<(MappingName, RetireShape)>,
 }
 
 /// A mapping to look at before the first change.

@@ -165,6 +165,7 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         }
         if let Action::Retire(retire) = &step.action {
             survey.renamed.extend(renamed(program, retire));
+            survey.retired.push((retire.mapping.clone(), retire.shape.clone()));
         }
         if let Action::Verify(Verify::Query(QueryCheck { query, .. })) = &step.action {
             survey.queries.push((step.id.clone(), query.clone()));

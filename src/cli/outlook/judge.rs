@@ -111,8 +111,11 @@ impl Judge<'_> {
             });
             let Some(goes) = goes else { continue };
             let columns = self.columns_aside(&goes.step);
+            let is_ours = goes.purpose == Purpose::Retire && self.is_of_an_action(&goes.step);
             let left = |it: &&ObjectFacts| {
-                !goes_too(it, &dropped) && columns.as_ref().is_none_or(|all| may_name(it, all))
+                !goes_too(it, &dropped)
+                    && !(is_ours && columns.is_none() && goes_over(it))
+                    && columns.as_ref().is_none_or(|all| may_name(it, all))
             };
             let left: Vec<ObjectFacts> = table.dependents.iter().filter(left).cloned().collect();
             if left.is_empty() {
@@ -157,12 +160,18 @@ impl Judge<'_> {
             }
             Some(Action::Retire(_)) if self.is_postgres() => {
                 "drop them, or make them anew on the new table, in a step before it: retire is refused while any but a \
-                 function that names it in its text is left"
+                 function that names it in its text is left; plain views of whole tables it makes again itself"
             }
             _ => {
                 "make those that must go on name the new table; a drop is refused while any is left"
             }
         }
+    }
+
+    /// Whether it is `retire` on PostgreSQL that puts something aside, which carries over what it can, and no statement.
+    fn is_of_an_action(&self, step: &StepId) -> bool {
+        let action = self.pin.program.step(step).map(|step| &step.action);
+        self.is_postgres() && matches!(action, Some(Action::Retire(_)))
     }
 
     fn is_postgres(&self) -> bool {
@@ -193,6 +202,11 @@ impl Judge<'_> {
         self.warn(codes::FEW_CONNECTIONS, None, &message).help =
             Some("free some, or raise max_connections".to_owned());
     }
+}
+
+/// Whether `retire` carries it over itself: plain views, other tables' policies and foreign keys, publications.
+fn goes_over(object: &ObjectFacts) -> bool {
+    matches!(object.kind.as_str(), "view" | "policy" | "foreign key" | "publication")
 }
 
 /// Whether a foreign key goes with its own table, which the plan drops, too.

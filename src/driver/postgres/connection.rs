@@ -55,6 +55,8 @@ pub(super) enum TxKind {
     Pass,
     Retire,
     Unretire,
+    Validate,
+    Watch,
     Drop,
 }
 
@@ -75,6 +77,8 @@ impl TxKind {
             | Self::Pass
             | Self::Retire
             | Self::Unretire
+            | Self::Validate
+            | Self::Watch
             | Self::Drop => asked.unwrap_or(ONCE_LOCK_MS),
         };
         ms.max(1)
@@ -98,6 +102,8 @@ impl TxKind {
             Self::Pass => "pass",
             Self::Retire => "retire",
             Self::Unretire => "unretire",
+            Self::Validate => "validate",
+            Self::Watch => "watch",
             Self::Drop => "drop",
         }
     }

@@ -1,80 +1,281 @@
-//! What the old table has and the new one lacks, and clients would miss once the new one has its name.
+//! What the old shape has and the new one lacks, and clients would miss once the new one has its name: what takes a build or a
+//! scan, so that it must be there before `retire`, as the statements that make it.
 //!
-//! What can be made only by a build or a scan, or by the author's decision, must be there before `retire`: it is refused
-//! with the statements that make it. Grants and the owner are carried over here. Columns that the mapping changes or leaves
-//! out have their own, or none.
+//! Invariants:
+//! - No statement keeps clients waiting for as long as it takes to read a table, but where the server knows no other way (an
+//!   index of a partitioned table).
+//! - Columns that a mapping between tables changes or leaves out have their own, or none. A column that takes another one's
+//!   name has what that one had.
+//!
+//! Absent on purpose: what is nothing but catalogue, which `carry` brings along. Extended statistics are not: they are empty
+//! until ANALYZE has read the table.
 
-use super::catalogue::{Index, Table, literal, quote};
-use super::connection::Tx;
-use super::rename::run;
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use super::catalogue::{Index, Table, quote};
+use super::error::failed;
 use super::shape::Shape;
 use super::stricter::{bare, behind_using};
-use super::surroundings::{Grant, Policy};
+use super::surroundings::{Constraint, Surroundings, TriggerFacts};
 use super::survey::Side;
 use crate::driver::Error;
+use crate::run::RetiredColumn;
 
-/// The statements that would make what is missing.
+/// The statements that would make what the new table of a mapping lacks.
 pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
-    let on = new.table.sql();
+    let target = Target { table: &new.table, around: &new.around };
     let mut statements = Vec::new();
     for index in old.table.indexes.iter().filter(|index| index.is_valid) {
-        if is_carried_index(shape, index, &old.table) && !serves(&new.table, index) {
-            let unique = if index.is_unique { "UNIQUE " } else { "" };
-            let behind = behind_using(&index.definition);
-            statements.push(format!("CREATE {unique}INDEX CONCURRENTLY ON {on} USING {behind}"));
+        if is_carried_index(shape, index, &old.table) {
+            statements.extend(target.index(index, behind_using(&index.definition)));
         }
     }
-    for constraint in old.around.constraints.iter().filter(|it| matches!(it.kind, 'c' | 'f' | 'x'))
-    {
-        let has = new.around.constraints.iter().any(|other| {
-            other.kind == constraint.kind && bare(&other.definition) == bare(&constraint.definition)
-        });
-        if !has && constraint.columns.iter().all(|column| is_carried(shape, column)) {
-            let definition = bare(&constraint.definition);
-            let not_valid = if constraint.kind == 'x' { "" } else { " NOT VALID" };
-            statements.push(format!(
-                "ALTER TABLE {on} ADD CONSTRAINT {} {definition}{not_valid}",
-                quote(&constraint.name)
-            ));
+    for constraint in needed(&old.around) {
+        if constraint.columns.iter().all(|column| is_carried(shape, column)) {
+            let definition = of_another(constraint, &old.around.name, &new.around.name);
+            statements.extend(target.constraint(constraint, &definition));
         }
     }
-    statements.extend(generated_keys(shape, old, new));
+    for column in old.table.columns.iter().filter(|column| column.not_null) {
+        if is_carried(shape, &column.name) {
+            statements.extend(target.not_null(&column.name));
+        }
+    }
+    let on = new.table.sql();
     for trigger in old.around.user_triggers().filter(|trigger| trigger.enabled != 'D') {
-        let has = new.around.user_triggers().any(|it| it.form == trigger.form && it.enabled != 'D');
-        if !has {
-            let made = trigger.form.replacen(
-                "TRIGGER % ",
-                &format!("TRIGGER {} ", quote(&trigger.name)),
-                1,
-            );
-            statements.push(made.replacen(" ON % ", &format!(" ON {on} "), 1));
+        // One that stands disabled is enabled by `retire`.
+        if !new.around.user_triggers().any(|it| it.form == trigger.form) {
+            statements.push(made_on(trigger, &on));
         }
     }
-    if old.table.row_security && !new.table.row_security {
-        statements.push(format!("ALTER TABLE {on} ENABLE ROW LEVEL SECURITY"));
-    }
-    if old.table.force_row_security && !new.table.force_row_security {
-        statements.push(format!("ALTER TABLE {on} FORCE ROW LEVEL SECURITY"));
-    }
-    let lacks = |policy: &&Policy| !new.around.policies.contains(policy);
     statements
-        .extend(old.around.policies.iter().filter(lacks).map(|policy| create_policy(policy, &on)));
-    for publication in &old.around.publications {
-        if !new.around.publications.contains(publication) {
-            statements.push(format!("ALTER PUBLICATION {} ADD TABLE {on}", quote(publication)));
+}
+
+/// The statements that would make what columns lack that take others' names in one table.
+pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<String> {
+    let target = Target { table: &side.table, around: &side.around };
+    let taken = |name: &str| {
+        let it = columns.iter().find(|it| it.column == name);
+        it.and_then(|it| it.take_name.as_deref())
+    };
+    let is_over =
+        |index: &Index| columns.iter().any(|it| it.take_name.is_some() && names(index, &it.column));
+    let mut statements = Vec::new();
+    for index in side.table.indexes.iter().filter(|index| index.is_valid && is_over(index)) {
+        statements.extend(target.index(index, &renamed(behind_using(&index.definition), &taken)));
+    }
+    for constraint in needed(&side.around) {
+        if constraint.kind != 'x' && constraint.columns.iter().any(|name| taken(name).is_some()) {
+            let definition = with_names(constraint, &taken);
+            statements.extend(target.constraint(constraint, &definition));
         }
     }
-    let identity = old.around.replica_identity;
-    if identity != new.around.replica_identity {
-        let what = match identity {
-            'f' => "FULL".to_owned(),
-            'n' => "NOTHING".to_owned(),
-            'd' => "DEFAULT".to_owned(),
-            _ => "USING INDEX …".to_owned(),
+    for retired in columns {
+        let Some(new) = &retired.take_name else { continue };
+        let of = |name: &str| side.table.column(name);
+        let (Some(was), Some(is)) = (of(&retired.column), of(new)) else { continue };
+        if was.not_null {
+            statements.extend(target.not_null(new));
+        }
+        if let (Some(default), None, None) = (&was.default, &is.default, is.identity)
+            && !was.is_generated
+            && !is.is_generated
+        {
+            // What a client leaves out has the old column's value, which need not be the new one's.
+            let (on, name) = (side.table.sql(), quote(new));
+            statements.push(format!("ALTER TABLE {on} ALTER COLUMN {name} SET DEFAULT {default}"));
+        }
+    }
+    statements
+}
+
+/// Constraints that rows are held against.
+fn needed(around: &Surroundings) -> impl Iterator<Item = &Constraint> {
+    around.constraints.iter().filter(|it| matches!(it.kind, 'c' | 'f' | 'x'))
+}
+
+/// A constraint's definition for another table than that of the name `old`; a foreign key to its own table is one there too.
+pub(super) fn of_another(constraint: &Constraint, old: &str, new: &str) -> String {
+    let definition = bare(&constraint.definition);
+    if !constraint.is_to_itself {
+        return definition.to_owned();
+    }
+    let references = |name: &str| format!(" REFERENCES {name}(");
+    definition.replacen(&references(old), &references(new), 1)
+}
+
+/// The statement that makes a trigger on another table.
+pub(super) fn made_on(trigger: &TriggerFacts, on: &str) -> String {
+    let name = format!("TRIGGER {} ", quote(&trigger.name));
+    trigger.form.replacen("TRIGGER % ", &name, 1).replacen(" ON % ", &format!(" ON {on} "), 1)
+}
+
+/// A constraint's definition with other names for the table's own columns.
+fn with_names<'n>(constraint: &Constraint, new_name: &impl Fn(&str) -> Option<&'n str>) -> String {
+    let definition = bare(&constraint.definition);
+    // Behind it stand columns of another table.
+    match definition.split_once(" REFERENCES ") {
+        Some((own, others)) if constraint.kind == 'f' => {
+            format!("{} REFERENCES {others}", renamed(own, new_name))
+        }
+        _ => renamed(definition, new_name),
+    }
+}
+
+/// What has to have something.
+struct Target<'a> {
+    table: &'a Table,
+    around: &'a Surroundings,
+}
+
+impl Target<'_> {
+    /// What makes an index as another one; nothing where there is one.
+    fn index(&self, index: &Index, behind: &str) -> Vec<String> {
+        let alike = |other: &&Index| other.is_valid && behind_using(&other.definition) == behind;
+        let serves = |other: &&Index| {
+            (!index.is_unique || other.is_unique) && (!index.is_primary || other.is_primary)
         };
-        statements.push(format!("ALTER TABLE {on} REPLICA IDENTITY {what}"));
+        if self.table.indexes.iter().filter(alike).any(|other| serves(&other)) {
+            return Vec::new();
+        }
+        let on = self.table.sql();
+        let unique = if index.is_unique { "UNIQUE " } else { "" };
+        // Of a partitioned table each partition's would have to be built apart.
+        let how = if self.table.kind == 'p' { "" } else { "CONCURRENTLY " };
+        if !index.is_primary || self.table.kind == 'p' || self.has_primary_key() {
+            return vec![format!("CREATE {unique}INDEX {how}ON {on} USING {behind}")];
+        }
+        let standing = self.table.indexes.iter().filter(alike).find(|other| other.is_identity());
+        if let Some(standing) = standing {
+            return vec![format!(
+                "ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {}",
+                quote(&standing.name)
+            )];
+        }
+        let name = quote(&cut(&format!("{}_primary", self.table.name)));
+        vec![
+            format!("CREATE UNIQUE INDEX CONCURRENTLY {name} ON {on} USING {behind}"),
+            format!("ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {name}"),
+        ]
     }
-    statements
+
+    fn has_primary_key(&self) -> bool {
+        self.table.indexes.iter().any(|index| index.is_primary)
+    }
+
+    /// What makes a constraint of this definition, checked if the other one is.
+    fn constraint(&self, like: &Constraint, definition: &str) -> Vec<String> {
+        let on = self.table.sql();
+        let is_checked = bare(&like.definition) == like.definition;
+        let there: Vec<&Constraint> = self
+            .around
+            .constraints
+            .iter()
+            .filter(|it| it.kind == like.kind && bare(&it.definition) == definition)
+            .collect();
+        if there.iter().any(|it| !is_checked || bare(&it.definition) == it.definition) {
+            return Vec::new();
+        }
+        let validate = |name: &str| format!("ALTER TABLE {on} VALIDATE CONSTRAINT {}", quote(name));
+        if let Some(unchecked) = there.first() {
+            return vec![validate(&unchecked.name)];
+        }
+        let name = self.free_name(&like.name);
+        let add = format!("ALTER TABLE {on} ADD CONSTRAINT {} {definition}", quote(&name));
+        if like.kind == 'x' || like.kind == 'f' && self.table.kind == 'p' {
+            return vec![add];
+        }
+        let mut statements = vec![format!("{add} NOT VALID")];
+        if is_checked {
+            statements.push(validate(&name));
+        }
+        statements
+    }
+
+    /// What makes a column NOT NULL without reading the table under a strong lock: the server takes a checked constraint for
+    /// proof.
+    fn not_null(&self, column: &str) -> Vec<String> {
+        let is_open = self.table.column(column).is_some_and(|column| !column.not_null);
+        if !is_open {
+            return Vec::new();
+        }
+        let (on, name) = (self.table.sql(), quote(column));
+        let proof = quote(&cut(&format!("{column}_is_set")));
+        vec![
+            format!("ALTER TABLE {on} ADD CONSTRAINT {proof} CHECK ({name} IS NOT NULL) NOT VALID"),
+            format!("ALTER TABLE {on} VALIDATE CONSTRAINT {proof}"),
+            format!("ALTER TABLE {on} ALTER COLUMN {name} SET NOT NULL"),
+            format!("ALTER TABLE {on} DROP CONSTRAINT {proof}"),
+        ]
+    }
+
+    /// A name for a constraint that no other one of the table has.
+    fn free_name(&self, name: &str) -> String {
+        let is_taken = |name: &str| self.around.constraints.iter().any(|it| it.name == name);
+        let mut free = name.to_owned();
+        let mut number = 1;
+        while is_taken(&free) {
+            number += 1;
+            free = format!("{}_{number}", cut(name).trim_end_matches('_'));
+        }
+        free
+    }
+}
+
+/// A name that leaves room for a few more letters below the server's 63 bytes.
+fn cut(name: &str) -> String {
+    let mut end = name.len().min(58);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
+}
+
+/// Extended statistics that the new table of a mapping lacks.
+const STATISTICS: &str = "\
+WITH s AS (
+  SELECT x.stxrelid, x.stxname, n.nspname, pg_get_statisticsobjdef_columns(x.oid) AS columns,
+         (SELECT string_agg(CASE k WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' WHEN 'm' THEN 'mcv' END, ', ')
+          FROM unnest(x.stxkind) k WHERE k <> 'e') AS kinds,
+         ARRAY(SELECT a.attname::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+               WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid = x.oid AND d.refclassid = 'pg_class'::regclass
+                 AND d.refobjid = x.stxrelid) AS names
+  FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace WHERE x.stxrelid IN ($1::bigint::oid, $2::bigint::oid)
+)
+SELECT format('CREATE STATISTICS %I.%I%s ON %s FROM %s', o.nspname, left($3 || '_' || o.stxname, 63),
+              coalesce(' (' || o.kinds || ')', ''), o.columns, $2::bigint::oid::regclass)
+FROM s AS o WHERE o.stxrelid = $1::bigint::oid AND o.names <@ $4::text[] AND NOT EXISTS (
+  SELECT FROM s AS n WHERE n.stxrelid = $2::bigint::oid AND n.columns = o.columns
+    AND n.kinds IS NOT DISTINCT FROM o.kinds) ORDER BY o.stxname";
+
+/// The statements that make the extended statistics which the new table lacks. They are of use once ANALYZE has run.
+pub(super) async fn missing_statistics(
+    conn: &mut PgConnection,
+    shape: &Shape,
+) -> Result<Vec<String>, Error> {
+    let doing = "read the extended statistics";
+    let carried: Vec<String> = shape
+        .old
+        .columns
+        .iter()
+        .filter(|column| is_carried(shape, &column.name))
+        .map(|column| column.name.clone())
+        .collect();
+    let rows = sqlx::query(STATISTICS)
+        .bind(i64::from(shape.old.oid))
+        .bind(i64::from(shape.new.oid))
+        .bind(&shape.new.name)
+        .bind(carried)
+        .fetch_all(conn)
+        .await
+        .map_err(failed(doing))?;
+    let mut statements: Vec<String> =
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed(doing))?;
+    if !statements.is_empty() {
+        statements.push(format!("ANALYZE {}", shape.new.sql()));
+    }
+    Ok(statements)
 }
 
 /// Whether a column of the old table is in the new one under its name, unchanged.
@@ -90,45 +291,49 @@ fn is_carried(shape: &Shape, column: &str) -> bool {
 
 /// Whether every column that an index is over, or that its condition names, is carried.
 fn is_carried_index(shape: &Shape, index: &Index, old: &Table) -> bool {
+    let mut named = old.columns.iter().filter(|column| names(index, &column.name));
+    named.all(|column| is_carried(shape, &column.name))
+}
+
+/// Whether an index is over a column, or names it in an expression or its condition.
+fn names(index: &Index, column: &str) -> bool {
     let behind = behind_using(&index.definition);
-    let words = || behind.split(|char: char| !(char.is_alphanumeric() || char == '_'));
-    let named = old.columns.iter().filter(|column| {
-        words().any(|word| word == column.name)
-            || behind.contains(&quote(&column.name))
-            || index.columns.iter().flatten().any(|name| *name == column.name)
-    });
-    named.into_iter().all(|column| is_carried(shape, &column.name))
+    let mut words = behind.split(|char: char| !(char.is_alphanumeric() || char == '_'));
+    words.any(|word| word == column)
+        || behind.contains(&quote(column))
+        || index.columns.iter().flatten().any(|name| name == column)
 }
 
-/// Whether a table has an index that does for an index of the other one.
-fn serves(table: &Table, index: &Index) -> bool {
-    table.indexes.iter().filter(|other| other.is_valid).any(|other| {
-        let is_enough = !index.is_unique || other.is_unique;
-        let is_same = behind_using(&other.definition) == behind_using(&index.definition);
-        // `CREATE UNIQUE INDEX` and a constraint differ in nothing that clients notice.
-        is_same && is_enough
-    })
-}
-
-/// Columns whose values the old table draws and the new one doesn't.
-fn generated_keys(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
-    let mut statements = Vec::new();
-    for sequence in &old.around.sequences {
-        let column = pairs(shape).into_iter().find(|(old, _)| *old == sequence.column);
-        let Some((_, column)) = column else { continue };
-        let Some(target) = new.table.column(&column) else { continue };
-        if target.identity.is_none() && target.default.is_none() {
-            statements.push(format!(
-                "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({})",
-                new.table.sql(),
-                quote(&column),
-                literal(&sequence.name)
-            ));
+/// A definition of the server's own with other names for columns. Text in single quotes stays as it is.
+fn renamed<'n>(definition: &str, new_name: &impl Fn(&str) -> Option<&'n str>) -> String {
+    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
+    let shown = |name: &str, as_it_is: &str| match new_name(name) {
+        Some(new)
+            if new.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') =>
+        {
+            new.to_owned()
         }
+        Some(new) => quote(new),
+        None => as_it_is.to_owned(),
+    };
+    let (mut out, mut rest) = (String::with_capacity(definition.len()), definition);
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |at| at + 2),
+            c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            c => c.len_utf8(),
+        };
+        let (piece, behind) = rest.split_at(length);
+        match first {
+            '\'' => out.push_str(piece),
+            '"' => out.push_str(&shown(piece.trim_matches('"'), piece)),
+            // A word that a bracket follows is a function.
+            c if is_word(c) && !behind.starts_with('(') => out.push_str(&shown(piece, piece)),
+            _ => out.push_str(piece),
+        }
+        rest = behind;
     }
-    statements.sort();
-    statements.dedup();
-    statements
+    out
 }
 
 /// Columns of the old side, each with the column of the new side that has its values.
@@ -144,44 +349,22 @@ pub(super) fn pairs(shape: &Shape) -> Vec<(String, String)> {
     pairs
 }
 
-fn create_policy(policy: &Policy, on: &str) -> String {
-    let kind = if policy.is_permissive { "PERMISSIVE" } else { "RESTRICTIVE" };
-    let command = match policy.command {
-        'r' => "SELECT",
-        'a' => "INSERT",
-        'w' => "UPDATE",
-        'd' => "DELETE",
-        _ => "ALL",
-    };
-    let using = policy.using.as_ref().map_or_else(String::new, |it| format!(" USING ({it})"));
-    let check = policy.check.as_ref().map_or_else(String::new, |it| format!(" WITH CHECK ({it})"));
-    format!(
-        "CREATE POLICY {} ON {on} AS {kind} FOR {command} TO {}{using}{check}",
-        quote(&policy.name),
-        policy.roles.join(", ")
-    )
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Gives the new table the old one's owner and grants. What it was granted itself stays.
-pub(super) async fn carry_rights(tx: &mut Tx<'_>, old: &Side, new: &Side) -> Result<(), Error> {
-    let on = new.table.sql();
-    if old.table.owner != new.table.owner {
-        let sql = format!("ALTER TABLE {on} OWNER TO {}", quote(&old.table.owner));
-        run(tx.conn()?, "give the new table the old one's owner", sql).await?;
-    }
-    for grant in &old.around.grants {
-        let is_there = new.around.grants.contains(grant);
-        let is_column = grant.column.as_ref().is_some_and(|name| new.table.column(name).is_none());
-        if !is_there && !is_column {
-            run(tx.conn()?, "give the new table the old one's grants", give(grant, &on)).await?;
+    #[test]
+    fn names_of_columns_are_replaced_where_they_are_names() {
+        let new_name = |name: &str| (name == "email").then_some("Email 2");
+        let table = [
+            ("btree (email)", "btree (\"Email 2\")"),
+            ("btree (lower(email), n)", "btree (lower(\"Email 2\"), n)"),
+            ("CHECK ((email <> 'email'::text))", "CHECK ((\"Email 2\" <> 'email'::text))"),
+            ("CHECK (email(x) = \"email\")", "CHECK (email(x) = \"Email 2\")"),
+            ("FOREIGN KEY (emails) REFERENCES e(id)", "FOREIGN KEY (emails) REFERENCES e(id)"),
+        ];
+        for (definition, expected) in table {
+            assert_eq!(renamed(definition, &new_name), expected);
         }
     }
-    Ok(())
-}
-
-fn give(grant: &Grant, on: &str) -> String {
-    let column =
-        grant.column.as_ref().map_or_else(String::new, |name| format!(" ({})", quote(name)));
-    let option = if grant.is_grantable { " WITH GRANT OPTION" } else { "" };
-    format!("GRANT {}{column} ON {on} TO {}{option}", grant.privilege, grant.grantee)
 }

@@ -20,7 +20,8 @@ use crate::driver::probed::ObjectFacts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dependent {
     /// What it is, in lower case: `view`, `materialized view`, `rule`, `foreign key`, `constraint`, `function`, `policy`,
-    /// `trigger`, `statistics`, `publication`, `default`, `column`, `index`, `extension`, `subscription`, `unknown`;
+    /// `trigger`, `statistics`, `publication`, `default`, `column`, `index`, `extension`, `subscription`, `security label`,
+    /// `unknown`;
     /// [`BY_NAME`] for a function that only names it.
     pub kind: String,
     /// As the server describes it.
@@ -72,6 +73,7 @@ WITH d AS (
          UNION SELECT t.typarray FROM pg_type t WHERE t.typrelid = $1::bigint::oid AND t.typarray <> 0))
 )
 SELECT CASE
+    WHEN d.classid = 'pg_rewrite'::regclass AND r.rulename <> '_RETURN' THEN 'rule'
     WHEN d.classid = 'pg_rewrite'::regclass AND v.relkind = 'v' THEN 'view'
     WHEN d.classid = 'pg_rewrite'::regclass AND v.relkind = 'm' THEN 'materialized view'
     WHEN d.classid = 'pg_rewrite'::regclass THEN 'rule'
@@ -86,7 +88,7 @@ SELECT CASE
     WHEN d.classid = 'pg_class'::regclass AND d.objsubid > 0 THEN 'column'
     WHEN d.classid = 'pg_class'::regclass AND c.relkind IN ('i', 'I') THEN 'index'
     ELSE 'unknown' END AS kind,
-  CASE WHEN v.relkind IN ('v', 'm') THEN v.oid::regclass::text ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS name,
+  CASE WHEN v.relkind IN ('v', 'm') AND r.rulename = '_RETURN' THEN v.oid::regclass::text ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS name,
   pg_get_constraintdef(k.oid) AS detail
 FROM d
 LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
@@ -110,6 +112,7 @@ WHERE (
   OR coalesce(f.pronamespace, tf.pronamespace) = to_regnamespace($3)::oid
      AND starts_with(coalesce(f.proname, tf.proname), 'phasegate_')
   OR coalesce(t.tgisinternal, false) OR t.tgparentid <> 0
+  OR k.conparentid <> 0 AND k.conrelid <> $1::bigint::oid
   OR v.oid = $1::bigint::oid AND $2 IS NULL
   OR t.tgrelid = $1::bigint::oid AND $2 IS NULL
   OR p.polrelid = $1::bigint::oid AND $2 IS NULL
@@ -131,6 +134,9 @@ SELECT 'extension', pg_describe_object(e.refclassid, e.refobjid, 0), NULL FROM p
 WHERE e.classid = 'pg_class'::regclass AND e.objid = $1::bigint::oid AND e.deptype = 'e'
 UNION
 SELECT 'subscription', 'a subscription writes to it', NULL FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
+UNION
+SELECT 'security label', 'a security label of ' || provider, label FROM pg_seclabel
+WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid
 ORDER BY 1, 2";
 
 /// What depends on a table, or on the columns named. `schema` is our own, quoted; our own functions in it don't

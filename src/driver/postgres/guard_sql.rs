@@ -2,56 +2,36 @@
 //! nobody reads any more.
 //!
 //! Invariants:
-//! - The guard's function lives as long as the table is put aside. Its comment keeps, as JSON, the foreign keys that the table
-//!   let go: they would refuse deletes in the tables they point to, for rows that nobody uses.
+//! - The guard's function lives as long as the table is put aside.
 //! - A guard refuses rows and not statements, so that partitions have it, too; TRUNCATE it refuses on each of them.
 //! - Under [`GUARD`](super::marks::GUARD) with the mapping's id a write passes: the engine's own.
 //!
 //! Absent on purpose: guarding columns put aside in a table that lives on.
 
-use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::catalogue::{Table, literal, quote};
 use super::connection::Tx;
-use super::error::{damaged, failed};
+use super::error::failed;
 use super::marks::GUARD;
 use super::rename::run;
 use super::shape::Shape;
-use super::surroundings::Constraint;
 use crate::driver::Error;
 use crate::run::RunId;
 
 /// The SQLSTATE of a refused write: of a class that PostgreSQL leaves to applications.
 pub(super) const PUT_ASIDE: &str = "PG001";
 
-/// A foreign key that a table put aside let go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LetGo {
-    pub name: String,
-    pub definition: String,
-}
-
 /// The guard's function, without schema, and its triggers.
 fn name(shape: &Shape) -> String {
     format!("phasegate_guard_{}", shape.id)
 }
 
-/// Lets the table's foreign keys go, and refuses writes to it from now on. `shape` has the names from after `retire`.
-pub(super) async fn install(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    (run_id, keys): (&RunId, &[Constraint]),
-) -> Result<(), Error> {
+/// Refuses writes to the table from now on. `shape` has the names from after `retire`.
+pub(super) async fn install(tx: &mut Tx<'_>, shape: &Shape, run_id: &RunId) -> Result<(), Error> {
     let (table, name) = (shape.old.sql(), quote(&name(shape)));
     let function = format!("{}.{name}", tx.schema());
-    let mut kept = Vec::new();
-    for key in keys {
-        let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {}", quote(&key.name));
-        run(tx.conn()?, "let a foreign key of the table put aside go", drop).await?;
-        kept.push(LetGo { name: key.name.clone(), definition: key.definition.clone() });
-    }
     let message = format!(
         "{} was put aside by mapping {} of run {run_id} and takes no writes",
         shape.old.name, shape.mapping
@@ -65,14 +45,11 @@ pub(super) async fn install(
         literal(&message),
         literal(&format!("write to {} instead", shape.new.name)),
     );
-    let comment = serde_json::to_string(&kept)
-        .map_err(|error| damaged(format!("the foreign keys can't be noted: {error}")))?;
     for sql in [
         format!(
             "CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS {}",
             literal(&body)
         ),
-        format!("COMMENT ON FUNCTION {function}() IS {}", literal(&comment)),
         format!(
             "CREATE TRIGGER {name} BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()"
         ),
@@ -95,7 +72,10 @@ pub(super) async fn install(
 }
 
 /// A table and its partitions, at every level, as SQL text.
-async fn whole_tree(conn: &mut PgConnection, table: &Table) -> Result<Vec<String>, Error> {
+pub(super) async fn whole_tree(
+    conn: &mut PgConnection,
+    table: &Table,
+) -> Result<Vec<String>, Error> {
     let doing = "read the catalogue";
     let rows = sqlx::query(
         "WITH RECURSIVE tree (oid) AS (SELECT $1::bigint::oid
@@ -110,31 +90,7 @@ async fn whole_tree(conn: &mut PgConnection, table: &Table) -> Result<Vec<String
     rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed(doing))
 }
 
-/// The foreign keys that the table let go; none where it has no guard.
-pub(super) async fn let_go(tx: &mut Tx<'_>, shape: &Shape) -> Result<Vec<LetGo>, Error> {
-    let row = sqlx::query(
-        "SELECT obj_description(oid, 'pg_proc') FROM pg_proc
-         WHERE proname = $1 AND pronamespace = to_regnamespace($2)::oid",
-    )
-    .bind(name(shape))
-    .bind(tx.schema().to_owned())
-    .fetch_optional(tx.conn()?)
-    .await
-    .map_err(failed("read the guard of the table put aside"))?;
-    let Some(row) = row else { return Ok(Vec::new()) };
-    let comment: Option<String> =
-        row.try_get(0).map_err(failed("read the guard of the table put aside"))?;
-    let Some(comment) = comment else {
-        return Err(damaged(
-            "the guard's function has lost its comment, and the foreign keys in it",
-        ));
-    };
-    serde_json::from_str(&comment).map_err(|error| {
-        damaged(format!("the comment of the guard's function is no list: {error}"))
-    })
-}
-
-/// Lets clients write again. The function stays, with what its comment keeps.
+/// Lets clients write again.
 pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     for trigger in [name(shape), format!("phasegate_guard_t_{}", shape.id)] {
         let tables = if trigger == name(shape) {
@@ -150,7 +106,7 @@ pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<()
     Ok(())
 }
 
-/// Removes the function, and with it what its comment keeps.
+/// Removes the function.
 pub(super) async fn remove_function(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let sql = format!("DROP FUNCTION IF EXISTS {}.{}()", tx.schema(), quote(&name(shape)));
     run(tx.conn()?, "remove the guard of the table put aside", sql).await

@@ -13,6 +13,23 @@ use super::rename::run;
 use super::survey::Side;
 use crate::driver::Error;
 
+/// These pairs of columns, and with them those that draw from one sequence though the mapping says nothing of them.
+pub(super) fn drawing_together(
+    from: &Side,
+    into: &Side,
+    mut pairs: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    for old in &from.around.sequences {
+        for new in into.around.sequences.iter().filter(|new| new.oid == old.oid) {
+            let pair = (old.column.clone(), new.column.clone());
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+    }
+    pairs
+}
+
 /// Hands sequences from one side to the other, for pairs of columns of which the second takes the first one's place.
 /// Returns what was done, for people.
 pub(super) async fn hand_over(

@@ -11,6 +11,9 @@ use sqlx::postgres::PgConnectOptions;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod carried;
+mod carry;
+mod carry_sql;
 mod catalogue;
 mod cells;
 mod chunks;
@@ -31,6 +34,7 @@ mod guard_sql;
 mod handover;
 mod hints;
 mod identity;
+mod incoming;
 mod introspect;
 mod ledger;
 mod leftovers;
@@ -46,8 +50,12 @@ mod probe;
 mod probe_server;
 #[cfg(test)]
 mod probe_tests;
+mod remade;
 mod rename;
+mod retirable;
 mod retire;
+#[cfg(test)]
+mod retire_carry_tests;
 #[cfg(test)]
 mod retire_tests;
 mod rights;
@@ -85,12 +93,14 @@ mod sync_state;
 mod sync_tests;
 mod trigger_in_place;
 mod trigger_sql;
+mod unretire;
 mod usage;
 mod value;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
 mod wait;
+mod written;
 
 use connection::Connections;
 

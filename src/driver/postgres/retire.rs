@@ -1,35 +1,46 @@
-//! Putting the old shape aside, taking that back, and removing it: [`Retirer`] for PostgreSQL.
+//! Putting the old shape aside, and removing it: [`Retirer`] for PostgreSQL.
 //!
 //! Invariants:
-//! - Each happens in one transaction with the ledger, with both tables locked against everybody, the old one first. Our
-//!   triggers go before anything is renamed and come back, under the new names, after it: no client ever meets one that
+//! - Each happens in one transaction with the ledger, with both tables locked against everybody, the old one first, and
+//!   with them whatever else changes. All waits for these locks together are shorter than the server takes to look for
+//!   deadlocks. What is in the way is found before any lock is asked for.
+//! - Our triggers go before anything is renamed and come back, under the new names, after it: no client ever meets one that
 //!   names what isn't there.
 //! - Nothing is put aside unless the sync was in place until then and every noted key was put right: both sides are equal at
 //!   that moment.
-//! - What follows the old table by its identity (views, foreign keys of others, functions whose body the catalogue reads)
-//!   would go on using what was put aside. It is refused, by name; so is everything that we know no name for.
-//! - A forward `retire` is taken back only where both sides are proven equal under the lock, or the loss was accepted.
+//! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
+//!   name; so is everything that we know no name for.
+//! - Foreign keys that went over are checked right after it; the step is done when they are.
 //!
 //! Absent on purpose: making what the new table lacks by a build or a scan. `retire` refuses with the statements.
 
 use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::catalogue::quote;
+use super::carried::{Broken, Carried, Holder, in_the_way, narrow, widen};
+use super::carry::Names;
+use super::catalogue::{name_sql, quote};
 use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
-use super::dual_write::{done_before, finish, lock_in_order, sync_state_in};
-use super::guard_sql::{self, LetGo};
+use super::dual_write::{done_before, finish, sync_state_in};
+use super::error::{failed, refused};
+use super::remade::Remade;
 use super::rename::{self, run};
+use super::retirable::{Outside, Retiring, check, sides};
 use super::settle::settle_in;
 use super::shape::{Shape, shape};
-use super::shape_sql::{Pick, Statements};
-use super::surroundings::around;
-use super::survey::Side;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, counterpart, handover, ledger, verify};
-use crate::copy::chunk::Chunk;
+use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
+use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
+
+/// How long the first lock is waited for, in milliseconds, where there are several.
+const FIRST_LOCK_MS: u64 = 600;
+/// How long all of them are waited for. Clients that come the other way round may have queued up behind us since the
+/// beginning; after a second the server would look for deadlocks, and might take a client.
+const ALL_LOCKS_MS: u64 = 900;
 
 #[async_trait]
 impl Retirer for Postgres {
@@ -44,14 +55,18 @@ impl Retirer for Postgres {
         let mut tx = self.begin_alone(fence, work, TxKind::Retire).await?;
         let done = async {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
-                return Ok(applied);
+                return Ok((applied, Carried::kept(&mut tx, fence.run(), &work.step).await?));
             }
             let retiring = Retiring { mapping, direction, shape };
-            let detail = retire(&mut tx, &retiring, fence.run()).await?;
-            ledger::record(&mut tx, fence, work, (0, Some(detail))).await
+            let (detail, carried) = retire(&mut tx, &retiring, fence.run()).await?;
+            carried.keep(&mut tx, fence, work).await?;
+            let applied = ledger::record(&mut tx, fence, work, (0, Some(detail))).await?;
+            Ok((applied, carried))
         }
         .await;
-        finish(tx, done).await
+        let (applied, carried) = finish(tx, done).await?;
+        self.check_keys(fence, work, (&carried.keys, Broken::Fails)).await?;
+        Ok(applied)
     }
 
     async fn unretire(
@@ -63,19 +78,7 @@ impl Retirer for Postgres {
         shape: &RetireShape,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
-        let retiring = Retiring { mapping, direction, shape };
-        let done = async {
-            if let Some(applied) = done_before(&mut tx, fence, work).await? {
-                return Ok(applied);
-            }
-            unretire(&mut tx, &retiring, losses).await?;
-            ledger::record(&mut tx, fence, work, (0, None)).await
-        }
-        .await;
-        let applied = finish(tx, done).await?;
-        self.check_taken_back(fence, mapping).await?;
-        Ok(applied)
+        self.take_back(fence, work, &Retiring { mapping, direction, shape }, losses).await
     }
 
     async fn drop_retired(
@@ -103,86 +106,59 @@ impl Retirer for Postgres {
     }
 }
 
-/// What is put aside, or taken back.
-struct Retiring<'a> {
-    mapping: &'a Mapping,
-    direction: Direction,
-    shape: &'a RetireShape,
-}
-
 impl Postgres {
-    async fn begin_alone(&self, fence: &Fence, work: &Work, kind: TxKind) -> Result<Tx<'_>, Error> {
+    pub(super) async fn begin_alone(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        kind: TxKind,
+    ) -> Result<Tx<'_>, Error> {
         self.connections.begin_waiting(fence, kind, work.lock_timeout_ms).await
     }
-
-    /// Checks the foreign keys that an undone `retire` took back, each in a transaction of its own, since that reads the
-    /// whole table; then what kept their definitions goes. Done again after an interruption, it goes on where it was.
-    async fn check_taken_back(&self, fence: &Fence, mapping: &Mapping) -> Result<(), Error> {
-        let mut reader = self.connections.read().await?;
-        let before = shape(reader.conn()?, mapping).await?;
-        reader.release().await;
-        let mut tx = self.connections.begin(fence, TxKind::Unretire).await?;
-        let keys = guard_sql::let_go(&mut tx, &before).await?;
-        tx.roll_back().await;
-        for key in keys {
-            let mut tx = self.connections.begin(fence, TxKind::Unretire).await?;
-            let sql = format!(
-                "ALTER TABLE {} VALIDATE CONSTRAINT {}",
-                before.old.sql(),
-                quote(&key.name)
-            );
-            match run(tx.conn()?, "check a foreign key that was taken back", sql).await {
-                Ok(()) => {
-                    tx.commit().await?;
-                }
-                // It holds for what is written from now on; that rows from before break it is for people to mend.
-                Err(error) if error.class() == Some(FailureClass::Refused) => {
-                    tracing::warn!(key = %key.name, %error, "a foreign key stays NOT VALID");
-                    tx.roll_back().await;
-                }
-                Err(error) => return Err(tx.give_up(error).await),
-            }
-        }
-        let mut tx = self.connections.begin(fence, TxKind::Unretire).await?;
-        let gone = guard_sql::remove_function(&mut tx, &before).await;
-        finish(tx, gone).await
-    }
 }
 
-/// A failure that the plan's author can mend.
-fn in_the_way(mapping: &Mapping, what: &str, items: &[String]) -> Error {
-    let message = format!("mapping {}: {what}", mapping.name);
-    let mut error = Error::failed(FailureClass::Refused, message);
-    if let Error::Failed(failure) = &mut error {
-        failure.detail = Some(items.join(";\n"));
-    }
-    error
-}
-
-/// Locks both tables of a mapping against everybody, in the order of triggers and chunks, and reads its shape then.
-async fn lock(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
-    // Says what isn't there in a sentence of its own.
-    shape(tx.conn()?, mapping).await?;
-    let mut names = vec![mapping.from.table.as_str()];
+/// Locks the tables of a mapping against everybody, in the order of triggers and chunks, and then what else changes.
+pub(super) async fn lock(
+    tx: &mut Tx<'_>,
+    mapping: &Mapping,
+    others: &[Holder],
+) -> Result<(), Error> {
+    let mut statements =
+        vec![format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", name_sql(&mapping.from.table))];
     if !mapping.is_in_place() {
-        names.push(mapping.into.table.as_str());
+        let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", name_sql(&mapping.into.table));
+        statements.push(lock);
     }
-    lock_in_order(tx, &names, "ACCESS EXCLUSIVE").await?;
-    shape(tx.conn()?, mapping).await
+    statements.extend(others.iter().map(Holder::lock));
+    let alone = statements.len() == 1;
+    let watch = Stopwatch::start();
+    for (at, statement) in statements.into_iter().enumerate() {
+        if !alone {
+            let left = ALL_LOCKS_MS.saturating_sub(watch.elapsed_ms());
+            let most = if at == 0 { FIRST_LOCK_MS } else { left.min(ALL_LOCKS_MS - FIRST_LOCK_MS) };
+            wait_at_most(tx, most.max(1)).await?;
+        }
+        run(tx.conn()?, "lock what changes", statement).await?;
+    }
+    wait_at_most(tx, ALL_LOCKS_MS - FIRST_LOCK_MS).await
 }
 
-async fn sides(tx: &mut Tx<'_>, shape: &Shape) -> Result<(Side, Side), Error> {
-    let schema = tx.schema().to_owned();
-    let old = around(tx.conn()?, shape.old.oid, &schema).await?;
-    let new = around(tx.conn()?, shape.new.oid, &schema).await?;
-    Ok((
-        Side { table: shape.old.clone(), around: old.into() },
-        Side { table: shape.new.clone(), around: new.into() },
-    ))
+/// Waits for locks so long at most, for the rest of the transaction.
+async fn wait_at_most(tx: &mut Tx<'_>, ms: u64) -> Result<(), Error> {
+    let asked: i64 = i64::try_from(ms).unwrap_or(i64::MAX);
+    sqlx::query(
+        "SELECT set_config('lock_timeout', CASE WHEN setting::bigint BETWEEN 1 AND $1 THEN setting ELSE $1::text END, true)
+         FROM pg_settings WHERE name = 'lock_timeout'",
+    )
+        .bind(asked)
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("bound the wait for locks"))
 }
 
 /// Puts right what is noted, and sees that the sync is whole: then both sides are equal.
-async fn make_equal(
+pub(super) async fn make_equal(
     tx: &mut Tx<'_>,
     shape: &Shape,
     direction: Direction,
@@ -195,58 +171,201 @@ async fn make_equal(
     Ok(state)
 }
 
-async fn retire(tx: &mut Tx<'_>, what: &Retiring<'_>, run_id: &RunId) -> Result<String, Error> {
+async fn retire(
+    tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
+    run_id: &RunId,
+) -> Result<(String, Carried), Error> {
     let (mapping, direction) = (what.mapping, what.direction);
-    let before = lock(tx, mapping).await?;
+    let schema = tx.schema().to_owned();
+    let (before, outside, mut said) = hold(tx, what).await?;
     if let SyncState::Broken(why) = make_equal(tx, &before, direction).await? {
         let message = format!("mapping {}: the sync is not in place: {why}", mapping.name);
         return Err(Error::failed(FailureClass::Stale, message)
             .with_help("put it back (rollback and run again), copy and verify anew"));
     }
-    let (old, new) = sides(tx, &before).await?;
-    let mut said = match what.shape {
-        RetireShape::Table { take_name, .. } => {
-            check_table(tx, mapping, (&old, &new, &before), *take_name).await?
-        }
-        RetireShape::Columns(columns) => check_columns(tx, what, (&old, columns)).await?,
-    };
     match direction {
         Direction::Both => remove_triggers(tx, &before).await?,
         Direction::Forward => remove_sync(tx, &before).await?,
     }
-    match what.shape {
-        RetireShape::Table { old_name, take_name } => {
-            if *take_name {
-                counterpart::carry_rights(tx, &old, &new).await?;
-            }
-            let pairs = counterpart::pairs(&before);
-            said.extend(handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?);
-            rename::table(tx.conn()?, &old.table, old_name).await?;
-            said.insert(0, format!("{} is now {old_name}", mapping.from.table));
-            if *take_name {
-                rename::table(tx.conn()?, &new.table, &mapping.from.table).await?;
-                said.insert(1, format!("{} is now {}", mapping.into.table, mapping.from.table));
-            }
-        }
-        RetireShape::Columns(columns) => {
-            let pairs = column_pairs(columns);
-            said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
-            rename::columns(tx.conn()?, &old.table, columns).await?;
-            for (at, it) in columns.iter().enumerate() {
-                said.insert(at, format!("{} is now {}", it.column, it.old_name));
-            }
-        }
+    let mut carried = Carried::default();
+    if direction == Direction::Forward {
+        let (old, _) = sides(tx.conn()?, &before, &schema).await?;
+        let of_it = |name: &String| {
+            what.columns().is_none_or(|columns| columns.iter().any(|it| it.column == *name))
+        };
+        let keys: Vec<_> = old
+            .around
+            .foreign_keys()
+            .filter(|key| key.columns.iter().any(of_it))
+            .cloned()
+            .collect();
+        let path = narrow(tx.conn()?).await?;
+        carry::let_go(tx, (&before.old, &keys), &mut carried).await?;
+        widen(tx.conn()?, path).await?;
     }
+    let done = match what.shape {
+        RetireShape::Table { old_name, take_name } => {
+            let names = Names { old: old_name, takes: *take_name };
+            table(tx, what, (&before, &outside, names), &mut carried).await?
+        }
+        RetireShape::Columns(all) => columns(tx, (&before, &outside, all), &mut carried).await?,
+    };
+    said.splice(0..0, done);
     let after = shape(tx.conn()?, &mapping.retired(what.shape)).await?;
     match (direction, what.shape) {
         (Direction::Both, _) => install_triggers(tx, &after, direction).await?,
         (Direction::Forward, RetireShape::Table { .. }) => {
-            let keys: Vec<_> = old.around.foreign_keys().cloned().collect();
-            guard_sql::install(tx, &after, (run_id, &keys)).await?;
+            guard_sql::install(tx, &after, run_id).await?;
         }
         (Direction::Forward, RetireShape::Columns(_)) => {}
     }
-    Ok(said.join("; "))
+    Ok((said.join("; "), carried))
+}
+
+/// Sees that nothing is in the way, locks everything, and sees it again.
+async fn hold(
+    tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
+) -> Result<(Shape, Outside, Vec<String>), Error> {
+    let schema = tx.schema().to_owned();
+    let looked = shape(tx.conn()?, what.mapping).await?;
+    let outside = Outside::of(tx.conn()?, what, &looked).await?;
+    check(tx.conn()?, what, (&looked, &outside, &schema)).await?;
+    check_references(tx, &looked, &outside).await?;
+    let mut others = outside.holders();
+    if what.direction == Direction::Forward {
+        others.extend(referenced(tx.conn()?, &looked).await?);
+    }
+    lock(tx, what.mapping, &others).await?;
+    let locked = shape(tx.conn()?, what.mapping).await?;
+    if Outside::of(tx.conn()?, what, &locked).await? != outside {
+        let message = format!("what depends on {} changed just now", locked.old.name);
+        return Err(Error::failed(FailureClass::Contention, message));
+    }
+    let said = check(tx.conn()?, what, (&locked, &outside, &schema)).await?;
+    Ok((locked, outside, said))
+}
+
+/// The tables that foreign keys of the old table refer to: to let a key go, or to drop it with its table, the server locks them
+/// too. Those that this role may not lock by itself are waited for then.
+async fn referenced(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Holder>, Error> {
+    let doing = "read the foreign keys of the table";
+    let rows = sqlx::query(
+        "SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_constraint k
+         JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = $1::bigint::oid
+           AND k.confrelid NOT IN ($1::bigint::oid, $2::bigint::oid)
+           AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1",
+    )
+    .bind(i64::from(shape.old.oid))
+    .bind(i64::from(shape.new.oid))
+    .fetch_all(conn)
+    .await
+    .map_err(failed(doing))?;
+    let holder = |row: &PgRow| Ok(Holder { name: row.try_get(0)?, owner: None });
+    rows.iter().map(holder).collect::<Result<_, _>>().map_err(failed(doing))
+}
+
+/// Where a mapping leaves rows out, rows of other tables must not refer to these.
+async fn check_references(tx: &mut Tx<'_>, shape: &Shape, outside: &Outside) -> Result<(), Error> {
+    let mut broken = Vec::new();
+    for key in &outside.keys {
+        let Some(question) = key.orphans(shape) else { continue };
+        let row = sqlx::query(AssertSqlSafe(question))
+            .fetch_one(tx.conn()?)
+            .await
+            .map_err(|error| refused(&error))?;
+        if row.try_get(0).map_err(failed("look for rows that refer to others"))? {
+            broken.push(format!("foreign key {}", key.said()));
+        }
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let message = format!("rows refer to rows of {} that the mapping leaves out", shape.old.name);
+    Err(in_the_way(&shape.mapping, &message, &broken))
+}
+
+/// Puts a table aside; another one takes its place.
+async fn table(
+    tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
+    (before, outside, names): (&Shape, &Outside, Names<'_>),
+    carried: &mut Carried,
+) -> Result<Vec<String>, Error> {
+    let (mapping, schema) = (what.mapping, tx.schema().to_owned());
+    let mut gifts = carry::of_table(tx.conn()?, before, (names, what.direction)).await?;
+    gifts.extend(outside.remade.iter().map(Remade::gift));
+    let is_named_so = names.takes || !gifts.is_empty();
+    let path = narrow(tx.conn()?).await?;
+    for key in &outside.keys {
+        key.go(tx, before, carried).await?;
+    }
+    widen(tx.conn()?, path).await?;
+    rename::table(tx.conn()?, &before.old, names.old).await?;
+    let mut said = vec![format!("{} is now {}", mapping.from.table, names.old)];
+    if is_named_so {
+        // What is given finds the new table by the old one's name, for a moment if it doesn't keep it.
+        rename::table(tx.conn()?, &before.new, &mapping.from.table).await?;
+    }
+    let path = narrow(tx.conn()?).await?;
+    for gift in gifts {
+        carried.give(tx, gift).await?;
+    }
+    widen(tx.conn()?, path).await?;
+    if names.takes {
+        said.push(format!("{} is now {}", mapping.into.table, mapping.from.table));
+    } else if is_named_so {
+        rename_back(tx, before).await?;
+    }
+    said.extend(outside.said(if names.takes { &mapping.from.table } else { &mapping.into.table }));
+    let after = shape(tx.conn()?, &mapping.retired(what.shape)).await?;
+    let (old, new) = sides(tx.conn()?, &after, &schema).await?;
+    let pairs = counterpart::pairs(&after);
+    said.extend(handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?);
+    Ok(said)
+}
+
+/// Gives the new table its own name again.
+async fn rename_back(tx: &mut Tx<'_>, before: &Shape) -> Result<(), Error> {
+    let sql = format!(
+        "ALTER TABLE {}.{} RENAME TO {}",
+        quote(&before.new.schema),
+        quote(&before.old.name),
+        quote(&before.new.name)
+    );
+    run(tx.conn()?, "rename the table", sql).await
+}
+
+/// Puts columns aside; others take their names.
+async fn columns(
+    tx: &mut Tx<'_>,
+    (before, outside, columns): (&Shape, &Outside, &[RetiredColumn]),
+    carried: &mut Carried,
+) -> Result<Vec<String>, Error> {
+    let schema = tx.schema().to_owned();
+    let (old, _) = sides(tx.conn()?, before, &schema).await?;
+    let mut said: Vec<String> =
+        columns.iter().map(|it| format!("{} is now {}", it.column, it.old_name)).collect();
+    let pairs = column_pairs(columns);
+    said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
+    let gifts = if before.in_place {
+        carry::of_columns(tx.conn()?, before, columns).await?
+    } else {
+        Vec::new()
+    };
+    let path = narrow(tx.conn()?).await?;
+    for gift in gifts {
+        carried.give(tx, gift).await?;
+    }
+    rename::columns(tx.conn()?, &old.table, columns).await?;
+    for remade in &outside.remade {
+        carried.give(tx, remade.gift()).await?;
+    }
+    widen(tx.conn()?, path).await?;
+    said.extend(outside.said(&before.old.name));
+    Ok(said)
 }
 
 /// The columns put aside that others take the names of.
@@ -255,197 +374,16 @@ fn column_pairs(columns: &[RetiredColumn]) -> Vec<(String, String)> {
     columns.iter().filter_map(pair).collect()
 }
 
-/// What is in the way of putting a table aside. Returns what is worth saying.
-async fn check_table(
-    tx: &mut Tx<'_>,
-    mapping: &Mapping,
-    (old, new, shape): (&Side, &Side, &Shape),
-    take_name: bool,
-) -> Result<Vec<String>, Error> {
-    let schema = tx.schema().to_owned();
-    let found = dependents(tx.conn()?, &old.table, None, &schema).await?;
-    let mut tied: Vec<String> =
-        found.iter().filter(|it| it.is_certain()).map(Dependent::said).collect();
-    if !old.around.parents.is_empty() {
-        tied.push(format!("it is a part of {}", old.around.parents.join(", ")));
-    }
-    if !tied.is_empty() {
-        let what = format!(
-            "these would go on using {} once it is put aside; drop them, or make them anew on {}, first",
-            old.table.name, new.table.name
-        );
-        return Err(in_the_way(mapping, &what, &tied));
-    }
-    if take_name {
-        let lacks = counterpart::missing(shape, old, new);
-        if !lacks.is_empty() {
-            let what = format!(
-                "{} lacks what {} has; run these statements (or drop what is not wanted any more) first",
-                new.table.name, old.table.name
-            );
-            return Err(in_the_way(mapping, &what, &lacks));
+/// The tables of a mapping that was retired, held against it; where one changed meanwhile so that the mapping fits no more,
+/// without what is mapped: to drop what was put aside takes no more than the two tables.
+async fn aside(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
+    match shape(tx.conn()?, mapping).await {
+        Err(error) if error.class() == Some(FailureClass::Refused) => {
+            tracing::debug!(%error, "the mapping fits its tables no more");
+            Shape::of_tables(tx.conn()?, mapping).await
         }
+        other => other,
     }
-    let by_name: Vec<String> = found.iter().map(|it| it.name.clone()).collect();
-    if by_name.is_empty() {
-        return Ok(Vec::new());
-    }
-    let then = if take_name { "use the new table from now on" } else { "don't find it any more" };
-    Ok(vec![format!(
-        "what names {} in its text will {then}: {}",
-        old.table.name,
-        by_name.join(", ")
-    )])
-}
-
-/// What is in the way of putting columns aside.
-async fn check_columns(
-    tx: &mut Tx<'_>,
-    what: &Retiring<'_>,
-    (old, columns): (&Side, &[RetiredColumn]),
-) -> Result<Vec<String>, Error> {
-    let (mapping, schema) = (what.mapping, tx.schema().to_owned());
-    let names: Vec<&str> = columns.iter().map(|it| it.column.as_str()).collect();
-    let found = dependents(tx.conn()?, &old.table, Some(&names), &schema).await?;
-    // Parts of the table itself go on with the column that they are over; `drop` looks at them again.
-    let is_part = |it: &Dependent| {
-        matches!(it.kind.as_str(), "index" | "statistics")
-            || it.kind == "constraint" && it.name.ends_with(&format!("on table {}", old.table.name))
-    };
-    let tied: Vec<String> =
-        found.iter().filter(|it| it.is_certain() && !is_part(it)).map(Dependent::said).collect();
-    if !tied.is_empty() {
-        let what = format!(
-            "these would go on using {} of {} once put aside; drop them, or make them anew, first",
-            names.join(", "),
-            old.table.name
-        );
-        return Err(in_the_way(mapping, &what, &tied));
-    }
-    // In place, both ways, our trigger fills them; else a client of the new shape leaves them out.
-    let is_filled = what.direction == Direction::Both && mapping.is_in_place();
-    let needed: Vec<String> = names
-        .iter()
-        .filter_map(|name| old.table.column(name))
-        .filter(|column| column.not_null && column.default.is_none() && column.identity.is_none())
-        .map(|column| {
-            format!(
-                "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL",
-                old.table.sql(),
-                quote(&column.name)
-            )
-        })
-        .collect();
-    if !is_filled && !needed.is_empty() {
-        let what =
-            "clients of the new shape could not insert rows any more; run these statements first";
-        return Err(in_the_way(mapping, what, &needed));
-    }
-    let keys: Vec<String> = old
-        .around
-        .foreign_keys()
-        .filter(|key| key.columns.iter().any(|column| names.contains(&column.as_str())))
-        .map(|key| format!("ALTER TABLE {} DROP CONSTRAINT {}", old.table.sql(), quote(&key.name)))
-        .collect();
-    if what.direction == Direction::Forward && !keys.is_empty() {
-        let what = "foreign keys of columns put aside would refuse deletes for values that nobody uses; run these statements first";
-        return Err(in_the_way(mapping, what, &keys));
-    }
-    let by_name: Vec<String> =
-        found.iter().filter(|it| !it.is_certain()).map(|it| it.name.clone()).collect();
-    if by_name.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(vec![format!("named in the text of {}", by_name.join(", "))])
-}
-
-async fn unretire(tx: &mut Tx<'_>, what: &Retiring<'_>, losses: Losses) -> Result<(), Error> {
-    let (mapping, direction) = (what.mapping, what.direction);
-    let aside = lock(tx, &mapping.retired(what.shape)).await?;
-    if losses == Losses::Refused {
-        match direction {
-            Direction::Forward => prove_equal(tx, &aside).await?,
-            Direction::Both => {
-                if let SyncState::Broken(why) = make_equal(tx, &aside, direction).await? {
-                    return Err(lost(&aside, &format!("the sync is not in place: {why}")));
-                }
-            }
-        }
-    }
-    let (old, new) = sides(tx, &aside).await?;
-    let keys = guard_sql::let_go(tx, &aside).await?;
-    match direction {
-        Direction::Both => remove_triggers(tx, &aside).await?,
-        Direction::Forward => {
-            remove_sync(tx, &aside).await?;
-            if matches!(what.shape, RetireShape::Table { .. }) {
-                guard_sql::remove_triggers(tx, &aside).await?;
-            }
-        }
-    }
-    take_back(tx, &old, &keys).await?;
-    match what.shape {
-        RetireShape::Table { take_name, .. } => {
-            let pairs: Vec<_> =
-                counterpart::pairs(&aside).into_iter().map(|(old, new)| (new, old)).collect();
-            handover::hand_over(tx.conn()?, (&new, &old), &pairs).await?;
-            if *take_name {
-                rename::table(tx.conn()?, &new.table, &mapping.into.table).await?;
-            }
-            rename::table(tx.conn()?, &old.table, &mapping.from.table).await?;
-        }
-        RetireShape::Columns(columns) => {
-            let back = |it: &RetiredColumn| {
-                it.take_name.as_ref().map(|_| (it.column.clone(), it.old_name.clone()))
-            };
-            let pairs: Vec<_> = columns.iter().filter_map(back).collect();
-            handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
-            rename::columns_back(tx.conn()?, &old.table, columns).await?;
-        }
-    }
-    // What a forward `retire` ended begins again: the dual-write step, which still stands, is undone by itself.
-    let before = shape(tx.conn()?, mapping).await?;
-    install_triggers(tx, &before, direction).await
-}
-
-/// Gives a table its foreign keys again, for what is written from now on.
-async fn take_back(tx: &mut Tx<'_>, old: &Side, keys: &[LetGo]) -> Result<(), Error> {
-    for key in keys {
-        let definition = super::stricter::bare(&key.definition);
-        // A partitioned table takes none that isn't checked.
-        let not_valid = if old.table.kind == 'p' { "" } else { " NOT VALID" };
-        let sql = format!(
-            "ALTER TABLE {} ADD CONSTRAINT {} {definition}{not_valid}",
-            old.table.sql(),
-            quote(&key.name)
-        );
-        run(tx.conn()?, "give the table its foreign key again", sql).await?;
-    }
-    Ok(())
-}
-
-fn lost(shape: &Shape, why: &str) -> Error {
-    let message = format!("mapping {}: {why}", shape.mapping);
-    Error::failed(FailureClass::Unsafe, message)
-        .with_help(format!("to give them up, add --accept-loss {}", shape.mapping))
-}
-
-/// Nothing was written to the new side alone.
-async fn prove_equal(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
-    let schema = tx.schema().to_owned();
-    let statements = Statements::of(tx.conn()?, &schema, (shape, Direction::Forward)).await?;
-    let everything = Chunk { lo: None, hi: None };
-    let found = verify::compare(tx.conn()?, &statements, &Pick::Chunk(&everything)).await?;
-    if found.is_clean() {
-        return Ok(());
-    }
-    Err(lost(
-        shape,
-        &format!(
-            "since retire, writes reached the new side alone: {} rows are missing there, {} are only there, {} differ",
-            found.missing, found.extra, found.different
-        ),
-    ))
 }
 
 async fn drop_retired(
@@ -453,15 +391,24 @@ async fn drop_retired(
     mapping: &Mapping,
     retired: &RetireShape,
 ) -> Result<String, Error> {
-    let aside = lock(tx, &mapping.retired(retired)).await?;
+    let after = mapping.retired(retired);
+    // Says what isn't there in a sentence of its own.
+    let looked = aside(tx, &after).await?;
+    let others = match retired {
+        RetireShape::Table { .. } => referenced(tx.conn()?, &looked).await?,
+        RetireShape::Columns(_) => Vec::new(),
+    };
+    lock(tx, &after, &others).await?;
+    let aside = aside(tx, &after).await?;
     remove_sync(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {
         RetireShape::Table { old_name, .. } => {
             guard_sql::remove_triggers(tx, &aside).await?;
             guard_sql::remove_function(tx, &aside).await?;
-            let (old, new) = sides(tx, &aside).await?;
-            handover::hand_over(tx.conn()?, (&old, &new), &counterpart::pairs(&aside)).await?;
+            let (old, new) = sides(tx.conn()?, &aside, &schema).await?;
+            let pairs = handover::drawing_together(&old, &new, counterpart::pairs(&aside));
+            handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?;
             let found = dependents(tx.conn()?, &aside.old, None, &schema).await?;
             refuse_tied(mapping, &found)?;
             run(tx.conn()?, "drop the table put aside", format!("DROP TABLE {}", aside.old.sql()))
@@ -488,7 +435,7 @@ fn refuse_tied(mapping: &Mapping, found: &[Dependent]) -> Result<(), Error> {
         return Ok(());
     }
     let what = format!("something still depends on what {} put aside", mapping.from.table);
-    Err(in_the_way(mapping, &what, &tied))
+    Err(in_the_way(mapping.name.as_str(), &what, &tied))
 }
 
 /// Functions that named what is gone, as the end of a sentence.

@@ -6,6 +6,7 @@
 use super::Postgres;
 use super::error::code;
 use super::fixture::{Database, class, entered, mapping, work};
+use super::retire_carry_tests::catalogue;
 use super::sync_tests::say;
 use crate::driver::{Applied, DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way};
@@ -33,21 +34,21 @@ fn two_way() -> Mapping {
     Mapping { reverse: vec![("status".into(), "coalesce(code, status)".into())], ..leads() }
 }
 
-fn whole(take_name: bool) -> RetireShape {
+pub(super) fn whole(take_name: bool) -> RetireShape {
     RetireShape::Table { old_name: "leads_old".into(), take_name }
 }
 
 /// A database with a live sync, both sides filled through it.
-struct Live {
-    database: Database,
-    postgres: Postgres,
-    fence: Fence,
-    mapping: Mapping,
-    direction: Direction,
+pub(super) struct Live {
+    pub database: Database,
+    pub postgres: Postgres,
+    pub fence: Fence,
+    pub mapping: Mapping,
+    pub direction: Direction,
 }
 
 impl Live {
-    async fn of(setup: &str, mapping: Mapping, direction: Direction) -> Option<Self> {
+    pub(super) async fn of(setup: &str, mapping: Mapping, direction: Direction) -> Option<Self> {
         let database = Database::with(setup).await?;
         let postgres = database.open().await;
         let fence = entered(&postgres, 1).await.remove(0);
@@ -66,36 +67,46 @@ impl Live {
         Some(live)
     }
 
-    async fn retire(&self, shape: &RetireShape) -> Result<Applied, Error> {
+    pub(super) async fn retire(&self, shape: &RetireShape) -> Result<Applied, Error> {
         let work = work("retire", Way::Forward);
         self.postgres.retire(&self.fence, &work, &self.mapping, self.direction, shape).await
     }
 
-    async fn unretire(&self, shape: &RetireShape, losses: Losses) -> Result<Applied, Error> {
+    pub(super) async fn unretire(
+        &self,
+        shape: &RetireShape,
+        losses: Losses,
+    ) -> Result<Applied, Error> {
         let work = work("retire", Way::Back);
         self.postgres
             .unretire(&self.fence, &work, &self.mapping, self.direction, shape, losses)
             .await
     }
 
-    async fn drop(&self, shape: &RetireShape) -> Result<Applied, Error> {
+    pub(super) async fn drop(&self, shape: &RetireShape) -> Result<Applied, Error> {
         let work = work("drop", Way::Forward);
         let permit = Permit::for_test("drop");
         self.postgres.drop_retired(&self.fence, &work, &self.mapping, shape, permit).await
     }
 
-    async fn sync(&self) -> SyncState {
+    pub(super) async fn sync(&self) -> SyncState {
         self.postgres.sync_state(&self.mapping, self.direction).await.unwrap()
     }
 
     /// The SQLSTATE that a client's statement ends with.
-    async fn refused(&self, sql: &str) -> String {
+    pub(super) async fn refused(&self, sql: &str) -> String {
         let mut client = self.database.client().await;
         let done = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut client).await;
         code(&done.unwrap_err()).unwrap().to_owned()
     }
 
-    async fn ours_left(&self) -> i64 {
+    /// So that a step can be done again.
+    pub(super) async fn ledger_forgets(&self, step: &str) {
+        let sql = format!("DELETE FROM phasegate.steps WHERE step IN ('{step}', '{step}/carried')");
+        self.database.run(&sql).await;
+    }
+
+    pub(super) async fn ours_left(&self) -> i64 {
         let triggers =
             "SELECT (SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                 WHERE p.pronamespace = 'phasegate'::regnamespace)
@@ -104,7 +115,7 @@ impl Live {
     }
 }
 
-fn failure(result: Result<Applied, Error>) -> (FailureClass, String) {
+pub(super) fn failure(result: Result<Applied, Error>) -> (FailureClass, String) {
     match result {
         Err(Error::Failed(failure)) => {
             (failure.class, format!("{} | {}", failure.message, failure.detail.unwrap_or_default()))
@@ -123,7 +134,9 @@ async fn forward_the_new_table_takes_the_name_and_a_guard_refuses_writes_to_the_
     let applied = live.retire(&whole(true)).await.unwrap();
     let detail = applied.detail.clone().unwrap();
     assert!(
-        detail.starts_with("leads is now leads_old; leads_v2 is now leads; public.leads_id_seq belongs to leads_v2.id"),
+        detail.starts_with(
+            "leads is now leads_old; leads_v2 is now leads; public.leads_id_seq belongs to leads.id"
+        ),
         "{detail}"
     );
     assert_eq!(live.retire(&whole(true)).await.unwrap(), Applied { before: true, ..applied });
@@ -242,16 +255,10 @@ async fn both_ways_the_sync_lives_on_under_the_new_names_until_the_drop() {
 async fn what_would_go_on_using_the_old_table_is_named() {
     let Some(live) = Live::leads(Direction::Forward).await else { return };
     for (make, named, remove) in [
-        ("CREATE VIEW hot AS SELECT * FROM leads", "view hot", "DROP VIEW hot"),
         (
             "CREATE MATERIALIZED VIEW m AS SELECT 1 FROM leads",
             "materialized view m",
             "DROP MATERIALIZED VIEW m",
-        ),
-        (
-            "CREATE TABLE notes (lead_id bigint REFERENCES leads)",
-            "constraint notes_lead_id_fkey on table notes",
-            "DROP TABLE notes",
         ),
         (
             "CREATE FUNCTION public.f() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM leads; END",
@@ -290,14 +297,34 @@ async fn what_would_go_on_using_the_old_table_is_named() {
             "DROP TRIGGER t ON leads",
         ),
         (
-            "CREATE POLICY p ON leads FOR SELECT USING (id > 1)",
-            "CREATE POLICY \"p\" ON \"public\".\"leads_v2\" AS PERMISSIVE FOR SELECT TO PUBLIC USING ((id > 1))",
-            "DROP POLICY p ON leads",
+            "CREATE STATISTICS both_of ON email, status FROM leads",
+            "CREATE STATISTICS public.leads_v2_both_of (ndistinct, dependencies, mcv) ON email, status FROM leads_v2",
+            "DROP STATISTICS both_of",
         ),
         (
-            "ALTER TABLE leads REPLICA IDENTITY FULL",
-            "REPLICA IDENTITY FULL",
-            "ALTER TABLE leads REPLICA IDENTITY DEFAULT",
+            "CREATE RULE own AS ON DELETE TO leads DO ALSO NOTIFY gone",
+            "rule own on leads",
+            "DROP RULE own ON leads",
+        ),
+        (
+            "CREATE VIEW changing AS SELECT id FROM accounts; CREATE RULE ch AS ON DELETE TO changing DO INSTEAD DELETE FROM leads WHERE id = old.id",
+            "rule ch on view changing",
+            "DROP VIEW changing",
+        ),
+        (
+            "CREATE VIEW whole_rows AS SELECT leads FROM leads",
+            "column leads of view whole_rows",
+            "DROP VIEW whole_rows",
+        ),
+        (
+            "ALTER TABLE leads ADD went text; CREATE VIEW of_gone AS SELECT went FROM leads",
+            "could not carry over a view (of_gone): column leads.went does not exist",
+            "DROP VIEW of_gone; ALTER TABLE leads DROP went",
+        ),
+        (
+            "CREATE TABLE by_mail (e text REFERENCES leads (email)); ALTER TABLE leads_v2 DROP CONSTRAINT leads_v2_email_key",
+            "foreign key by_mail_e_fkey of by_mail: nothing makes (email) of leads_v2 unique",
+            "DROP TABLE by_mail; ALTER TABLE leads_v2 ADD UNIQUE (email)",
         ),
     ] {
         live.database.run(make).await;
@@ -349,14 +376,27 @@ async fn identities_go_on_behind_both_tables() {
     live.unretire(&whole(true), Losses::Accepted).await.unwrap();
     live.database.run("INSERT INTO leads (email) VALUES ('z')").await;
     assert_eq!(live.database.number("SELECT id FROM leads WHERE email = 'z'").await, 61);
-    let without = "CREATE TABLE leads (id bigserial PRIMARY KEY, email text); CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text)";
-    let plain = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
-    let Some(live) = Live::of(without, plain, Direction::Forward).await else { return };
-    let (_, message) = failure(live.retire(&whole(true)).await);
-    assert!(
-        message.contains("ALTER COLUMN \"id\" SET DEFAULT nextval('public.leads_id_seq')"),
-        "{message}"
-    );
+    for generated in ["bigserial", "bigint GENERATED BY DEFAULT AS IDENTITY (INCREMENT 3)"] {
+        let without = format!(
+            "CREATE TABLE leads (id {generated} PRIMARY KEY, email text); CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text)"
+        );
+        let plain = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
+        let Some(live) = Live::of(&without, plain, Direction::Forward).await else { return };
+        live.database.run("INSERT INTO leads (email) SELECT 'x' FROM generate_series(1, 4)").await;
+        let highest = live.database.number("SELECT max(id) FROM leads").await;
+        live.retire(&whole(true)).await.unwrap();
+        live.database.run("INSERT INTO leads (email) VALUES ('y')").await;
+        let step = if generated == "bigserial" { 1 } else { 3 };
+        let next = live.database.number("SELECT id FROM leads WHERE email = 'y'").await;
+        assert_eq!(next, highest + step, "{generated}");
+        live.unretire(&whole(true), Losses::Accepted).await.unwrap();
+        live.database.run("INSERT INTO leads (email) VALUES ('z')").await;
+        let next = live.database.number("SELECT id FROM leads WHERE email = 'z'").await;
+        assert_eq!(next, highest + 2 * step, "{generated}");
+        let left = "SELECT count(*) FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            WHERE a.attrelid = 'leads_v2'::regclass AND a.attname = 'id' AND (a.attidentity <> '' OR d.oid IS NOT NULL)";
+        assert_eq!(live.database.number(left).await, 0, "{generated}");
+    }
 }
 
 #[tokio::test]
@@ -376,8 +416,33 @@ async fn columns_are_put_aside_in_place_and_taken_back() {
     }]);
     let Some(live) = Live::of(setup, in_place.clone(), Direction::Both).await else { return };
     let database = &live.database;
+    let (class, message) = failure(live.retire(&shape).await);
+    assert_eq!(class, FailureClass::Refused, "{message}");
+    let (_, statements) = message.split_once(" | ").unwrap();
+    assert_eq!(
+        statements.split(";\n").collect::<Vec<_>>(),
+        [
+            "CREATE INDEX CONCURRENTLY ON \"public\".\"users\" USING btree (email_v2)",
+            "ALTER TABLE \"public\".\"users\" ADD CONSTRAINT \"email_v2_is_set\" CHECK (\"email_v2\" IS NOT NULL) NOT VALID",
+            "ALTER TABLE \"public\".\"users\" VALIDATE CONSTRAINT \"email_v2_is_set\"",
+            "ALTER TABLE \"public\".\"users\" ALTER COLUMN \"email_v2\" SET NOT NULL",
+            "ALTER TABLE \"public\".\"users\" DROP CONSTRAINT \"email_v2_is_set\"",
+        ]
+    );
+    for statement in statements.split(";\n") {
+        database.run(statement).await;
+    }
     for (make, named, remove) in [
-        ("CREATE VIEW v AS SELECT email FROM users", "view v", "DROP VIEW v"),
+        (
+            "CREATE EXTENSION btree_gist; ALTER TABLE users ADD EXCLUDE USING gist (email WITH =)",
+            "exclusion constraint users_email_excl",
+            "ALTER TABLE users DROP CONSTRAINT users_email_excl",
+        ),
+        (
+            "CREATE MATERIALIZED VIEW m AS SELECT email FROM users",
+            "materialized view m",
+            "DROP MATERIALIZED VIEW m",
+        ),
         (
             "CREATE TRIGGER t BEFORE UPDATE OF email ON users FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             "trigger t on table users",
@@ -394,16 +459,30 @@ async fn columns_are_put_aside_in_place_and_taken_back() {
         assert!(class == FailureClass::Refused && message.contains(named), "{make}: {message}");
         database.run(remove).await;
     }
-    database.run("CREATE VIEW fine AS SELECT n FROM users").await;
+    database
+        .run(
+            "CREATE VIEW fine AS SELECT n FROM users; CREATE VIEW v AS SELECT email FROM users; GRANT SELECT ON v TO PUBLIC;
+             CREATE POLICY own ON users USING (email <> ''); GRANT UPDATE (email) ON users TO PUBLIC;
+             COMMENT ON COLUMN users.email IS 'where to write to'; ALTER TABLE users ALTER email SET STATISTICS 7",
+        )
+        .await;
+    let before = catalogue(database).await;
     let detail = live.retire(&shape).await.unwrap().detail.unwrap();
-    assert_eq!(detail, "email is now email_old");
+    assert_eq!(detail, "email is now email_old; view v made again; policy own on users made again");
+    database.run("UPDATE users SET email = 'a2@x' WHERE id = 1").await;
+    assert_eq!(database.text("SELECT email FROM v").await, "a2@x");
+    database.run("UPDATE users SET email = 'a@x' WHERE id = 1").await;
+    let about = "SELECT col_description('users'::regclass, attnum) || attstattarget || (attacl IS NOT NULL)::text FROM pg_attribute
+        WHERE attrelid = 'users'::regclass AND attname = 'email'";
+    assert_eq!(database.text(about).await, "where to write to7true");
     database.run("INSERT INTO users (id, email) VALUES (2, 'b@x')").await;
     assert_eq!(database.text("SELECT email_old FROM users WHERE id = 2").await, "B@X");
     live.unretire(&shape, Losses::Refused).await.unwrap();
     assert_eq!(live.sync().await, SyncState::Active);
+    assert_eq!(catalogue(database).await, before);
     assert_eq!(
         database.text("SELECT string_agg(email || email_v2, ' ' ORDER BY id) FROM users").await,
-        "A@xa@x B@Xb@x"
+        "A@Xa@x B@Xb@x"
     );
     let again = work("again", Way::Forward);
     live.postgres
@@ -420,17 +499,31 @@ async fn columns_are_put_aside_in_place_and_taken_back() {
 
     let forward = Mapping { reverse: vec![], ..in_place };
     let setup = format!(
-        "CREATE TABLE other (e text PRIMARY KEY); {setup}; ALTER TABLE users ADD FOREIGN KEY (email) REFERENCES other NOT VALID"
+        "CREATE TABLE other (e text PRIMARY KEY); {setup}; INSERT INTO other VALUES ('A@x'), ('a@x'), ('b@x');
+         ALTER TABLE users ADD FOREIGN KEY (email) REFERENCES other NOT VALID"
     );
     let Some(live) = Live::of(&setup, forward, Direction::Forward).await else { return };
-    for statement in
-        ["ALTER COLUMN \"email\" DROP NOT NULL", "DROP CONSTRAINT \"users_email_fkey\""]
-    {
+    let before = catalogue(&live.database).await;
+    let mut ran = Vec::new();
+    for _ in 0..2 {
         let Err(Error::Failed(refused)) = live.retire(&shape).await else { panic!() };
-        let detail = refused.detail.unwrap();
-        assert!(detail.contains(statement), "{detail}");
-        live.database.run(&detail).await;
+        for statement in refused.detail.unwrap().split(";\n") {
+            live.database.run(statement).await;
+            ran.push(statement.replace("\"public\".", ""));
+        }
     }
+    for statement in [
+        "ALTER TABLE \"users\" ADD CONSTRAINT \"users_email_fkey_2\" FOREIGN KEY (email_v2) REFERENCES public.other(e) NOT VALID",
+        "ALTER TABLE \"users\" ALTER COLUMN \"email\" DROP NOT NULL",
+    ] {
+        assert!(ran.contains(&statement.to_owned()), "{statement} is not in {ran:#?}");
+    }
+    let after = catalogue(&live.database).await;
+    assert_ne!(before, after);
+    live.retire(&shape).await.unwrap();
+    live.unretire(&shape, Losses::Refused).await.unwrap();
+    assert_eq!(catalogue(&live.database).await, after);
+    live.ledger_forgets("retire").await;
     live.retire(&shape).await.unwrap();
     live.database.run("INSERT INTO users (id, email) VALUES (2, 'b@x')").await;
     let (class, message) = failure(live.unretire(&shape, Losses::Refused).await);

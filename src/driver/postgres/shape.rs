@@ -106,6 +106,35 @@ async fn table(conn: &mut PgConnection, name: &str) -> Result<Table, Error> {
 }
 
 impl Shape {
+    /// The two tables of a mapping that may fit them no more, with nothing mapped: for removing what is ours, which goes by
+    /// the mapping's name.
+    pub(super) async fn of_tables(
+        conn: &mut PgConnection,
+        mapping: &Mapping,
+    ) -> Result<Self, Error> {
+        let from = Arc::new(table(conn, &mapping.from.table).await?);
+        let into = Arc::new(table(conn, &mapping.into.table).await?);
+        Ok(Self::bare(mapping, from, into))
+    }
+
+    fn bare(mapping: &Mapping, from: Arc<Table>, into: Arc<Table>) -> Self {
+        Self {
+            mapping: mapping.name.as_str().to_owned(),
+            id: id_of(mapping),
+            in_place: from.oid == into.oid,
+            old: from,
+            new: into,
+            keys: Vec::new(),
+            writes: Vec::new(),
+            reverse: Vec::new(),
+            parts: Vec::new(),
+            filter: mapping.filter.as_ref().map(|filter| enclosed(filter)),
+            on_existing: mapping.on_existing,
+            on_delete: mapping.on_delete,
+            winner: mapping.winner,
+        }
+    }
+
     /// Holds a mapping against its tables.
     pub(super) fn resolve(
         mapping: &Mapping,
@@ -133,21 +162,8 @@ impl Shape {
             return Err(refused(mapping, "no column is mapped".to_owned()));
         }
         let parts = parts(&writes, &reverse, (&from, &into), &keys);
-        Ok(Self {
-            mapping: mapping.name.as_str().to_owned(),
-            id: id_of(mapping),
-            in_place,
-            old: from,
-            new: into,
-            keys,
-            writes,
-            reverse,
-            parts,
-            filter: mapping.filter.as_ref().map(|filter| enclosed(filter)),
-            on_existing: mapping.on_existing,
-            on_delete: mapping.on_delete,
-            winner: mapping.winner,
-        })
+        let bare = Self::bare(mapping, from, into);
+        Ok(Self { keys, writes, reverse, parts, ..bare })
     }
 }
 

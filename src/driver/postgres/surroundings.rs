@@ -14,6 +14,8 @@ use crate::driver::Error;
 /// What stands around one table.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Surroundings {
+    /// The table as definitions name it: qualified where the search path doesn't find it, and quoted where need be.
+    pub name: String,
     /// The table's own: checks, foreign keys, exclusions, unique and primary keys.
     pub constraints: Vec<Constraint>,
     /// Foreign keys of other tables to it; those of partitions are counted with their parent's.
@@ -45,6 +47,9 @@ pub(super) struct Constraint {
     pub kind: char,
     pub definition: String,
     pub columns: Vec<String>,
+    pub comment: Option<String>,
+    /// Whether it is a foreign key to its own table.
+    pub is_to_itself: bool,
 }
 
 /// A foreign key of another table.
@@ -121,11 +126,12 @@ impl Surroundings {
 
 /// `$1` is the table's oid, `$2` our schema.
 const SURROUNDINGS: &str = "\
-SELECT jsonb_build_object(
+SELECT jsonb_build_object('name', c.oid::regclass::text,
   'constraints', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.conname, 'kind', k.contype,
       'definition', pg_get_constraintdef(k.oid), 'columns', ARRAY(
           SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY u (n, at)
-          JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.at)) ORDER BY k.conname), '[]')
+          JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.at),
+      'comment', obj_description(k.oid, 'pg_constraint'), 'is_to_itself', k.confrelid = k.conrelid) ORDER BY k.conname), '[]')
       FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f', 'x', 'u', 'p')),
   'references', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.conname, 'table', k.conrelid::regclass::text,
       'definition', pg_get_constraintdef(k.oid), 'columns', ARRAY(

@@ -24,7 +24,7 @@ use super::{gaps, stricter};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
-use crate::run::{Direction, FailureClass, Mapping, Relation, StepId};
+use crate::run::{Direction, FailureClass, Mapping, Relation, RetireShape, StepId};
 
 /// A table isn't there.
 pub(super) const NO_TABLE: &str = "D201";
@@ -144,14 +144,15 @@ impl Look<'_> {
             (Some(from), Some(into)) if mapping.is_in_place() => {
                 let mut findings = stricter::in_place(mapping, from, into);
                 findings.extend(gaps::firing(into, "each row that is backfilled"));
+                findings.extend(gaps::in_place(from, self.retired(mapping)));
                 findings
             }
             (Some(from), Some(into)) => {
                 let mut findings = stricter::findings(mapping, from, into);
-                findings.extend(gaps::between(surveyed, from, into));
+                findings.extend(gaps::between(surveyed, (from, into), self.retired(mapping)));
                 findings
             }
-            (Some(from), None) => gaps::of_a_copy(mapping, from),
+            (Some(from), None) => gaps::of_a_copy(mapping, from, self.retired(mapping)),
             (None, _) => Vec::new(),
         };
         for (severity, code, message, help) in findings {
@@ -479,6 +480,12 @@ impl Look<'_> {
                     (Some(_), None) => false,
                 }
         })
+    }
+
+    /// What `retire` puts aside of a mapping.
+    fn retired(&self, mapping: &Mapping) -> Option<&RetireShape> {
+        let of_it = self.survey.retired.iter().find(|(name, _)| *name == mapping.name);
+        of_it.map(|(_, shape)| shape)
     }
 
     /// Whether the plan adds columns to a table.

@@ -1,0 +1,302 @@
+//! What a table has that is nothing but catalogue, as statements that give it to the table which takes its place.
+//!
+//! Invariants:
+//! - Every query gives rows of `(what, role, forward, back)`: `forward` gives it, under the names from after the renames;
+//!   `back` takes exactly that away again, under the names from before them. `role` is who has to run both, where that is not
+//!   the acting role.
+//! - What the new table has of its own stays as it is: an author's word goes before what was.
+//! - They are run with an empty `search_path`, so that every name in a definition is qualified.
+//!
+//! Absent on purpose: what takes a build or a scan (`counterpart`), foreign keys (`incoming`), and what is made again from its
+//! text (`remade`).
+
+/// Both tables and the pairs of their columns. `$1` and `$2` are the old and the new table's oids; `$3` and `$4` names of
+/// columns that answer to each other, `$5` whether the second has the first one's values; `$6` the old table's name afterwards,
+/// qualified and quoted; `$7` whether the old table goes on being written.
+const PRELUDE: &str = "\
+WITH given AS (
+  SELECT $1::bigint::oid AS o, $2::bigint::oid AS n, $3::text[] AS olds, $4::text[] AS news, $5::bool[] AS carried,
+         $6::text AS aside, $7::bool AS goes_on
+), t AS (
+  SELECT g.*, format('%I.%I', ons.nspname, oc.relname) AS aft, format('%I.%I', nns.nspname, nc.relname) AS bef,
+         oc.relowner AS oowner, nc.relowner AS nowner, oc.relacl AS oacl, coalesce(nc.relacl, acldefault('r', nc.relowner)) AS nacl,
+         oc.relrowsecurity AS orls, nc.relrowsecurity AS nrls, oc.relforcerowsecurity AS oforce,
+         nc.relforcerowsecurity AS nforce, oc.relreplident AS oident, nc.relreplident AS nident,
+         oc.reloptions AS oopts, nc.reloptions AS nopts, oc.reltoastrelid AS otoast, nc.reltoastrelid AS ntoast
+  FROM given g JOIN pg_class oc ON oc.oid = g.o JOIN pg_namespace ons ON ons.oid = oc.relnamespace
+  JOIN pg_class nc ON nc.oid = g.n JOIN pg_namespace nns ON nns.oid = nc.relnamespace
+), pair AS (
+  SELECT p.carried, oa.attnum AS onum, na.attnum AS nnum, oa.attname AS oname, na.attname AS nname, oa.atttypid AS otype,
+         na.atttypid AS ntype, oa.attacl AS oacl, na.attacl AS nacl, oa.attidentity AS oidentity,
+         na.attidentity AS nidentity, na.attgenerated AS ngenerated, na.attnotnull AS nnotnull,
+         oa.attstattarget AS ostat, na.attstattarget AS nstat, oa.attoptions AS oopts, na.attoptions AS nopts,
+         oa.attstorage AS ostorage, na.attstorage AS nstorage, oa.attcompression AS ocomp, na.attcompression AS ncomp
+  FROM t, unnest(t.olds, t.news, t.carried) AS p (old, new, carried)
+  JOIN pg_attribute oa ON oa.attrelid = (SELECT o FROM given) AND oa.attname = p.old AND NOT oa.attisdropped
+  JOIN pg_attribute na ON na.attrelid = (SELECT n FROM given) AND na.attname = p.new AND NOT na.attisdropped
+)
+";
+
+/// The owner, the first of all: who owns a table grants what others have.
+const OWNER: &str = "\
+SELECT 'owner', NULL::text, format('ALTER TABLE %s OWNER TO %I', aft, pg_get_userbyid(oowner)),
+       format('ALTER TABLE %s OWNER TO %I', bef, pg_get_userbyid(nowner))
+FROM t WHERE oowner <> nowner";
+
+/// Grants on the table. Those of the owner come first: others grant by what they were granted.
+const GRANTS: &str = "\
+SELECT 'grant', role, format('GRANT %s ON TABLE %s TO %s%s', privilege, aft, grantee, CASE WHEN grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+       CASE WHEN has_less THEN format('REVOKE GRANT OPTION FOR %s ON TABLE %s FROM %s', privilege, bef, grantee)
+            ELSE format('REVOKE %s ON TABLE %s FROM %s', privilege, bef, grantee) || coalesce((
+                SELECT string_agg(format('; GRANT %s (%I) ON TABLE %s TO %s%s', privilege, a.attname, bef, grantee,
+                                         CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '' ORDER BY a.attnum)
+                FROM pg_attribute a, aclexplode(a.attacl) x
+                WHERE a.attrelid = g.n AND NOT a.attisdropped AND x.grantee = g.who AND x.privilege_type = privilege), '') END
+FROM (
+  SELECT t.n, t.aft, t.bef, a.privilege_type AS privilege, a.is_grantable AS grantable, a.grantee AS who, a.grantor,
+         t.oowner, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
+         CASE WHEN a.grantor <> t.oowner AND pg_has_role(a.grantor, 'MEMBER') THEN quote_ident(pg_get_userbyid(a.grantor)) END AS role,
+         EXISTS (SELECT FROM aclexplode(t.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type) AS has_less
+  FROM t, aclexplode(t.oacl) a
+  WHERE a.grantee <> t.oowner AND NOT EXISTS (
+    SELECT FROM aclexplode(t.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type
+      AND (x.is_grantable OR NOT a.is_grantable))
+) g ORDER BY g.grantor <> g.oowner, g.grantor, g.who, privilege";
+
+/// Grants on single columns.
+const COLUMN_GRANTS: &str = "\
+SELECT 'grant', CASE WHEN a.grantor <> t.oowner AND pg_has_role(a.grantor, 'MEMBER') THEN quote_ident(pg_get_userbyid(a.grantor)) END,
+       format('GRANT %s (%I) ON TABLE %s TO %s%s', a.privilege_type, p.nname, t.aft, g.grantee,
+              CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+       format('REVOKE %s (%I) ON TABLE %s FROM %s', a.privilege_type, p.nname, t.bef, g.grantee)
+FROM t, pair p, aclexplode(p.oacl) a,
+     LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee) g
+WHERE a.grantee <> t.oowner AND NOT EXISTS (
+  SELECT FROM aclexplode(p.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type)
+ORDER BY a.grantor <> t.oowner, a.grantor, p.nnum, a.grantee, a.privilege_type";
+
+/// What a key of the new table draws from, where that is a sequence of its own: whoever drew from the old one may draw from
+/// it. An identity asks for no right, so there whoever may insert.
+const SEQUENCE_GRANTS: &str = "\
+SELECT 'grant', NULL::text, format('GRANT %s ON SEQUENCE %s TO %s', g.privilege, s.new_name, g.grantee),
+       format('REVOKE %s ON SEQUENCE %s FROM %s', g.privilege, s.new_name, g.grantee)
+FROM t, (
+  SELECT DISTINCT oc.oid AS old_seq, oc.relacl AS old_acl, oc.relowner AS old_owner, nc.oid AS new_seq, nc.relacl AS new_acl,
+         format('%I.%I', nn.nspname, nc.relname) AS new_name, p.oidentity <> '' AS was_identity
+  FROM t, pair p, LATERAL (
+    SELECT d.refobjid AS oid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+      AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = t.o AND f.adnum = p.onum
+    UNION SELECT d.objid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.o AND d.refobjsubid = p.onum) os
+  JOIN pg_class oc ON oc.oid = os.oid AND oc.relkind = 'S', LATERAL (
+    SELECT d.refobjid AS oid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+      AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = t.n AND f.adnum = p.nnum) ns
+  JOIN pg_class nc ON nc.oid = ns.oid AND nc.relkind = 'S' JOIN pg_namespace nn ON nn.oid = nc.relnamespace
+  WHERE nc.oid <> oc.oid) s,
+LATERAL (
+  SELECT a.privilege_type AS privilege, a.grantee FROM aclexplode(s.old_acl) a
+  WHERE NOT s.was_identity AND a.grantee <> s.old_owner
+  UNION SELECT 'USAGE', a.grantee FROM aclexplode(t.oacl) a
+  WHERE s.was_identity AND a.privilege_type = 'INSERT' AND a.grantee <> t.oowner) r,
+LATERAL (SELECT r.privilege, CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r.grantee)) END AS grantee) g
+WHERE NOT EXISTS (SELECT FROM aclexplode(s.new_acl) x WHERE x.grantee = r.grantee AND x.privilege_type = r.privilege)
+ORDER BY s.new_name, g.grantee, g.privilege";
+
+/// Row security and the policies. Their expressions name columns, and in subqueries maybe the table itself, as text that then
+/// stands for the new table.
+const SECURITY: &str = "\
+SELECT 'policy', NULL::text, forward, back FROM (
+  SELECT 1 AS at, '' AS name, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', aft) AS forward,
+         format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', bef) AS back FROM t WHERE orls AND NOT nrls
+  UNION ALL
+  SELECT 2, '', format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', aft), format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', bef)
+  FROM t WHERE oforce AND NOT nforce
+  UNION ALL
+  SELECT 3, p.polname, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, t.aft,
+           CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+           CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+           (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ') FROM unnest(p.polroles) r),
+           coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ''),
+           coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''))
+         || coalesce(format('; COMMENT ON POLICY %I ON %s IS %L', p.polname, t.aft, obj_description(p.oid, 'pg_policy')), ''),
+         format('DROP POLICY %I ON %s', p.polname, t.bef)
+  FROM t JOIN pg_policy p ON p.polrelid = t.o
+  WHERE NOT EXISTS (SELECT FROM pg_policy x WHERE x.polrelid = t.n AND x.polname = p.polname)
+) s ORDER BY at, name";
+
+/// Comments on the table, its columns, its constraints and indexes that are defined alike, its triggers of the same name.
+const COMMENTS: &str = "\
+SELECT 'comment', NULL::text, format('COMMENT ON %s IS %L', c.after, c.text), format('COMMENT ON %s IS NULL', c.before) FROM t, LATERAL (
+  SELECT 1 AS at, '' AS name, 'TABLE ' || aft AS after, 'TABLE ' || bef AS before, obj_description(o, 'pg_class') AS text,
+         obj_description(n, 'pg_class') AS own
+  UNION ALL
+  SELECT 2, p.nname, format('COLUMN %s.%I', aft, p.nname), format('COLUMN %s.%I', bef, p.nname), col_description(o, p.onum),
+         col_description(n, p.nnum) FROM pair p
+  UNION ALL
+  SELECT 3, nk.conname, format('CONSTRAINT %I ON %s', nk.conname, aft), format('CONSTRAINT %I ON %s', nk.conname, bef),
+         obj_description(ok.oid, 'pg_constraint'), obj_description(nk.oid, 'pg_constraint')
+  FROM pg_constraint ok JOIN pg_constraint nk ON nk.conrelid = n AND nk.contype = ok.contype
+    AND replace(pg_get_constraintdef(nk.oid), ' NOT VALID', '') = replace(pg_get_constraintdef(ok.oid), ' NOT VALID', '')
+  WHERE ok.conrelid = o
+  UNION ALL
+  SELECT 4, nc.relname, format('INDEX %I.%I', nn.nspname, nc.relname), format('INDEX %I.%I', nn.nspname, nc.relname),
+         obj_description(oi.indexrelid, 'pg_class'), obj_description(ni.indexrelid, 'pg_class')
+  FROM pg_index oi JOIN pg_index ni ON ni.indrelid = n AND ni.indisprimary = oi.indisprimary AND ni.indisunique = oi.indisunique
+    AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
+  JOIN pg_class nc ON nc.oid = ni.indexrelid JOIN pg_namespace nn ON nn.oid = nc.relnamespace
+  WHERE oi.indrelid = o
+  UNION ALL
+  SELECT 5, nt.tgname, format('TRIGGER %I ON %s', nt.tgname, aft), format('TRIGGER %I ON %s', nt.tgname, bef),
+         obj_description(ot.oid, 'pg_trigger'), obj_description(nt.oid, 'pg_trigger')
+  FROM pg_trigger ot JOIN pg_trigger nt ON nt.tgrelid = n AND nt.tgname = ot.tgname
+  WHERE ot.tgrelid = o AND NOT ot.tgisinternal AND NOT nt.tgisinternal
+) c WHERE c.text IS NOT NULL AND c.own IS NULL ORDER BY c.at, c.name";
+
+/// Publications that name the table: the new one takes its place in them, with the same columns and rows.
+const PUBLICATIONS: &str = "\
+SELECT 'publication', NULL::text,
+       concat_ws('; ', CASE WHEN NOT s.is_in THEN format('ALTER PUBLICATION %I ADD TABLE %s%s%s', s.pubname, s.aft,
+                     coalesce(' (' || s.news || ')', ''), coalesce(' WHERE ' || s.filter, '')) END,
+                 CASE WHEN s.may THEN format('ALTER PUBLICATION %I DROP TABLE %s', s.pubname, s.aside) END),
+       concat_ws('; ', CASE WHEN NOT s.is_in THEN format('ALTER PUBLICATION %I DROP TABLE %s', s.pubname, s.bef) END,
+                 CASE WHEN s.may THEN format('ALTER PUBLICATION %I ADD TABLE %s%s%s', s.pubname, s.aft,
+                     coalesce(' (' || s.olds || ')', ''), coalesce(' WHERE ' || s.filter, '')) END)
+FROM (
+  SELECT p.pubname, t.aft, t.bef, t.aside,
+         EXISTS (SELECT FROM pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.n) AS is_in,
+         pg_has_role(p.pubowner, 'USAGE') OR NOT EXISTS (
+           SELECT FROM pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.n) AS may,
+         (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.at) FROM unnest(r.prattrs::int2[]) WITH ORDINALITY k (num, at)
+          JOIN pg_attribute a ON a.attrelid = t.o AND a.attnum = k.num) AS olds,
+         (SELECT string_agg(quote_ident(coalesce(x.nname, a.attname)), ', ' ORDER BY k.at)
+          FROM unnest(r.prattrs::int2[]) WITH ORDINALITY k (num, at)
+          JOIN pg_attribute a ON a.attrelid = t.o AND a.attnum = k.num LEFT JOIN pair x ON x.onum = k.num) AS news,
+         '(' || pg_get_expr(r.prqual, r.prrelid) || ')' AS filter
+  FROM t JOIN pg_publication_rel r ON r.prrelid = t.o JOIN pg_publication p ON p.oid = r.prpubid
+) s WHERE s.may OR NOT s.is_in ORDER BY s.pubname";
+
+/// What [`REPLICA_IDENTITY`] calls what it gives.
+pub(super) const REPLICA_IDENTITY_SAID: &str = "replica identity";
+
+/// What updates and deletes write to the log of the old row.
+const REPLICA_IDENTITY: &str = "\
+SELECT 'replica identity', NULL::text,
+       format('ALTER TABLE %s REPLICA IDENTITY %s', t.aft,
+              CASE t.oident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE format('USING INDEX %I', i.relname) END),
+       format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.bef)
+FROM t LEFT JOIN LATERAL (
+  SELECT nc.relname FROM pg_index oi JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique AND ni.indimmediate AND ni.indisvalid
+    AND ni.indpred IS NULL
+    AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
+  JOIN pg_class nc ON nc.oid = ni.indexrelid
+  WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true
+WHERE t.nident = 'd' AND (t.oident IN ('f', 'n') OR t.oident = 'i' AND i.relname IS NOT NULL)";
+
+/// How columns are kept and counted.
+const COLUMNS: &str = "\
+SELECT 'setting of a column', NULL::text, format('ALTER TABLE %s ALTER COLUMN %I %s', t.aft, p.nname, c.forward),
+       format('ALTER TABLE %s ALTER COLUMN %I %s', t.bef, p.nname, c.back)
+FROM t, pair p, LATERAL (
+  SELECT 1 AS at, format('SET STATISTICS %s', p.ostat) AS forward, 'SET STATISTICS -1' AS back
+  WHERE coalesce(p.ostat, -1) <> -1 AND coalesce(p.nstat, -1) = -1
+  UNION ALL
+  SELECT 2, format('SET (%s)', array_to_string(p.oopts, ', ')),
+         format('RESET (%s)', (SELECT string_agg(split_part(u.o, '=', 1), ', ') FROM unnest(p.oopts) u (o)))
+  WHERE p.oopts IS NOT NULL AND p.nopts IS NULL
+  UNION ALL
+  SELECT 3, format('SET STORAGE %s', s.name), format('SET STORAGE %s', b.name)
+  FROM pg_type y, (VALUES ('p', 'PLAIN'), ('e', 'EXTERNAL'), ('m', 'MAIN'), ('x', 'EXTENDED')) s (letter, name),
+       (VALUES ('p', 'PLAIN'), ('e', 'EXTERNAL'), ('m', 'MAIN'), ('x', 'EXTENDED')) b (letter, name)
+  WHERE y.oid = p.otype AND p.otype = p.ntype AND s.letter = p.ostorage::text AND b.letter = p.nstorage::text
+    AND p.ostorage <> y.typstorage AND p.nstorage = y.typstorage
+  UNION ALL
+  SELECT 4, format('SET COMPRESSION %s', CASE p.ocomp WHEN 'p' THEN 'pglz' ELSE 'lz4' END), 'SET COMPRESSION DEFAULT'
+  WHERE p.ocomp::text IN ('p', 'l') AND p.ncomp::text NOT IN ('p', 'l') AND p.otype = p.ntype
+) c ORDER BY p.nnum, c.at";
+
+/// The table's own storage parameters that the new one doesn't set.
+const OPTIONS: &str = "\
+SELECT 'storage parameter', NULL::text, format('ALTER TABLE %s SET (%s%s)', aft, prefix, option),
+       format('ALTER TABLE %s RESET (%s%s)', bef, prefix, split_part(option, '=', 1))
+FROM (
+  SELECT t.aft, t.bef, '' AS prefix, u.option, t.nopts AS own FROM t, unnest(t.oopts) u (option)
+  UNION ALL
+  SELECT t.aft, t.bef, 'toast.', u.option, nc.reloptions FROM t JOIN pg_class oc ON oc.oid = t.otoast
+  JOIN pg_class nc ON nc.oid = t.ntoast, unnest(oc.reloptions) u (option)
+) s WHERE NOT EXISTS (SELECT FROM unnest(own) x WHERE split_part(x, '=', 1) = split_part(option, '=', 1))
+ORDER BY prefix, option";
+
+/// Defaults and identities of columns that have the old ones' values and no default of their own.
+const DEFAULTS: &str = "\
+SELECT 'default', NULL::text, forward, back FROM (
+  SELECT p.nnum, format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', t.aft, p.nname, pg_get_expr(f.adbin, f.adrelid)) AS forward,
+         format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', t.bef, p.nname) AS back
+  FROM t, pair p JOIN pg_attrdef f ON f.adrelid = (SELECT o FROM given) AND f.adnum = p.onum
+  JOIN pg_attribute oa ON oa.attrelid = f.adrelid AND oa.attnum = f.adnum AND oa.attgenerated = ''
+  WHERE p.carried AND p.nidentity = '' AND p.ngenerated = ''
+    AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
+  UNION ALL
+  SELECT p.nnum, format('ALTER TABLE %s ALTER COLUMN %I ADD GENERATED %s AS IDENTITY (START %s INCREMENT %s MINVALUE %s MAXVALUE %s CACHE %s%s)',
+           t.aft, p.nname, CASE p.oidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, q.seqstart, q.seqincrement, q.seqmin,
+           q.seqmax, q.seqcache, CASE WHEN q.seqcycle THEN ' CYCLE' ELSE '' END),
+         format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', t.bef, p.nname)
+  FROM t, pair p JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+    AND d.refclassid = 'pg_class'::regclass AND d.refobjid = (SELECT o FROM given) AND d.refobjsubid = p.onum
+  JOIN pg_sequence q ON q.seqrelid = d.objid
+  WHERE p.carried AND p.oidentity <> '' AND p.nidentity = '' AND p.ngenerated = '' AND p.nnotnull
+    AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
+) s ORDER BY nnum";
+
+/// Triggers of users that stand on both tables and were kept disabled on the new one until now. Where the old table goes on
+/// being written by the sync they change places, so that each write goes on firing them once.
+const TRIGGERS: &str = "\
+SELECT 'trigger', NULL::text,
+       format('ALTER TABLE %s ENABLE %sTRIGGER %I', t.aft, k.kind, n.tgname)
+         || CASE WHEN t.goes_on THEN format('; ALTER TABLE %s DISABLE TRIGGER %I', t.aside, o.tgname) ELSE '' END,
+       format('ALTER TABLE %s DISABLE TRIGGER %I', t.bef, n.tgname)
+         || CASE WHEN t.goes_on THEN format('; ALTER TABLE %s ENABLE %sTRIGGER %I', t.aft, k.kind, o.tgname) ELSE '' END
+FROM t JOIN pg_trigger o ON o.tgrelid = t.o AND NOT o.tgisinternal AND o.tgenabled <> 'D'
+JOIN pg_trigger n ON n.tgrelid = t.n AND NOT n.tgisinternal AND n.tgenabled = 'D'
+  AND replace(replace(pg_get_triggerdef(n.oid), 'TRIGGER ' || quote_ident(n.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.bef || ' ', ' ON % ')
+    = replace(replace(pg_get_triggerdef(o.oid), 'TRIGGER ' || quote_ident(o.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.aft || ' ', ' ON % '),
+LATERAL (SELECT CASE o.tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END AS kind) k
+WHERE NOT EXISTS (
+  SELECT FROM pg_trigger x WHERE x.tgrelid = t.n AND NOT x.tgisinternal AND x.tgenabled <> 'D'
+    AND replace(replace(pg_get_triggerdef(x.oid), 'TRIGGER ' || quote_ident(x.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.bef || ' ', ' ON % ')
+      = replace(replace(pg_get_triggerdef(o.oid), 'TRIGGER ' || quote_ident(o.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.aft || ' ', ' ON % '))
+ORDER BY o.tgname";
+
+/// Everything that a table which takes another's place is given, in the order in which it is given. Indexes and constraints
+/// are there already.
+const OF_TABLES: [&str; 12] = [
+    OWNER,
+    DEFAULTS,
+    GRANTS,
+    COLUMN_GRANTS,
+    SEQUENCE_GRANTS,
+    SECURITY,
+    COMMENTS,
+    REPLICA_IDENTITY,
+    PUBLICATIONS,
+    COLUMNS,
+    OPTIONS,
+    TRIGGERS,
+];
+
+/// What a column is given that takes the place of another one of its own table.
+const OF_COLUMNS: [&str; 3] = [COLUMN_GRANTS, COLUMNS, COMMENTS];
+
+/// The queries for a table that takes another's place without its name.
+pub(super) fn of_nameless() -> impl Iterator<Item = String> {
+    std::iter::once(format!("{PRELUDE}{TRIGGERS}"))
+}
+
+/// The queries for a table that takes another's place.
+pub(super) fn of_tables() -> impl Iterator<Item = String> {
+    OF_TABLES.iter().map(|query| format!("{PRELUDE}{query}"))
+}
+
+/// The queries for columns that take others' places.
+pub(super) fn of_columns() -> impl Iterator<Item = String> {
+    OF_COLUMNS.iter().map(|query| format!("{PRELUDE}{query}"))
+}

@@ -1,0 +1,153 @@
+//! Taking back what `retire` put aside.
+//!
+//! Invariants:
+//! - With `both` nothing is lost: the sync was there all the time. With `forward` it happens only where both sides are proven
+//!   equal, or the loss was accepted by the mapping's name.
+//! - The proof takes no lock: both sides are compared while clients work, and under the lock it is only seen that nothing was
+//!   written since (`written`). Clients that write all the time to the new side make it fail, and rightly so.
+//! - Everything that went over goes back: the catalogue is as it was before, but for what others changed meanwhile.
+//!
+//! Absent on purpose: bringing back what clients wrote to the new side alone.
+
+use super::carried::{Broken, Carried, narrow, widen};
+use super::connection::{Tx, TxKind};
+use super::dual_write::{done_before, finish};
+use super::rename;
+use super::retirable::{Retiring, sides};
+use super::retire::{lock, make_equal};
+use super::shape::shape;
+use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
+use super::{Postgres, counterpart, guard_sql, handover, ledger, written};
+use crate::driver::{Applied, Error, Fence, Losses, SyncState, Work};
+use crate::run::{Direction, RetireShape, RetiredColumn};
+
+/// How often the sides are compared again because something was written meanwhile.
+const COMPARED_MAX: u32 = 3;
+
+/// What became of an attempt under the lock.
+enum Attempt {
+    Done(Applied),
+    /// Somebody wrote since the comparison began.
+    Written,
+}
+
+impl Postgres {
+    /// Takes back what was put aside.
+    pub(super) async fn take_back(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        what: &Retiring<'_>,
+        losses: Losses,
+    ) -> Result<Applied, Error> {
+        let must_compare = losses == Losses::Refused && what.direction == Direction::Forward;
+        let mut compared = 0;
+        loop {
+            if must_compare && !self.is_taken_back(fence, work).await? {
+                self.compare_aside(fence, work, what).await?;
+                compared += 1;
+            }
+            let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
+            let done = async {
+                if let Some(applied) = done_before(&mut tx, fence, work).await? {
+                    let carried = Carried::kept(&mut tx, fence.run(), &work.step).await?;
+                    return Ok((Attempt::Done(applied), carried));
+                }
+                unretire(&mut tx, what, (fence, work), losses).await
+            }
+            .await;
+            match finish(tx, done).await? {
+                (Attempt::Done(applied), carried) => {
+                    self.check_keys(fence, work, (&carried.keys_back, Broken::Stays)).await?;
+                    return Ok(applied);
+                }
+                (Attempt::Written, _) if compared < COMPARED_MAX => {}
+                (Attempt::Written, _) => {
+                    let after = what.mapping.retired(what.shape);
+                    let why = "clients write to the new side alone";
+                    return Err(written::lost(&after, why));
+                }
+            }
+        }
+    }
+
+    /// Whether there is nothing to take back, or it was done.
+    async fn is_taken_back(&self, fence: &Fence, work: &Work) -> Result<bool, Error> {
+        let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
+        let found = done_before(&mut tx, fence, work).await;
+        tx.roll_back().await;
+        Ok(found?.is_some())
+    }
+}
+
+async fn unretire(
+    tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
+    (fence, work): (&Fence, &Work),
+    losses: Losses,
+) -> Result<(Attempt, Carried), Error> {
+    let (mapping, direction) = (what.mapping, what.direction);
+    let after = mapping.retired(what.shape);
+    let schema = tx.schema().to_owned();
+    // Says what isn't there in a sentence of its own.
+    shape(tx.conn()?, &after).await?;
+    let carried = Carried::kept(tx, fence.run(), &work.step).await?;
+    let holders = carried.holders(tx.conn()?).await?;
+    lock(tx, &after, &holders).await?;
+    let aside = shape(tx.conn()?, &after).await?;
+    if losses == Losses::Refused {
+        match direction {
+            Direction::Forward if written::is_written(tx, &aside).await? => {
+                written::unwatch(tx, &aside).await?;
+                return Ok((Attempt::Written, Carried::default()));
+            }
+            Direction::Forward => {}
+            Direction::Both => {
+                if let SyncState::Broken(why) = make_equal(tx, &aside, direction).await? {
+                    let why = format!("the sync is not in place: {why}");
+                    return Err(written::lost(mapping, &why));
+                }
+            }
+        }
+    }
+    let (old, new) = sides(tx.conn()?, &aside, &schema).await?;
+    match direction {
+        Direction::Both => remove_triggers(tx, &aside).await?,
+        Direction::Forward => {
+            remove_sync(tx, &aside).await?;
+            written::unwatch(tx, &aside).await?;
+            if matches!(what.shape, RetireShape::Table { .. }) {
+                guard_sql::remove_triggers(tx, &aside).await?;
+                guard_sql::remove_function(tx, &aside).await?;
+            }
+        }
+    }
+    match what.shape {
+        RetireShape::Table { take_name, .. } => {
+            let pairs: Vec<_> =
+                counterpart::pairs(&aside).into_iter().map(|(old, new)| (new, old)).collect();
+            handover::hand_over(tx.conn()?, (&new, &old), &pairs).await?;
+            if *take_name {
+                rename::table(tx.conn()?, &new.table, &mapping.into.table).await?;
+            }
+            rename::table(tx.conn()?, &old.table, &mapping.from.table).await?;
+        }
+        RetireShape::Columns(columns) => {
+            let back = |it: &RetiredColumn| {
+                it.take_name.as_ref().map(|_| (it.column.clone(), it.old_name.clone()))
+            };
+            let pairs: Vec<_> = columns.iter().filter_map(back).collect();
+            handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
+            rename::columns_back(tx.conn()?, &old.table, columns).await?;
+        }
+    }
+    let path = narrow(tx.conn()?).await?;
+    let left = carried.take_back(tx).await?;
+    widen(tx.conn()?, path).await?;
+    // What a forward `retire` ended begins again: the dual-write step, which still stands, is undone by itself.
+    let before = shape(tx.conn()?, mapping).await?;
+    install_triggers(tx, &before, direction).await?;
+    let detail = (!left.is_empty()).then(|| left.join("; "));
+    let applied = ledger::record(tx, fence, work, (0, detail)).await?;
+    Ok((Attempt::Done(applied), carried))
+}
