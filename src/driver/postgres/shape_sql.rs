@@ -350,12 +350,12 @@ impl<'a> Statements<'a> {
         format!("EXISTS (SELECT 1 FROM {touched} AS phasegate_touched WHERE {})", all(&equal))
     }
 
-    /// What each picked pair is: its key `x…`, whether each side has it (`k0`, `q0`), `found`; which of the written columns
-    /// differ (`differ`), and their values for people (`shown`: four texts for each column, the beginning and the length of what
-    /// it should hold, then of what it holds).
+    /// What each picked pair is: its key `x…`, whether each side has it (`k0`, `q0`), `found`; for people, which groups are not
+    /// right (`wrong`), which of the written columns are not the same (`differ`), and their values (`shown`: four texts for each
+    /// column, the beginning and the length of what it should hold, then of what it holds).
     ///
-    /// Both are arrays, since a row of all of that may have more columns than the server allows, and are worked out only
-    /// where they are asked for.
+    /// These are arrays, since a row of all of that may have more columns than the server allows. They are worked out only
+    /// where they are asked for, and each grows with the columns and not with their square.
     ///
     /// OFFSET keeps the planner from taking the query apart, which would work out every comparison once for each use of it.
     pub(super) fn judged(&self, pick: &Pick<'_>) -> String {
@@ -363,19 +363,13 @@ impl<'a> Statements<'a> {
         let (right, missing) = (Found::Right as u8, Found::Missing as u8);
         let (different, extra) = (Found::Different as u8, Found::Extra as u8);
         let keys = (0..shape.keys.len()).map(|at| format!("coalesce(k{at}, q{at}) AS x{at}"));
-        let groups = self.groups();
-        let differs = |at: usize| {
-            let group = groups.iter().find(|group| group.contains(&at));
-            let right = group.map_or_else(|| "true".to_owned(), |group| self.is_right(group));
-            let same = same(&numbered("n", [at]), &numbered("w", [at]));
-            format!(
-                "CASE WHEN k0 IS NOT NULL AND q0 IS NOT NULL THEN NOT {right} AND NOT {same} END"
-            )
-        };
-        let differ = list((0..shape.writes.len()).map(differs));
+        let not = |right: String| format!("NOT {right}");
+        let wrong = list(self.groups().iter().map(|group| not(self.is_right(group))));
+        let columns = 0..shape.writes.len();
+        let differ = list(columns.map(|at| not(same(&numbered("n", [at]), &numbered("w", [at])))));
         let shown = list((0..shape.writes.len()).map(|at| {
             let text = |of: &str| {
-                let text = format!("CAST({of}{at} AS pg_catalog.text)");
+                let text = format!("(CAST({of}{at} AS pg_catalog.text) COLLATE \"C\")");
                 format!(
                     "pg_catalog.left({text}, {VALUE_CHARS_MAX}), CAST(pg_catalog.length({text}) AS pg_catalog.text)"
                 )
@@ -383,7 +377,8 @@ impl<'a> Statements<'a> {
             format!("{}, {}", text("w"), text("n"))
         }));
         let arrays = format!(
-            "ARRAY[{differ}]::pg_catalog.bool[] AS differ, ARRAY[{shown}]::pg_catalog.text[] AS shown"
+            "ARRAY[{wrong}]::pg_catalog.bool[] AS wrong, ARRAY[{differ}]::pg_catalog.bool[] AS differ, \
+             ARRAY[{shown}]::pg_catalog.text[] AS shown"
         );
         let of_both =
             format!("CASE WHEN {} THEN {right} ELSE {different} END", self.is_all_right());

@@ -225,7 +225,8 @@ pub(super) async fn compare(
 }
 
 /// A few of the differences: those that the old side shows first, then extra rows, each in the order of keys. What differs
-/// in them is asked of these keys alone, in the same snapshot.
+/// in them is asked of these keys alone, in the same snapshot. No plan of this is kept: a column's collation is part of the
+/// result's type, which a kept plan may not change.
 async fn samples(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
@@ -241,31 +242,43 @@ async fn samples(
         "SELECT {listed} FROM {} WHERE {chosen} LIMIT {SAMPLES_MAX}",
         statements.judged(pick)
     );
-    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)).persistent(false), shape);
     let rows = query.fetch_all(&mut *conn).await.map_err(|error| refused(&error))?;
     let wrong: Vec<Key> =
         rows.iter().map(|row| cells::key(row, shape)).collect::<Result<_, _>>()?;
     let pick = Pick::Keys(&wrong);
     let sql = format!(
-        "SELECT {listed}, found, differ, shown FROM {} WHERE {chosen}",
+        "SELECT {listed}, found, wrong, differ, shown FROM {} WHERE {chosen}",
         statements.judged(&pick)
     );
-    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)).persistent(false), shape);
     let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
-    rows.iter().map(|row| difference(row, shape)).collect()
+    rows.iter().map(|row| difference(row, statements)).collect()
 }
 
-fn difference(row: &PgRow, shape: &Shape) -> Result<Difference, Error> {
+fn difference(row: &PgRow, statements: &Statements<'_>) -> Result<Difference, Error> {
+    let shape = statements.shape;
     let width = shape.keys.len();
     let found: i32 = row.try_get(width).map_err(failed("compare rows"))?;
-    let differ: Vec<Option<bool>> = row.try_get(width + 1).map_err(failed("compare rows"))?;
-    let shown: Vec<Option<String>> = row.try_get(width + 2).map_err(failed("compare rows"))?;
+    let wrong: Vec<Option<bool>> = row.try_get(width + 1).map_err(failed("compare rows"))?;
+    let differ: Vec<Option<bool>> = row.try_get(width + 2).map_err(failed("compare rows"))?;
+    let shown: Vec<Option<String>> = row.try_get(width + 3).map_err(failed("compare rows"))?;
     let kind = match found {
         found if found == Found::Missing as i32 => DifferenceKind::Missing,
         found if found == Found::Extra as i32 => DifferenceKind::Extra,
         _ => DifferenceKind::Different,
     };
-    let differs = |at: usize| differ.get(at).copied().flatten() == Some(true);
+    let groups = statements.groups();
+    let is_true =
+        |flags: &[Option<bool>], at: usize| flags.get(at).copied().flatten() == Some(true);
+    let is_wrong = |at: usize| {
+        groups
+            .iter()
+            .enumerate()
+            .any(|(group, places)| places.contains(&at) && is_true(&wrong, group))
+    };
+    let differs =
+        |at: usize| kind == DifferenceKind::Different && is_true(&differ, at) && is_wrong(at);
     let columns = shape.writes.iter().enumerate().filter(|(at, _)| differs(*at));
     let columns = columns.map(|(_, write)| write.column.clone()).collect();
     let values = shape
