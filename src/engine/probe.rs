@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::driver::{self, SharedDriver};
 use crate::run::{
-    Action, Direction, Mapping, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Timestamp, Unused,
-    UsedBy, Value, Window,
+    Action, Direction, Mapping, Observations, Program, State, Step, StepId, TargetFacts,
+    TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -112,9 +112,8 @@ impl Questions {
 /// The mappings of which the plan lets rows be parked, under the names that they have now, with their directions.
 pub(super) fn parks(state: &State) -> Vec<(Mapping, Direction)> {
     let mappings = state.program().parks().collect::<BTreeSet<_>>();
-    let of = |name| {
-        Some((state.mapping(name)?, state.direction(name).unwrap_or(Direction::Forward)))
-    };
+    let of =
+        |name| Some((state.mapping(name)?, state.direction(name).unwrap_or(Direction::Forward)));
     mappings.into_iter().filter_map(of).collect()
 }
 

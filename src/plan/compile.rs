@@ -13,8 +13,8 @@ use crate::run::{
 };
 
 use super::document::{
-    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, StepDef, UndoDef,
-    UsedByDef,
+    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, StepDef,
+    UndoDef, UsedByDef,
 };
 use super::meaning::{plan_digest, step_digest};
 use super::policy::{Guarding, asked_groups, pinned};

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::driver::{Parked, ParkedRow};
-use crate::run::MappingName;
+use crate::run::{MappingName, Parked, ParkedRow};
 
 use super::words;
 
@@ -32,7 +31,8 @@ pub fn render(parked: &[(MappingName, Parked)]) -> String {
 }
 
 fn line(row: &ParkedRow) -> String {
-    let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let key: Vec<String> =
+        row.key.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let code = row.code.as_ref().map_or(String::new(), |code| format!(" [{code}]"));
     format!("  {}: {}{code}, since {}\n", key.join(", "), row.reason, row.since)
 }

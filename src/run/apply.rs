@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
 use super::program::Program;
-use super::record::{Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way};
+use super::record::{
+    Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way,
+};
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };

@@ -10,11 +10,10 @@ use crate::cli::drive::Cockpit;
 use crate::cli::select;
 use crate::cli::session::{Desk, OpenRun, Session};
 use crate::cli::trouble;
-use crate::driver::Parked;
 use crate::engine::{self, Signal};
 use crate::report::status::StatusView;
 use crate::report::{Format, parked};
-use crate::run::{MappingName, RunId};
+use crate::run::{MappingName, Parked, RunId};
 use crate::store::{Create, RunHeader};
 
 /// Parked rows that are listed of each mapping; the rest is counted.
@@ -82,10 +81,7 @@ async fn answer(session: &Session, run: &OpenRun) -> Result<Answer, Failure> {
 }
 
 /// The parked rows as the targets have them, at most [`LISTED_MAX`] of each mapping.
-async fn parked(
-    session: &Session,
-    run: &OpenRun,
-) -> Result<Vec<(MappingName, Parked)>, Failure> {
+async fn parked(session: &Session, run: &OpenRun) -> Result<Vec<(MappingName, Parked)>, Failure> {
     // The tables of a run that is over are gone, and nothing is parked in them.
     if run.state().is_ended() || run.state().program().parks().next().is_none() {
         return Ok(Vec::new());

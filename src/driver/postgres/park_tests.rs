@@ -7,10 +7,8 @@ use super::Postgres;
 use super::copy_tests::mark;
 use super::fixture::{Database, class, entered, mapping, work};
 use crate::copy::chunk::Planned;
-use crate::driver::{
-    Copied, DualWriter as _, Error, Fence, Parked, Parker as _, Source as _, Window,
-};
-use crate::run::{Direction, FailureClass, Mapping, Way};
+use crate::driver::{Copied, DualWriter as _, Error, Fence, Parker as _, Source as _, Window};
+use crate::run::{Direction, FailureClass, Mapping, Parked, ParkedRow, Way};
 
 /// A hundred rows, of which each statement of [`TROUBLES`] spoils some.
 const SCHEMA: &str = "
@@ -52,7 +50,7 @@ async fn parked(postgres: &Postgres, of: &Mapping) -> Parked {
 /// Keys of one column and codes, in the order of keys.
 fn codes(parked: &Parked) -> BTreeMap<i64, String> {
     assert_eq!(parked.total, parked.rows.len() as u64);
-    let one = |row: &crate::driver::ParkedRow| {
+    let one = |row: &ParkedRow| {
         assert!(row.since.ends_with('Z') && !row.reason.is_empty(), "{row:?}");
         assert_eq!((row.key.len(), row.key[0].0.as_str()), (1, "id"));
         (row.key[0].1.parse().unwrap(), row.code.clone().unwrap_or_default())
@@ -179,7 +177,12 @@ async fn no_more_rows_are_parked_than_allowed_however_many_do_it_at_once() {
     for done in &all {
         let Err(Error::Failed(failure)) = done else { continue };
         refused += 1;
-        let said = ["more than 10 rows of ", "which is as many as may be parked", "\"id\" = ", "invalid input"];
+        let said = [
+            "more than 10 rows of ",
+            "which is as many as may be parked",
+            "\"id\" = ",
+            "invalid input",
+        ];
         assert!(said.iter().all(|said| failure.message.contains(said)), "{failure:?}");
         assert_eq!(failure.code.as_deref(), Some("22P02"));
         assert!(failure.help.as_ref().unwrap().contains("park_max"), "{failure:?}");
@@ -265,7 +268,9 @@ async fn a_client_that_mends_a_row_through_the_sync_takes_it_off() {
     database.run("UPDATE leads SET n = '55' WHERE id = 5").await;
     assert_eq!(codes(&parked(&postgres, &leads()).await).into_keys().collect::<Vec<_>>(), [6]);
     // What a client has written since is not written over by the copy that comes late.
-    database.run("UPDATE leads SET n = '6'; UPDATE leads_v2 SET email = 'by hand' WHERE id = 6").await;
+    database
+        .run("UPDATE leads SET n = '6'; UPDATE leads_v2 SET email = 'by hand' WHERE id = 6")
+        .await;
     assert_eq!(postgres.retry_parked(&fences[0], &leads(), Direction::Forward).await.unwrap(), 0);
     assert_eq!(database.text("SELECT email FROM leads_v2 WHERE id = 6").await, "by hand");
     let objects = "SELECT count(*) FROM pg_class WHERE relname LIKE 'parked%'";

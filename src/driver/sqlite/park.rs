@@ -25,10 +25,9 @@ use super::sink::{copied_before, copy_range, count, is_of_a_row};
 use super::source::{nth_key, size};
 use super::{Sqlite, ledger, prepared};
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
-use crate::driver::{
-    Along, Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
-};
-use crate::run::{Direction, Failure, Mapping, RunId, StepId};
+use crate::driver::parking::{Along, Parker, reason, too_many_parked};
+use crate::driver::{Copied, Error, Fence, Work};
+use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
 
 /// Rows that are tried again in one transaction: clients wait meanwhile.
 const RETRIED_AT_ONCE: u32 = 50;
@@ -151,8 +150,7 @@ impl Sqlite {
         let nothing = copy_where(&shape, direction, "0");
         sqlx::query(AssertSqlSafe(nothing)).execute(&mut *conn).await.map_err(|e| refused(&e))?;
         let read = count(conn, &shape, &chunk.chunk).await?;
-        let (written, refusals) =
-            set_apart(conn, (&shape, direction), &chunk.chunk, most).await?;
+        let (written, refusals) = set_apart(conn, (&shape, direction), &chunk.chunk, most).await?;
         enter(conn, (fence.run(), &work.step), &shape, (refusals, most)).await?;
         let rows = Rows { read, written };
         chunks::commit(conn, fence, &work.step, chunk.seq, rows).await?;
@@ -352,11 +350,7 @@ async fn forget(conn: &mut SqliteConnection, entry: &Entry) -> Result<(), Error>
 }
 
 /// Says what was wrong with a row when it was tried again.
-async fn renew(
-    conn: &mut SqliteConnection,
-    entry: &Entry,
-    refusal: &Failure,
-) -> Result<(), Error> {
+async fn renew(conn: &mut SqliteConnection, entry: &Entry, refusal: &Failure) -> Result<(), Error> {
     sqlx::query("UPDATE phasegate_parked SET code = ?2, reason = ?3 WHERE rowid = ?1")
         .bind(entry.place)
         .bind(refusal.code.as_deref())

@@ -4,10 +4,8 @@
 use super::Sqlite;
 use super::fixture::{Database, class, entered, mapping, work};
 use crate::copy::chunk::Planned;
-use crate::driver::{
-    Copied, DualWriter as _, Error, Fence, Parked, Parker as _, Source as _, Window,
-};
-use crate::run::{Direction, FailureClass, Mapping, Way};
+use crate::driver::{Copied, DualWriter as _, Error, Fence, Parker as _, Source as _, Window};
+use crate::run::{Direction, FailureClass, Mapping, Parked, Way};
 
 const SCHEMA: &str = "
     CREATE TABLE leads (id INTEGER PRIMARY KEY, email TEXT, n TEXT, refers INTEGER);
@@ -17,7 +15,8 @@ const SCHEMA: &str = "
 
 fn leads() -> Mapping {
     let mut mapping = mapping(("leads", &["id"]), ("leads_v2", &["id"]));
-    mapping.columns = vec![("n".into(), "CASE n WHEN 'x' THEN json_extract(n, '$') ELSE n END".into())];
+    mapping.columns =
+        vec![("n".into(), "CASE n WHEN 'x' THEN json_extract(n, '$') ELSE n END".into())];
     mapping
 }
 
@@ -42,8 +41,7 @@ async fn parked(sqlite: &Sqlite, of: &Mapping) -> Parked {
 
 fn keys(parked: &Parked) -> Vec<i64> {
     assert_eq!(parked.total, parked.rows.len() as u64);
-    let mut keys: Vec<i64> =
-        parked.rows.iter().map(|row| row.key[0].1.parse().unwrap()).collect();
+    let mut keys: Vec<i64> = parked.rows.iter().map(|row| row.key[0].1.parse().unwrap()).collect();
     keys.sort_unstable();
     keys
 }
@@ -124,7 +122,9 @@ async fn rows_that_were_mended_or_are_gone_are_tried_again_and_the_others_stay()
     let retry = || sqlite.retry_parked(&steps, &of, Direction::Forward);
     assert_eq!(retry().await.unwrap(), 70);
     // The sync brings what a client mends; a row that is gone is nobody's.
-    database.run("UPDATE leads SET n = id WHERE id <= 60; DELETE FROM leads WHERE id IN (61, 62)").await;
+    database
+        .run("UPDATE leads SET n = id WHERE id <= 60; DELETE FROM leads WHERE id IN (61, 62)")
+        .await;
     assert_eq!(keys(&parked(&sqlite, &of).await), (63..=70).collect::<Vec<_>>());
     let few = sqlite.parked(&of, Direction::Forward, 2).await.unwrap();
     assert_eq!((few.total, few.rows.len()), (8, 2));

@@ -141,7 +141,11 @@ pub(super) async fn copied_before(
 }
 
 /// The rows of the source in a chunk.
-pub(super) async fn count(conn: &mut SqliteConnection, shape: &Shape, chunk: &Chunk) -> Result<u64, Error> {
+pub(super) async fn count(
+    conn: &mut SqliteConnection,
+    shape: &Shape,
+    chunk: &Chunk,
+) -> Result<u64, Error> {
     let sql = format!(
         "SELECT count(*) FROM {} WHERE {}{}",
         shape.table(Which::Old),

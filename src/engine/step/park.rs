@@ -1,11 +1,11 @@
 //! Rows that can't be copied: left out of their chunk where the plan says so, tried again, and in the way of everything that
 //! takes both sides for equal.
 
-use crate::driver::{Copied, Error, Fence, SharedDriver, Work};
 use crate::copy::chunk::Planned;
+use crate::driver::{Copied, Error, Fence, SharedDriver, Work};
 use crate::run::{
-    Difference, DifferenceKind, Direction, Evidence, FailureClass, Mapping, Outcome, Timestamp,
-    Verdict, plural,
+    Difference, DifferenceKind, Direction, Evidence, FailureClass, Mapping, Outcome, ParkedRow,
+    Timestamp, Verdict, plural,
 };
 
 use super::{Fault, Job};
@@ -56,12 +56,9 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
     if parked.total == 0 {
         return Ok(());
     }
-    let kind = if mapping.is_in_place() {
-        DifferenceKind::Different
-    } else {
-        DifferenceKind::Missing
-    };
-    let sample = |row: &crate::driver::ParkedRow| {
+    let kind =
+        if mapping.is_in_place() { DifferenceKind::Different } else { DifferenceKind::Missing };
+    let sample = |row: &ParkedRow| {
         let key: Vec<&str> = row.key.iter().map(|(_, value)| value.as_str()).collect();
         let code = row.code.as_deref().unwrap_or("refused");
         let key = format!("{} (parked: {code})", key.join(", "));
