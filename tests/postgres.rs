@@ -11,6 +11,7 @@ use crate::bad_luck_postgres::server::Server;
 use crate::sandbox::{Ran, Sandbox};
 use crate::services;
 
+mod parking;
 mod replica;
 mod throttle;
 mod together;

@@ -22,17 +22,19 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, Failure, FailureClass, Gauge, Mapping, MappingName, Method,
-    Permit, RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, MappingName, Method, Permit,
+    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 pub mod error;
+pub mod parking;
 pub mod postgres;
 pub mod probed;
 pub mod sqlite;
 mod suggest;
 
 pub use error::Error;
+pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
@@ -490,110 +492,6 @@ pub trait Sink: Send + Sync {
     /// Ends a copy: checks that every chunk is committed, enters the step in the ledger with its totals, and forgets the
     /// chunks, in one transaction. [`Applied::rows`] are the rows read, which is what was counted on the way.
     async fn finish_copy(&self, fence: &Fence, work: &Work) -> Result<Applied, Error>;
-}
-
-/// Rows that can't be copied, kept apart until they can.
-#[async_trait]
-pub trait Parker: Send + Sync {
-    /// Copies one chunk as [`Sink::copy_chunk`] does, but for the rows that can't be copied: these are parked, in the same
-    /// transaction. Refused when the mapping would have more than `most` of them; then nothing of the chunk is done.
-    async fn copy_parking(
-        &self,
-        fence: &Fence,
-        work: &Work,
-        mapping: &Mapping,
-        direction: Direction,
-        (chunk, most): (&Planned, u32),
-    ) -> Result<Copied, Error>;
-
-    /// Tries every parked row of a mapping again, by the same statements as the copy. Those that are written now, or that the
-    /// old side has no more, are parked no longer. Returns how many still are.
-    async fn retry_parked(
-        &self,
-        fence: &Fence,
-        mapping: &Mapping,
-        direction: Direction,
-    ) -> Result<u64, Error>;
-
-    /// The parked rows of a mapping, but for those that are right by now: a client has mended them, or removed them. Changes
-    /// nothing. None where the mapping keeps no such rows, whether its tables are there or not.
-    async fn parked(
-        &self,
-        mapping: &Mapping,
-        direction: Direction,
-        most: u32,
-    ) -> Result<Parked, Error>;
-}
-
-/// Rows of a mapping that are parked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parked {
-    /// How many there are. Those behind the ones that are listed are counted without a look whether they are right by now.
-    pub total: u64,
-    /// The first of them, in an order that stays.
-    pub rows: Vec<ParkedRow>,
-}
-
-/// A row that could not be copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParkedRow {
-    /// Its key: names of columns, and their values as text.
-    pub key: Vec<(String, String)>,
-    /// The database's code for what was wrong when it was last tried.
-    pub code: Option<String>,
-    /// The same in words. It may hold values of the row.
-    pub reason: String,
-    /// Since when it is parked, by the database's clock (RFC 3339, UTC).
-    pub since: String,
-}
-
-/// In which order parked rows are gone through. Tried again they are in turns forth and back, so that of rows that refer to each
-/// other those that are referred to come first in one of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Along {
-    Forth,
-    Back,
-}
-
-impl Along {
-    /// The order of a pass, counted from 0.
-    const fn of_pass(pass: u32) -> Self {
-        if pass.is_multiple_of(2) { Self::Forth } else { Self::Back }
-    }
-
-    /// What follows an order in SQL, and how what comes later compares.
-    const fn sql(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Forth => ("", ">"),
-            Self::Back => (" DESC", "<"),
-        }
-    }
-}
-
-/// How long a kept reason may be, in characters; the rest of one that is longer is left out.
-const REASON_MAX: usize = 1_000;
-
-/// The reason of a failure as it is kept with a parked row: what the database said, and the values that stood in the way where
-/// it names them. A detail that shows the whole row is left out.
-fn reason(failure: &Failure) -> String {
-    let detail = failure.detail.as_deref().filter(|detail| detail.starts_with("Key "));
-    let text = match detail {
-        Some(detail) => format!("{} ({})", failure.message, detail.trim_end_matches('.')),
-        None => failure.message.clone(),
-    };
-    text.chars().take(REASON_MAX).collect()
-}
-
-/// The error of a copy that has parked as many rows as it may.
-fn too_many_parked(most: u32, table: &str, (key, failure): (&str, Failure)) -> Error {
-    let noun = if most == 1 { "row" } else { "rows" };
-    let message = format!(
-        "more than {most} {noun} of {table} can't be copied, which is as many as may be parked; the next is the row with \
-         {key}: {}",
-        failure.message
-    );
-    let help = "see `phasegate status RUN --parked`, mend the rows or what refuses them, then retry; `park_max` allows more";
-    Error::Failed(Failure { message, help: Some(help.to_owned()), ..failure })
 }
 
 /// Comparing both sides of a mapping.

@@ -1,7 +1,6 @@
 //! The rows that a run has parked: which, and why.
 
-use crate::driver::Parked;
-use crate::run::{FailureClass, MappingName, State};
+use crate::run::{FailureClass, MappingName, Parked, State};
 
 use super::probe::{asked, parks};
 use super::start::at;

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::driver::{Parked, ParkedRow};
-use crate::run::MappingName;
+use crate::run::{MappingName, Parked, ParkedRow};
 
 use super::words;
 

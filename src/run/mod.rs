@@ -17,6 +17,7 @@ mod gate;
 mod mapping;
 mod name;
 mod operator;
+mod parked;
 mod people;
 mod permit;
 mod program;
@@ -55,6 +56,7 @@ pub use gate::{
 pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
+pub use parked::{Parked, ParkedRow};
 pub use people::{Unfillable, lacking, unfillable};
 pub use permit::{Permit, PermitError, Runnable};
 pub use program::{

@@ -10,11 +10,10 @@ use crate::cli::drive::Cockpit;
 use crate::cli::select;
 use crate::cli::session::{Desk, OpenRun, Session};
 use crate::cli::trouble;
-use crate::driver::Parked;
 use crate::engine::{self, Signal};
 use crate::report::status::StatusView;
 use crate::report::{Format, parked};
-use crate::run::{MappingName, RunId};
+use crate::run::{MappingName, Parked, RunId};
 use crate::store::{Create, RunHeader};
 
 /// Parked rows that are listed of each mapping; the rest is counted.

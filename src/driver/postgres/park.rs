@@ -28,10 +28,9 @@ use super::source::{as_text, nth_key, size};
 use super::verify::{by_index, repair_keys};
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::{
-    Along, Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
-};
-use crate::run::{Direction, Failure, Mapping, RunId, StepId};
+use crate::driver::parking::{Along, Parker, reason, too_many_parked};
+use crate::driver::{Copied, Error, Fence, Work};
+use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
 
 /// Rows that are tried again in one transaction: as many as may be locked for a moment.
 const RETRIED_AT_ONCE: u32 = 50;

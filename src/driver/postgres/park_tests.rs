@@ -7,10 +7,8 @@ use super::Postgres;
 use super::copy_tests::mark;
 use super::fixture::{Database, class, entered, mapping, work};
 use crate::copy::chunk::Planned;
-use crate::driver::{
-    Copied, DualWriter as _, Error, Fence, Parked, Parker as _, Source as _, Window,
-};
-use crate::run::{Direction, FailureClass, Mapping, Way};
+use crate::driver::{Copied, DualWriter as _, Error, Fence, Parker as _, Source as _, Window};
+use crate::run::{Direction, FailureClass, Mapping, Parked, ParkedRow, Way};
 
 /// A hundred rows, of which each statement of [`TROUBLES`] spoils some.
 const SCHEMA: &str = "
@@ -52,7 +50,7 @@ async fn parked(postgres: &Postgres, of: &Mapping) -> Parked {
 /// Keys of one column and codes, in the order of keys.
 fn codes(parked: &Parked) -> BTreeMap<i64, String> {
     assert_eq!(parked.total, parked.rows.len() as u64);
-    let one = |row: &crate::driver::ParkedRow| {
+    let one = |row: &ParkedRow| {
         assert!(row.since.ends_with('Z') && !row.reason.is_empty(), "{row:?}");
         assert_eq!((row.key.len(), row.key[0].0.as_str()), (1, "id"));
         (row.key[0].1.parse().unwrap(), row.code.clone().unwrap_or_default())

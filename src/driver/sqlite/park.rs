@@ -25,10 +25,9 @@ use super::sink::{copied_before, copy_range, count, is_of_a_row};
 use super::source::{nth_key, size};
 use super::{Sqlite, ledger, prepared};
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
-use crate::driver::{
-    Along, Copied, Error, Fence, Parked, ParkedRow, Parker, Work, reason, too_many_parked,
-};
-use crate::run::{Direction, Failure, Mapping, RunId, StepId};
+use crate::driver::parking::{Along, Parker, reason, too_many_parked};
+use crate::driver::{Copied, Error, Fence, Work};
+use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
 
 /// Rows that are tried again in one transaction: clients wait meanwhile.
 const RETRIED_AT_ONCE: u32 = 50;

@@ -4,10 +4,8 @@
 use super::Sqlite;
 use super::fixture::{Database, class, entered, mapping, work};
 use crate::copy::chunk::Planned;
-use crate::driver::{
-    Copied, DualWriter as _, Error, Fence, Parked, Parker as _, Source as _, Window,
-};
-use crate::run::{Direction, FailureClass, Mapping, Way};
+use crate::driver::{Copied, DualWriter as _, Error, Fence, Parker as _, Source as _, Window};
+use crate::run::{Direction, FailureClass, Mapping, Parked, Way};
 
 const SCHEMA: &str = "
     CREATE TABLE leads (id INTEGER PRIMARY KEY, email TEXT, n TEXT, refers INTEGER);

@@ -4,8 +4,8 @@
 use crate::copy::chunk::Planned;
 use crate::driver::{Copied, Error, Fence, SharedDriver, Work};
 use crate::run::{
-    Difference, DifferenceKind, Direction, Evidence, FailureClass, Mapping, Outcome, Timestamp,
-    Verdict, plural,
+    Difference, DifferenceKind, Direction, Evidence, FailureClass, Mapping, Outcome, ParkedRow,
+    Timestamp, Verdict, plural,
 };
 
 use super::{Fault, Job};
@@ -58,7 +58,7 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
     }
     let kind =
         if mapping.is_in_place() { DifferenceKind::Different } else { DifferenceKind::Missing };
-    let sample = |row: &crate::driver::ParkedRow| {
+    let sample = |row: &ParkedRow| {
         let key: Vec<&str> = row.key.iter().map(|(_, value)| value.as_str()).collect();
         let code = row.code.as_deref().unwrap_or("refused");
         let key = format!("{} (parked: {code})", key.join(", "));
