@@ -302,8 +302,10 @@ pub struct Copied {
     pub rows_read: u64,
     /// Rows written.
     pub rows_written: u64,
-    /// Time spent in the database, in microseconds, without waiting for locks.
+    /// Time spent in the database, in microseconds.
     pub took_us: u64,
+    /// Whether it waited for somebody's lock meanwhile, or had to be begun again, so that its time says nothing.
+    pub contended: bool,
 }
 
 /// The connection: identity, claims, fences, statements.

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod at_once;
 mod catalogue;
 mod cells;
 mod chunks;
@@ -95,6 +96,7 @@ const SCHEMA: &str = "phasegate";
 pub struct Postgres {
     connections: Connections,
     shapes: prepared::Shapes,
+    luck: at_once::Luck,
 }
 
 impl Postgres {
@@ -108,6 +110,7 @@ impl Postgres {
         let postgres = Self {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
+            luck: at_once::Luck::default(),
         };
         postgres.connections.read().await?.release().await;
         Ok(postgres)

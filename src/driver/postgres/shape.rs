@@ -135,7 +135,7 @@ impl Shape {
         let parts = parts(&writes, &reverse, (&from, &into), &keys);
         Ok(Self {
             mapping: mapping.name.as_str().to_owned(),
-            id: Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned(),
+            id: id(mapping),
             in_place,
             old: from,
             new: into,
@@ -149,6 +149,18 @@ impl Shape {
             winner: mapping.winner,
         })
     }
+}
+
+impl Shape {
+    /// Whether copying inserts rows that aren't there, and writes over none.
+    pub(super) fn inserts_only(&self) -> bool {
+        !self.in_place && self.on_existing == OnExisting::Keep
+    }
+}
+
+/// Stands for a mapping in the names of our objects.
+pub(super) fn id(mapping: &Mapping) -> String {
+    Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()
 }
 
 fn refused(mapping: &Mapping, what: impl std::fmt::Display) -> Error {

@@ -79,7 +79,7 @@ impl Postgres {
             book.plan(fence, &planned).await?;
         }
         book.save(&copy).await?;
-        let state = book.state().await?;
+        let state = book.state_of(copy).await?;
         ledger::keep_head(tx, fence.run(), &work.head).await?;
         Ok(state)
     }
