@@ -139,6 +139,12 @@ impl Sizer {
         self.rows
     }
 
+    /// Whether the size has been found, and follows small changes from now on.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Steady { .. })
+    }
+
     /// Learns from a chunk.
     pub fn sample(&mut self, sample: Sample) {
         if sample.contended || sample.rows_asked != self.rows {

@@ -445,6 +445,13 @@ pub trait Source: Send + Sync {
         mapping: &Mapping,
         size: Window,
     ) -> Result<CopyState, Error>;
+
+    /// Takes back chunks that are planned, numbered higher than `after` and than every committed one, so that the next plan
+    /// finds other bounds for them. None of them may have been given to a worker. A driver may take back nothing.
+    async fn forget_chunks(&self, fence: &Fence, work: &Work, after: u64) -> Result<(), Error> {
+        let _ = (fence, work, after);
+        Ok(())
+    }
 }
 
 /// How much to plan ahead.

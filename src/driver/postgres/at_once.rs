@@ -91,8 +91,7 @@ pub(super) async fn standing(
 impl Statements<'_> {
     /// That a row of each side is the other's.
     fn is_pair(&self) -> String {
-        let (olds, news) =
-            (self.shape.key_names(Which::Old), self.shape.key_names(Which::New));
+        let (olds, news) = (self.shape.key_names(Which::Old), self.shape.key_names(Which::New));
         let pairs = olds.iter().zip(&news);
         all(&pairs.map(|(old, new)| format!("{new} = {old}")).collect::<Vec<_>>())
     }

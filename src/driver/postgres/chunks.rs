@@ -203,6 +203,31 @@ impl<'a> Book<'a> {
             .map_err(failed("enter chunks in the ledger"))
     }
 
+    /// Takes back the chunks behind a number, as far as none behind them is committed, and moves the walker back to where they
+    /// began. Whatever is committed keeps its bounds, and so does what lies before it.
+    pub(super) async fn forget(&mut self, copy: &mut Copy, after: u64) -> Result<(), Error> {
+        let sql = format!(
+            "WITH gone AS (DELETE FROM {chunks} WHERE run_id = $1 AND step = $2 AND seq > $3 AND NOT committed
+                           AND seq > (SELECT coalesce(max(seq), 0) FROM {chunks}
+                                      WHERE run_id = $1 AND step = $2 AND committed)
+                           RETURNING seq, lo)
+             SELECT seq, lo FROM gone ORDER BY seq LIMIT 1",
+            chunks = self.chunks
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(self.run.as_str())
+            .bind(self.step.as_str())
+            .bind(signed(after))
+            .fetch_optional(&mut *self.conn)
+            .await
+            .map_err(failed("take chunks back"))?;
+        let Some(row) = row else { return Ok(()) };
+        copy.seq = count(&row, 0)?.saturating_sub(1);
+        copy.hi = key(&row, 1)?;
+        copy.ended = false;
+        self.save(copy).await
+    }
+
     /// Marks a chunk committed, in the transaction that copied it, and keeps the journal's head in the same statement. Fails
     /// where the chunk is marked already, so that nobody's work on it is entered twice.
     pub(super) async fn commit(
