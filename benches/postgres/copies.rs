@@ -28,25 +28,46 @@ pub async fn copy(bed: &Bed, figures: &mut Figures) {
                 }
             }
         }
-        eprintln!("copy, round {}: {bare:.2?} {one:.2?} {two:.2?}", round + 1);
+        eprintln!("copy, round {} of {}", round + 1, bed.rounds);
     }
-    let of = |ours: &[f64]| median(&bare) / median(ours);
-    let made_of = |ours: &[f64]| json!({ "bare_s": rounded(&bare), "ours_s": rounded(ours) });
     let what = "table to table, 1 worker, against one bare INSERT … SELECT";
-    figures.add(("copy", what), (of(&one), "of its speed"), Wanted::AtLeast(0.85), made_of(&one));
+    let (ratio, made_of) = compare(&bare, &one);
+    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(0.85), made_of);
     let what = "the same with 2 workers";
-    figures.add(("copy", what), (of(&two), "of its speed"), Wanted::AtLeast(1.25), made_of(&two));
+    let (ratio, made_of) = compare(&bare, &two);
+    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(1.25), made_of);
 }
 
-async fn bare_copy(bed: &Bed, template: &str) -> f64 {
+/// What a side took: on the wall, and of the server's cores, in seconds.
+#[derive(Clone, Copy)]
+struct Took {
+    wall_s: f64,
+    cores_s: f64,
+}
+
+/// A ratio of medians, with what it was made of.
+fn compare(bare: &[Took], ours: &[Took]) -> (f64, serde_json::Value) {
+    let wall = |side: &[Took]| side.iter().map(|took| took.wall_s).collect::<Vec<_>>();
+    let cores = |side: &[Took]| side.iter().map(|took| took.cores_s).collect::<Vec<_>>();
+    let cores_ratio = median(&cores(bare)) / median(&cores(ours));
+    let made_of = json!({
+        "bare_s": rounded(&wall(bare)), "ours_s": rounded(&wall(ours)),
+        "bare_server_cores_s": rounded(&cores(bare)), "ours_server_cores_s": rounded(&cores(ours)),
+        "ratio_of_server_cores": rounded(&[cores_ratio])[0],
+    });
+    (median(&wall(bare)) / median(&wall(ours)), made_of)
+}
+
+async fn bare_copy(bed: &Bed, template: &str) -> Took {
     let database = bed.database(template).await;
     let mut client = database.connect().await;
+    let cores_s = bed.cores_s();
     let began = Instant::now();
     run(&mut client, &format!("INSERT INTO leads_v2 ({COLUMNS}) SELECT {VALUES} FROM leads")).await;
-    let seconds = began.elapsed().as_secs_f64();
+    let took = Took { wall_s: began.elapsed().as_secs_f64(), cores_s: bed.cores_s() - cores_s };
     drop(client);
     database.gone().await;
-    seconds
+    took
 }
 
 async fn our_copy(
@@ -54,13 +75,23 @@ async fn our_copy(
     (template, rows): (&str, u64),
     plan: Plan,
     figures: &mut Figures,
-) -> f64 {
+) -> Took {
     let database = bed.database(template).await;
     database.to(plan, "sync");
-    figures.peaks.push((rows, database.to(plan, "copy")));
-    let seconds = database.seconds("copy");
+    let took = our_copy_of(bed, &database, (plan, rows), figures);
     database.gone().await;
-    seconds
+    took
+}
+
+fn our_copy_of(
+    bed: &Bed,
+    database: &Database<'_>,
+    (plan, rows): (Plan, u64),
+    figures: &mut Figures,
+) -> Took {
+    let cores_s = bed.cores_s();
+    figures.peaks.push((rows, database.to(plan, "copy")));
+    Took { wall_s: database.seconds("copy"), cores_s: bed.cores_s() - cores_s }
 }
 
 /// What fence, ledger and checkpoints add to the same chunks.
@@ -84,11 +115,10 @@ pub async fn ledger(bed: &Bed, figures: &mut Figures) {
                 ours.push(our_copy(bed, (&template, bed.rows), plan, figures).await);
             }
         }
-        eprintln!("ledger, round {}: {bare:.2?} {ours:.2?}", round + 1);
+        eprintln!("ledger, round {} of {}", round + 1, bed.rounds);
     }
-    let percent = (median(&ours) / median(&bare) - 1.0) * 100.0;
-    let made_of =
-        json!({ "bare_s": rounded(&bare), "ours_s": rounded(&ours), "chunk_rows": CHUNK_ROWS });
+    let (ratio, made_of) = compare(&bare, &ours);
+    let percent = (1.0 / ratio - 1.0) * 100.0;
     let what = "ledger, fence and checkpoints, against the same chunks without";
     figures.add(("ledger", what), (percent, "% more time"), Wanted::AtMost(5.0), made_of);
 }
@@ -98,10 +128,11 @@ async fn bare_chunks(
     bed: &Bed,
     database: &Database<'_>,
     statement: impl Fn(u64, u64) -> String,
-) -> f64 {
+) -> Took {
     let mut client = database.connect().await;
     run(&mut client, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off").await;
     let rows = rows_of(database).await.unwrap_or(bed.rows);
+    let cores_s = bed.cores_s();
     let began = Instant::now();
     let mut lo = 0;
     while lo < rows {
@@ -109,7 +140,7 @@ async fn bare_chunks(
         run(&mut client, &statement(lo, hi)).await;
         lo = hi;
     }
-    began.elapsed().as_secs_f64()
+    Took { wall_s: began.elapsed().as_secs_f64(), cores_s: bed.cores_s() - cores_s }
 }
 
 /// How many rows a database's template says that it has.
@@ -138,15 +169,13 @@ pub async fn in_place(bed: &Bed, figures: &mut Figures) {
                 };
                 bare.push(bare_chunks(bed, &database, update).await);
             } else {
-                figures.peaks.push((rows, database.to(plan, "copy")));
-                ours.push(database.seconds("copy"));
+                ours.push(our_copy_of(bed, &database, (plan, rows), figures));
             }
             database.gone().await;
         }
-        eprintln!("in place, round {}: {bare:.2?} {ours:.2?}", round + 1);
+        eprintln!("in place, round {} of {}", round + 1, bed.rounds);
     }
-    let ratio = median(&bare) / median(&ours);
-    let made_of = json!({ "bare_s": rounded(&bare), "ours_s": rounded(&ours), "rows": rows });
+    let (ratio, made_of) = compare(&bare, &ours);
     let what = "in place, 1 worker, against a bare chunked UPDATE with the trigger present";
     figures.add(("in-place", what), (ratio, "of its speed"), Wanted::AtLeast(0.9), made_of);
 }
@@ -190,7 +219,7 @@ pub async fn scale(bed: &Bed, figures: &mut Figures) {
     for round in 0..bed.rounds {
         for (at, (rows, statistics)) in sides.iter().enumerate() {
             let template = bed.template(*rows, *statistics).await;
-            let seconds = our_copy(bed, (&template, *rows), PLAN, figures).await;
+            let seconds = our_copy(bed, (&template, *rows), PLAN, figures).await.wall_s;
             // Rows of a table, far below what a float holds exactly.
             #[allow(clippy::cast_precision_loss)]
             rates[at].push(*rows as f64 / seconds);

@@ -9,16 +9,13 @@ use crate::bed::{Bed, SETTINGS};
 pub enum Wanted {
     AtLeast(f64),
     AtMost(f64),
-    /// Published, and nothing is asked of it.
-    Nothing,
 }
 
 impl Wanted {
-    fn is_met(self, measured: f64) -> Option<bool> {
+    fn is_met(self, measured: f64) -> bool {
         match self {
-            Self::AtLeast(least) => Some(measured >= least),
-            Self::AtMost(most) => Some(measured <= most),
-            Self::Nothing => None,
+            Self::AtLeast(least) => measured >= least,
+            Self::AtMost(most) => measured <= most,
         }
     }
 
@@ -26,7 +23,6 @@ impl Wanted {
         match self {
             Self::AtLeast(least) => format!("at least {least:.2}"),
             Self::AtMost(most) => format!("at most {most:.2}"),
-            Self::Nothing => "published".to_owned(),
         }
     }
 }
@@ -64,13 +60,9 @@ impl Figures {
         made_of: Value,
     ) {
         let met = wanted.is_met(measured);
-        let verdict = match met {
-            Some(true) => ", met",
-            Some(false) => ", MISSED",
-            None => "",
-        };
+        let verdict = if met { "met" } else { "MISSED" };
         if !self.is_json {
-            println!("{case}: {what}: {measured:.2} {unit} ({}{verdict})", wanted.words());
+            println!("{case}: {what}: {measured:.2} {unit} ({}, {verdict})", wanted.words());
             println!("    {made_of}");
         }
         self.figures.push(json!({
