@@ -13,6 +13,7 @@ use crate::services;
 
 mod together;
 mod waiting;
+mod workers;
 
 const HEAD: &str = r#"apiVersion: phasegate/v1
 kind: Plan

@@ -35,6 +35,11 @@ const CHUNK_LOCK_MS: u64 = 300;
 /// How long everything else that writes waits, in milliseconds: what waits for a strong lock holds up everybody behind it.
 const ONCE_LOCK_MS: u64 = 2_000;
 
+/// A chunk's commit does not wait for the disk, and its locks are gone that much sooner. Its rows and its mark in the ledger are
+/// lost together, if the server dies within the next moment, and the chunk is then copied again; the commit that ends the copy
+/// waits for the disk, and with it for everything before it.
+const NOT_FLUSHED: &str = "; SET LOCAL synchronous_commit = off";
+
 /// Connections that work at once, workers of copies and steps in parallel included.
 const CONNECTIONS_MAX: usize = 24;
 
@@ -296,6 +301,9 @@ impl<'a> Held<'a> {
         let lock_ms = kind.lock_ms(lock_timeout_ms, deadlock_ms);
         let mut begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}");
+        if kind == TxKind::Chunk {
+            begin.push_str(NOT_FLUSHED);
+        }
         if let Some(fence) = fence {
             begin.push_str("; ");
             begin.push_str(&ledger::fence_sql(&self.connections.ours("slots"), fence));

@@ -644,6 +644,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_that_are_there_are_left_out_and_those_that_come_meanwhile_cost_a_second_try() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (3, 'newer')").await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 50, 2).await;
+        let first = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
+        assert_eq!((first.rows_read, first.rows_written, first.contended), (50, 49, false));
+        assert_eq!(postgres.luck.manner(), Manner::AtOnce);
+        // A client's row is in the second chunk, and not committed when the chunk looks which are there.
+        let mut client = database.client().await;
+        sqlx::raw_sql("BEGIN; INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (300, 'client')")
+            .execute(&mut client)
+            .await
+            .unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        let committed = async {
+            while database.number(waiting).await == 0 {}
+            sqlx::raw_sql("COMMIT").execute(&mut client).await.unwrap();
+        };
+        let mut chunk = Err(Error::failed(FailureClass::Contention, "not tried"));
+        let copied = async {
+            // It may give up waiting before anybody has looked.
+            while class_of(&chunk) == Some(FailureClass::Contention) {
+                chunk = copy(&postgres, &fence, &planned.open[1]).await;
+            }
+        };
+        tokio::join!(copied, committed);
+        let second = chunk.unwrap();
+        assert_eq!((second.rows_read, second.rows_written), (50, 49));
+        assert_eq!(database.text("SELECT email FROM leads_v2 WHERE id = 300").await, "client");
+        assert_eq!(database.text("SELECT email FROM leads_v2 WHERE id = 3").await, "newer");
+        assert_eq!(database.number("SELECT count(*) FROM leads_v2").await, 100);
+    }
+
+    fn class_of(copied: &Result<Copied, Error>) -> Option<FailureClass> {
+        copied.as_ref().err().and_then(Error::class)
+    }
+
+    #[tokio::test]
+    async fn where_rules_or_triggers_have_a_say_rows_are_counted_as_they_are() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let trigger = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RETURN CASE WHEN NEW.id % 2 = 0 THEN NEW END; END';
+            CREATE TRIGGER odd BEFORE INSERT ON leads_v2 FOR EACH ROW EXECUTE FUNCTION leave_out()";
+        database.run(trigger).await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 50, 2).await;
+        let done = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
+        assert_eq!((done.rows_read, done.rows_written), (50, 25));
+        // The server refuses ON CONFLICT beside a rule, so that no row goes where the rule sends it.
+        database.run("DROP TRIGGER odd ON leads_v2; CREATE RULE away AS ON INSERT TO leads_v2 DO INSTEAD NOTHING").await;
+        assert_eq!(class(copy(&postgres, &fence, &planned.open[1]).await), FailureClass::Refused);
+    }
+
+    #[tokio::test]
     async fn a_chunk_yields_to_a_client_that_holds_its_rows_and_is_tried_again() {
         let Some(database) = Database::with(SCHEMA).await else { return };
         let postgres = database.open().await;
