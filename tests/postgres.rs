@@ -16,6 +16,7 @@ mod replica;
 mod throttle;
 mod together;
 mod waiting;
+mod workers;
 
 const HEAD: &str = r#"apiVersion: phasegate/v1
 kind: Plan

@@ -149,6 +149,12 @@ impl Sizer {
         }
     }
 
+    /// Whether the size has been found, and follows small changes from now on.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Steady { .. })
+    }
+
     /// Learns from a chunk.
     pub fn sample(&mut self, sample: Sample) {
         if sample.contended || sample.rows_asked != self.rows {
@@ -321,6 +327,73 @@ mod tests {
                 assert!(taken <= chunks, "{name}, seed {seed}: {taken} chunks");
             }
         }
+    }
+
+    /// Factors in hundredths, lognormal: how times of a database vary (the polar form of Box and Muller).
+    fn lognormal(sigma: f64, seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed;
+        let mut uniform = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            f64::from(u32::try_from(state >> 32).unwrap()) / f64::from(u32::MAX) * 2.0 - 1.0
+        };
+        move || {
+            let normal = loop {
+                let (u, v) = (uniform(), uniform());
+                let s = u * u + v * v;
+                if s > 0.0 && s < 1.0 {
+                    break u * (-2.0 * s.ln() / s).sqrt();
+                }
+            };
+            // A factor between a few hundredths and some thousands.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let factor = ((normal * sigma).exp() * 100.0).round().clamp(1.0, 10_000.0) as u64;
+            factor
+        }
+    }
+
+    #[test]
+    fn lognormal_noise_neither_keeps_it_from_settling_nor_drives_it() {
+        let mut all_us = Vec::new();
+        let (mut cold, mut slower) = (Vec::new(), Vec::new());
+        for seed in 0..200 {
+            let mut sizer = sizer();
+            let mut quiet = lognormal(0.25, seed);
+            cold.push(chunks_until_settled(&mut sizer, 20_000, &mut quiet));
+            slower.push(chunks_until_settled(&mut sizer, 200_000, &mut quiet));
+            let mut noise = lognormal(0.4, seed);
+            for _ in 0..200 {
+                let took_us = u64::from(sizer.rows()) * 200 * noise() / 100;
+                all_us.push(took_us);
+                sizer.sample(full(sizer.rows(), took_us));
+            }
+        }
+        for (name, mut chunks, most) in [("cold", cold, 8), ("10x slower", slower, 8)] {
+            chunks.sort_unstable();
+            assert!(chunks[190] <= most, "{name}: 95 % settle within {} chunks", chunks[190]);
+        }
+        all_us.sort_unstable();
+        let at = |percent: usize| all_us[all_us.len() * percent / 100];
+        let (p50, p99) = (at(50), at(99));
+        assert!((TARGET_US / 3..TARGET_US * 11 / 10).contains(&p50), "p50 {p50}");
+        assert!(p99 < TARGET_US * 5 / 2, "p99 {p99}");
+    }
+
+    #[test]
+    fn chunks_that_their_bytes_cut_short_are_no_word_on_how_many_small_rows_fit() {
+        let mut sizer = sizer();
+        for _ in 0..10 {
+            sizer.sample(full(sizer.rows(), u64::from(sizer.rows()) * 10));
+        }
+        let before = sizer.rows();
+        assert!(before > 5_000, "{before}");
+        // Sixteen rows of a mebibyte each, in about the time that a chunk should take.
+        for _ in 0..40 {
+            let rows_asked = sizer.rows();
+            sizer.sample(Sample { rows_asked, rows: 16, took_us: TARGET_US, contended: false });
+        }
+        assert_eq!(sizer.rows(), before);
     }
 
     #[test]

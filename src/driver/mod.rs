@@ -313,8 +313,10 @@ pub struct Copied {
     pub rows_read: u64,
     /// Rows written.
     pub rows_written: u64,
-    /// Time spent in the database, in microseconds, without waiting for locks.
+    /// Time spent in the database, in microseconds.
     pub took_us: u64,
+    /// Whether it waited for somebody's lock meanwhile, or had to be begun again, so that its time says nothing.
+    pub contended: bool,
 }
 
 /// The connection: identity, claims, fences, statements.
@@ -462,6 +464,13 @@ pub trait Source: Send + Sync {
         mapping: &Mapping,
         size: Window,
     ) -> Result<CopyState, Error>;
+
+    /// Takes back chunks that are planned, numbered higher than `after` and than every committed one, so that the next plan
+    /// finds other bounds for them. None of them may have been given to a worker. A driver may take back nothing.
+    async fn forget_chunks(&self, fence: &Fence, work: &Work, after: u64) -> Result<(), Error> {
+        let _ = (fence, work, after);
+        Ok(())
+    }
 }
 
 /// How much to plan ahead.

@@ -13,9 +13,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::cells::{key_from_json, key_to_json};
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
-use super::ledger::{has_table, signed, unsigned};
+use super::ledger::{RUNS, has_table, keep_head_sql, signed, unsigned};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
-use crate::driver::{CopyState, Error, Fence};
+use crate::driver::{CopyState, Error, Fence, Head};
 use crate::run::{FailureClass, RunId, StepId};
 
 /// A copy's one row.
@@ -45,6 +45,23 @@ pub(super) struct Entered {
     pub rows: Rows,
 }
 
+impl Entered {
+    /// Its columns in the ledger of chunks, in the order in which they are read.
+    pub(super) const COLUMNS: [&str; 5] = ["lo", "hi", "committed", "rows_read", "rows_written"];
+
+    /// The chunk in a row's columns from `at` on; `None` where an outer join found none.
+    pub(super) fn of_row(row: &PgRow, at: usize) -> Result<Option<Self>, Error> {
+        let committed: Option<bool> =
+            row.try_get(at + 2).map_err(failed("read the ledger of chunks"))?;
+        let Some(committed) = committed else { return Ok(None) };
+        Ok(Some(Self {
+            chunk: Chunk { lo: key(row, at)?, hi: key(row, at + 1)? },
+            committed,
+            rows: Rows { read: count(row, at + 3)?, written: count(row, at + 4)? },
+        }))
+    }
+}
+
 /// The rows of a chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rows {
@@ -59,6 +76,7 @@ pub(super) struct Book<'a> {
     conn: &'a mut PgConnection,
     copies: String,
     chunks: String,
+    runs: String,
     run: &'a RunId,
     step: &'a StepId,
 }
@@ -69,8 +87,8 @@ impl<'a> Book<'a> {
         tx: &'a mut Tx<'_>,
         (run, step): (&'a RunId, &'a StepId),
     ) -> Result<Self, Error> {
-        let (copies, chunks) = (tx.ours("copies"), tx.ours("chunks"));
-        Ok(Self { conn: tx.conn()?, copies, chunks, run, step })
+        let (copies, chunks, runs) = (tx.ours("copies"), tx.ours("chunks"), tx.ours(RUNS));
+        Ok(Self { conn: tx.conn()?, copies, chunks, runs, run, step })
     }
 
     /// The same, for reading.
@@ -78,8 +96,9 @@ impl<'a> Book<'a> {
         reader: &'a mut Reader<'_>,
         (run, step): (&'a RunId, &'a StepId),
     ) -> Result<Self, Error> {
-        let (copies, chunks) = (reader.ours("copies"), reader.ours("chunks"));
-        Ok(Self { conn: reader.conn()?, copies, chunks, run, step })
+        let (copies, chunks, runs) =
+            (reader.ours("copies"), reader.ours("chunks"), reader.ours(RUNS));
+        Ok(Self { conn: reader.conn()?, copies, chunks, runs, run, step })
     }
 
     /// The copy's row, or `None` before its first call.
@@ -184,42 +203,50 @@ impl<'a> Book<'a> {
             .map_err(failed("enter chunks in the ledger"))
     }
 
-    /// A chunk that is not folded yet, locked until the transaction ends.
-    pub(super) async fn find(&mut self, seq: u64) -> Result<Option<Entered>, Error> {
+    /// Takes back the chunks behind a number, as far as none behind them is committed, and moves the walker back to where they
+    /// began. Whatever is committed keeps its bounds, and so does what lies before it.
+    pub(super) async fn forget(&mut self, copy: &mut Copy, after: u64) -> Result<(), Error> {
         let sql = format!(
-            "SELECT lo, hi, committed, rows_read, rows_written FROM {}
-             WHERE run_id = $1 AND step = $2 AND seq = $3 FOR NO KEY UPDATE",
-            self.chunks
+            "WITH gone AS (DELETE FROM {chunks} WHERE run_id = $1 AND step = $2 AND seq > $3 AND NOT committed
+                           AND seq > (SELECT coalesce(max(seq), 0) FROM {chunks}
+                                      WHERE run_id = $1 AND step = $2 AND committed)
+                           RETURNING seq, lo)
+             SELECT seq, lo FROM gone ORDER BY seq LIMIT 1",
+            chunks = self.chunks
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(self.run.as_str())
             .bind(self.step.as_str())
-            .bind(signed(seq))
+            .bind(signed(after))
             .fetch_optional(&mut *self.conn)
             .await
-            .map_err(failed("read the ledger of chunks"))?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(Entered {
-            chunk: Chunk { lo: key(&row, 0)?, hi: key(&row, 1)? },
-            committed: flag(&row, 2)?,
-            rows: Rows { read: count(&row, 3)?, written: count(&row, 4)? },
-        }))
+            .map_err(failed("take chunks back"))?;
+        let Some(row) = row else { return Ok(()) };
+        copy.seq = count(&row, 0)?.saturating_sub(1);
+        copy.hi = key(&row, 1)?;
+        copy.ended = false;
+        self.save(copy).await
     }
 
-    /// Marks a chunk committed, in the transaction that copied it.
+    /// Marks a chunk committed, in the transaction that copied it, and keeps the journal's head in the same statement. Fails
+    /// where the chunk is marked already, so that nobody's work on it is entered twice.
     pub(super) async fn commit(
         &mut self,
         fence: &Fence,
-        seq: u64,
-        rows: Rows,
+        (seq, rows): (u64, Rows),
+        head: &Head,
     ) -> Result<(), Error> {
         let sql = format!(
-            "UPDATE {} SET committed = true, rows_read = $4, rows_written = $5, token = $6
-             WHERE run_id = $1 AND step = $2 AND seq = $3 AND NOT committed",
-            self.chunks
+            "WITH head AS ({head})
+             UPDATE {chunks} SET committed = true, rows_read = $6, rows_written = $7, token = $8
+             WHERE run_id = $1 AND step = $4 AND seq = $5 AND NOT committed",
+            head = keep_head_sql(&self.runs),
+            chunks = self.chunks
         );
         let marked = sqlx::query(AssertSqlSafe(sql))
             .bind(self.run.as_str())
+            .bind(signed(head.version))
+            .bind(head.hash.as_str())
             .bind(self.step.as_str())
             .bind(signed(seq))
             .bind(signed(rows.read))
@@ -248,6 +275,11 @@ impl<'a> Book<'a> {
             return Ok(beginning);
         }
         let Some(copy) = self.load().await? else { return Ok(beginning) };
+        self.state_of(copy).await
+    }
+
+    /// The same, where the copy's row is known.
+    pub(super) async fn state_of(&mut self, copy: Copy) -> Result<CopyState, Error> {
         let rows = self.chunks().await?;
         let mut state = CopyState {
             open: Vec::new(),

@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -34,6 +34,11 @@ const CHUNK_LOCK_MS: u64 = 300;
 
 /// How long everything else that writes waits, in milliseconds: what waits for a strong lock holds up everybody behind it.
 const ONCE_LOCK_MS: u64 = 2_000;
+
+/// A chunk's commit does not wait for the disk, and its locks are gone that much sooner. Its rows and its mark in the ledger are
+/// lost together, if the server dies within the next moment, and the chunk is then copied again; the commit that ends the copy
+/// waits for the disk, and with it for everything before it.
+const NOT_FLUSHED: &str = "; SET LOCAL synchronous_commit = off";
 
 /// Connections that work at once, workers of copies and steps in parallel included.
 const CONNECTIONS_MAX: usize = 24;
@@ -169,14 +174,19 @@ impl Connections {
         lock_timeout_ms: Option<u64>,
     ) -> Result<Tx<'_>, Error> {
         let name = format!("phasegate {} {}", fence.run(), fence.token());
-        checked(self.begin_called(kind, lock_timeout_ms, &name).await?, fence).await
+        let mut tx = self.begin_called((kind, lock_timeout_ms), &name, Some(fence)).await?;
+        let slot = std::mem::replace(&mut tx.slot, Ok(None));
+        match ledger::judge_fence(slot, fence) {
+            Ok(()) => Ok(tx),
+            Err(error) => Err(tx.give_up(error).await),
+        }
     }
 
     /// Begins a transaction that no fence guards: for entering and leaving, which make and remove fences. They come one
     /// after another, whichever run's they are: two can't make our tables at once, and none may find them there and see
     /// them go.
     pub(super) async fn begin_unfenced(&self, kind: TxKind) -> Result<Tx<'_>, Error> {
-        let mut tx = self.begin_called(kind, None, "phasegate").await?;
+        let mut tx = self.begin_called((kind, None), "phasegate", None).await?;
         let alone = sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
             .bind(format!("phasegate: runs of {}", self.schema))
             .execute(tx.conn()?)
@@ -191,9 +201,9 @@ impl Connections {
 
     async fn begin_called(
         &self,
-        kind: TxKind,
-        lock_timeout_ms: Option<u64>,
+        (kind, lock_timeout_ms): (TxKind, Option<u64>),
         name: &str,
+        fence: Option<&Fence>,
     ) -> Result<Tx<'_>, Error> {
         if self.access == Access::ReadOnly {
             return Err(Error::failed(
@@ -201,7 +211,7 @@ impl Connections {
                 "the target is open for reading only",
             ));
         }
-        self.take(name).await?.begin(kind, lock_timeout_ms).await
+        self.take(name).await?.begin(kind, lock_timeout_ms, fence).await
     }
 
     /// A connection that reads: each statement sees what is committed when it begins, and none can write.
@@ -290,19 +300,36 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// Begins a transaction on it.
-    async fn begin(mut self, kind: TxKind, lock_timeout_ms: Option<u64>) -> Result<Tx<'a>, Error> {
+    /// Begins a transaction on it, and locks the slot's row of a fence in the same message: chunks are many, and each way to
+    /// the server and back is time in which the transaction is open. The row is still to be judged.
+    async fn begin(
+        self,
+        kind: TxKind,
+        lock_timeout_ms: Option<u64>,
+        fence: Option<&Fence>,
+    ) -> Result<Tx<'a>, Error> {
         let deadlock_ms = self.connections.deadlock_ms.load(Ordering::Relaxed);
         let lock_ms = kind.lock_ms(lock_timeout_ms, deadlock_ms);
-        let begin =
+        let mut begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}");
+        if kind == TxKind::Chunk {
+            begin.push_str(NOT_FLUSHED);
+        }
+        if let Some(fence) = fence {
+            begin.push_str("; ");
+            begin.push_str(&ledger::fence_sql(&self.connections.ours("slots"), fence));
+        }
         let watch = Stopwatch::start();
-        sqlx::raw_sql(AssertSqlSafe(begin))
-            .execute(self.live.conn()?)
-            .await
-            .map_err(failed("begin a transaction"))?;
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
-        Ok(Tx { held: self, kind, is_kept: true, watch, watcher })
+        let slot = Ok(None);
+        let mut tx = Tx { held: self, kind, is_kept: true, watch, watcher, slot };
+        let begun = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
+        match begun {
+            Ok(mut rows) => tx.slot = Ok(rows.pop()),
+            Err(error) if fence.is_some() => tx.slot = Err(error),
+            Err(error) => return Err(failed("begin a transaction")(error)),
+        }
+        Ok(tx)
     }
 
     /// Gives the connection back, to be used again.
@@ -332,6 +359,8 @@ pub(super) struct Tx<'a> {
     is_kept: bool,
     watch: Stopwatch,
     watcher: Watcher,
+    /// The slot's row, until it is judged.
+    slot: Result<Option<PgRow>, sqlx::Error>,
 }
 
 impl<'a> Tx<'a> {
@@ -348,6 +377,11 @@ impl<'a> Tx<'a> {
     /// Our own schema, quoted.
     pub(super) fn schema(&self) -> &str {
         self.held.connections.schema()
+    }
+
+    /// Whether it was seen to wait for a lock, so that the time it takes says little of what its work costs.
+    pub(super) fn has_waited(&self) -> bool {
+        self.watcher.has_seen()
     }
 
     /// Has the connection closed after the transaction, since what runs in it may leave settings or temporary objects
@@ -480,7 +514,7 @@ impl<'a> Bare<'a> {
         kind: TxKind,
         lock_timeout_ms: Option<u64>,
     ) -> Result<Tx<'a>, Error> {
-        let mut tx = self.held.begin(kind, lock_timeout_ms).await?;
+        let mut tx = self.held.begin(kind, lock_timeout_ms, None).await?;
         tx.close_afterwards();
         checked(tx, fence).await
     }

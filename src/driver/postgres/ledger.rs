@@ -6,9 +6,10 @@
 //!
 //! Absent on purpose: the rows of copies, which are in `chunks`, of comparisons, which are in `passes`, and claims, which are in `claim`.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::catalogue::literal;
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use crate::driver::{Applied, Error, Fence, Head, Work};
@@ -107,19 +108,26 @@ pub(super) async fn has_table(conn: &mut PgConnection, name: &str) -> Result<boo
 
 /// Holds a fence's token against its slot's row, which stays locked until the transaction ends.
 pub(super) async fn check_fence(tx: &mut Tx<'_>, fence: &Fence) -> Result<(), Error> {
+    let sql = fence_sql(&tx.ours("slots"), fence);
+    judge_fence(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(tx.conn()?).await, fence)
+}
+
+/// Locks a fence's row in our table of slots, and gives its token. Without parameters, so that it can stand behind other
+/// statements in one message.
+pub(super) fn fence_sql(slots: &str, fence: &Fence) -> String {
+    let (run, slot) = (literal(fence.run().as_str()), fence.slot());
+    format!("SELECT token FROM {slots} WHERE run_id = {run} AND slot = {slot} FOR NO KEY UPDATE")
+}
+
+/// Holds a fence's token against what [`fence_sql`] gave.
+pub(super) fn judge_fence(
+    row: Result<Option<PgRow>, sqlx::Error>,
+    fence: &Fence,
+) -> Result<(), Error> {
     let gone = || {
         let message = format!("run {} has no claim on this database any more", fence.run());
         Error::failed(FailureClass::Stale, message)
     };
-    let sql = format!(
-        "SELECT token FROM {} WHERE run_id = $1 AND slot = $2 FOR NO KEY UPDATE",
-        tx.ours("slots")
-    );
-    let row = sqlx::query(AssertSqlSafe(sql))
-        .bind(fence.run().as_str())
-        .bind(i64::from(fence.slot()))
-        .fetch_optional(tx.conn()?)
-        .await;
     let row = match row {
         Err(ref error) if matches!(super::error::code(error), Some("42P01" | "3F000")) => {
             return Err(gone());
@@ -212,10 +220,7 @@ pub(super) async fn record(
 
 /// Keeps the journal's head, if it is higher than the one kept.
 pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
-    let sql = format!(
-        "UPDATE {} SET head_version = $2, head_hash = $3 WHERE run_id = $1 AND coalesce(head_version, -1) < $2",
-        tx.ours(RUNS)
-    );
+    let sql = keep_head_sql(&tx.ours(RUNS));
     sqlx::query(AssertSqlSafe(sql))
         .bind(run.as_str())
         .bind(signed(head.version))
@@ -224,6 +229,13 @@ pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Resu
         .await
         .map(|_| ())
         .map_err(failed("keep the head of the journal"))
+}
+
+/// Keeps the head of run `$1`, whose version is `$2` and whose hash is `$3`, if it is higher than the one kept.
+pub(super) fn keep_head_sql(runs: &str) -> String {
+    format!(
+        "UPDATE {runs} SET head_version = $2, head_hash = $3 WHERE run_id = $1 AND coalesce(head_version, -1) < $2"
+    )
 }
 
 /// The journal's head as kept.

@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of every session. A name that the server doesn't know is left out (`client_connection_check_interval` came with
 /// version 14, `transaction_timeout` with 17). Values are written so that they can be read again whatever the role's own
-/// settings are; a stopped process does not hold its locks for ever; what is recorded as done is on the server's disk; and
+/// settings are; a stopped process does not hold its locks for ever; what is recorded as done is on the server's disk (but for chunks, of which `connection` says more); and
 /// what row security would hide from us is an error instead of missing rows. Timeouts of the role's own are for clients: a
 /// step says in its `timeout` how long it may take. A role that is called like our schema ($1, quoted) would find our tables
 /// before the plan's, and make the plan's there: `"$user"` is taken out of its search path.

@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod at_once;
 mod carried;
 mod carry;
 mod carry_sql;
@@ -114,6 +115,7 @@ pub struct Postgres {
     shapes: prepared::Shapes,
     /// Where the log was when, for the lag of replicas.
     positions: signals::Positions,
+    luck: at_once::Luck,
 }
 
 impl Postgres {
@@ -128,6 +130,7 @@ impl Postgres {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
             positions: signals::Positions::default(),
+            luck: at_once::Luck::default(),
         };
         postgres.connections.read().await?.release().await;
         Ok(postgres)

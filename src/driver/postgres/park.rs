@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::at_once::Manner;
 use super::chunks::{Book, Rows};
 use super::connection::{Tx, TxKind};
 use super::dual_write::finish;
@@ -23,7 +24,7 @@ use super::error::{code, failed, failure, refused};
 use super::marks::parked_name;
 use super::shape::{Shape, id_of};
 use super::shape_sql::{Found, Pick, Statements};
-use super::sink::{copied, copied_before, copy_rows, is_of_a_row, named, prepare};
+use super::sink::{copied, copied_before, copy_rows, is_of_a_row, named, open, prepare};
 use super::source::{as_text, nth_key, size};
 use super::verify::{by_index, repair_keys};
 use super::{Postgres, cells, ledger, prepared};
@@ -150,16 +151,16 @@ impl Postgres {
         (mapping, direction): (&Mapping, Direction),
         (chunk, most): (&Planned, u32),
     ) -> Result<(bool, Rows), Error> {
-        if let Some(rows) = copied_before(tx, fence.run(), &work.step, chunk).await? {
+        let of = (fence.run(), &work.step);
+        let (entered, version) = open(tx, of, mapping, chunk.seq).await?;
+        if let Some(rows) = copied_before(tx, of, chunk, entered).await? {
             return Ok((true, rows));
         }
-        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let shape = prepared::shape_at(&self.shapes, tx.conn()?, mapping, version).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
-        prepare(tx, &shape).await?;
         let (rows, refusals) = set_apart(tx.conn()?, &statements, &chunk.chunk, most).await?;
-        enter(tx, (fence.run(), &work.step), &shape, (refusals, most)).await?;
-        Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
-        ledger::keep_head(tx, fence.run(), &work.head).await?;
+        enter(tx, of, &shape, (refusals, most)).await?;
+        Book::of_tx(tx, of)?.commit(fence, (chunk.seq, rows), &work.head).await?;
         Ok((false, rows))
     }
 
@@ -259,7 +260,7 @@ async fn attempt(
             let written = repair_keys(conn, statements, &pick).await?;
             Rows { read: written, written }
         } else {
-            copy_rows(conn, statements, pick).await?
+            copy_rows(conn, statements, (pick, Manner::Careful)).await?
         };
         sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *conn).await?;
         Ok(rows)

@@ -19,8 +19,8 @@ use crate::run::Mapping;
 /// How many shapes are kept: more mappings than a plan works on at once.
 const SHAPES_MAX: usize = 8;
 
-/// Stands for the catalogue's rows of two tables.
-const VERSION: &str = "\
+/// Stands for the catalogue's rows of two tables, `$1` and `$2`.
+pub(super) const VERSION: &str = "\
 SELECT string_agg(concat_ws(';', t.place, t.oid, c.xmin, n.xmin,
     (SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a
      WHERE a.attrelid = t.oid AND a.attnum > 0),
@@ -56,6 +56,16 @@ pub(super) async fn shape(
         .await
         .and_then(|row| row.try_get(0))
         .map_err(failed("look for changes of the catalogue"))?;
+    shape_at(shapes, conn, mapping, version).await
+}
+
+/// As [`shape()`], where [`VERSION`] was asked for before.
+pub(super) async fn shape_at(
+    shapes: &Shapes,
+    conn: &mut PgConnection,
+    mapping: &Mapping,
+    version: String,
+) -> Result<Arc<Shape>, Error> {
     if let Some(shape) = shapes.find(&version, mapping) {
         return Ok(shape);
     }

@@ -167,6 +167,13 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// Whether copying inserts rows that aren't there, and writes over none.
+    pub(super) fn inserts_only(&self) -> bool {
+        !self.in_place && self.on_existing == OnExisting::Keep
+    }
+}
+
 /// What stands for a mapping in the names of our objects.
 pub(super) fn id_of(mapping: &Mapping) -> String {
     Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()

@@ -439,11 +439,7 @@ impl<'a> Statements<'a> {
     /// stay locked against being deleted, or given another key, until the transaction ends.
     pub(super) fn insert(&self, pick: &Pick<'_>) -> String {
         let shape = self.shape;
-        let beside = || shape.written_beside_key().map(|(_, write)| write);
-        let columns = shape.bare_key(Which::New).into_iter();
-        let columns = list(columns.chain(beside().map(|write| quote(&write.column))));
-        let values = shape.key_names(Which::Old).into_iter();
-        let values = list(values.chain(beside().map(|write| write.value.clone())));
+        let (columns, values) = self.inserted();
         format!(
             "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {} FOR KEY SHARE \
              ON CONFLICT ({}) DO NOTHING",
@@ -451,6 +447,18 @@ impl<'a> Statements<'a> {
             shape.rows_sql(Which::Old, pick),
             shape.key_names(Which::Old).join(", "),
             shape.bare_key(Which::New).join(", ")
+        )
+    }
+
+    /// The columns that are inserted and their values over a row of the old side.
+    pub(super) fn inserted(&self) -> (String, String) {
+        let shape = self.shape;
+        let beside = || shape.written_beside_key().map(|(_, write)| write);
+        let columns = shape.bare_key(Which::New).into_iter();
+        let values = shape.key_names(Which::Old).into_iter();
+        (
+            list(columns.chain(beside().map(|write| quote(&write.column)))),
+            list(values.chain(beside().map(|write| write.value.clone()))),
         )
     }
 

@@ -6,7 +6,7 @@
 //! - Locks are taken in the order of the sync's triggers, the source's row before the target's, and within a table in the order
 //!   of keys. What would have to wait longer than a chunk may is given back to be tried again.
 //! - Nothing that clients wrote since the sync began is written over: to another table only rows that aren't there are
-//!   inserted, while their source rows can't be deleted; what is written over (`on_existing: update`, or in place with
+//!   inserted (`at_once` says how), while their source rows can't be deleted; what is written over (`on_existing: update`, or in place with
 //!   `both`) is locked in one statement and decided on in the next. In place with `forward` one statement does: what it decides
 //!   by stands in the row itself, which is read again after a wait.
 //! - A row that can't be copied stops the copy and is named; nothing is skipped without a word.
@@ -18,16 +18,21 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::chunks::{Book, Rows, not_begun};
+use super::at_once::{self, Manner};
+use super::catalogue::name_sql;
+use super::chunks::{Book, Entered, Rows, not_begun};
 use super::connection::{Tx, TxKind};
 use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
-use super::{Postgres, ledger, prepared, source};
+use super::{Postgres, ledger, prepared, shape, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
+
+/// How many settings [`BY_INDEX`] sets, each a column of what it gives.
+const SETTINGS: usize = 5;
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.
 const HALVINGS_MAX: u32 = 40;
@@ -49,22 +54,20 @@ impl Sink for Postgres {
         direction: Direction,
         chunk: &Planned,
     ) -> Result<Copied, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
-        let failed = match self.copy(&mut tx, fence, work, (mapping, direction), chunk).await {
-            Ok(Done::Before(rows)) => {
-                tx.roll_back().await;
-                return Ok(copied(true, rows, 0));
-            }
-            // A constraint that is checked at the end may still refuse.
-            Ok(Done::Now(rows)) => match tx.commit().await {
-                Ok(took_us) => return Ok(copied(false, rows, took_us)),
-                Err(Error::Failed(failure)) => Failed::of_failure(failure),
-                Err(error) => return Err(error),
-            },
-            Err(Failed { error, is_of_a_row }) => {
-                Failed { error: tx.give_up(error).await, is_of_a_row }
-            }
+        let mapped = (mapping, direction);
+        let mut manner = self.luck.manner();
+        let mut failed = match self.copy_once(fence, work, mapped, (chunk, manner)).await {
+            Ok(copied) => return Ok(copied),
+            Err(failed) => failed,
         };
+        if manner == Manner::AtOnce && failed.is_taken() {
+            self.luck.is_out();
+            manner = Manner::Careful;
+            failed = match self.copy_once(fence, work, mapped, (chunk, manner)).await {
+                Ok(copied) => return Ok(Copied { contended: true, ..copied }),
+                Err(failed) => failed,
+            };
+        }
         if !failed.is_of_a_row {
             return Err(failed.error);
         }
@@ -105,7 +108,8 @@ fn yielded(error: Error) -> Error {
 }
 
 pub(super) const fn copied(before: bool, rows: Rows, took_us: u64) -> Copied {
-    Copied { before, rows_read: rows.read, rows_written: rows.written, took_us }
+    let Rows { read: rows_read, written: rows_written } = rows;
+    Copied { before, rows_read, rows_written, took_us, contended: false }
 }
 
 /// Whether a chunk was copied now. A chunk that the ledger has folded counts no rows any more: they are in the totals.
@@ -135,6 +139,11 @@ impl Failed {
     fn of_statement(error: &sqlx::Error) -> Self {
         Self::of_failure(failure(error))
     }
+
+    /// Whether some unique index has a row already that was to be inserted.
+    fn is_taken(&self) -> bool {
+        matches!(&self.error, Error::Failed(failure) if failure.code.as_deref() == Some("23505"))
+    }
 }
 
 /// Whether an SQLSTATE tells of data rather than of the statement: values, constraints, limits of a row, what users' triggers
@@ -154,22 +163,52 @@ pub(super) async fn prepare(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error>
         .map_err(failed("mark our own writes"))
 }
 
+/// Prepares the transaction of a chunk in one statement: as [`prepare`], and reads what the ledger has of the chunk and which
+/// version the catalogue has of the mapping's tables.
+pub(super) async fn open(
+    tx: &mut Tx<'_>,
+    (run, step): (&RunId, &StepId),
+    mapping: &Mapping,
+    seq: u64,
+) -> Result<(Option<Entered>, String), Error> {
+    let sql = format!(
+        "SELECT phasegate_set.*, ({version}), {entered}
+         FROM ({by_index}) AS phasegate_set LEFT JOIN {chunks} AS c ON c.run_id = $5 AND c.step = $6 AND c.seq = $7",
+        version = prepared::VERSION,
+        entered = Entered::COLUMNS.map(|column| format!("c.{column}")).join(", "),
+        by_index = BY_INDEX.replace("$1", "$3").replace("$2", "$4"),
+        chunks = tx.ours("chunks")
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(name_sql(&mapping.from.table))
+        .bind(name_sql(&mapping.into.table))
+        .bind(GUARD)
+        .bind(shape::id_of(mapping))
+        .bind(run.as_str())
+        .bind(step.as_str())
+        .bind(ledger::signed(seq))
+        .fetch_one(tx.conn()?)
+        .await
+        .map_err(failed("prepare to copy a chunk"))?;
+    let version = row.try_get(SETTINGS).map_err(failed("prepare to copy a chunk"))?;
+    Ok((Entered::of_row(&row, SETTINGS + 1)?, version))
+}
+
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds.
 pub(super) async fn copied_before(
     tx: &mut Tx<'_>,
-    run: &RunId,
-    step: &StepId,
+    (run, step): (&RunId, &StepId),
     chunk: &Planned,
+    entered: Option<Entered>,
 ) -> Result<Option<Rows>, Error> {
-    let mut book = Book::of_tx(tx, (run, step))?;
-    if let Some(entered) = book.find(chunk.seq).await? {
+    if let Some(entered) = entered {
         if entered.chunk != chunk.chunk {
             let message = format!("chunk {} of {step} has other bounds in the ledger", chunk.seq);
             return Err(Error::failed(FailureClass::Stale, message));
         }
         return Ok(entered.committed.then_some(entered.rows));
     }
-    let copy = book.load().await?.ok_or_else(|| not_begun(step))?;
+    let copy = Book::of_tx(tx, (run, step))?.load().await?.ok_or_else(|| not_begun(step))?;
     if chunk.seq <= copy.watermark {
         return Ok(Some(Rows::default()));
     }
@@ -181,9 +220,18 @@ pub(super) async fn copied_before(
 pub(super) async fn copy_rows(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
-    pick: Pick<'_>,
+    (pick, manner): (Pick<'_>, Manner),
 ) -> Result<Rows, sqlx::Error> {
     let mut rows = Rows::default();
+    if manner == Manner::AtOnce && statements.shape.inserts_only() {
+        let standing = at_once::standing(conn, statements, &pick).await?;
+        if !standing.is_odd {
+            let sql = statements.insert_at_once(&pick, standing);
+            rows.written = write(conn, statements, &pick, sql).await?;
+            rows.read = rows.written + standing.rows.unsigned_abs();
+            return Ok(rows);
+        }
+    }
     let writes_over = statements.shape.on_existing == OnExisting::Update;
     if statements.shape.in_place {
         let first = if statements.reads_marks() {
@@ -236,23 +284,56 @@ impl Postgres {
     async fn copy(
         &self,
         tx: &mut Tx<'_>,
-        fence: &Fence,
-        work: &Work,
+        (fence, work): (&Fence, &Work),
         (mapping, direction): (&Mapping, Direction),
-        chunk: &Planned,
+        (chunk, manner): (&Planned, Manner),
     ) -> Result<Done, Failed> {
-        if let Some(rows) = copied_before(tx, fence.run(), &work.step, chunk).await? {
+        let of = (fence.run(), &work.step);
+        let (entered, version) = open(tx, of, mapping, chunk.seq).await?;
+        if let Some(rows) = copied_before(tx, of, chunk, entered).await? {
             return Ok(Done::Before(rows));
         }
-        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let shape = prepared::shape_at(&self.shapes, tx.conn()?, mapping, version).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
-        prepare(tx, &shape).await?;
-        let rows = copy_rows(tx.conn()?, &statements, Pick::Chunk(&chunk.chunk))
+        let rows = copy_rows(tx.conn()?, &statements, (Pick::Chunk(&chunk.chunk), manner))
             .await
             .map_err(|error| Failed::of_statement(&error))?;
-        Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
-        ledger::keep_head(tx, fence.run(), &work.head).await?;
+        Book::of_tx(tx, of)?.commit(fence, (chunk.seq, rows), &work.head).await?;
         Ok(Done::Now(rows))
+    }
+
+    /// Copies a chunk in a transaction of its own.
+    async fn copy_once(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapped: (&Mapping, Direction),
+        (chunk, manner): (&Planned, Manner),
+    ) -> Result<Copied, Failed> {
+        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        match self.copy(&mut tx, (fence, work), mapped, (chunk, manner)).await {
+            Ok(Done::Before(rows)) => {
+                tx.roll_back().await;
+                Ok(copied(true, rows, 0))
+            }
+            // A constraint that is checked at the end may still refuse.
+            Ok(Done::Now(rows)) => {
+                let contended = tx.has_waited();
+                match tx.commit().await {
+                    Ok(took_us) => {
+                        if manner == Manner::AtOnce {
+                            self.luck.held();
+                        }
+                        Ok(Copied { contended, ..copied(false, rows, took_us) })
+                    }
+                    Err(Error::Failed(failure)) => Err(Failed::of_failure(failure)),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(Failed { error, is_of_a_row }) => {
+                Err(Failed { error: tx.give_up(error).await, is_of_a_row })
+            }
+        }
     }
 
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.
@@ -333,7 +414,8 @@ async fn try_range(
         sqlx::query(sql).execute(conn).await.map(|_| ()).map_err(|error| refused(&error))
     };
     run(conn, "SAVEPOINT phasegate_row").await?;
-    let mut tried = copy_rows(conn, statements, Pick::Chunk(range)).await.map(|_| ());
+    let careful = (Pick::Chunk(range), Manner::Careful);
+    let mut tried = copy_rows(conn, statements, careful).await.map(|_| ());
     if tried.is_ok() {
         tried = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *conn).await.map(|_| ());
     }
@@ -462,7 +544,8 @@ mod tests {
         let step = work("copy", Way::Forward);
         let mut tx = postgres.connections.begin(&fence, TxKind::Chunk).await.unwrap();
         let whole = (&leads(), Direction::Forward);
-        let Ok(done) = postgres.copy(&mut tx, &fence, &step, whole, &planned.open[0]).await else {
+        let chunk = (&planned.open[0], Manner::AtOnce);
+        let Ok(done) = postgres.copy(&mut tx, (&fence, &step), whole, chunk).await else {
             panic!("it was not copied");
         };
         assert!(matches!(done, Done::Now(Rows { read: 40, written: 40 })));
@@ -557,6 +640,64 @@ mod tests {
         assert_eq!((done.rows_read, done.rows_written), (100, 99));
         let rows = "SELECT string_agg(id || email || short, ',' ORDER BY id) FROM leads_v2 WHERE id IN (3, 6, 7)";
         assert_eq!(database.text(rows).await, "3e1hit,6e2mine,7minemine");
+    }
+
+    #[tokio::test]
+    async fn rows_that_are_there_are_left_out_and_those_that_come_meanwhile_cost_a_second_try() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (3, 'newer')").await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 50, 2).await;
+        let first = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
+        assert_eq!((first.rows_read, first.rows_written, first.contended), (50, 49, false));
+        assert_eq!(postgres.luck.manner(), Manner::AtOnce);
+        // A client's row is in the second chunk, and not committed when the chunk looks which are there.
+        let mut client = database.client().await;
+        sqlx::raw_sql("BEGIN; INSERT INTO leads_v2 OVERRIDING SYSTEM VALUE VALUES (300, 'client')")
+            .execute(&mut client)
+            .await
+            .unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        let committed = async {
+            while database.number(waiting).await == 0 {}
+            sqlx::raw_sql("COMMIT").execute(&mut client).await.unwrap();
+        };
+        let mut chunk = Err(Error::failed(FailureClass::Contention, "not tried"));
+        let copied = async {
+            // It may give up waiting before anybody has looked.
+            while class_of(&chunk) == Some(FailureClass::Contention) {
+                chunk = copy(&postgres, &fence, &planned.open[1]).await;
+            }
+        };
+        tokio::join!(copied, committed);
+        let second = chunk.unwrap();
+        assert_eq!((second.rows_read, second.rows_written), (50, 49));
+        assert_eq!(database.text("SELECT email FROM leads_v2 WHERE id = 300").await, "client");
+        assert_eq!(database.text("SELECT email FROM leads_v2 WHERE id = 3").await, "newer");
+        assert_eq!(database.number("SELECT count(*) FROM leads_v2").await, 100);
+    }
+
+    fn class_of(copied: &Result<Copied, Error>) -> Option<FailureClass> {
+        copied.as_ref().err().and_then(Error::class)
+    }
+
+    #[tokio::test]
+    async fn where_rules_or_triggers_have_a_say_rows_are_counted_as_they_are() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        let trigger = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RETURN CASE WHEN NEW.id % 2 = 0 THEN NEW END; END';
+            CREATE TRIGGER odd BEFORE INSERT ON leads_v2 FOR EACH ROW EXECUTE FUNCTION leave_out()";
+        database.run(trigger).await;
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let planned = plan(&postgres, &fence, 50, 2).await;
+        let done = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
+        assert_eq!((done.rows_read, done.rows_written), (50, 25));
+        // The server refuses ON CONFLICT beside a rule, so that no row goes where the rule sends it.
+        database.run("DROP TRIGGER odd ON leads_v2; CREATE RULE away AS ON INSERT TO leads_v2 DO INSTEAD NOTHING").await;
+        assert_eq!(class(copy(&postgres, &fence, &planned.open[1]).await), FailureClass::Refused);
     }
 
     #[tokio::test]

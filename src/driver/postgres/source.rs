@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::catalogue::name_sql;
+use super::catalogue::{Column, name_sql, quote};
 use super::chunks::{Book, Copy};
 use super::connection::{Tx, TxKind};
 use super::error::{failed, refused};
 use super::ledger::unsigned;
-use super::shape::{KeyPair, Shape};
+use super::shape::{KeyPair, Shape, reads};
 use super::shape_sql::{BY_INDEX, Pick, Which};
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
@@ -24,6 +24,13 @@ use crate::run::Mapping;
 
 /// Up to how many rows an estimate counts exactly: some hundredths of a second.
 const COUNTED_MAX: u64 = 100_000;
+
+/// How many bytes of the source the rows of a chunk may take, as they are stored; one row may take more. So much is written,
+/// logged and sent to replicas at once, whatever the time that it takes.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+
+/// How many rows tell how many bytes the next ones take.
+const WEIGHED: u32 = 64;
 
 #[async_trait]
 impl Source for Postgres {
@@ -47,6 +54,22 @@ impl Source for Postgres {
                 tx.commit().await?;
                 Ok(state)
             }
+            Err(error) => Err(tx.give_up(error).await),
+        }
+    }
+
+    async fn forget_chunks(&self, fence: &Fence, work: &Work, after: u64) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
+        let forgotten = async {
+            let mut book = Book::of_tx(&mut tx, (fence.run(), &work.step))?;
+            match book.load().await? {
+                Some(mut copy) => book.forget(&mut copy, after).await,
+                None => Ok(()),
+            }
+        }
+        .await;
+        match forgotten {
+            Ok(()) => tx.commit().await.map(|_| ()),
             Err(error) => Err(tx.give_up(error).await),
         }
     }
@@ -79,7 +102,7 @@ impl Postgres {
             book.plan(fence, &planned).await?;
         }
         book.save(&copy).await?;
-        let state = book.state().await?;
+        let state = book.state_of(copy).await?;
         ledger::keep_head(tx, fence.run(), &work.head).await?;
         Ok(state)
     }
@@ -109,7 +132,8 @@ async fn next_chunks(
         return Ok(Vec::new());
     };
     let rest = Chunk { lo: copy.hi.clone(), hi: Some(end.clone()) };
-    let mut bounds = bounds(conn, shape, &rest, size).await?;
+    let limit = Limit { window: size, bytes: weight(conn, shape, &rest).await? };
+    let mut bounds = bounds(conn, shape, &rest, &limit).await?;
     if bounds.len() < size.count as usize {
         // Fewer rows than asked for are left, or just as many: the last chunk ends where the copy does.
         if bounds.last() != Some(&end) {
@@ -153,16 +177,90 @@ async fn bounds(
     conn: &mut PgConnection,
     shape: &Shape,
     range: &Chunk,
-    size: Window,
+    limit: &Limit,
 ) -> Result<Vec<Key>, Error> {
-    let sql = bounds_sql(shape, range, size);
+    let sql = bounds_sql(shape, range, limit);
     let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), range);
     let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
     rows.iter().map(|row| cells::key(row, shape)).collect()
 }
 
-/// OFFSET counts entries of the index inside one chunk; it never pages through what is behind.
-fn bounds_sql(shape: &Shape, range: &Chunk, size: Window) -> String {
+/// What a window is held to.
+struct Limit {
+    window: Window,
+    bytes: Weight,
+}
+
+/// How it is known that a chunk is not larger than [`CHUNK_BYTES_MAX`].
+enum Weight {
+    /// A row takes about so many bytes, and none takes much: large values would be stored beside the table, and there are none.
+    Even(u64),
+    /// Values are stored beside the table. Rows are weighed one by one, by this expression, before a chunk is planned: one that
+    /// follows small rows may be a thousand times as large, and no chunk before it says so.
+    Rows(String),
+}
+
+impl Weight {
+    /// The rows of a chunk whose rows are even.
+    fn rows(&self, asked: u32) -> u32 {
+        match self {
+            Self::Even(bytes) => {
+                let rows = CHUNK_BYTES_MAX / (*bytes).max(1);
+                asked.min(u32::try_from(rows).unwrap_or(u32::MAX)).max(1)
+            }
+            Self::Rows(_) => asked.max(1),
+        }
+    }
+}
+
+/// Columns of these types are never stored beside the table.
+const SMALL_TYPES: [&str; 11] = [
+    "smallint",
+    "integer",
+    "bigint",
+    "oid",
+    "boolean",
+    "real",
+    "double precision",
+    "date",
+    "timestamp without time zone",
+    "timestamp with time zone",
+    "uuid",
+];
+
+/// How the rows of a range weigh on a chunk: those of their columns that the mapping reads.
+async fn weight(conn: &mut PgConnection, shape: &Shape, range: &Chunk) -> Result<Weight, Error> {
+    let (table, pick) = (shape.old.sql(), Pick::Chunk(range));
+    let is_read = |column: &&Column| {
+        let mut values = shape.writes.iter().map(|write| &write.value).chain(&shape.filter);
+        values.any(|value| !reads(value, [column.name.as_str()]).is_empty())
+    };
+    let is_large = |column: &&Column| !SMALL_TYPES.contains(&column.type_sql.as_str());
+    let read = shape.old.columns.iter().filter(is_large).filter(is_read);
+    let sizes = read.map(|c| format!("coalesce(pg_column_size({table}.{}), 0)", quote(&c.name)));
+    let size = sizes.chain(["32".to_owned()]).collect::<Vec<_>>().join(" + ");
+    let sql = format!(
+        "SELECT (SELECT coalesce(sum(pg_relation_size(reltoastrelid)), 0) > 0 FROM pg_class WHERE reltoastrelid <> 0
+                 AND oid IN (SELECT relid FROM pg_partition_tree({oid}::regclass) UNION ALL SELECT {oid})),
+                (SELECT coalesce(avg(b), 0)::bigint FROM (SELECT {size} AS b FROM {table} WHERE {rows}
+                 ORDER BY {order} LIMIT {WEIGHED}) AS phasegate_rows)",
+        oid = shape.old.oid,
+        rows = pick.sql(shape, Which::Old),
+        order = shape.key_names(Which::Old).join(", ")
+    );
+    let query = cells::bind_chunk(sqlx::query(AssertSqlSafe(sql)), range);
+    let row = query.fetch_one(conn).await.map_err(|error| refused(&error))?;
+    let (is_beside, bytes) = row
+        .try_get::<bool, _>(0)
+        .and_then(|is_beside| Ok((is_beside, row.try_get::<i64, _>(1)?)))
+        .map_err(failed("weigh rows"))?;
+    Ok(if is_beside { Weight::Rows(size) } else { Weight::Even(unsigned(bytes)?) })
+}
+
+/// OFFSET counts entries of the index inside one chunk; it never pages through what is behind. Where rows are weighed, the
+/// first one that fills the chunk ends it, and the server reads no further.
+fn bounds_sql(shape: &Shape, range: &Chunk, limit: &Limit) -> String {
+    let size = limit.window;
     let (table, keys) = (shape.old.sql(), shape.key_names(Which::Old));
     let places = |letter: &str| -> Vec<String> {
         (0..keys.len()).map(|at| format!("{letter}{at}")).collect()
@@ -170,7 +268,7 @@ fn bounds_sql(shape: &Shape, range: &Chunk, size: Window) -> String {
     let named: Vec<String> =
         keys.iter().zip(places("b")).map(|(name, b)| format!("{name} AS {b}")).collect();
     let before: Vec<String> = places("b").iter().map(|b| format!("phasegate_w.{b}")).collect();
-    let (order, offset) = (keys.join(", "), size.rows.max(1) - 1);
+    let order = keys.join(", ");
     let first = Pick::Chunk(range).sql(shape, Which::Old);
     // Behind the last bound, and before the end of the range, whose values come behind those of its beginning.
     let behind = format!("{} > {}", row(&keys), row(&before));
@@ -185,13 +283,27 @@ fn bounds_sql(shape: &Shape, range: &Chunk, size: Window) -> String {
         String::new()
     };
     let found: Vec<String> = places("b").iter().map(|b| format!("phasegate_n.{b}")).collect();
+    let (named, bare) = (named.join(", "), places("b").join(", "));
+    let rows = limit.bytes.rows(size.rows);
+    let end_of = |condition: &str| match &limit.bytes {
+        Weight::Even(_) => format!(
+            "SELECT {named} FROM {table} WHERE {condition} ORDER BY {order} LIMIT 1 OFFSET {}",
+            rows - 1
+        ),
+        Weight::Rows(bytes) => format!(
+            "SELECT {bare} FROM (SELECT {named}, row_number() OVER phasegate_o AS phasegate_at, \
+             sum({bytes}) OVER phasegate_o AS phasegate_bytes FROM {table} WHERE {condition} \
+             WINDOW phasegate_o AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING)) AS phasegate_r \
+             WHERE phasegate_at = {rows} OR phasegate_bytes >= {CHUNK_BYTES_MAX} ORDER BY {bare} LIMIT 1"
+        ),
+    };
     format!(
         "WITH RECURSIVE phasegate_w AS (\
-         (SELECT {named}, 1 AS at FROM {table} WHERE {first} ORDER BY {order} LIMIT 1 OFFSET {offset}) UNION ALL \
-         SELECT {found}, phasegate_w.at + 1 FROM phasegate_w, LATERAL (SELECT {named} FROM {table} \
-         WHERE {behind}{until} ORDER BY {order} LIMIT 1 OFFSET {offset}) AS phasegate_n WHERE phasegate_w.at < {count}) \
+         (SELECT {bare}, 1 AS at FROM ({}) AS phasegate_f) UNION ALL \
+         SELECT {found}, phasegate_w.at + 1 FROM phasegate_w, LATERAL ({}) AS phasegate_n WHERE phasegate_w.at < {count}) \
          SELECT {texts} FROM phasegate_w ORDER BY at",
-        named = named.join(", "),
+        end_of(&first),
+        end_of(&format!("{behind}{until}")),
         found = found.join(", "),
         count = size.count.max(1),
         texts = as_text(&places("b"))
@@ -209,7 +321,8 @@ pub(super) async fn nth_key(
     range: &Chunk,
     rows: u32,
 ) -> Result<Option<Key>, Error> {
-    Ok(bounds(conn, shape, range, Window { rows, count: 1 }).await?.pop())
+    let limit = Limit { window: Window { rows, count: 1 }, bytes: Weight::Even(1) };
+    Ok(bounds(conn, shape, range, &limit).await?.pop())
 }
 
 /// How many rows the old side has in a range, whether the mapping's filter lets them pass or not.
@@ -297,10 +410,18 @@ mod tests {
             let hi = state.open[0].chunk.hi.clone();
             for lo in [None, hi.clone()] {
                 let range = Chunk { lo, hi: hi.clone() };
-                let sql = bounds_sql(&shape, &range, Window { rows: 100, count: 4 });
-                for mode in ["force_generic_plan", "force_custom_plan"] {
+                let window = Window { rows: 100, count: 4 };
+                let weights = [(Weight::Even(150), "Index Only Scan"), {
+                    (Weight::Rows("pg_column_size(n)".into()), "Index Scan")
+                }];
+                let tried = weights.into_iter().flat_map(|(bytes, scan)| {
+                    let sql = bounds_sql(&shape, &range, &Limit { window, bytes });
+                    let modes = ["force_generic_plan", "force_custom_plan"];
+                    modes.map(|mode| (sql.clone(), scan, mode))
+                });
+                for (sql, scan, mode) in tried {
                     let plan = explain(&database, &sql, &range, mode).await;
-                    let by_index = plan.matches("Index Only Scan").count();
+                    let by_index = plan.matches(scan).count();
                     assert_eq!(by_index, 2, "{name}: {plan}");
                     assert!(
                         !plan.contains("Seq Scan on") && plan.matches("Sort").count() <= 2,
@@ -351,6 +472,62 @@ mod tests {
             let again = postgres.plan_chunks(&fence, &step, mapping, size).await.unwrap();
             assert_eq!(again, state);
         }
+    }
+
+    #[tokio::test]
+    async fn no_chunk_takes_more_bytes_than_it_may_but_for_a_single_row() {
+        let setup = "CREATE TABLE t (id int PRIMARY KEY, unread text, v text);
+            ALTER TABLE t ALTER COLUMN v SET STORAGE EXTERNAL, ALTER COLUMN unread SET STORAGE EXTERNAL;
+            INSERT INTO t SELECT x, repeat('u', 3000), CASE WHEN x <= 1000 THEN 'small' WHEN x = 1020 THEN repeat('l', 20000000)
+                ELSE repeat('m', 2000000) END FROM generate_series(1, 1030) AS x;
+            CREATE TABLE u (id int PRIMARY KEY, v text); CREATE TABLE w (id int PRIMARY KEY, v text);
+            INSERT INTO w SELECT x, repeat(md5(x::text), 60) FROM generate_series(1, 20000) AS x;
+            ALTER TABLE w ALTER COLUMN v SET STORAGE PLAIN; CREATE TABLE x (LIKE w INCLUDING ALL)";
+        let Some(database) = Database::with(setup).await else { return };
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let size = Window { rows: 10_000, count: 20 };
+        let (step, large) = (work("large", Way::Forward), mapping(("t", &["id"]), ("u", &["id"])));
+        let state = postgres.plan_chunks(&fence, &step, &large, size).await.unwrap();
+        let ends: Vec<String> =
+            state.open.iter().map(|p| p.chunk.hi.as_ref().unwrap().to_string()).collect();
+        // Nine rows of two million bytes pass sixteen mebibytes; the large one fills a chunk with those before it.
+        assert_eq!(ends, ["1009", "1018", "1020", "1029", "1030"]);
+        assert!(matches!(state.walk, Walk::Ended { .. }));
+        // Nothing beside this table, so its rows are taken for even.
+        let (step, wide) = (work("wide", Way::Forward), mapping(("w", &["id"]), ("x", &["id"])));
+        let state = postgres.plan_chunks(&fence, &step, &wide, size).await.unwrap();
+        assert_eq!(state.open.len(), 3, "{state:?}");
+    }
+
+    #[tokio::test]
+    async fn chunks_taken_back_are_planned_anew_and_what_is_committed_keeps_its_bounds() {
+        let Some(database) = tables().await else { return };
+        let postgres = database.open().await;
+        let fence = entered(&postgres, 1).await.remove(1);
+        let (step, mapping) = (work("copy", Way::Forward), mappings().remove(0));
+        let plan = async |rows, count| {
+            let size = Window { rows, count };
+            postgres.plan_chunks(&fence, &step, &mapping, size).await.unwrap()
+        };
+        let first = plan(200, 9).await;
+        assert_eq!((first.walk.clone(), first.open.len()), (Walk::Ended { seq: 5 }, 5));
+        database
+            .run(
+                "UPDATE phasegate.chunks SET committed = true, rows_read = 200 WHERE seq IN (1, 3)",
+            )
+            .await;
+        postgres.forget_chunks(&fence, &step, 1).await.unwrap();
+        let again = plan(100, 9).await;
+        let seqs: Vec<u64> = again.open.iter().map(|planned| planned.seq).collect();
+        // The second is before a committed one and stays; the fourth and fifth have other bounds now.
+        assert_eq!(seqs, [2, 4, 5, 6, 7]);
+        assert_eq!(again.open[0], first.open[1]);
+        assert_eq!(again.open[1].chunk.lo, first.open[2].chunk.hi);
+        assert_eq!(again.open[1].chunk.hi, Some(Key(vec![Cell::Integer(700)])));
+        assert_eq!((again.walk, again.rows_read), (Walk::Ended { seq: 7 }, 400));
+        postgres.forget_chunks(&fence, &step, 7).await.unwrap();
+        assert_eq!(plan(100, 9).await.open.len(), 5);
     }
 
     /// The end that the ledger has.

@@ -246,6 +246,11 @@ impl Watcher {
         Self { task: tokio::spawn(watched), seen }
     }
 
+    /// Whether the session was seen to wait for a lock.
+    pub(super) fn has_seen(&self) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// An error with who was in the way, if it is that a lock was not had.
     pub(super) fn explain(&self, error: Error) -> Error {
         match &*self.seen.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -76,7 +76,13 @@ impl Parker for Sqlite {
         } else {
             tx.commit().await?
         };
-        Ok(Copied { before, rows_read: rows.read, rows_written: rows.written, took_us })
+        Ok(Copied {
+            before,
+            rows_read: rows.read,
+            rows_written: rows.written,
+            took_us,
+            contended: false,
+        })
     }
 
     async fn retry_parked(

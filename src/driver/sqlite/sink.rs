@@ -48,6 +48,7 @@ impl Sink for Sqlite {
                     rows_read: rows.read,
                     rows_written: rows.written,
                     took_us: 0,
+                    contended: false,
                 })
             }
             Ok(Done::Now(rows)) => {
@@ -57,6 +58,7 @@ impl Sink for Sqlite {
                     rows_read: rows.read,
                     rows_written: rows.written,
                     took_us,
+                    contended: false,
                 })
             }
             Err(error) => {

@@ -4,6 +4,10 @@
 //! entered before it is dispatched, so that a resumed run copies the same ranges. The copy is done when three things hold:
 //! the walker has ended, nothing is in flight, and the watermark is the last number; the sink checks them once more in the
 //! transaction that ends the copy.
+//!
+//! The walker goes on beside the workers, under the step's own fence, so that none of them waits for bounds. What is planned and
+//! not begun is planned anew when its size turns out to be wrong: chunks far slower than they should be, or an operator who says
+//! otherwise, are felt with the next chunk.
 
 use std::time::Duration;
 
@@ -12,26 +16,27 @@ use tokio::task::{JoinError, JoinSet};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::copy::sizer::{Policy, Sample, Sizer};
-use crate::driver::{Copied, CopyState, Error, Fence, SyncState, Window, Work};
-use crate::run::{Backfill, ChunkRows, FailureClass, Mapping, Outcome, Undo, Way};
+use crate::driver::{Copied, CopyState, Error, Fence, SharedDriver, SyncState, Window, Work};
+use crate::run::{Backfill, ChunkRows, Direction, FailureClass, Mapping, Outcome, Undo, Way};
 
 use super::brake::Brake;
-use super::queue::{Blocked, Queue};
+use super::queue::{Blocked, Given, Plans, Queue};
 use super::settings::Settings;
 use super::{Fault, Halt, Job, dual_write, outcome, park, sql, verify};
 
 /// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
 /// of size or a pause is felt soon.
 const WINDOW_MAX: u32 = 8;
+/// Planned chunks more than so many times as large as they should be now are planned anew.
+const FAR_TOO_LARGE: u32 = 2;
+
 /// The copy as this process sees it.
 struct Copy {
     mapping: Mapping,
     workers: usize,
     sizer: Sizer,
     queue: Queue,
-    /// The size that those were planned with; 0 where an earlier process did that, so that the sizer learns nothing from
-    /// them.
-    planned_rows: u32,
+    plans: Plans,
     walk_ended: bool,
     windows: u32,
     rows_done: u64,
@@ -40,8 +45,29 @@ struct Copy {
     park_max: Option<u32>,
     free: Vec<Fence>,
     chunks: JoinSet<Chunked>,
+    /// The walker, while it looks for bounds: one at a time.
+    walker: JoinSet<Walked>,
     /// Planning that could not get its locks.
     blocked: Option<Blocked>,
+}
+
+/// What came of looking for bounds.
+struct Walked {
+    rows: u32,
+    result: Result<Ahead, Error>,
+}
+
+/// What is ahead.
+enum Ahead {
+    Chunks(CopyState),
+    /// The sync is not as it was; says what.
+    Broken(String),
+}
+
+/// What has ended of what was under way.
+enum Ended {
+    Chunk(Result<Chunked, JoinError>),
+    Walk(Result<Walked, JoinError>),
 }
 
 /// What became of one chunk.
@@ -93,10 +119,10 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         // What is under way finishes either way.
         let is_held = throttle.holds(job);
         if !is_held {
-            plan(job, backfill, &mut copy).await?;
+            walk(job, backfill, &mut copy)?;
             dispatch(job, &mut copy);
         }
-        if copy.chunks.is_empty() {
+        if copy.chunks.is_empty() && copy.walker.is_empty() {
             if copy.walk_ended && copy.queue.is_empty() {
                 break;
             }
@@ -108,9 +134,14 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
             }
             continue;
         }
-        let Some(chunked) = next(job, &mut copy, is_held).await else { continue };
-        settle_chunk(job, &mut copy, joined(chunked)?).await?;
-        rest(job, backfill).await;
+        match next(job, &mut copy, is_held).await {
+            None => {}
+            Some(Ended::Walk(walked)) => take_in(&mut copy, joined(walked)?)?,
+            Some(Ended::Chunk(chunked)) => {
+                settle_chunk(job, &mut copy, joined(chunked)?).await?;
+                rest(job, backfill).await;
+            }
+        }
     }
     // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
     let mapping = copy.mapping.clone();
@@ -128,8 +159,8 @@ async fn concluded(job: &Job, backfill: &Backfill, outcome: Outcome) -> Result<O
     }
 }
 
-/// The next chunk that ends; `None` when another may be begun before, which is not while the copy is held back.
-async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Result<Chunked, JoinError>> {
+/// What ends next; `None` when something may be begun before, which is not while the copy is held back.
+async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Ended> {
     let rest_ms = copy.rests_for_ms().filter(|_| !is_held && copy.chunks.len() < copy.workers);
     let rested = async {
         match rest_ms {
@@ -139,7 +170,8 @@ async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Result<Chunke
     };
     tokio::select! {
         biased;
-        chunked = copy.chunks.join_next() => chunked,
+        Some(chunked) = copy.chunks.join_next() => Some(Ended::Chunk(chunked)),
+        Some(walked) = copy.walker.join_next() => Some(Ended::Walk(walked)),
         () = rested => None,
     }
 }
@@ -161,16 +193,16 @@ async fn prove_active(job: &Job) -> Result<(), Fault> {
     let mapping = job.mapping()?;
     match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
         SyncState::Active => Ok(()),
-        SyncState::Broken(why) => Err(Fault::failed(
-            FailureClass::Stale,
-            format!(
-                "the tables or the triggers of this mapping are not as the run left them: {why}"
-            ),
-        )
-        .with_help(
-            "put them back as they were, then retry; or roll back: rows written now may be missed",
-        )),
+        SyncState::Broken(why) => Err(broken(&why)),
     }
+}
+
+fn broken(why: &str) -> Fault {
+    let message =
+        format!("the tables or the triggers of this mapping are not as the run left them: {why}");
+    Fault::failed(FailureClass::Stale, message).with_help(
+        "put them back as they were, then retry; or roll back: rows written now may be missed",
+    )
 }
 
 async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
@@ -180,23 +212,31 @@ async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
     let known = job.patient(|| job.driver.copy_state(fence.run(), &job.work.step)).await?;
     let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
     let settings = Settings::now(job, backfill);
+    // Where all writers take turns, a walker beside a worker would only be in its way.
+    let takes_more = job.driver.capabilities().copy_workers > 1;
     let copy = Copy {
         mapping,
         workers: settings.workers,
         sizer: Sizer::new(Policy::with_target_us(settings.chunk_time_us)),
-        queue: Queue::new(settings.workers, known.open),
-        planned_rows: 0,
+        plans: if takes_more { Plans::Beside } else { Plans::InTurn },
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
         windows: 0,
         rows_done: known.rows_read,
+        queue: Queue::new(settings.workers, known),
         rows_total: Some(rows_total),
         park_max: backfill.park_max,
         free,
         chunks: JoinSet::new(),
+        walker: JoinSet::new(),
         blocked: None,
     };
     job.tell(copy.rows_done, copy.rows_total, 0);
     Ok(copy)
+}
+
+/// Whether somebody says how many rows the chunks have.
+fn chunk_rows_are_fixed(job: &Job, backfill: &Backfill) -> bool {
+    Settings::now(job, backfill).chunk_rows != ChunkRows::Auto
 }
 
 /// How many rows the next chunks have: as the plan or an operator says, else as the sizer found.
@@ -207,48 +247,85 @@ fn chunk_rows(job: &Job, backfill: &Backfill, sizer: &Sizer) -> u32 {
     }
 }
 
-/// Plans more when the workers are about to run dry.
-async fn plan(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
+/// Has the walker find more bounds when the workers are about to run dry, or others where what is planned has the wrong size.
+fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
     let rests = copy.blocked.as_ref().is_some_and(|blocked| blocked.left_ms() > 0);
-    if copy.walk_ended || !copy.queue.wants_more() || rests {
+    if !copy.walker.is_empty() || rests {
         return Ok(());
     }
-    prove_active(job).await?;
     let rows = chunk_rows(job, backfill, &copy.sizer);
+    let fixed = matches!(job.tuning.borrow().chunk_rows, Some(ChunkRows::Fixed(_)));
+    let is_off = |planned: u32| (fixed && planned != rows) || planned / FAR_TOO_LARGE > rows;
+    let forget = copy.queue.next_rows().is_some_and(is_off).then(|| copy.queue.forget()).flatten();
+    // A size that is still being found is not used for more chunks than it takes to find it.
+    let found = copy.sizer.is_settled() || chunk_rows_are_fixed(job, backfill);
+    let plans = if found { copy.plans } else { Plans::InTurn };
+    if forget.is_none() && (copy.walk_ended || !copy.queue.wants_more(plans)) {
+        return Ok(());
+    }
+    copy.walk_ended = false;
     // A copy that rests between chunks is in no hurry, and a change of its size is felt at the next one.
     let rests = pause_between_ms(job, backfill) > 0;
     let per_worker = if rests { 1 } else { WINDOW_MAX.min(1 + copy.windows) };
     let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
-    let size = Window { rows, count };
-    let planned = job.driver.plan_chunks(job.fence()?, &job.work, &copy.mapping, size).await;
-    let CopyState { walk, open, .. } = match planned {
-        Ok(state) => state,
+    let (driver, fence) = (job.driver.clone(), job.fence()?.clone());
+    let (work, mapping, direction) = (job.work.clone(), copy.mapping.clone(), job.direction);
+    copy.walker.spawn(async move {
+        let by = (&driver, &fence, &work);
+        let size = Window { rows, count };
+        let result = ahead(by, (&mapping, direction), forget, size).await;
+        Walked { rows, result }
+    });
+    Ok(())
+}
+
+/// Plans the next chunks, and before that forgets those behind a number. The sync must be there all the time.
+async fn ahead(
+    (driver, fence, work): (&SharedDriver, &Fence, &Work),
+    (mapping, direction): (&Mapping, Direction),
+    forget: Option<u64>,
+    size: Window,
+) -> Result<Ahead, Error> {
+    if let SyncState::Broken(why) = driver.sync_state(mapping, direction).await? {
+        return Ok(Ahead::Broken(why));
+    }
+    if let Some(after) = forget {
+        driver.forget_chunks(fence, work, after).await?;
+    }
+    driver.plan_chunks(fence, work, mapping, size).await.map(Ahead::Chunks)
+}
+
+/// Takes in what the walker found.
+fn take_in(copy: &mut Copy, walked: Walked) -> Result<(), Fault> {
+    match walked.result {
+        Ok(Ahead::Chunks(CopyState { walk, open, .. })) => {
+            copy.blocked = None;
+            copy.windows += 1;
+            copy.walk_ended = matches!(walk, Walk::Ended { .. });
+            copy.queue.plan(open, walked.rows);
+            Ok(())
+        }
+        Ok(Ahead::Broken(why)) => Err(broken(&why)),
+        // Chunks under way go on meanwhile.
         Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {
-            // Chunks under way go on meanwhile.
             let blocked = copy.blocked.take().unwrap_or_else(Blocked::new);
             copy.blocked = Some(blocked.again(failure)?);
-            return Ok(());
+            Ok(())
         }
-        Err(other) => return Err(other.into()),
-    };
-    copy.blocked = None;
-    copy.windows += 1;
-    copy.planned_rows = rows;
-    copy.walk_ended = matches!(walk, Walk::Ended { .. });
-    copy.queue.plan(open);
-    Ok(())
+        Err(other) => Err(other.into()),
+    }
 }
 
 /// Gives waiting chunks to free workers.
 fn dispatch(job: &Job, copy: &mut Copy) {
     while copy.chunks.len() < copy.workers {
         let Some(fence) = copy.free.pop().or_else(|| job.fences.first().cloned()) else { return };
-        let Some((chunk, blocked)) = copy.queue.take() else {
+        let Some(Given { chunk, rows_asked, blocked }) = copy.queue.take() else {
             copy.free.push(fence);
             return;
         };
         let (driver, work, mapping) = (job.driver.clone(), job.work.clone(), copy.mapping.clone());
-        let (direction, rows_asked) = (job.direction, copy.planned_rows);
+        let direction = job.direction;
         let park_max = copy.park_max;
         copy.chunks.spawn(async move {
             let of = (&mapping, direction);
@@ -267,8 +344,8 @@ async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<()
             if !copied.before {
                 copy.rows_done += copied.rows_read;
                 let rows = u32::try_from(copied.rows_read).unwrap_or(u32::MAX);
-                let took_us = copied.took_us;
-                copy.sizer.sample(Sample { rows_asked, rows, took_us, contended: false });
+                let Copied { took_us, contended, .. } = copied;
+                copy.sizer.sample(Sample { rows_asked, rows, took_us, contended });
             }
             job.tell(copy.rows_done, copy.rows_total, rows_asked);
             Ok(())
@@ -281,6 +358,7 @@ async fn settle_chunk(job: &Job, copy: &mut Copy, chunked: Chunked) -> Result<()
         }
         Err(other) => {
             copy.chunks.shutdown().await;
+            copy.walker.shutdown().await;
             // Tables that were altered under the copy make its statements fail: that is the cause to name.
             if let Err(Fault::Failed(stale)) = prove_active(job).await
                 && stale.class == FailureClass::Stale
@@ -303,11 +381,17 @@ async fn drain(job: &Job, copy: &mut Copy) -> Result<(), Fault> {
         }
         job.tell(copy.rows_done, copy.rows_total, 0);
     }
+    while let Some(walked) = copy.walker.join_next().await {
+        // Whatever it entered in the ledger is copied when the run goes on.
+        if let Err(fenced @ Error::Fenced { .. }) = joined(walked)?.result {
+            return Err(fenced.into());
+        }
+    }
     Ok(())
 }
 
-fn joined(chunked: Result<Chunked, JoinError>) -> Result<Chunked, Fault> {
-    chunked.map_err(|error| {
+fn joined<T>(ended: Result<T, JoinError>) -> Result<T, Fault> {
+    ended.map_err(|error| {
         Fault::failed(FailureClass::Cancelled, format!("a copying task ended early: {error}"))
     })
 }
