@@ -11,6 +11,7 @@ use crate::driver::{self, Finding, SharedDriver};
 use crate::run::{Actor, ApplyError, Goal, Program, Refusal, RunId, State, Stop, TargetName};
 use crate::store::{self, Claimant, Lease, SharedStore};
 
+mod confirm;
 mod drive;
 pub mod event;
 mod finish;

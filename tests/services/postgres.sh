@@ -2,6 +2,8 @@
 # Starts and stops a private PostgreSQL server for tests: its own folder, a free port, no durability.
 #
 #   postgres.sh start DIR    makes DIR, starts a server in it, prints `export PHASEGATE_TEST_POSTGRES=…` for eval
+#   postgres.sh follow DIR URL
+#                            the same with a standby of the server at URL
 #   postgres.sh stop DIR     ends that server at once and removes DIR
 #
 # The server runs as a user that is not root: PostgreSQL refuses root. Needs initdb and postgres (Debian: postgresql-15).
@@ -12,10 +14,11 @@ fail() {
     exit 1
 }
 
-usage="usage: postgres.sh start|stop DIR"
-[ $# -eq 2 ] || fail "$usage"
+usage="usage: postgres.sh start|stop DIR, or follow DIR URL"
+[ $# -ge 2 ] || fail "$usage"
 action=$1
 dir=$2
+primary=${3:-}
 
 # The folder with the newest server's programs; a distribution hides them from PATH.
 find_programs() {
@@ -48,6 +51,17 @@ choose_user() {
     fi
 }
 
+# Makes the data in $dir/data: those of a new server, or of a standby of $primary.
+make_data() {
+    if [ -z "$primary" ]; then
+        as_server "$bin/initdb" -D "$dir/data" -U tester -A trust -E UTF8 --locale=C --no-sync \
+            >"$dir/initdb.log" 2>&1 || fail "initdb failed, see $dir/initdb.log"
+    else
+        as_server "$bin/pg_basebackup" -d "$primary" -D "$dir/data" -c fast -R --no-sync \
+            >"$dir/initdb.log" 2>&1 || fail "pg_basebackup failed, see $dir/initdb.log"
+    fi
+}
+
 start() {
     bin=$(find_programs)
     server_user=$(choose_user)
@@ -59,8 +73,7 @@ start() {
     fi
     as_server test -x "$dir" || fail "$server_user can't reach $dir: choose a folder under one that all may enter"
     cd "$dir"
-    as_server "$bin/initdb" -D "$dir/data" -U tester -A trust -E UTF8 --locale=C --no-sync \
-        >"$dir/initdb.log" 2>&1 || fail "initdb failed, see $dir/initdb.log"
+    make_data
     # The kernel is not asked for a free port, because the server would not take one that is held open for it: random
     # ports are tried until one can be bound.
     tries=0
@@ -97,6 +110,10 @@ stop() {
 
 case $action in
     start) start ;;
+    follow)
+        [ -n "$primary" ] || fail "$usage"
+        start
+        ;;
     stop) stop ;;
     *) fail "$usage" ;;
 esac

@@ -32,11 +32,13 @@ mod handover;
 mod hints;
 mod identity;
 mod introspect;
+mod inverse;
 mod ledger;
 mod leftovers;
 mod live;
 mod marks;
 mod named;
+mod overlap;
 mod prepared;
 mod probe;
 mod probe_server;
@@ -109,6 +111,7 @@ impl Postgres {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
         };
+        postgres.connections.are_sessions().await?;
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }
