@@ -232,4 +232,20 @@ mod tests {
         assert!(!same_name(Dialect::Postgres, "crm.leads", "leads"));
         assert!(!same_name(Dialect::Sqlite, "public.leads", "leads"));
     }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        for (schema, name, written) in [
+            (None, "leads", "leads"),
+            (Some("crm"), "Leads", "crm.Leads"),
+            (None, "a.b", "\"a.b\""),
+            (Some("Else.Where"), "tab \"le\"", "\"Else.Where\".\"tab \"\"le\"\"\""),
+        ] {
+            assert_eq!(written_name(schema, name), written);
+            assert_eq!(qualified_name(written), (schema.map(str::to_owned), name.to_owned()));
+        }
+        assert!(same_name(Dialect::Postgres, "\"public\".\"a.b\"", "\"a.b\""));
+        assert!(!same_name(Dialect::Postgres, "\"a.b\"", "a.b"));
+        assert!(same_name(Dialect::Postgres, "\"crm\".\"leads\"", "crm.leads"));
+    }
 }
