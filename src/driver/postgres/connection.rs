@@ -206,11 +206,11 @@ impl Connections {
     async fn reader(&self, begin: &'static str) -> Result<Reader<'_>, Error> {
         let mut held = self.take("phasegate").await?;
         // After a first statement with a snapshot the server takes no SET TRANSACTION READ WRITE any more.
-        let began = sqlx::raw_sql(AssertSqlSafe(format!("{begin}; SELECT pg_backend_pid()")))
+        let answer = sqlx::raw_sql(AssertSqlSafe(format!("{begin}; SELECT pg_backend_pid()")))
             .fetch_all(held.live.conn()?)
             .await
             .map_err(failed("begin to read"))?;
-        held.is_answered_by(&began)?;
+        held.is_answered_by(&answer)?;
         Ok(Reader { held })
     }
 
@@ -313,18 +313,18 @@ impl<'a> Held<'a> {
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}; SELECT pg_backend_pid()"
         );
         let watch = Stopwatch::start();
-        let began = sqlx::raw_sql(AssertSqlSafe(begin))
+        let answer = sqlx::raw_sql(AssertSqlSafe(begin))
             .fetch_all(self.live.conn()?)
             .await
             .map_err(failed("begin a transaction"))?;
-        self.is_answered_by(&began)?;
+        self.is_answered_by(&answer)?;
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
         Ok(Tx { held: self, kind, is_kept: true, watch, watcher })
     }
 
     /// That a transaction began on the backend that was set up, and not on one that a pooler has lent us.
-    fn is_answered_by(&mut self, began: &[PgRow]) -> Result<(), Error> {
-        began.iter().try_for_each(|row| self.live.is_answered_by(row))
+    fn is_answered_by(&mut self, answer: &[PgRow]) -> Result<(), Error> {
+        answer.iter().try_for_each(|row| self.live.is_answered_by(row))
     }
 
     /// Gives the connection back, to be used again.
