@@ -146,6 +146,7 @@ codes! {
     BACKFILL_UNDO = "P610", "a backfill that may overwrite";
     RETIRE_SHAPE = "P611", "a retire of the wrong shape";
     WRONG_TARGET = "P612", "the mapping is on another target";
+    WRITTEN_TWICE = "P613", "a column that two mappings write";
     POLICY = "P701", "the plan contradicts the environment's policy";
     UNKNOWN_GROUP = "P702", "a group that isn't there";
     GROUP_TOO_SMALL = "P703", "more approvals than the group has people";
@@ -182,6 +183,8 @@ codes! {
     NOT_BROUGHT = "D217", "what the new table doesn't have";
     TRIGGERS = "D218", "triggers that fire for what we write";
     KEPT_DIFFERENTLY = "D219", "a table that is kept or used differently";
+    NO_INVERSE = "D220", "a way back that doesn't lead back";
+    OVERLAP = "D221", "a column that two mappings write";
     KEY_NOT_SERVED = "R102", "a key that no index serves";
     NO_ROOM = "R103", "no room for the copy";
     DEPENDENTS = "R104", "something depends on what goes";

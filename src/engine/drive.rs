@@ -29,7 +29,7 @@ use super::probe::{Questions, asked};
 use super::start::{at, claim};
 use super::step::{End, Halt, failure_of};
 use super::throttle::Told;
-use super::{Context, Driven, Error, Options, Signal, finish, is_signalled, process};
+use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signalled, process};
 
 mod assign;
 
@@ -79,6 +79,7 @@ async fn drive_leased(
     for (target, driver) in &ctx.drivers {
         let (program, run) = (journal.state.program(), journal.state.run());
         let Some(claim) = claim(ctx, program, run, target) else { continue };
+        confirm::confirm(ctx, &journal.state, (target, driver)).await?;
         let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
         let entered = within(ANSWER_WITHIN_MS, entered).await;
         if entered.is_err() && is_signalled(ctx) {

@@ -13,6 +13,7 @@ use crate::run::{
 };
 use crate::store::{self, Claimant, Lease, SharedStore};
 
+mod confirm;
 mod drive;
 pub mod event;
 mod finish;

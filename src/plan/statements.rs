@@ -128,8 +128,7 @@ impl Created {
                 }
                 Change::Schema { schema } => {
                     let inside = |made: &Object| {
-                        made.table.split_once('.').is_some_and(|(own, _)| own == schema)
-                            || (schema == "public" && !made.table.contains('.'))
+                        sql::qualified_name(&made.table).0.as_deref().unwrap_or("public") == schema
                     };
                     self.now.retain(|made| !inside(made));
                 }

@@ -1,5 +1,7 @@
 //! Names and text values as SQL writes them.
 
+use std::borrow::Cow;
+
 use super::Dialect;
 use super::token::{self, Kind};
 
@@ -75,14 +77,26 @@ pub fn qualified_name(written: &str) -> (Option<String>, String) {
     second.map_or_else(whole, |second| (Some(first), second))
 }
 
+/// A table's name as a mapping writes it, which [`qualified_name`] reads: in quotes where it holds what would be read as
+/// something else.
+#[must_use]
+pub fn written_name(schema: Option<&str>, name: &str) -> String {
+    let part = |part: &str| {
+        let is_plain = !part.contains(['.', '"']);
+        if is_plain { part.to_owned() } else { quote(Dialect::Postgres, part) }
+    };
+    match schema {
+        Some(schema) => format!("{}.{}", part(schema), part(name)),
+        None => part(name),
+    }
+}
+
 /// What a table is called once it has another name: in PostgreSQL it stays in its schema.
 #[must_use]
 pub fn renamed(dialect: Dialect, table: &str, to: &str) -> String {
     match qualified_name(table) {
         (Some(schema), _) if dialect == Dialect::Postgres && qualified_name(to).0.is_none() => {
-            let is_plain = !schema.contains(['.', '"']);
-            let schema = if is_plain { schema } else { quote(dialect, &schema) };
-            format!("{schema}.{to}")
+            written_name(Some(&schema), &qualified_name(to).1)
         }
         _ => to.to_owned(),
     }
@@ -119,18 +133,22 @@ pub fn folded_name(dialect: Dialect, name: &str) -> String {
 /// without a schema leads, so `public.leads` is `leads`.
 #[must_use]
 pub fn same_name(dialect: Dialect, one: &str, other: &str) -> bool {
-    bare(dialect, one).eq_ignore_ascii_case(bare(dialect, other))
+    bare(dialect, one).eq_ignore_ascii_case(&bare(dialect, other))
 }
 
 /// A name without the schema where names without one lead.
-fn bare(dialect: Dialect, name: &str) -> &str {
+fn bare(dialect: Dialect, name: &str) -> Cow<'_, str> {
+    if dialect != Dialect::Postgres {
+        return Cow::Borrowed(name);
+    }
+    if name.contains('"') {
+        let (schema, table) = qualified_name(name);
+        let schema = schema.filter(|schema| !schema.eq_ignore_ascii_case("public"));
+        return Cow::Owned(written_name(schema.as_deref(), &table));
+    }
     match name.split_once('.') {
-        Some((schema, bare))
-            if dialect == Dialect::Postgres && schema.eq_ignore_ascii_case("public") =>
-        {
-            bare
-        }
-        _ => name,
+        Some((schema, bare)) if schema.eq_ignore_ascii_case("public") => Cow::Borrowed(bare),
+        _ => Cow::Borrowed(name),
     }
 }
 
@@ -213,5 +231,21 @@ mod tests {
         assert!(same_name(Dialect::Postgres, "crm.leads", "CRM.leads"));
         assert!(!same_name(Dialect::Postgres, "crm.leads", "leads"));
         assert!(!same_name(Dialect::Sqlite, "public.leads", "leads"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        for (schema, name, written) in [
+            (None, "leads", "leads"),
+            (Some("crm"), "Leads", "crm.Leads"),
+            (None, "a.b", "\"a.b\""),
+            (Some("Else.Where"), "tab \"le\"", "\"Else.Where\".\"tab \"\"le\"\"\""),
+        ] {
+            assert_eq!(written_name(schema, name), written);
+            assert_eq!(qualified_name(written), (schema.map(str::to_owned), name.to_owned()));
+        }
+        assert!(same_name(Dialect::Postgres, "\"public\".\"a.b\"", "\"a.b\""));
+        assert!(!same_name(Dialect::Postgres, "\"a.b\"", "a.b"));
+        assert!(same_name(Dialect::Postgres, "\"crm\".\"leads\"", "crm.leads"));
     }
 }

@@ -29,6 +29,7 @@ pub use expression::column_refs;
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{
     MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,
+    written_name,
 };
 pub use split::{SplitError, split, unwrapped};
 

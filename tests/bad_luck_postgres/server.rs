@@ -22,11 +22,20 @@ impl Server {
     /// A server beside the one that all share; `None`, said loudly, where there is none at all.
     pub fn new(test: &str) -> Option<Self> {
         services::postgres(test)?;
+        Some(Self::made(&["start"]))
+    }
+
+    /// A standby of a server.
+    pub fn following(primary: &str) -> Self {
+        Self::made(&["replica", primary, "standby"])
+    }
+
+    fn made(how: &[&str]) -> Self {
         let folder =
             std::env::temp_dir().join(format!("phasegate-{}", uuid::Uuid::now_v7().simple()));
-        let started = script("start", &folder);
+        let started = script(how[0], &folder, &how[1..]);
         let url = started.split_once('=').unwrap().1.trim().to_owned();
-        Some(Self { folder, url })
+        Self { folder, url }
     }
 
     /// `pg_ctl` on this server, as the user whom it belongs to.
@@ -59,16 +68,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        script("stop", &self.folder);
+        script("stop", &self.folder, &[]);
     }
 }
 
-fn script(action: &str, folder: &std::path::Path) -> String {
+fn script(action: &str, folder: &std::path::Path, more: &[&str]) -> String {
     let script = format!("{}/tests/services/postgres.sh", env!("CARGO_MANIFEST_DIR"));
     let log = folder.with_extension("out");
     // Into a file: what the server inherits must not be a pipe that is waited for.
     let out = std::fs::File::create(&log).unwrap();
-    let done = Command::new(script).arg(action).arg(folder).stdout(out).status().unwrap();
+    let done =
+        Command::new(script).arg(action).arg(folder).args(more).stdout(out).status().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     assert!(done.success(), "postgres.sh {action}: {said}");
@@ -136,10 +146,10 @@ fn gone_while_a_chunk_runs_the_server_is_said_to_be_unreachable_and_the_run_goes
 }
 
 /// What the server was first started with, without the program's own name.
-fn options(server: &Server) -> String {
+pub fn options(server: &Server) -> String {
     let port = url::Url::parse(&server.url).unwrap().port().unwrap();
     format!(
-        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=200"
     )
 }
 

@@ -105,8 +105,8 @@ fn first_word(text: &str) -> String {
 fn subject<'a>(facts: &'a Facts, text: &str) -> Option<&'a str> {
     let text = text.to_ascii_lowercase();
     let at = |table: &str| {
-        let name = table.rsplit('.').next().unwrap_or(table).to_ascii_lowercase();
-        text.find(&name)
+        let (_, name) = sql::qualified_name(table);
+        text.find(&name.to_ascii_lowercase())
     };
     let mut named: Vec<(usize, &str)> = facts
         .locks

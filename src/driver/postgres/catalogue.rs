@@ -94,6 +94,11 @@ impl Table {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 
+    /// The table's name as a mapping writes it.
+    pub(super) fn written(&self) -> String {
+        sql::written_name(Some(&self.schema), &self.name)
+    }
+
     /// The column of a name.
     pub(super) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)

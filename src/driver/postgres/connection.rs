@@ -227,10 +227,11 @@ impl Connections {
     async fn reader(&self, begin: &'static str) -> Result<Reader<'_>, Error> {
         let mut held = self.take("phasegate").await?;
         // After a first statement with a snapshot the server takes no SET TRANSACTION READ WRITE any more.
-        sqlx::raw_sql(AssertSqlSafe(format!("{begin}; SELECT 1")))
-            .execute(held.live.conn()?)
+        let answer = sqlx::raw_sql(AssertSqlSafe(format!("{begin}; SELECT pg_backend_pid()")))
+            .fetch_all(held.live.conn()?)
             .await
             .map_err(failed("begin to read"))?;
+        held.is_answered_by(&answer)?;
         Ok(Reader { held })
     }
 
@@ -272,6 +273,31 @@ impl Connections {
         Ok(Held { live, connections: self, _permit: permit })
     }
 
+    /// That two connections are two sessions. Where a pooler lends them by transaction, the second is given what the first
+    /// has just left. What else keeps the second from being opened, such as a limit of connections, is not asked here.
+    pub(super) async fn are_sessions(&self) -> Result<(), Error> {
+        let mut first = self.take("phasegate").await?;
+        match self.take("phasegate").await {
+            Ok(mut second) if second.live.session == first.live.session => {
+                first.live.lent();
+                Err(second.live.lent())
+            }
+            Ok(second) => {
+                second.give_back();
+                first.give_back();
+                Ok(())
+            }
+            Err(Error::Failed(failure)) if failure.class == FailureClass::Unreachable => {
+                first.give_back();
+                Ok(())
+            }
+            Err(error) => {
+                first.live.lent();
+                Err(error)
+            }
+        }
+    }
+
     /// Ends what runs now on every connection, on the server.
     pub(super) async fn cancel(&self) {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -310,8 +336,9 @@ impl<'a> Held<'a> {
     ) -> Result<Tx<'a>, Error> {
         let deadlock_ms = self.connections.deadlock_ms.load(Ordering::Relaxed);
         let lock_ms = kind.lock_ms(lock_timeout_ms, deadlock_ms);
-        let mut begin =
-            format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}");
+        let mut begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}; SELECT pg_backend_pid()"
+        );
         if kind == TxKind::Chunk {
             begin.push_str(NOT_FLUSHED);
         }
@@ -325,11 +352,20 @@ impl<'a> Held<'a> {
         let mut tx = Tx { held: self, kind, is_kept: true, watch, watcher, slot };
         let begun = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
         match begun {
-            Ok(mut rows) => tx.slot = Ok(rows.pop()),
+            Ok(mut rows) => {
+                let slot = rows.split_off(rows.len().min(1)).pop();
+                tx.held.is_answered_by(&rows)?;
+                tx.slot = Ok(slot);
+            }
             Err(error) if fence.is_some() => tx.slot = Err(error),
             Err(error) => return Err(failed("begin a transaction")(error)),
         }
         Ok(tx)
+    }
+
+    /// That a transaction began on the backend that was set up, and not on one that a pooler has lent us.
+    fn is_answered_by(&mut self, answer: &[PgRow]) -> Result<(), Error> {
+        answer.iter().try_for_each(|row| self.live.is_answered_by(row))
     }
 
     /// Gives the connection back, to be used again.

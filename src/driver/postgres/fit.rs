@@ -36,6 +36,10 @@ enum Kind {
         digits: u32,
     },
     Date,
+    /// A span of time whose fields or digits may be limited.
+    Interval {
+        is_whole: bool,
+    },
     /// A time of day.
     Time {
         has_zone: bool,
@@ -97,7 +101,8 @@ pub(super) fn fit(source: &Column, target: &Column) -> Fit {
             Kind::Time { has_zone: from, digits: from_digits },
             Kind::Time { has_zone: into, digits: into_digits },
         ) if from != into || from_digits > into_digits => Fit::Changed,
-        (Kind::Date, Kind::Timestamp { has_zone: true, .. }) => Fit::Changed,
+        (Kind::Date, Kind::Timestamp { has_zone: true, .. })
+        | (Kind::Interval { .. }, Kind::Interval { is_whole: false }) => Fit::Changed,
         _ => Fit::Whole,
     }
 }
@@ -105,7 +110,10 @@ pub(super) fn fit(source: &Column, target: &Column) -> Fit {
 fn kind(column: &Column) -> Kind {
     let (first, second) = modifiers(&column.stored_sql);
     let digits = first.and_then(|digits| u32::try_from(digits).ok());
-    match column.type_sql.as_str() {
+    // Arrays hold what their elements do; whether both sides are arrays the server sees.
+    let bare = column.type_sql.strip_suffix("[]").unwrap_or(&column.type_sql);
+    let stored = column.stored_sql.strip_suffix("[]").unwrap_or(&column.stored_sql);
+    match bare {
         "smallint" => Kind::Integer(2),
         "integer" => Kind::Integer(4),
         "bigint" => Kind::Integer(8),
@@ -123,6 +131,7 @@ fn kind(column: &Column) -> Kind {
             Kind::Timestamp { has_zone: true, digits: digits.unwrap_or(6) }
         }
         "date" => Kind::Date,
+        "interval" => Kind::Interval { is_whole: matches!(stored, "interval" | "interval(6)") },
         "time without time zone" => Kind::Time { has_zone: false, digits: digits.unwrap_or(6) },
         "time with time zone" => Kind::Time { has_zone: true, digits: digits.unwrap_or(6) },
         _ => Kind::Other,
@@ -142,11 +151,12 @@ mod tests {
     use super::*;
 
     fn column(declared: &str) -> Column {
-        let type_sql = match declared.split_once('(') {
+        let declared_bare = declared.strip_suffix(" day to minute").unwrap_or(declared);
+        let type_sql = match declared_bare.split_once('(') {
             Some((before, rest)) => {
                 format!("{before}{}", rest.split_once(')').map_or("", |(_, behind)| behind))
             }
-            None => declared.to_owned(),
+            None => declared_bare.to_owned(),
         };
         Column {
             number: 1,
@@ -197,6 +207,13 @@ mod tests {
             ("timestamp without time zone", "date", Fit::Changed),
             ("date", "timestamp without time zone", Fit::Whole),
             ("uuid", "text", Fit::Whole),
+            ("numeric[]", "numeric(4,1)[]", Fit::Changed),
+            ("text[]", "character varying(3)[]", Fit::Refused),
+            ("integer[]", "bigint[]", Fit::Whole),
+            ("timestamp with time zone[]", "timestamp(0) with time zone[]", Fit::Changed),
+            ("interval", "interval day to minute", Fit::Changed),
+            ("interval(3)", "interval", Fit::Whole),
+            ("interval", "interval(3)", Fit::Changed),
         ] {
             assert_eq!(fit(&column(source), &column(target)), expected, "{source} to {target}");
         }

@@ -1,11 +1,52 @@
-//! Whether a key identifies rows, and why one doesn't.
+//! Whether a relation can be mapped and a key identifies its rows, and why not.
 //!
 //! A key is sound when a valid UNIQUE index has just its columns, is neither partial nor over an expression, is checked at
 //! once (not DEFERRABLE), and none of the columns can hold NULL. Absent on purpose: which index serves the walk, which
 //! only the planner knows (a dry run asks it).
 
-use super::catalogue::{Index, Table};
+use super::catalogue::{Index, Table, quote};
 use super::stricter::behind_using;
+use super::surroundings::Surroundings;
+
+/// Why a relation can't be mapped, and what to do.
+pub(super) fn unfit(table: &Table, around: &Surroundings) -> Option<(String, String)> {
+    let name = &table.name;
+    let kind = match table.kind {
+        'r' | 'p' if table.persistence == 't' => {
+            "a temporary table, which other sessions can't see"
+        }
+        'r' | 'p' => "",
+        'v' => "a view",
+        'm' => "a materialised view",
+        'f' => "a foreign table",
+        'S' => "a sequence",
+        _ => "not a table",
+    };
+    if !kind.is_empty() {
+        let message = format!("{name} is {kind}: it can't be mapped");
+        return Some((message, "map the tables behind it".to_owned()));
+    }
+    if table.is_partition {
+        let parent = around.parents.join(", ");
+        let message =
+            format!("{name} is a partition of {parent}: its rows come and go with their key");
+        return Some((message, format!("map {parent}")));
+    }
+    if table.kind == 'r' && around.children > 0 {
+        let inherit = match around.children {
+            1 => "1 table inherits".to_owned(),
+            more => format!("{more} tables inherit"),
+        };
+        let message = format!(
+            "{inherit} from {name}: their rows are read with it, and a sync on it doesn't see them"
+        );
+        return Some((
+            message,
+            "map each table by itself, or make it a partitioned table".to_owned(),
+        ));
+    }
+    None
+}
 
 /// What is wrong with a key whose columns all exist, and what to do; `None` when nothing is.
 pub(super) fn identity_problem(table: &Table, key: &[String]) -> Option<(String, String)> {
@@ -47,14 +88,44 @@ pub(super) fn identity_problem(table: &Table, key: &[String]) -> Option<(String,
     };
     let message =
         format!("the key ({}) of {} does not identify rows: {why}", key.join(", "), table.name);
-    let help = if identities.is_empty() {
-        format!("{} has no unique key that is never NULL: add one", table.name)
+    let made = statements(table, key, &uniques, &nullable);
+    let candidates: Vec<String> =
+        identities.iter().map(|columns| format!("[{}]", columns.join(", "))).collect();
+    let help = if candidates.is_empty() {
+        format!("{} has no unique key that is never NULL; to make this one: {made}", table.name)
     } else {
-        let candidates: Vec<String> =
-            identities.iter().map(|columns| format!("[{}]", columns.join(", "))).collect();
-        format!("use key: {}", candidates.join(" or "))
+        format!("use key: {}; or make this one: {made}", candidates.join(" or "))
     };
     Some((message, help))
+}
+
+/// The statements that would make a key of these columns.
+fn statements(table: &Table, key: &[String], uniques: &[&Index], nullable: &[&str]) -> String {
+    let name = table.sql();
+    let columns: Vec<String> = key.iter().map(|name| quote(name)).collect();
+    let mut statements = Vec::new();
+    match uniques {
+        [..] if uniques.iter().any(|index| index.is_identity()) => {}
+        [index, ..] if !index.is_valid => statements.push(format!(
+            "REINDEX INDEX CONCURRENTLY {}.{}",
+            quote(&table.schema),
+            quote(&index.name)
+        )),
+        _ => {
+            // The server builds no index of a partitioned table beside its writers.
+            let concurrently = if table.kind == 'p' { "" } else { " CONCURRENTLY" };
+            statements.push(format!(
+                "CREATE UNIQUE INDEX{concurrently} ON {name} ({})",
+                columns.join(", ")
+            ));
+        }
+    }
+    if !nullable.is_empty() {
+        let not_null: Vec<String> =
+            nullable.iter().map(|name| format!("ALTER {} SET NOT NULL", quote(name))).collect();
+        statements.push(format!("ALTER TABLE {name} {}", not_null.join(", ")));
+    }
+    statements.join("; ")
 }
 
 /// Whether SQL has a word.

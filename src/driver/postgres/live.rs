@@ -9,13 +9,13 @@
 //!
 //! Absent on purpose: which sessions there are at once, which is `connection`'s.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::error::{failed, unconnected};
+use super::error::{code, failed, unconnected};
 use crate::clock::Stopwatch;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// step says in its `timeout` how long it may take. A role that is called like our schema ($1, quoted) would find our tables
 /// before the plan's, and make the plan's there: `"$user"` is taken out of its search path.
 const SETTINGS: &str = r#"
-SELECT set_config(s.name, v.value, false) FROM (VALUES
+SELECT pg_backend_pid(), set_config(s.name, v.value, false) FROM (VALUES
     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
     ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', '10s'),
     ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed'),
@@ -45,8 +45,11 @@ JOIN pg_settings s ON lower(s.name) = v.name"#;
 /// How long a session may have been idle to be used without asking whether it is still there, in milliseconds.
 const FRESH_MS: u64 = 1_000;
 
-/// Who answers, and after how long a wait for a lock the server looks for deadlocks.
-const IDENTIFY: &str = "SELECT a.pid, a.backend_start::text, s.setting::bigint \
+/// Who answers, after how long a wait for a lock the server looks for deadlocks, and the timeline that it writes: none on a
+/// standby. A file's name begins with it, and is right from the moment of a promotion on; what `pg_control_checkpoint` has
+/// is not before the next checkpoint.
+const IDENTIFY: &str = "SELECT a.pid, a.backend_start::text, s.setting::bigint, \
+     CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END \
      FROM pg_stat_activity a, pg_settings s WHERE a.pid = pg_backend_pid() AND s.name = 'deadlock_timeout'";
 
 /// A session of ours on the server, by what can't be another's.
@@ -75,11 +78,21 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Ender {
     options: PgConnectOptions,
+    /// The timeline of the first session that was opened for writing.
+    timeline: OnceLock<i64>,
 }
 
 impl Ender {
     pub(super) const fn new(options: PgConnectOptions) -> Self {
-        Self { options }
+        Self { options, timeline: OnceLock::new() }
+    }
+
+    /// That the server is no standby, and goes on where the one before it stood: after a failover the last transactions
+    /// may be missing, and whoever still has them in mind must not build on them.
+    fn goes_on(&self, timeline: Option<i64>) -> Result<(), Error> {
+        let Some(timeline) = timeline else { return Err(standby(self.timeline.get().is_some())) };
+        let before = *self.timeline.get_or_init(|| timeline);
+        if before == timeline { Ok(()) } else { Err(promoted(before, timeline)) }
     }
 
     /// Ends a session of ours, if it is still there.
@@ -126,22 +139,25 @@ impl Live {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
             })?
             .map_err(unconnected)?;
-        sqlx::query(SETTINGS)
-            .bind(schema)
-            .execute(&mut sqlx)
-            .await
-            .map_err(failed("prepare the connection"))?;
+        let set = sqlx::query(SETTINGS).bind(schema).fetch_all(&mut sqlx).await;
+        let set = set.map_err(unprepared)?;
         if access == Access::ReadOnly {
             sqlx::query("SELECT set_config('default_transaction_read_only', 'on', false)")
                 .execute(&mut sqlx)
                 .await
                 .map_err(failed("prepare the connection"))?;
         }
-        let row = sqlx::query(IDENTIFY)
-            .fetch_one(&mut sqlx)
-            .await
-            .map_err(failed("prepare the connection"))?;
+        let row = sqlx::query(IDENTIFY).fetch_one(&mut sqlx).await.map_err(unprepared)?;
         let (session, deadlock_ms) = identified(&row).map_err(failed("prepare the connection"))?;
+        for row in &set {
+            let pid: i32 = row.try_get(0).map_err(failed("prepare the connection"))?;
+            if pid != session.pid {
+                return Err(pooled());
+            }
+        }
+        if access == Access::Full {
+            ender.goes_on(row.try_get(3).map_err(failed("prepare the connection"))?)?;
+        }
         let (ender, idle) = (Arc::clone(ender), Stopwatch::start());
         Ok(Self { sqlx: Some(sqlx), session, name: String::new(), deadlock_ms, ender, idle })
     }
@@ -163,13 +179,26 @@ impl Live {
                 .bind(name)
                 .fetch_one(self.conn()?)
                 .await
-                .map_err(failed("prepare the connection"))?;
-        let pid: i32 = row.try_get(0).map_err(failed("prepare the connection"))?;
-        if pid != self.session.pid {
-            return Err(pooled());
-        }
+                .map_err(unprepared)?;
+        self.is_answered_by(&row)?;
         name.clone_into(&mut self.name);
         Ok(())
+    }
+
+    /// That the backend whose pid a row begins with is this session's. Otherwise it is given up as it is: to end it would
+    /// hit whomever it is lent to now.
+    pub(super) fn is_answered_by(&mut self, row: &PgRow) -> Result<(), Error> {
+        let pid: i32 = row.try_get(0).map_err(failed("prepare the connection"))?;
+        if pid == self.session.pid {
+            return Ok(());
+        }
+        Err(self.lent())
+    }
+
+    /// The error for a session that is somebody else's, too. What is left of it is dropped without being ended.
+    pub(super) fn lent(&mut self) -> Error {
+        drop(self.sqlx.take());
+        pooled()
     }
 
     /// The same session, for the next user; this value no longer ends it.
@@ -200,6 +229,42 @@ fn identified(row: &PgRow) -> Result<(SessionId, u64), sqlx::Error> {
     let session = SessionId { pid: row.try_get(0)?, began: row.try_get(1)? };
     let deadlock_ms: i64 = row.try_get(2)?;
     Ok((session, deadlock_ms.max(1).cast_unsigned()))
+}
+
+/// What a failed preparation means: where a statement that was prepared here is known to a backend already, or not known to
+/// it any more, another one answers.
+fn unprepared(error: sqlx::Error) -> Error {
+    match code(&error) {
+        Some("42P05" | "26000") => pooled(),
+        _ => failed("prepare the connection")(error),
+    }
+}
+
+/// The server takes no writes. `was_primary`: it, or the one at its address, did before.
+fn standby(was_primary: bool) -> Error {
+    let (class, help) = if was_primary {
+        (
+            FailureClass::Unreachable,
+            "go on when a standby was promoted, or name the new primary in the target's URL",
+        )
+    } else {
+        (
+            FailureClass::NotPermitted,
+            "name the primary in the target's URL; only a dry run can look at a standby",
+        )
+    };
+    Error::failed(class, "the server is a standby, which takes no writes").with_help(help)
+}
+
+/// Another server answers at the address.
+fn promoted(before: i64, now: i64) -> Error {
+    let message = format!(
+        "the server was followed by another: it writes timeline {now}, and timeline {before} was written when this began"
+    );
+    Error::failed(FailureClass::Stale, message).with_help(
+        "its last transactions may be lost; see that the new primary stays, then retry: what is recorded as done is held \
+         against what is there before anything goes on",
+    )
 }
 
 /// Two statements on one connection were answered by different backends.

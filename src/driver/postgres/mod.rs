@@ -37,11 +37,13 @@ mod hints;
 mod identity;
 mod incoming;
 mod introspect;
+mod inverse;
 mod ledger;
 mod leftovers;
 mod live;
 mod marks;
 mod named;
+mod overlap;
 mod park;
 #[cfg(test)]
 mod park_tests;
@@ -132,6 +134,7 @@ impl Postgres {
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
         };
+        postgres.connections.are_sessions().await?;
         postgres.connections.read().await?.release().await;
         Ok(postgres)
     }

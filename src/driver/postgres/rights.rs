@@ -85,10 +85,14 @@ pub(super) async fn rights(
                 "row level security on {} holds for {role}, so that it may not see every row",
                 held.table
             );
-            let advice = format!(
-                "run the plan as {}, or have an administrator run ALTER ROLE {role} BYPASSRLS",
-                held.owner
-            );
+            // An owner is bound by FORCE alone.
+            let instead = if held.is_owner {
+                format!("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY", held.table)
+            } else {
+                format!("run the plan as {}", held.owner)
+            };
+            let advice =
+                format!("{instead}, or have an administrator run ALTER ROLE {role} BYPASSRLS");
             let finding = error(used, HIDDEN_ROWS, message, advice);
             if !findings.iter().any(|one: &Finding| one.message == finding.message) {
                 findings.push(finding);

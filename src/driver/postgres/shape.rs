@@ -102,6 +102,7 @@ pub(super) async fn shape(conn: &mut PgConnection, mapping: &Mapping) -> Result<
 async fn table(conn: &mut PgConnection, name: &str) -> Result<Table, Error> {
     catalogue::table(conn, name).await?.ok_or_else(|| {
         Error::failed(FailureClass::Stale, format!("there is no table {name} any more"))
+            .with_help("make it again as it was and retry, or go back with phasegate rollback")
     })
 }
 
@@ -270,6 +271,15 @@ fn key_pairs(mapping: &Mapping, from: &Table, into: &Table) -> Result<Vec<KeyPai
     for (old_name, new_name) in old.iter().zip(new) {
         let old = column(mapping, from, old_name)?;
         let new = column(mapping, into, new_name)?;
+        if new.is_generated && from.oid != into.oid {
+            let message = format!(
+                "the key column {}.{} is generated and can't be copied",
+                into.name, new.name
+            );
+            return Err(refused(mapping, message).with_help(
+                "let it be an ordinary column there, or use a key that the new table can be given",
+            ));
+        }
         if family(old) != family(new) || old.collation != new.collation {
             let message = format!(
                 "the key columns {}.{} ({}) and {}.{} ({}) are not compared alike",

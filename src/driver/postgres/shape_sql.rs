@@ -326,14 +326,16 @@ impl<'a> Statements<'a> {
     /// That a client of the new shape wrote a part of a row in place; none where nobody keeps such marks.
     fn is_kept(&self, part: usize, keys: &[String]) -> Option<String> {
         let kept = self.kept.as_ref()?;
-        let marks = self.shape.mark_columns();
+        // The marks' own names would hide those of the keys, which begin with the same letter.
+        let marks = numbered("m", 0..self.shape.keys.len());
         let equal: Vec<String> = marks
             .iter()
             .zip(keys)
             .map(|(mark, key)| format!("phasegate_kept.{mark} = {key}"))
             .collect();
         Some(format!(
-            "EXISTS (SELECT 1 FROM {kept} AS phasegate_kept WHERE phasegate_kept.part = {part} AND {})",
+            "EXISTS (SELECT 1 FROM {kept} AS phasegate_kept (part, {}) WHERE phasegate_kept.part = {part} AND {})",
+            list(marks),
             all(&equal)
         ))
     }

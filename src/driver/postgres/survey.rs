@@ -1,8 +1,8 @@
 //! Holding what a plan needs against what is there, before its first change.
 //!
 //! What earlier steps of the plan create counts as present and is not looked into. Names and expressions are judged by the
-//! server itself: it parses and plans them, and runs none. Absent on purpose: reading the data, which may be large, and
-//! what the plan's reader already knows without a database.
+//! server itself: it parses and plans them, and runs none. Absent on purpose: reading the data, which may be large, but for
+//! the thousand rows by which `inverse` tries a way back; and what the plan's reader already knows without a database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use sqlx::{
 use super::catalogue::{self, Table};
 use super::connection::Reader;
 use super::error::{failed, failure, given};
-use super::identity::identity_problem;
+use super::identity::{identity_problem, unfit};
 use super::rights::{self, NO_RIGHT};
 use super::shape::Shape;
 use super::steady::{Steadiness, steadiness};
 use super::surroundings::{Surroundings, around};
-use super::{gaps, stricter};
+use super::{gaps, stricter, sync_objects};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
@@ -48,7 +48,8 @@ const NAMES_MAX: i64 = 10_000;
 
 /// Whether a value of one type can be stored in a column of another without a cast being written, and both types' names:
 /// the same type, a cast that INSERT makes by itself, or anything into text. Domains count as what they are over, and arrays
-/// as their elements. From <https://www.postgresql.org/docs/current/typeconv-query.html>.
+/// as their elements; but not elements of a domain, which a trigger's cast would cut to the domain's length without a word.
+/// From <https://www.postgresql.org/docs/current/typeconv-query.html>.
 const TAKES: &str = "\
 WITH RECURSIVE base (side, type) AS (
     SELECT side, type::oid FROM (VALUES ('source', $1::bigint), ('target', $2::bigint)) AS given (side, type)
@@ -60,12 +61,14 @@ WITH RECURSIVE base (side, type) AS (
     SELECT s.oid AS source, t.oid AS target, t.typcategory AS category FROM bare s, bare t
     WHERE s.side = 'source' AND t.side = 'target'
     UNION ALL
-    SELECT s.typelem, t.typelem, (SELECT e.typcategory FROM pg_type e WHERE e.oid = t.typelem) FROM bare s, bare t
-    WHERE s.side = 'source' AND t.side = 'target' AND s.typcategory = 'A' AND t.typcategory = 'A'
+    SELECT s.typelem, e.oid, e.typcategory FROM bare s, bare t JOIN pg_type e ON e.oid = t.typelem
+    WHERE s.side = 'source' AND t.side = 'target' AND s.typcategory = 'A' AND t.typcategory = 'A' AND e.typtype <> 'd'
 )
 SELECT coalesce(bool_or(source = target OR category = 'S' OR EXISTS (SELECT FROM pg_cast
            WHERE castsource = source AND casttarget = target AND castcontext IN ('a', 'i'))), false),
-       format_type($1::bigint::oid, NULL), format_type($2::bigint::oid, NULL)
+       format_type($1::bigint::oid, NULL), format_type($2::bigint::oid, NULL),
+       coalesce(bool_or(EXISTS (SELECT FROM pg_type WHERE oid = source AND typcategory = 'S')
+           OR EXISTS (SELECT FROM pg_cast WHERE castsource = source AND casttarget = target)), false)
 FROM pair";
 
 /// Set for the look alone: the planner folds away what contradicts itself (which `steady` reads), and a statement that
@@ -95,6 +98,7 @@ pub(super) async fn look(
         look.step = Some(&surveyed.step);
         look.mapping(surveyed).await?;
     }
+    look.overlaps();
     for (step, query) in &survey.queries {
         look.step = Some(step);
         look.query(query).await?;
@@ -128,7 +132,7 @@ pub(super) struct Look<'a> {
     /// The step that is looked at.
     pub(super) step: Option<&'a StepId>,
     /// What was read already, by the name in the plan.
-    tables: BTreeMap<String, Option<Side>>,
+    pub(super) tables: BTreeMap<String, Option<Side>>,
     found: Vec<Finding>,
 }
 
@@ -158,17 +162,44 @@ impl Look<'_> {
         for (severity, code, message, help) in findings {
             self.find(severity, code, message, help);
         }
-        let (Some(from), Some(into)) = (from, into) else { return Ok(()) };
-        self.assignments(mapping, &from, &into).await?;
-        let is_sound =
-            self.found[before..].iter().all(|finding| finding.severity == Severity::Warning);
-        if is_sound && !self.grows(&from) && !self.grows(&into) {
-            let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
-            if let Err(Error::Failed(failure)) = shape {
-                self.error(NO_SYNC, failure.message, failure.help);
+        let sides = from.as_ref().zip(into.as_ref());
+        if let Some((from, into)) = sides {
+            self.assignments(mapping, from, into).await?;
+            if self.is_sound_since(before) && !self.grows(from) && !self.grows(into) {
+                self.shape(surveyed, from, into);
             }
         }
+        if let Some(from) = &from
+            && surveyed.direction == Some(Direction::Both)
+            && self.is_sound_since(before)
+        {
+            self.inverse(mapping, from, into.as_ref()).await?;
+        }
         Ok(())
+    }
+
+    fn is_sound_since(&self, before: usize) -> bool {
+        self.found[before..].iter().all(|finding| finding.severity == Severity::Warning)
+    }
+
+    /// Both sides go together, and a sync can follow them.
+    fn shape(&mut self, surveyed: &SurveyedMapping, from: &Side, into: &Side) {
+        let mapping = &surveyed.mapping;
+        if from.table.oid == into.table.oid && !mapping.is_in_place() {
+            let message = format!(
+                "mapping {}: {} and {} are one table under two names",
+                mapping.name, mapping.from.table, mapping.into.table
+            );
+            let help = "write it alike on both sides to map in place, or name another table";
+            self.error(NO_SYNC, message, Some(help.to_owned()));
+            return;
+        }
+        let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
+        let direction = surveyed.direction.unwrap_or(Direction::Forward);
+        let followed = shape.and_then(|shape| sync_objects::can_follow(&shape, direction));
+        if let Err(Error::Failed(failure)) = followed {
+            self.error(NO_SYNC, failure.message, failure.help);
+        }
     }
 
     /// One side's table, if it is there to be looked into: it exists, can be mapped, and no step creates it.
@@ -248,7 +279,7 @@ impl Look<'_> {
     /// Whether a column is there or will be; finds it missing otherwise. A table that can't be looked into has all.
     fn has_column(&mut self, side: Option<&Side>, name: &str) -> bool {
         let Some(Side { table, .. }) = side else { return true };
-        if table.column(name).is_some() || self.is_created(&table.name, Some(name)) {
+        if table.column(name).is_some() || self.is_created(&table.written(), Some(name)) {
             return true;
         }
         let names = table.columns.iter().map(|column| column.name.as_str());
@@ -281,7 +312,7 @@ impl Look<'_> {
             }
             Ok(_) => {}
             Err(refusal) => {
-                if !self.names_created(&refusal.message, Some(&table.name)) {
+                if !self.names_created(&refusal.message, Some(&table.written())) {
                     let names = table.columns.iter().map(|column| column.name.as_str());
                     let help = refusal.help.clone().or_else(|| {
                         let missing = quoted(&refusal.message)?;
@@ -370,7 +401,12 @@ impl Look<'_> {
                 kind(2)?,
                 kind(1)?,
             );
-            let help = format!("write a cast under columns: {column}: ({value})::{}", kind(2)?);
+            let can_be_cast: bool = row.try_get(3).map_err(failed("read the catalogue"))?;
+            let help = if can_be_cast {
+                format!("write a cast under columns: {column}: ({value})::{}", kind(2)?)
+            } else {
+                format!("write an expression that gives {} under columns: {column}: …", kind(2)?)
+            };
             self.error(stricter::OTHER_TYPE, message, Some(help));
         }
         Ok(())
@@ -421,7 +457,7 @@ impl Look<'_> {
 
     /// What the server said, where it is the author's to mend; `None` where a right is lacking, which is said apart.
     /// Trouble with the server itself is an error. The transaction goes on.
-    async fn refusal(&mut self, error: &sqlx::Error) -> Result<Option<Refusal>, Error> {
+    pub(super) async fn refusal(&mut self, error: &sqlx::Error) -> Result<Option<Refusal>, Error> {
         let Some(code) = given(error).map(|given| given.code().to_owned()) else {
             return Err(Error::Failed(failure(error)));
         };
@@ -490,7 +526,7 @@ impl Look<'_> {
 
     /// Whether the plan adds columns to a table.
     fn grows(&self, side: &Side) -> bool {
-        self.survey.created.iter().any(|object| same_table(&object.table, &side.table.name))
+        self.survey.created.iter().any(|object| same_table(&object.table, &side.table.written()))
     }
 
     /// Whether a message is about something that the plan creates before it is used.
@@ -507,7 +543,7 @@ impl Look<'_> {
         self.find(Severity::Error, code, message, help);
     }
 
-    fn warning(&mut self, code: &'static str, message: String, help: Option<String>) {
+    pub(super) fn warning(&mut self, code: &'static str, message: String, help: Option<String>) {
         self.find(Severity::Warning, code, message, help);
     }
 
@@ -524,9 +560,9 @@ impl Look<'_> {
 }
 
 /// Why the server refuses a statement.
-struct Refusal {
+pub(super) struct Refusal {
     code: String,
-    message: String,
+    pub(super) message: String,
     /// Its hint.
     help: Option<String>,
 }
@@ -541,41 +577,4 @@ fn quoted(message: &str) -> Option<&str> {
 pub(super) fn same_table(one: &str, two: &str) -> bool {
     let ((one_schema, one), (two_schema, two)) = (catalogue::parts(one), catalogue::parts(two));
     one == two && (one_schema.is_none() || two_schema.is_none() || one_schema == two_schema)
-}
-
-/// Why a relation can't be mapped, and what to do.
-fn unfit(table: &Table, around: &Surroundings) -> Option<(String, String)> {
-    let name = &table.name;
-    let kind = match table.kind {
-        'r' | 'p' if table.persistence == 't' => {
-            "a temporary table, which other sessions can't see"
-        }
-        'r' | 'p' => "",
-        'v' => "a view",
-        'm' => "a materialised view",
-        'f' => "a foreign table",
-        'S' => "a sequence",
-        _ => "not a table",
-    };
-    if !kind.is_empty() {
-        let message = format!("{name} is {kind}: it can't be mapped");
-        return Some((message, "map the tables behind it".to_owned()));
-    }
-    if table.is_partition {
-        let parent = around.parents.join(", ");
-        let message =
-            format!("{name} is a partition of {parent}: its rows come and go with their key");
-        return Some((message, format!("map {parent}")));
-    }
-    if table.kind == 'r' && around.children > 0 {
-        let message = format!(
-            "{} tables inherit from {name}: their rows are read with it, and a sync on it doesn't see them",
-            around.children
-        );
-        return Some((
-            message,
-            "map each table by itself, or make it a partitioned table".to_owned(),
-        ));
-    }
-    None
 }

@@ -100,7 +100,7 @@ async fn each_finding_names_its_cause() {
         ),
         (side("hot", "plain_v2"), &[("D202 error hot is a view", "tables behind it")]),
         (side("warm", "plain_v2"), &[("D202 error warm is a materialised view", "")]),
-        (side("parent", "plain_v2"), &[("D202 error 1 tables inherit from parent", "")]),
+        (side("parent", "plain_v2"), &[("D202 error 1 table inherits from parent", "")]),
         (
             side("parts_1", "plain_v2"),
             &[("D202 error parts_1 is a partition of parts", "map parts")],

@@ -278,14 +278,11 @@ pub(super) async fn check_sync(
     shape: &Shape,
     direction: Direction,
 ) -> Result<(), Error> {
-    if direction == Direction::Both {
-        check_both(shape)?;
-    }
+    can_follow(shape, direction)?;
     for side in [Side::Old, Side::New] {
         check_inheritance(tx.conn()?, shape, side).await?;
     }
     if shape.in_place {
-        check_generated(shape, direction)?;
         if let Some((table, name)) = late_trigger(tx.conn()?, shape).await? {
             let message = format!(
                 "the trigger {name} on {table} would fire after ours, and may change the row again"
@@ -299,6 +296,14 @@ pub(super) async fn check_sync(
 
 fn unsafe_because(shape: &Shape, what: &str) -> Error {
     Error::failed(FailureClass::Unsafe, format!("mapping {}: {what}", shape.mapping))
+}
+
+/// Whether a sync can follow a mapping, by the mapping and its tables alone.
+pub(super) fn can_follow(shape: &Shape, direction: Direction) -> Result<(), Error> {
+    if direction == Direction::Both {
+        check_both(shape)?;
+    }
+    if shape.in_place { check_generated(shape, direction) } else { Ok(()) }
 }
 
 fn check_both(shape: &Shape) -> Result<(), Error> {

@@ -34,6 +34,7 @@ mod urls;
 mod uses;
 mod waits;
 mod ways_back;
+mod written_twice;
 
 use super::reports::Reports;
 use super::resolve::View;
@@ -50,6 +51,7 @@ const WRITTEN: &[Rule] = &[
     sides::check,
     expressions::check,
     ways_back::check,
+    written_twice::check,
     statements::check,
     cascade::check,
     transactions::check,

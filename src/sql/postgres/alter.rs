@@ -9,7 +9,8 @@
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::super::facts::{Change, Facts, LockMode, Object, RowWork};
-use super::parse::{child, has, name, parts, qualified};
+use super::super::qualified_name;
+use super::parse::{child, has, name, parts, qualified, unschemed};
 use super::types::{self, column};
 use super::{cascades, columns, create, destroys, is_unknown, lock, rows};
 
@@ -224,11 +225,8 @@ fn rename(part: &SyntaxNode, table: &str, facts: &mut Facts) {
         return is_unknown(facts, format!("the new name of {table} can't be told"));
     };
     // A new name stays in the schema of the old one.
-    let to = match table.rsplit_once('.') {
-        Some((schema, _)) => format!("{schema}.{to}"),
-        None => to,
-    };
-    renamed(table, to, facts);
+    let (schema, _) = qualified_name(table);
+    renamed(table, unschemed(schema.as_deref(), &to), facts);
 }
 
 fn renamed(table: &str, to: String, facts: &mut Facts) {
@@ -242,9 +240,8 @@ fn set_schema(part: &SyntaxNode, table: &str, facts: &mut Facts) {
     let Some(schema) = child(part, SyntaxKind::SCHEMA_REF).map(|schema| name(&schema)) else {
         return is_unknown(facts, format!("the new schema of {table} can't be told"));
     };
-    let bare = table.rsplit_once('.').map_or(table, |(_, bare)| bare);
-    let to = if schema == "public" { bare.to_owned() } else { format!("{schema}.{bare}") };
-    renamed(table, to, facts);
+    let (_, bare) = qualified_name(table);
+    renamed(table, unschemed(Some(&schema), &bare), facts);
 }
 
 fn add_constraint(part: &SyntaxNode, table: &str, facts: &mut Facts) {

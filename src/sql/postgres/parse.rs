@@ -7,6 +7,7 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::super::Dialect;
 use super::super::token::{self, Kind, Token};
+use super::super::written_name;
 
 /// The most parentheses, CASEs, prefix operators and the like inside each other. The parser goes down with each, by up to
 /// 4 KiB of stack in a debug build.
@@ -207,10 +208,13 @@ pub(super) fn name(node: &SyntaxNode) -> String {
 pub(super) fn qualified(node: &SyntaxNode) -> Option<String> {
     let mut parts = parts(node)?;
     let last = parts.pop()?;
-    Some(match parts.pop() {
-        Some(schema) if schema != "public" => format!("{schema}.{last}"),
-        _ => last,
-    })
+    let schema = parts.pop();
+    Some(unschemed(schema.as_deref(), &last))
+}
+
+/// A name as mappings write it, without the schema `public`.
+pub(super) fn unschemed(schema: Option<&str>, name: &str) -> String {
+    written_name(schema.filter(|schema| *schema != "public"), name)
 }
 
 /// The parts of the first name in a node.

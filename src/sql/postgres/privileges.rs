@@ -4,7 +4,7 @@ use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::super::facts::{Facts, LockMode, RowWork};
 use super::lock;
-use super::parse::{descendants, parts, qualified};
+use super::parse::{descendants, parts, qualified, unschemed};
 
 /// Reads one of them; false if it is something else.
 pub(super) fn read(node: &SyntaxNode, facts: &mut Facts) -> bool {
@@ -36,10 +36,8 @@ fn comment(node: &SyntaxNode, facts: &mut Facts) {
         SyntaxKind::OBJECT_COLUMN => parts(&object).and_then(|mut parts| {
             parts.pop();
             let table = parts.pop()?;
-            Some(match parts.pop() {
-                Some(schema) if schema != "public" => format!("{schema}.{table}"),
-                _ => table,
-            })
+            let schema = parts.pop();
+            Some(unschemed(schema.as_deref(), &table))
         }),
         _ => None,
     };
