@@ -24,10 +24,13 @@ use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
-use super::{Postgres, ledger, prepared, source};
+use super::{Postgres, ledger, prepared, settle, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
+
+/// How often noted keys are put right before a row that can't be copied is taken for one that never can.
+const CLEARINGS_MAX: u32 = 5;
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.
 const HALVINGS_MAX: u32 = 40;
@@ -69,7 +72,15 @@ impl Sink for Postgres {
             return Err(failed.error);
         }
         // What the failed transaction had locked is free again; the row is looked for in one of its own.
-        match self.name_row(fence, (mapping, direction), &chunk.chunk).await {
+        let mut named = self.name_row(fence, (mapping, direction), &chunk.chunk).await;
+        for _ in 0..CLEARINGS_MAX {
+            // In its way may be the copy of a row that is gone, which a trigger could only note.
+            if !matches!(named, Ok(Some(_))) || !self.puts_right(fence, mapping).await? {
+                break;
+            }
+            named = self.name_row(fence, (mapping, direction), &chunk.chunk).await;
+        }
+        match named {
             Ok(Some(named)) => Err(named),
             // The same rows go in now: a client was making one of them, and the server met another unique index's entry of it
             // before the key's. The chunk is tried again.
@@ -254,6 +265,19 @@ impl Postgres {
         Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
         ledger::keep_head(tx, fence.run(), &work.head).await?;
         Ok(Done::Now(rows))
+    }
+
+    /// Puts noted keys right, if there are any.
+    async fn puts_right(&self, fence: &Fence, mapping: &Mapping) -> Result<bool, Error> {
+        let mut reader = self.connections.read().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
+        let touched = reader.ours(&shape.touched_name());
+        let noted = settle::count_noted(reader.conn()?, &touched).await?;
+        reader.release().await;
+        if noted > 0 {
+            settle::settle(&self.connections, fence, mapping).await?;
+        }
+        Ok(noted > 0)
     }
 
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.

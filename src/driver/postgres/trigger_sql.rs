@@ -190,12 +190,15 @@ impl Flow<'_> {
         let is = self.key_is(to, "phasegate_t", KEY);
         let written: Vec<(usize, &Write)> = shape.written_over(to).collect();
         let mut lines = Vec::new();
-        if self.direction == Direction::Both {
+        let lock = format!("PERFORM 1 FROM {table} AS phasegate_t WHERE {is} FOR NO KEY UPDATE;");
+        lines.push(match self.direction {
             // Whoever holds the row may be changing it now; what is right is judged by what they leave.
-            lines.push(format!(
-                "PERFORM 1 FROM {table} AS phasegate_t WHERE {is} FOR NO KEY UPDATE;"
-            ));
-        }
+            Direction::Both => lock,
+            // What an old snapshot shows of it may be right by chance, and be something else since: then this fails.
+            Direction::Forward => format!(
+                "IF current_setting('transaction_isolation') <> 'read committed' THEN\n{lock}\nEND IF;"
+            ),
+        });
         let returns = format!("IF FOUND THEN\n{}RETURN;\nEND IF;", self.stays_in_filter());
         if !written.is_empty() {
             let sets: Vec<String> = written
@@ -383,15 +386,31 @@ impl Flow<'_> {
 
     /// Calls whose failure to see what happened since the client's snapshot leaves a note instead. What isn't seen may hold a
     /// value that must be unique as well; where it is truly another row's, putting the note right says so.
+    ///
+    /// Under READ COMMITTED what is in the way is there; but it may be the copy of a row that is gone, as long as that is only
+    /// noted. Then this is noted, too.
     fn caught(&self, calls: &str, (old, new): (&[String], &[String])) -> String {
-        format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{calls}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
-             GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
-             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n\
-             IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;\nEND;\nEND IF;",
+        let notes = format!(
+            "IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;",
             self.note(old),
             self.note(new),
+        );
+        let table = self.shape.side(self.to());
+        let seen = if table.indexes.iter().filter(|index| index.is_unique).count() < 2 {
+            calls.to_owned()
+        } else {
+            format!(
+                "BEGIN\n{calls}\nEXCEPTION WHEN unique_violation THEN\nPERFORM 1 FROM {}.{} LIMIT 1;\n\
+                 IF NOT FOUND THEN\nRAISE;\nEND IF;\n{notes}\nEND;",
+                self.schema,
+                quote(&self.shape.touched_name()),
+            )
+        };
+        format!(
+            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
+             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
+             GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
+             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
         )
     }
 
