@@ -37,6 +37,7 @@ mod leftovers;
 mod live;
 mod marks;
 mod named;
+mod planted;
 mod prepared;
 mod probe;
 mod probe_server;

@@ -16,6 +16,7 @@ use super::catalogue::{Table, quote};
 use super::cells::{Bound, bind_chunk, bind_keys};
 use super::connection::Tx;
 use super::ledger::has_table;
+use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
 use crate::copy::chunk::{Chunk, Key};
@@ -381,7 +382,8 @@ impl<'a> Statements<'a> {
                 "CASE WHEN q0 IS NULL THEN {missing} WHEN k0 IS NULL THEN {of_new} ELSE {of_both} END"
             )
         };
-        let pairs = self.pairs("FULL JOIN", pick);
+        let join = if Fault::VerifyOneWay.is_planted() { "LEFT JOIN" } else { "FULL JOIN" };
+        let pairs = self.pairs(join, pick);
         let columns = list(keys.chain(differing));
         format!(
             "(SELECT *, CASE WHEN as_it_is > {right} AND {} THEN {} ELSE as_it_is END AS found \
@@ -413,8 +415,9 @@ impl<'a> Statements<'a> {
     pub(super) fn lock(&self, which: Which, pick: &Pick<'_>) -> String {
         let (rows, order) =
             (self.shape.rows_sql(which, pick), self.shape.key_names(which).join(", "));
+        let lock = if Fault::NoRowLock.is_planted() { "" } else { " FOR NO KEY UPDATE" };
         format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {rows} ORDER BY {order} FOR NO KEY UPDATE) AS phasegate_locked"
+            "SELECT count(*) FROM (SELECT 1 FROM {rows} ORDER BY {order}{lock}) AS phasegate_locked"
         )
     }
 
@@ -432,8 +435,9 @@ impl<'a> Statements<'a> {
         let columns = list(columns.chain(beside().map(|write| quote(&write.column))));
         let values = shape.key_names(Which::Old).into_iter();
         let values = list(values.chain(beside().map(|write| write.value.clone())));
+        let lock = if Fault::NoRowLock.is_planted() { "" } else { " FOR KEY SHARE" };
         format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {} FOR KEY SHARE \
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {}{lock} \
              ON CONFLICT ({}) DO NOTHING",
             shape.new.sql(),
             shape.rows_sql(Which::Old, pick),

@@ -22,6 +22,7 @@ use super::chunks::{Book, Rows, not_begun};
 use super::connection::{Tx, TxKind};
 use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
+use super::planted::Fault;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
 use super::{Postgres, ledger, prepared, settle, source};
@@ -60,7 +61,12 @@ impl Sink for Postgres {
             }
             // A constraint that is checked at the end may still refuse.
             Ok(Done::Now(rows)) => match tx.commit().await {
-                Ok(took_us) => return Ok(copied(false, rows, took_us)),
+                Ok(took_us) => {
+                    if Fault::NoLedgerTransaction.is_planted() {
+                        self.copy_apart(fence, (mapping, direction), &chunk.chunk).await?;
+                    }
+                    return Ok(copied(false, rows, took_us));
+                }
                 Err(Error::Failed(failure)) => Failed::of_failure(failure),
                 Err(error) => return Err(error),
             },
@@ -259,12 +265,30 @@ impl Postgres {
         let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
         prepare(tx, &shape).await?;
-        let rows = copy_range(tx.conn()?, &statements, &chunk.chunk)
-            .await
-            .map_err(|error| Failed::of_statement(&error))?;
+        let rows = match Fault::NoLedgerTransaction.is_planted() {
+            true => Rows::default(),
+            false => copy_range(tx.conn()?, &statements, &chunk.chunk)
+                .await
+                .map_err(|error| Failed::of_statement(&error))?,
+        };
         Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
         ledger::keep_head(tx, fence.run(), &work.head).await?;
         Ok(Done::Now(rows))
+    }
+
+    /// Copies a range that the ledger has already: a fault that tests plant.
+    async fn copy_apart(
+        &self,
+        fence: &Fence,
+        (mapping, direction): (&Mapping, Direction),
+        range: &Chunk,
+    ) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let statements = Statements::of_sync(&tx, &shape, direction);
+        prepare(&mut tx, &shape).await?;
+        copy_range(tx.conn()?, &statements, range).await.map_err(|error| refused(&error))?;
+        tx.commit().await.map(|_| ())
     }
 
     /// Puts noted keys right, if there are any.

@@ -23,6 +23,7 @@
 
 use super::catalogue::{literal, quote};
 use super::marks::GUARD;
+use super::planted::Fault;
 use super::shape::{KeyPair, Shape, Write};
 use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, body, cast, fires, function_name, is_guarded, removal,
@@ -130,6 +131,13 @@ impl Flow<'_> {
     /// Behind FROM: the source row of the key in parameters, as this transaction has written it.
     fn source(&self) -> String {
         let alias = quote(&self.shape.side(self.from).name);
+        if Fault::NewInsteadOfReread.is_planted() {
+            let (table, key) =
+                (self.shape.side(self.from).sql(), self.key_is(self.from, &alias, KEY));
+            let new = format!("nullif(current_setting('phasegate.new', true), '')::{table}");
+            let filter = self.shape.and_filter(self.from);
+            return format!("(SELECT ({new}).*) AS {alias} WHERE {key}{filter}");
+        }
         format!(
             "{} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid){}",
             self.shape.named(self.from),
@@ -296,6 +304,9 @@ impl Flow<'_> {
     }
 
     fn note(&self, key: &[String]) -> String {
+        if Fault::NoTouchedKeys.is_planted() {
+            return "NULL;".to_owned();
+        }
         let touched = format!("{}.{}", self.schema, quote(&self.shape.touched_name()));
         format!(
             "INSERT INTO {touched} ({}) VALUES ({});",
@@ -369,6 +380,10 @@ impl Flow<'_> {
             self.call("_move"),
         );
         let mut lines = Vec::new();
+        if Fault::NewInsteadOfReread.is_planted() {
+            lines
+                .push("PERFORM set_config('phasegate.new', coalesce(NEW::text, ''), true);".into());
+        }
         lines.push(format!("IF TG_OP = 'UPDATE' THEN\nphasegate_same := {is_same};\nEND IF;"));
         if let (Some(filter), Side::Old) = (&shape.filter, self.from) {
             lines.push(format!(
