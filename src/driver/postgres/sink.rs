@@ -265,11 +265,12 @@ impl Postgres {
         let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
         prepare(tx, &shape).await?;
-        let rows = match Fault::NoLedgerTransaction.is_planted() {
-            true => Rows::default(),
-            false => copy_range(tx.conn()?, &statements, &chunk.chunk)
+        let rows = if Fault::NoLedgerTransaction.is_planted() {
+            Rows::default()
+        } else {
+            copy_range(tx.conn()?, &statements, &chunk.chunk)
                 .await
-                .map_err(|error| Failed::of_statement(&error))?,
+                .map_err(|error| Failed::of_statement(&error))?
         };
         Book::of_tx(tx, (fence.run(), &work.step))?.commit(fence, chunk.seq, rows).await?;
         ledger::keep_head(tx, fence.run(), &work.head).await?;

@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Load;
 use super::scene::{Era, GROUPS, Names, Shape};
-use super::statement::{Act, Wild};
+use super::statement::{Act, Place, Wild};
 use crate::examples::database::{block_on, connect};
 use crate::oracle::Random;
 
@@ -291,7 +291,9 @@ impl Client {
     ) -> Result<(), Trouble> {
         let (kind, names, seed) = (self.load.kind, self.names(turn.era), self.random.next());
         let answers = kind.answers() && turn.era == Era::Before;
-        let ours = act.write((kind, names), (key, self.spells(turn.era)), answers, Random(seed));
+        let ours = Place { kind, names, key, shape: self.spells(turn.era), answers };
+        let twins = Place { names: kind.twin(), shape: Shape::Old, ..ours };
+        let ours = act.write(ours, Random(seed));
         let rows = match self.attempt(conn, &ours, turn).await? {
             Ok(rows) => rows,
             Err(Told { what, table }) if table.as_deref().is_some_and(|t| t != names.table) => {
@@ -304,7 +306,7 @@ impl Client {
         }
         // What is made on the new side may stand on the old one, not copied yet.
         let act = if turn.makes_only { Act::Upsert } else { act };
-        let twins = act.write((kind, kind.twin()), (key, Shape::Old), answers, Random(seed));
+        let twins = act.write(twins, Random(seed));
         match self.attempt(conn, &twins, turn).await? {
             Ok(1) => Ok(()),
             Ok(rows) => {
@@ -334,8 +336,8 @@ impl Client {
             let told = self.attempt(conn, &ours, turn).await?;
             let twin_told = self.attempt(conn, &twins, turn).await?;
             match (told, twin_told) {
-                (Ok(one), Ok(other)) if one == other => {}
                 (Err(_), Err(_)) => {}
+                (told, twin_told) if told.as_ref().ok() == twin_told.as_ref().ok() => {}
                 (told, twin_told) => {
                     let said = |told: Result<u64, Told>| match told {
                         Ok(rows) => format!("{rows} rows"),

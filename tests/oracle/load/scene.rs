@@ -49,6 +49,42 @@ const fn names(table: &'static str, value: &'static str) -> Names {
     Names { table, key: "id", value, whole: true }
 }
 
+/// What differs from plan to plan.
+struct Words {
+    into: &'static str,
+    columns: &'static str,
+    create: &'static str,
+    undo: &'static str,
+    retire: &'static str,
+}
+
+/// What follows the copy, up to how the old shape is put aside.
+const LATER_STEPS: &str = "  - id: compare
+    phase: verify
+    verify: { mapping: moved, method: full }
+  - id: compare-at-rest
+    phase: verify
+    verify: { mapping: moved, method: full }
+  - id: ready
+    phase: contract
+    gate:
+      verified_within: 1h
+  - id: retire
+    phase: contract
+    retire:
+      mapping: moved
+";
+
+const LAST_STEPS: &str = "  - id: ready-to-drop
+    phase: contract
+    gate:
+      verified_within: 1h
+  - id: drop
+    phase: contract
+    drop: { mapping: moved }
+    irreversible: every row lives on in the new shape
+";
+
 impl Kind {
     pub const fn is_both(self) -> bool {
         matches!(self, Self::TableBoth | Self::InPlaceBoth | Self::IntToBigint)
@@ -134,38 +170,7 @@ impl Kind {
     }
 
     pub fn plan(self, url: &str, chunk_rows: u32) -> String {
-        let (into, columns, create, retire) = match self {
-            Self::TableForward | Self::Filtered => (
-                "table: customers_v2",
-                "      status: lower(status)",
-                "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text)",
-                "old_name: customers_old\n      take_name: true",
-            ),
-            Self::TableBoth => (
-                "table: customers_v2",
-                "      state: lower(status)\n    reverse:\n      status: upper(state)",
-                "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text)",
-                "old_name: customers_old\n      take_name: true",
-            ),
-            Self::InPlaceBoth => (
-                "table: customers",
-                "      status_v2: lower(status)\n    reverse:\n      status: upper(status_v2)",
-                "ALTER TABLE customers ADD COLUMN status_v2 text",
-                "columns:\n        status:\n          old_name: status_old\n          take_name: status_v2",
-            ),
-            Self::IntToBigint => (
-                "table: customers",
-                "      amount_v2: amount\n    reverse:\n      amount: amount_v2::int",
-                "ALTER TABLE customers ADD COLUMN amount_v2 bigint",
-                "columns:\n        amount:\n          old_name: amount_old\n          take_name: amount_v2",
-            ),
-            Self::SplitEmail => (
-                "table: profiles, key: [user_id]",
-                "      email: lower(email)",
-                "ALTER TABLE profiles ADD COLUMN email text",
-                "columns:\n        email:\n          old_name: email_old",
-            ),
-        };
+        let Words { into, columns, create, undo, retire } = self.words();
         let filter = if self == Self::Filtered {
             "\n    where: status IS NULL OR status NOT LIKE 'CLOSED%'"
         } else {
@@ -183,12 +188,6 @@ impl Kind {
             ""
         };
         let direction = if self.is_both() { "both" } else { "forward" };
-        let undo = match self {
-            Self::TableForward | Self::Filtered | Self::TableBoth => "DROP TABLE customers_v2",
-            Self::InPlaceBoth => "ALTER TABLE customers DROP COLUMN status_v2",
-            Self::IntToBigint => "ALTER TABLE customers DROP COLUMN amount_v2",
-            Self::SplitEmail => "ALTER TABLE profiles DROP COLUMN email",
-        };
         format!(
             "apiVersion: phasegate/v1
 kind: Plan
@@ -222,32 +221,51 @@ steps:
       workers: 4
     undo:
       none: what it fills is this plan's own
-  - id: compare
-    phase: verify
-    verify: {{ mapping: moved, method: full }}
-  - id: compare-at-rest
-    phase: verify
-    verify: {{ mapping: moved, method: full }}
-  - id: ready
-    phase: contract
-    gate:
-      verified_within: 1h
-  - id: retire
-    phase: contract
-    retire:
-      mapping: moved
-      {retire}
-  - id: ready-to-drop
-    phase: contract
-    gate:
-      verified_within: 1h
-  - id: drop
-    phase: contract
-    drop: {{ mapping: moved }}
-    irreversible: every row lives on in the new shape
-",
+{LATER_STEPS}      {retire}
+{LAST_STEPS}",
             from = self.table(),
         )
+    }
+
+    /// What a plan says of this mapping.
+    const fn words(self) -> Words {
+        match self {
+            Self::TableForward | Self::Filtered => Words {
+                into: "table: customers_v2",
+                columns: "      status: lower(status)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::TableBoth => Words {
+                into: "table: customers_v2",
+                columns: "      state: lower(status)\n    reverse:\n      status: upper(state)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::InPlaceBoth => Words {
+                into: "table: customers",
+                columns: "      status_v2: lower(status)\n    reverse:\n      status: upper(status_v2)",
+                create: "ALTER TABLE customers ADD COLUMN status_v2 text",
+                undo: "ALTER TABLE customers DROP COLUMN status_v2",
+                retire: "columns:\n        status:\n          old_name: status_old\n          take_name: status_v2",
+            },
+            Self::IntToBigint => Words {
+                into: "table: customers",
+                columns: "      amount_v2: amount\n    reverse:\n      amount: amount_v2::int",
+                create: "ALTER TABLE customers ADD COLUMN amount_v2 bigint",
+                undo: "ALTER TABLE customers DROP COLUMN amount_v2",
+                retire: "columns:\n        amount:\n          old_name: amount_old\n          take_name: amount_v2",
+            },
+            Self::SplitEmail => Words {
+                into: "table: profiles, key: [user_id]",
+                columns: "      email: lower(email)",
+                create: "ALTER TABLE profiles ADD COLUMN email text",
+                undo: "ALTER TABLE profiles DROP COLUMN email",
+                retire: "columns:\n        email:\n          old_name: email_old",
+            },
+        }
     }
 
     /// A query whose one row says whether the old shape is put aside, and whether it has its names still.

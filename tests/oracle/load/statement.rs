@@ -18,15 +18,21 @@ pub enum Act {
     Move(u64),
 }
 
+/// The row that a statement is on, as one of the two tables has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub kind: Kind,
+    pub names: Names,
+    pub key: u64,
+    pub shape: Shape,
+    /// Whether a user's trigger writes some of the rows once more.
+    pub answers: bool,
+}
+
 impl Act {
-    /// As this seed would have it. With `answers` a user's trigger writes some of the rows once more.
-    pub fn write(
-        self,
-        (kind, names): (Kind, Names),
-        (key, shape): (u64, Shape),
-        answers: bool,
-        mut random: Random,
-    ) -> String {
+    /// As this seed would have it.
+    pub fn write(self, place: Place, mut random: Random) -> String {
+        let Place { kind, names, key, shape, answers } = place;
         let value = kind.literal(shape, (random.below(5), random.below(900)));
         let asks = if answers && random.below(6) == 0 { "?" } else { "" };
         let name = format!("'name {}{asks}'", random.below(900));
