@@ -8,6 +8,7 @@
 //! each case goes on with new ones.
 
 mod client;
+mod load;
 mod postgres;
 mod postgres_client;
 mod scene;
@@ -88,11 +89,7 @@ fn check(scene: Scene, end: End) {
 fn again_and_again(case: &str, once: impl Fn(u64)) {
     let minutes: u64 = setting("PHASEGATE_SOAK").unwrap_or(0);
     let began = Instant::now();
-    let first = setting("PHASEGATE_SEED").unwrap_or_else(|| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        since.as_secs() * 1_000 + u64::from(since.subsec_millis())
-    });
-    for seed in first.. {
+    for seed in first_seed().. {
         // The test's output, which is shown when it fails.
         #[allow(clippy::print_stderr)]
         {
@@ -103,6 +100,14 @@ fn again_and_again(case: &str, once: impl Fn(u64)) {
             return;
         }
     }
+}
+
+/// The seed that is asked for, or a new one.
+fn first_seed() -> u64 {
+    setting("PHASEGATE_SEED").unwrap_or_else(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        since.as_secs() * 1_000 + u64::from(since.subsec_millis())
+    })
 }
 
 fn setting(name: &str) -> Option<u64> {

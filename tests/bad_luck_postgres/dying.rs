@@ -132,6 +132,11 @@ fn a_commit_whose_answer_is_lost_is_looked_up() {
             let Some(example) = leads() else { return };
             let writer = Writer::at_work(&example);
             let armed = format!("postgres::{place}-commit::{kind}=1*return(unknown)");
+            // What is refused or differs below names no case.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("{armed}");
+            }
             let plan = example.plan();
             let ran: Ran =
                 example.command(&["run", &plan]).env("FAILPOINTS", &armed).output().unwrap().into();

@@ -114,6 +114,7 @@ impl Statements<'_> {
     pub(super) fn insert_at_once(&self, pick: &Pick<'_>, standing: Standing) -> String {
         let shape = self.shape;
         let (columns, values) = self.inserted();
+        let lock = self.insert_lock();
         let beside = if standing.rows == 0 {
             String::new()
         } else {
@@ -121,7 +122,7 @@ impl Statements<'_> {
             format!(" AND NOT EXISTS (SELECT FROM {there} AND {})", self.is_pair())
         };
         format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {}{beside} ORDER BY {} FOR KEY SHARE",
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {}{beside} ORDER BY {}{lock}",
             shape.new.sql(),
             shape.rows_sql(Which::Old, pick),
             shape.key_names(Which::Old).join(", ")

@@ -48,6 +48,7 @@ mod park;
 #[cfg(test)]
 mod park_tests;
 mod passes;
+mod planted;
 mod prepared;
 mod probe;
 mod probe_server;

@@ -16,6 +16,7 @@ use super::catalogue::quote;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::failed;
+use super::planted::Fault;
 use super::shape::{Shape, shape};
 use super::sync_sql::{Side, cast, removal, trigger_name};
 use super::{ledger, marks};
@@ -196,6 +197,9 @@ fn statements(shape: &Shape, direction: Direction) -> Vec<String> {
         noted.join(", "),
         keys(shape),
     );
+    if Fault::SweepInOneStatement.is_planted() {
+        return removal(shape, Side::New, &gone).into_iter().collect();
+    }
     let mut statements =
         vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")];
     statements.extend(removal(shape, Side::New, &gone));

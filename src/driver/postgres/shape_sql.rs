@@ -16,6 +16,7 @@ use super::catalogue::{Table, quote};
 use super::cells::{Bound, bind_chunk, bind_keys};
 use super::connection::Tx;
 use super::ledger::has_table;
+use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
 use crate::copy::chunk::{Chunk, Key};
@@ -395,7 +396,8 @@ impl<'a> Statements<'a> {
                 "CASE WHEN q0 IS NULL THEN {missing} WHEN k0 IS NULL THEN {of_new} ELSE {of_both} END"
             )
         };
-        let pairs = self.pairs("FULL JOIN", pick);
+        let join = if Fault::VerifyOneWay.is_planted() { "LEFT JOIN" } else { "FULL JOIN" };
+        let pairs = self.pairs(join, pick);
         let columns = list(keys.chain([arrays]));
         format!(
             "(SELECT *, CASE WHEN as_it_is > {right} AND {} THEN {} ELSE as_it_is END AS found \
@@ -427,8 +429,9 @@ impl<'a> Statements<'a> {
     pub(super) fn lock(&self, which: Which, pick: &Pick<'_>) -> String {
         let (rows, order) =
             (self.shape.rows_sql(which, pick), self.shape.key_names(which).join(", "));
+        let lock = if Fault::NoRowLock.is_planted() { "" } else { " FOR NO KEY UPDATE" };
         format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {rows} ORDER BY {order} FOR NO KEY UPDATE) AS phasegate_locked"
+            "SELECT count(*) FROM (SELECT 1 FROM {rows} ORDER BY {order}{lock}) AS phasegate_locked"
         )
     }
 
@@ -442,14 +445,20 @@ impl<'a> Statements<'a> {
     pub(super) fn insert(&self, pick: &Pick<'_>) -> String {
         let shape = self.shape;
         let (columns, values) = self.inserted();
+        let lock = self.insert_lock();
         format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {} FOR KEY SHARE \
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {}{lock} \
              ON CONFLICT ({}) DO NOTHING",
             shape.new.sql(),
             shape.rows_sql(Which::Old, pick),
             shape.key_names(Which::Old).join(", "),
             shape.bare_key(Which::New).join(", ")
         )
+    }
+
+    /// How the rows that an insert reads are locked.
+    pub(super) fn insert_lock(&self) -> &'static str {
+        if Fault::NoRowLock.is_planted() { "" } else { " FOR KEY SHARE" }
     }
 
     /// The columns that are inserted and their values over a row of the old side.

@@ -24,15 +24,18 @@ use super::chunks::{Book, Entered, Rows, not_begun};
 use super::connection::{Tx, TxKind};
 use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
+use super::planted::Fault;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
-use super::{Postgres, ledger, prepared, shape, source};
+use super::{Postgres, ledger, prepared, settle, shape, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.
 const SETTINGS: usize = 5;
+/// How often noted keys are put right for a row that can't be copied before its chunk is left for later.
+const CLEARINGS_MAX: u32 = 5;
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.
 const HALVINGS_MAX: u32 = 40;
@@ -72,7 +75,17 @@ impl Sink for Postgres {
             return Err(failed.error);
         }
         // What the failed transaction had locked is free again; the row is looked for in one of its own.
-        match self.name_row(fence, (mapping, direction), &chunk.chunk).await {
+        let mut named = self.name_row(fence, (mapping, direction), &chunk.chunk).await;
+        let mut clearings = 0;
+        // In its way may be the copy of a row that is gone, which a trigger could only note.
+        while matches!(named, Ok(Some(_))) && self.puts_right(fence, mapping).await? {
+            clearings += 1;
+            if clearings > CLEARINGS_MAX {
+                return Err(yielded(failed.error));
+            }
+            named = self.name_row(fence, (mapping, direction), &chunk.chunk).await;
+        }
+        match named {
             Ok(Some(named)) => Err(named),
             // The same rows go in now: a client was making one of them, and the server met another unique index's entry of it
             // before the key's. The chunk is tried again.
@@ -295,9 +308,13 @@ impl Postgres {
         }
         let shape = prepared::shape_at(&self.shapes, tx.conn()?, mapping, version).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
-        let rows = copy_rows(tx.conn()?, &statements, (Pick::Chunk(&chunk.chunk), manner))
-            .await
-            .map_err(|error| Failed::of_statement(&error))?;
+        let rows = if Fault::NoLedgerTransaction.is_planted() {
+            Rows::default()
+        } else {
+            copy_rows(tx.conn()?, &statements, (Pick::Chunk(&chunk.chunk), manner))
+                .await
+                .map_err(|error| Failed::of_statement(&error))?
+        };
         Book::of_tx(tx, of)?.commit(fence, (chunk.seq, rows), &work.head).await?;
         Ok(Done::Now(rows))
     }
@@ -321,6 +338,9 @@ impl Postgres {
                 let contended = tx.has_waited();
                 match tx.commit().await {
                     Ok(took_us) => {
+                        if Fault::NoLedgerTransaction.is_planted() {
+                            self.copy_beside_ledger(fence, mapped, &chunk.chunk).await?;
+                        }
                         if manner == Manner::AtOnce {
                             self.luck.held();
                         }
@@ -334,6 +354,36 @@ impl Postgres {
                 Err(Failed { error: tx.give_up(error).await, is_of_a_row })
             }
         }
+    }
+
+    /// Copies a range that the ledger has already: a fault that tests plant.
+    async fn copy_beside_ledger(
+        &self,
+        fence: &Fence,
+        (mapping, direction): (&Mapping, Direction),
+        range: &Chunk,
+    ) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
+        let statements = Statements::of_sync(&tx, &shape, direction);
+        prepare(&mut tx, &shape).await?;
+        copy_rows(tx.conn()?, &statements, (Pick::Chunk(range), Manner::Careful))
+            .await
+            .map_err(|error| refused(&error))?;
+        tx.commit().await.map(|_| ())
+    }
+
+    /// Puts noted keys right, if there are any.
+    async fn puts_right(&self, fence: &Fence, mapping: &Mapping) -> Result<bool, Error> {
+        let mut reader = self.connections.read().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
+        let touched = reader.ours(&shape.touched_name());
+        let noted = settle::count_noted(reader.conn()?, &touched).await?;
+        reader.release().await;
+        if noted > 0 {
+            settle::settle(&self.connections, fence, mapping).await?;
+        }
+        Ok(noted > 0)
     }
 
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.

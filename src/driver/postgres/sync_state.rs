@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::catalogue::Table;
 use super::error::failed;
 use super::ledger;
+use super::planted::Fault;
 use super::shape::Shape;
 use super::sync_sql::{
     Function, Side, SyncSql, TRIGGER_PREFIX, Trigger, function_name, trigger_name,
@@ -69,6 +70,9 @@ pub(super) async fn judge(
     schema: &str,
     expected: &SyncSql,
 ) -> Result<SyncState, Error> {
+    if Fault::SyncUnproven.is_planted() {
+        return Ok(SyncState::Active);
+    }
     let mut wrong = Vec::new();
     let found = functions(conn, shape, schema).await?;
     judge_functions(shape, &expected.functions, &found, &mut wrong);

@@ -23,6 +23,7 @@
 
 use super::catalogue::{literal, quote};
 use super::marks::GUARD;
+use super::planted::Fault;
 use super::shape::{KeyPair, Shape, Write};
 use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, body, cast, fires, function_name, is_guarded, removal,
@@ -130,6 +131,13 @@ impl Flow<'_> {
     /// Behind FROM: the source row of the key in parameters, as this transaction has written it.
     fn source(&self) -> String {
         let alias = quote(&self.shape.side(self.from).name);
+        if Fault::NewInsteadOfReread.is_planted() {
+            let (table, key) =
+                (self.shape.side(self.from).sql(), self.key_is(self.from, &alias, KEY));
+            let new = format!("nullif(current_setting('phasegate.new', true), '')::{table}");
+            let filter = self.shape.and_filter(self.from);
+            return format!("(SELECT ({new}).*) AS {alias} WHERE {key}{filter}");
+        }
         format!(
             "{} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid){}",
             self.shape.named(self.from),
@@ -190,12 +198,15 @@ impl Flow<'_> {
         let is = self.key_is(to, "phasegate_t", KEY);
         let written: Vec<(usize, &Write)> = shape.written_over(to).collect();
         let mut lines = Vec::new();
-        if self.direction == Direction::Both {
+        let lock = format!("PERFORM 1 FROM {table} AS phasegate_t WHERE {is} FOR NO KEY UPDATE;");
+        lines.push(match self.direction {
             // Whoever holds the row may be changing it now; what is right is judged by what they leave.
-            lines.push(format!(
-                "PERFORM 1 FROM {table} AS phasegate_t WHERE {is} FOR NO KEY UPDATE;"
-            ));
-        }
+            Direction::Both => lock,
+            // What an old snapshot shows of it may be right by chance, and be something else since: then this fails.
+            Direction::Forward => format!(
+                "IF current_setting('transaction_isolation') <> 'read committed' THEN\n{lock}\nEND IF;"
+            ),
+        });
         let returns = format!("IF FOUND THEN\n{}RETURN;\nEND IF;", self.stays_in_filter());
         if !written.is_empty() {
             let sets: Vec<String> = written
@@ -293,6 +304,9 @@ impl Flow<'_> {
     }
 
     fn note(&self, key: &[String]) -> String {
+        if Fault::NoTouchedKeys.is_planted() {
+            return "NULL;".to_owned();
+        }
         let touched = format!("{}.{}", self.schema, quote(&self.shape.touched_name()));
         format!(
             "INSERT INTO {touched} ({}) VALUES ({});",
@@ -366,6 +380,10 @@ impl Flow<'_> {
             self.call("_move"),
         );
         let mut lines = Vec::new();
+        if Fault::NewInsteadOfReread.is_planted() {
+            lines
+                .push("PERFORM set_config('phasegate.new', coalesce(NEW::text, ''), true);".into());
+        }
         lines.push(format!("IF TG_OP = 'UPDATE' THEN\nphasegate_same := {is_same};\nEND IF;"));
         if let (Some(filter), Side::Old) = (&shape.filter, self.from) {
             lines.push(format!(
@@ -383,15 +401,31 @@ impl Flow<'_> {
 
     /// Calls whose failure to see what happened since the client's snapshot leaves a note instead. What isn't seen may hold a
     /// value that must be unique as well; where it is truly another row's, putting the note right says so.
+    ///
+    /// Under READ COMMITTED what is in the way is there; but it may be the copy of a row that is gone, as long as that is only
+    /// noted. Then this is noted, too.
     fn caught(&self, calls: &str, (old, new): (&[String], &[String])) -> String {
-        format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{calls}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
-             GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
-             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n\
-             IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;\nEND;\nEND IF;",
+        let notes = format!(
+            "IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;",
             self.note(old),
             self.note(new),
+        );
+        let table = self.shape.side(self.to());
+        let seen = if table.indexes.iter().filter(|index| index.is_unique).count() < 2 {
+            calls.to_owned()
+        } else {
+            format!(
+                "BEGIN\n{calls}\nEXCEPTION WHEN unique_violation THEN\nPERFORM 1 FROM {}.{} LIMIT 1;\n\
+                 IF NOT FOUND THEN\nRAISE;\nEND IF;\n{notes}\nEND;",
+                self.schema,
+                quote(&self.shape.touched_name()),
+            )
+        };
+        format!(
+            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
+             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
+             GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
+             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
         )
     }
 
