@@ -19,7 +19,8 @@ fn plan(copy: &str, gate: &str) -> String {
 }
 
 const PARK: &str = "      on_row_error: park\n";
-const GATE: &str = "  - id: looked\n    phase: verify\n    gate:\n      soak: { after: copy, for: 0s }\n";
+const GATE: &str =
+    "  - id: looked\n    phase: verify\n    gate:\n      soak: { after: copy, for: 0s }\n";
 /// Two rows that are no number; the hundredth breaks the constraint.
 const SPOIL: &str = "UPDATE leads SET email = 'lead x' WHERE id IN (7, 300)";
 
@@ -62,15 +63,24 @@ fn parked_rows_are_listed_and_shut_the_gate_until_they_are_right() {
     assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 397);
     let document = listed(&bed);
     assert_eq!(copied(&document)["parked"], 3);
-    assert_eq!((copied(&document)["rows_done"].as_i64(), document["state"].as_str()), (Some(400), Some("waiting")));
+    assert_eq!(
+        (copied(&document)["rows_done"].as_i64(), document["state"].as_str()),
+        (Some(400), Some("waiting"))
+    );
     let rows = document["parked"]["leads"]["rows"].as_array().unwrap();
     let keys: Vec<_> = rows.iter().map(|row| row["key"]["id"].as_str().unwrap()).collect();
     assert_eq!(keys, ["7", "100", "300"]);
-    assert_eq!((rows[0]["code"].as_str(), rows[1]["code"].as_str()), (Some("22P02"), Some("23514")));
+    assert_eq!(
+        (rows[0]["code"].as_str(), rows[1]["code"].as_str()),
+        (Some("22P02"), Some("23514"))
+    );
     let ran = bed.phasegate(&["status", "leads", "--parked"]).expect(0);
     mentions(&ran, &["3 rows of mapping leads parked", "id = 7: invalid input syntax", "[22P02]"]);
     let ran = bed.phasegate(&["gates", "leads"]).expect(4);
-    mentions(&ran, &["parked rows", "no parked row", "3 rows parked", "phasegate status leads --parked"]);
+    mentions(
+        &ran,
+        &["parked rows", "no parked row", "3 rows parked", "phasegate status leads --parked"],
+    );
 
     // A client mends one: the sync copies it, and whoever looks sees that it is right.
     bed.run("UPDATE leads SET email = 'lead 7' WHERE id = 7");
@@ -110,7 +120,10 @@ fn one_row_more_than_may_be_parked_fails_the_step() {
     let Some(bed) = Bed::new("too many parked rows", &plan(&copy, "")) else { return };
     bed.run(SPOIL);
     let ran = bed.phasegate(&["run", "plan.yaml"]).expect(1);
-    mentions(&ran, &["more than 2 rows of", "as many as may be parked", "status RUN --parked", "retry leads"]);
+    mentions(
+        &ran,
+        &["more than 2 rows of", "as many as may be parked", "status RUN --parked", "retry leads"],
+    );
     assert_eq!(total(&bed), 2);
     bed.phasegate(&["retry", "leads"]).expect(1);
     // Those that are mended are counted no longer.
@@ -127,7 +140,9 @@ fn a_process_that_dies_while_it_parks_leaves_no_row_out_and_none_twice() {
         let Some(bed) = Bed::new("a death while parking", &plan(PARK, GATE)) else { return };
         bed.run(SPOIL);
         let mut dying = bed.sandbox.command(&["run", "plan.yaml"]);
-        dying.env("APP_URL", bed.app()).env("FAILPOINTS", format!("postgres::{point}::park=1*return"));
+        dying
+            .env("APP_URL", bed.app())
+            .env("FAILPOINTS", format!("postgres::{point}::park=1*return"));
         let ran: Ran = dying.output().unwrap().into();
         assert_eq!(ran.code, None, "it did not die: {ran}");
         bed.phasegate(&["run", "plan.yaml"]).expect(4);
