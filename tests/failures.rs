@@ -419,3 +419,21 @@ fn a_step_that_takes_too_long_is_ended_and_leaves_nothing() {
     sandbox.run(&["amend", "customers", "plan.yaml", "--yes"]).expect(0);
     sandbox.run(&["run", "plan.yaml"]).expect(0);
 }
+
+#[test]
+fn rows_that_cant_be_copied_are_parked_until_they_are_mended() {
+    let sandbox = sandbox("");
+    edit(&sandbox, "rows: 150 }\n", "rows: 150 }\n      on_row_error: park\n");
+    edit(&sandbox, "status TEXT, status_code", "status TEXT CHECK (status <> 'bad'), status_code");
+    sandbox.sql("app.db", "UPDATE customers SET status = 'bad' WHERE id IN (3, 3000)");
+    let ran = sandbox.run(&["run", "plan.yaml"]).expect(7);
+    mentions(&ran, &["3 (parked: SQLITE_CONSTRAINT", "3000 (parked: SQLITE_CONSTRAINT"]);
+    let status = ["status", "customers", "--parked", "--format", "json"];
+    let parked = &sandbox.run(&status).expect(0).json()["parked"]["customers"];
+    assert_eq!((&parked["total"], &parked["rows"][1]["key"]["id"]), (&2.into(), &"3000".into()));
+    sandbox.run(&["retry", "customers"]).expect(7);
+    sandbox.sql("app.db", "UPDATE customers SET status = 'good' WHERE id IN (3, 3000)");
+    assert_eq!(sandbox.run(&status).expect(0).json()["parked"]["customers"]["total"], 0);
+    sandbox.run(&["retry", "customers"]).expect(0);
+    assert_eq!(sandbox.value("app.db", "SELECT count(*) FROM customers"), ROWS.to_string());
+}

@@ -336,3 +336,68 @@ fn nobody_amends_themselves_out_of_the_only_approval() {
     assert_eq!(unfillable(world.state.program(), "dee").len(), 1);
     assert!(unfillable(world.state.program(), "ben").is_empty());
 }
+
+/// The run whose copy may park rows, up to where the copy is under way.
+fn copying() -> World {
+    let mut steps = leads_steps(gate(), gate());
+    if let Action::Backfill(backfill) = &mut steps[2].action {
+        backfill.park_max = Some(10);
+    }
+    let mut world = World::new(steps);
+    while *world.is("copy") == Progress::Pending {
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "copy") {
+                world.perform(effect);
+            }
+        }
+    }
+    world
+}
+
+fn copied(world: &mut World, parked: u64) {
+    let result = Observation::Done(Outcome { parked: Some(parked), ..Outcome::default() });
+    let (step, way) = ("copy".into(), Way::Forward);
+    world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.5 });
+}
+
+#[test]
+fn a_parked_row_shuts_every_gate_and_so_does_not_knowing() {
+    let mut world = copying();
+    copied(&mut world, 3);
+    for seen in [None, Some(Err("no answer".to_owned())), Some(Ok(1))] {
+        world.seen.parked = seen;
+        world.go();
+        assert_eq!(world.missing("switch"), [ConditionKind::NotParked]);
+    }
+    world.seen.parked = Some(Ok(0));
+    open_and_wait(&mut world, "switch");
+    // One that is parked between opening and start.
+    let parked = Observations { parked: Some(Ok(1)), ..world.seen.clone() };
+    let events = world.recheck("retire", vec![("switch".into(), parked)]);
+    assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    world.go();
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn a_retry_tries_parked_rows_again_and_the_copy_keeps_its_traces() {
+    let mut world = copying();
+    copied(&mut world, 0);
+    world.seen.parked = Some(Ok(1));
+    world.go();
+    assert!(world.ask("ana", Command::Retry).is_err(), "there was nothing to try again");
+    let mut world = copying();
+    copied(&mut world, 3);
+    world.seen.parked = Some(Ok(3));
+    world.go();
+    world.ask("ana", Command::Retry).unwrap();
+    assert!(matches!(world.is("copy"), Progress::Retrying { way: Way::Forward, .. }));
+    assert!(world.ask("ana", Command::Abort { leave: false, reason: None }).is_err());
+    world.seen.parked = Some(Ok(0));
+    world.go();
+    assert!(world.state.is_ended());
+    assert_eq!(world.state.step(&"copy".into()).attempts, 2);
+    let again = super::super::replay(&world.records).unwrap();
+    assert_eq!(again.step(&"copy".into()).parked(), None);
+}
