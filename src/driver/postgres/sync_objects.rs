@@ -282,14 +282,14 @@ pub(super) async fn check_sync(
     for side in [Side::Old, Side::New] {
         check_inheritance(tx.conn()?, shape, side).await?;
     }
-    if shape.in_place {
-        if let Some((table, name)) = late_trigger(tx.conn()?, shape).await? {
-            let message = format!(
-                "the trigger {name} on {table} would fire after ours, and may change the row again"
-            );
-            return Err(unsafe_because(shape, &message)
-                .with_help("give it a name that sorts before zzzz_phasegate"));
-        }
+    if shape.in_place
+        && let Some((table, name)) = late_trigger(tx.conn()?, shape).await?
+    {
+        let message = format!(
+            "the trigger {name} on {table} would fire after ours, and may change the row again"
+        );
+        return Err(unsafe_because(shape, &message)
+            .with_help("give it a name that sorts before zzzz_phasegate"));
     }
     try_expressions(tx, shape, direction).await
 }
