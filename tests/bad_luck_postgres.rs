@@ -4,6 +4,7 @@
 
 mod dying;
 mod refused;
+mod retiring;
 pub mod server;
 mod writer;
 

@@ -22,8 +22,7 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::run::{
     Digest, Direction, Ending, Engine, FailureClass, Mapping, MappingName, Method, Permit,
-    RetireShape, RunId,
-    Runnable, Script, StepId, Usage, Value, Way,
+    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 pub mod error;

@@ -6,7 +6,7 @@ use crate::examples::Example;
 use crate::sandbox::Ran;
 
 /// Runs with a point armed to kill at its `hits`-th time. `None` when the point was not hit that often: the run ended well.
-fn killed_at(example: &Example, args: &[&str], point: &str, hits: u32) -> Option<Ran> {
+pub fn killed_at(example: &Example, args: &[&str], point: &str, hits: u32) -> Option<Ran> {
     let armed = format!("{point}={hits}*off->return");
     let ran = Ran::from(example.command(args).env("FAILPOINTS", armed).output().unwrap());
     if ran.code.is_none() { Some(ran) } else { None }

@@ -94,12 +94,41 @@ fn a_table_that_the_plan_makes_is_not_what_a_missing_one_was_meant_to_be() {
 }
 
 #[test]
-fn a_view_on_a_table_that_is_put_aside_is_said_to_stop_the_retire() {
+fn what_stops_a_retire_is_said_and_what_it_carries_over_is_not() {
     let Some(there) = before("leads-v2") else { return };
     there.1.run("CREATE VIEW hot AS SELECT * FROM leads WHERE status = 'HOT'");
-    let document = probe(&there, "leads-v2", &["--format", "json"]).json();
-    let findings = document["findings"].as_array().unwrap();
-    let found = findings.iter().find(|one| one["code"] == "R104").unwrap();
-    assert!(found["message"].as_str().unwrap().contains("view hot"), "{found:#}");
-    assert!(found["help"].as_str().unwrap().contains("retire is refused"), "{found:#}");
+    there.1.run("CREATE TABLE notes (lead_id bigint REFERENCES leads)");
+    let found = |code: &str| -> Vec<Value> {
+        let document = probe(&there, "leads-v2", &["--format", "json"]).json();
+        let all = document["findings"].as_array().unwrap().clone();
+        all.into_iter().filter(|one| one["code"] == code).collect()
+    };
+    assert_eq!(found("R104"), Vec::<Value>::new());
+    there.1.run("CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM leads");
+    let stops = found("R104").remove(0);
+    let message = stops["message"].as_str().unwrap();
+    assert!(message.contains("materialized view counted") && !message.contains("hot"), "{stops:#}");
+    assert!(stops["help"].as_str().unwrap().contains("retire is refused"), "{stops:#}");
+}
+
+#[test]
+fn the_statements_that_retire_will_ask_for_are_printed_before() {
+    let Some(there) = before("leads-v2") else { return };
+    there.1.run(
+        "CREATE TABLE accounts (id int PRIMARY KEY); ALTER TABLE leads ADD account_id int REFERENCES accounts,
+             ADD boss bigint REFERENCES leads; GRANT SELECT ON leads TO PUBLIC; COMMENT ON TABLE leads IS 'all'",
+    );
+    let seen = probe(&there, "leads-v2", &[]).expect(0).stdout;
+    let page = seen.split_whitespace().collect::<Vec<_>>().join(" ");
+    for statement in [
+        r#"ALTER TABLE "leads_v2" ADD CONSTRAINT "leads_account_id_fkey" FOREIGN KEY (account_id) REFERENCES accounts(id) NOT VALID;"#,
+        r#"ALTER TABLE "leads_v2" VALIDATE CONSTRAINT "leads_account_id_fkey";"#,
+        r#"ALTER TABLE "leads_v2" ADD CONSTRAINT "leads_boss_fkey" FOREIGN KEY (boss) REFERENCES "leads_v2"(id) NOT VALID;"#,
+    ] {
+        assert!(page.contains(statement), "{statement} is not in {page}");
+    }
+    assert!(
+        !page.contains("grant PUBLIC") || !page.contains("would not bring to leads_v2: grant"),
+        "{page}"
+    );
 }

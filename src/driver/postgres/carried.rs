@@ -297,8 +297,7 @@ async fn waits(conn: &mut PgConnection, key: &Key) -> Result<Option<String>, Err
 
 /// An error that says what is in the way, with all of it as its detail.
 pub(super) fn in_the_way(mapping: &str, what: &str, items: &[String]) -> Error {
-    let mut error =
-        Error::failed(FailureClass::Refused, format!("mapping {mapping}: {what}"));
+    let mut error = Error::failed(FailureClass::Refused, format!("mapping {mapping}: {what}"));
     if let Error::Failed(failure) = &mut error {
         failure.detail = Some(items.join(";\n"));
     }

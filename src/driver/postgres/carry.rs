@@ -64,16 +64,29 @@ impl Pairs {
     }
 }
 
-/// What a table that takes the old one's name is given. `old_name` is what that is called afterwards.
+/// The names that a table and its successor get.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names<'a> {
+    /// What the old table is called afterwards.
+    pub old: &'a str,
+    /// Whether the new one is called as the old one was.
+    pub takes: bool,
+}
+
+/// What a table that takes the old one's place is given.
 pub(super) async fn of_table(
     conn: &mut PgConnection,
     shape: &Shape,
-    (old_name, direction): (&str, Direction),
+    (names, direction): (Names<'_>, Direction),
 ) -> Result<Vec<Gift>, Error> {
-    let (_, name) = parts(old_name);
+    let (_, name) = parts(names.old);
     let aside = format!("{}.{}", quote(&shape.old.schema), quote(&name));
     let goes_on = direction == Direction::Both;
-    let queries: Vec<String> = carry_sql::of_tables().collect();
+    let queries: Vec<String> = if names.takes {
+        carry_sql::of_tables().collect()
+    } else {
+        carry_sql::of_nameless().collect()
+    };
     read(conn, shape, (&Pairs::of(shape), queries, aside, goes_on)).await
 }
 

@@ -286,6 +286,11 @@ const OF_TABLES: [&str; 12] = [
 /// What a column is given that takes the place of another one of its own table.
 const OF_COLUMNS: [&str; 3] = [COLUMN_GRANTS, COLUMNS, COMMENTS];
 
+/// The queries for a table that takes another's place without its name.
+pub(super) fn of_nameless() -> impl Iterator<Item = String> {
+    std::iter::once(format!("{PRELUDE}{TRIGGERS}"))
+}
+
 /// The queries for a table that takes another's place.
 pub(super) fn of_tables() -> impl Iterator<Item = String> {
     OF_TABLES.iter().map(|query| format!("{PRELUDE}{query}"))

@@ -279,7 +279,7 @@ UNION ALL
 SELECT 'TABLE', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.oid = to_regnamespace($1) AND c.relkind = 'r'
-  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept)_[0-9a-z]+$')";
+  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept|drawn|written)_[0-9a-z]+$')";
 
 /// Removes every object of ours but the table of runs.
 async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {

@@ -59,7 +59,8 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
         let it = columns.iter().find(|it| it.column == name);
         it.and_then(|it| it.take_name.as_deref())
     };
-    let is_over = |index: &Index| columns.iter().any(|it| it.take_name.is_some() && names(index, &it.column));
+    let is_over =
+        |index: &Index| columns.iter().any(|it| it.take_name.is_some() && names(index, &it.column));
     let mut statements = Vec::new();
     for index in side.table.indexes.iter().filter(|index| index.is_valid && is_over(index)) {
         statements.extend(target.index(index, &renamed(behind_using(&index.definition), &taken)));
@@ -78,7 +79,8 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
             statements.extend(target.not_null(new));
         }
         if let (Some(default), None, None) = (&was.default, &is.default, is.identity)
-            && !was.is_generated && !is.is_generated
+            && !was.is_generated
+            && !is.is_generated
         {
             // What a client leaves out has the old column's value, which need not be the new one's.
             let (on, name) = (side.table.sql(), quote(new));
@@ -131,7 +133,9 @@ impl Target<'_> {
     /// What makes an index as another one; nothing where there is one.
     fn index(&self, index: &Index, behind: &str) -> Vec<String> {
         let alike = |other: &&Index| other.is_valid && behind_using(&other.definition) == behind;
-        let serves = |other: &&Index| (!index.is_unique || other.is_unique) && (!index.is_primary || other.is_primary);
+        let serves = |other: &&Index| {
+            (!index.is_unique || other.is_unique) && (!index.is_primary || other.is_primary)
+        };
         if self.table.indexes.iter().filter(alike).any(|other| serves(&other)) {
             return Vec::new();
         }
@@ -144,7 +148,10 @@ impl Target<'_> {
         }
         let standing = self.table.indexes.iter().filter(alike).find(|other| other.is_identity());
         if let Some(standing) = standing {
-            return vec![format!("ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {}", quote(&standing.name))];
+            return vec![format!(
+                "ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {}",
+                quote(&standing.name)
+            )];
         }
         let name = quote(&cut(&format!("{}_primary", self.table.name)));
         vec![
@@ -170,8 +177,7 @@ impl Target<'_> {
         if there.iter().any(|it| !is_checked || bare(&it.definition) == it.definition) {
             return Vec::new();
         }
-        let validate =
-            |name: &str| format!("ALTER TABLE {on} VALIDATE CONSTRAINT {}", quote(name));
+        let validate = |name: &str| format!("ALTER TABLE {on} VALIDATE CONSTRAINT {}", quote(name));
         if let Some(unchecked) = there.first() {
             return vec![validate(&unchecked.name)];
         }
@@ -302,16 +308,18 @@ fn names(index: &Index, column: &str) -> bool {
 fn renamed<'n>(definition: &str, new_name: &impl Fn(&str) -> Option<&'n str>) -> String {
     let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
     let shown = |name: &str, as_it_is: &str| match new_name(name) {
-        Some(new) if new.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') => new.to_owned(),
+        Some(new)
+            if new.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') =>
+        {
+            new.to_owned()
+        }
         Some(new) => quote(new),
         None => as_it_is.to_owned(),
     };
     let (mut out, mut rest) = (String::with_capacity(definition.len()), definition);
     while let Some(first) = rest.chars().next() {
         let length = match first {
-            '\'' | '"' => {
-                rest[1..].find(first).map_or(rest.len(), |at| at + 2)
-            }
+            '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |at| at + 2),
             c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
             c => c.len_utf8(),
         };

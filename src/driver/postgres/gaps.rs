@@ -89,7 +89,11 @@ pub(super) fn not_copied(owner: &str, around: &Surroundings) -> Vec<ObjectFacts>
 }
 
 /// For a new table that the plan makes: what `LIKE` would not bring, and what of it the plan would miss.
-pub(super) fn of_a_copy(mapping: &Mapping, from: &Side, retired: Option<&RetireShape>) -> Vec<Found> {
+pub(super) fn of_a_copy(
+    mapping: &Mapping,
+    from: &Side,
+    retired: Option<&RetireShape>,
+) -> Vec<Found> {
     let (old, new) = (&from.table.name, &mapping.into.table);
     let mut found = kept(from);
     let is_lacking = |kind: &str| match retired {

@@ -29,11 +29,7 @@ fn name(shape: &Shape) -> String {
 }
 
 /// Refuses writes to the table from now on. `shape` has the names from after `retire`.
-pub(super) async fn install(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    run_id: &RunId,
-) -> Result<(), Error> {
+pub(super) async fn install(tx: &mut Tx<'_>, shape: &Shape, run_id: &RunId) -> Result<(), Error> {
     let (table, name) = (shape.old.sql(), quote(&name(shape)));
     let function = format!("{}.{name}", tx.schema());
     let message = format!(
@@ -76,7 +72,10 @@ pub(super) async fn install(
 }
 
 /// A table and its partitions, at every level, as SQL text.
-pub(super) async fn whole_tree(conn: &mut PgConnection, table: &Table) -> Result<Vec<String>, Error> {
+pub(super) async fn whole_tree(
+    conn: &mut PgConnection,
+    table: &Table,
+) -> Result<Vec<String>, Error> {
     let doing = "read the catalogue";
     let rows = sqlx::query(
         "WITH RECURSIVE tree (oid) AS (SELECT $1::bigint::oid

@@ -108,7 +108,8 @@ pub(super) async fn going(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<
 
 fn over(shape: &Shape, key: Incoming, there: &[Incoming]) -> Going {
     let pairs = counterpart::pairs(shape);
-    let new_name = |old: &String| pairs.iter().find(|(name, _)| name == old).map(|(_, new)| new.clone());
+    let new_name =
+        |old: &String| pairs.iter().find(|(name, _)| name == old).map(|(_, new)| new.clone());
     let referenced: Option<Vec<String>> = key.referenced.iter().map(new_name).collect();
     let Some(referenced) = referenced else {
         let problem = format!(
@@ -129,7 +130,11 @@ fn over(shape: &Shape, key: Incoming, there: &[Incoming]) -> Going {
     Going { key, referenced, twin, problem }
 }
 
-fn problem(shape: &Shape, key: &Incoming, (referenced, has_twin): (&[String], bool)) -> Option<String> {
+fn problem(
+    shape: &Shape,
+    key: &Incoming,
+    (referenced, has_twin): (&[String], bool),
+) -> Option<String> {
     let (name, on) = (&key.name, &key.shown);
     if !key.is_ours {
         return Some(format!("foreign key {name} of {on}, which belongs to {}", key.owner));

@@ -111,5 +111,11 @@ fn read(row: &PgRow, what: &'static str) -> Result<Remade, sqlx::Error> {
         _ => None,
     };
     let owner = (what == "view").then_some(owner);
-    Ok(Remade { what, name, on: Holder { name: row.try_get(0)?, owner }, text: row.try_get(5)?, problem })
+    Ok(Remade {
+        what,
+        name,
+        on: Holder { name: row.try_get(0)?, owner },
+        text: row.try_get(5)?,
+        problem,
+    })
 }

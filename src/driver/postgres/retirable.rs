@@ -11,16 +11,17 @@
 use sqlx::postgres::PgConnection;
 
 use super::carried::{Holder, in_the_way, narrow, widen};
+use super::carry::Names;
 use super::catalogue::quote;
 use super::counterpart::{missing, missing_columns, missing_statistics};
 use super::dependents::{Dependent, dependents};
 use super::error::failed;
 use super::incoming::{self, Going};
-use super::{carry, carry_sql};
 use super::remade::{self, Remade};
 use super::shape::Shape;
 use super::surroundings::around;
 use super::survey::Side;
+use super::{carry, carry_sql};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 
@@ -225,7 +226,8 @@ async fn check_counterparts(
         && old.around.replica_identity == 'i'
         && new.around.replica_identity == 'd'
     {
-        let gifts = carry::of_table(conn, shape, (old_name, what.direction)).await?;
+        let names = Names { old: old_name, takes: true };
+        let gifts = carry::of_table(conn, shape, (names, what.direction)).await?;
         if !gifts.iter().any(|gift| gift.what == carry_sql::REPLICA_IDENTITY_SAID) {
             let on = new.table.sql();
             lacks.push(format!(
@@ -258,13 +260,16 @@ async fn check_columns(
     let goes_over = |it: &Dependent| {
         matches!(it.kind.as_str(), "view" | "policy") && !outside.remade.is_empty()
     };
-    let is_tied = |it: &&Dependent| it.is_certain() && !is_part(it, &old.table.name) && !goes_over(it);
+    let is_tied =
+        |it: &&Dependent| it.is_certain() && !is_part(it, &old.table.name) && !goes_over(it);
     let mut tied: Vec<String> = found.iter().filter(is_tied).map(Dependent::said).collect();
     tied.extend(outside.problems());
     let exclusions = old.around.constraints.iter().filter(|it| {
         it.kind == 'x' && it.columns.iter().any(|column| names.contains(&column.as_str()))
     });
-    tied.extend(exclusions.map(|it| format!("exclusion constraint {}: {}", it.name, it.definition)));
+    tied.extend(
+        exclusions.map(|it| format!("exclusion constraint {}: {}", it.name, it.definition)),
+    );
     if !tied.is_empty() {
         let message = format!(
             "these would go on using {} of {} once put aside; drop them, or make them anew, first",
@@ -310,7 +315,9 @@ fn check_inserts(
         .iter()
         .filter_map(|name| old.table.column(name))
         .filter(|column| column.not_null && column.default.is_none() && column.identity.is_none())
-        .map(|column| format!("ALTER TABLE {on} ALTER COLUMN {} DROP NOT NULL", quote(&column.name)))
+        .map(|column| {
+            format!("ALTER TABLE {on} ALTER COLUMN {} DROP NOT NULL", quote(&column.name))
+        })
         .collect();
     if !is_filled && !needed.is_empty() {
         let what =

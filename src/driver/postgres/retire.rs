@@ -19,11 +19,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::carried::{Broken, Carried, Holder, in_the_way, narrow, widen};
+use super::carry::Names;
 use super::catalogue::{name_sql, quote};
 use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
 use super::dual_write::{done_before, finish, sync_state_in};
 use super::error::{failed, refused};
+use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, sides};
 use super::settle::settle_in;
@@ -32,9 +34,7 @@ use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
 use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
-use crate::run::{
-    Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId,
-};
+use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
 
 /// How long the first lock is waited for, in milliseconds, where there are several.
 const FIRST_LOCK_MS: u64 = 600;
@@ -194,8 +194,12 @@ async fn retire(
         let of_it = |name: &String| {
             what.columns().is_none_or(|columns| columns.iter().any(|it| it.column == *name))
         };
-        let keys: Vec<_> =
-            old.around.foreign_keys().filter(|key| key.columns.iter().any(of_it)).cloned().collect();
+        let keys: Vec<_> = old
+            .around
+            .foreign_keys()
+            .filter(|key| key.columns.iter().any(of_it))
+            .cloned()
+            .collect();
         let path = narrow(tx.conn()?).await?;
         carry::let_go(tx, (&before.old, &keys), &mut carried).await?;
         widen(tx.conn()?, path).await?;
@@ -203,11 +207,9 @@ async fn retire(
     let done = match what.shape {
         RetireShape::Table { old_name, take_name } => {
             let names = Names { old: old_name, takes: *take_name };
-            table(tx, what, (&before, &outside, &names), &mut carried).await?
+            table(tx, what, (&before, &outside, names), &mut carried).await?
         }
-        RetireShape::Columns(all) => {
-            columns(tx, (&before, &outside, all), &mut carried).await?
-        }
+        RetireShape::Columns(all) => columns(tx, (&before, &outside, all), &mut carried).await?,
     };
     said.splice(0..0, done);
     let after = shape(tx.conn()?, &mapping.retired(what.shape)).await?;
@@ -266,11 +268,7 @@ async fn referenced(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Holder
 }
 
 /// Where a mapping leaves rows out, rows of other tables must not refer to these.
-async fn check_references(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    outside: &Outside,
-) -> Result<(), Error> {
+async fn check_references(tx: &mut Tx<'_>, shape: &Shape, outside: &Outside) -> Result<(), Error> {
     let mut broken = Vec::new();
     for key in &outside.keys {
         let Some(question) = key.orphans(shape) else { continue };
@@ -289,25 +287,17 @@ async fn check_references(
     Err(in_the_way(&shape.mapping, &message, &broken))
 }
 
-/// The names that a table and its successor get.
-struct Names<'a> {
-    old: &'a str,
-    takes: bool,
-}
-
 /// Puts a table aside; another one takes its place.
 async fn table(
     tx: &mut Tx<'_>,
     what: &Retiring<'_>,
-    (before, outside, names): (&Shape, &Outside, &Names<'_>),
+    (before, outside, names): (&Shape, &Outside, Names<'_>),
     carried: &mut Carried,
 ) -> Result<Vec<String>, Error> {
     let (mapping, schema) = (what.mapping, tx.schema().to_owned());
-    let gifts = if names.takes {
-        carry::of_table(tx.conn()?, before, (names.old, what.direction)).await?
-    } else {
-        Vec::new()
-    };
+    let mut gifts = carry::of_table(tx.conn()?, before, (names, what.direction)).await?;
+    gifts.extend(outside.remade.iter().map(Remade::gift));
+    let is_named_so = names.takes || !gifts.is_empty();
     let path = narrow(tx.conn()?).await?;
     for key in &outside.keys {
         key.go(tx, before, carried).await?;
@@ -315,18 +305,18 @@ async fn table(
     widen(tx.conn()?, path).await?;
     rename::table(tx.conn()?, &before.old, names.old).await?;
     let mut said = vec![format!("{} is now {}", mapping.from.table, names.old)];
-    if names.takes || !outside.remade.is_empty() {
-        // What is made again finds the new table by the old one's name, for a moment if it doesn't keep it.
+    if is_named_so {
+        // What is given finds the new table by the old one's name, for a moment if it doesn't keep it.
         rename::table(tx.conn()?, &before.new, &mapping.from.table).await?;
     }
     let path = narrow(tx.conn()?).await?;
-    for gift in gifts.into_iter().chain(outside.remade.iter().map(super::remade::Remade::gift)) {
+    for gift in gifts {
         carried.give(tx, gift).await?;
     }
     widen(tx.conn()?, path).await?;
     if names.takes {
         said.push(format!("{} is now {}", mapping.into.table, mapping.from.table));
-    } else if !outside.remade.is_empty() {
+    } else if is_named_so {
         rename_back(tx, before).await?;
     }
     said.extend(outside.said(if names.takes { &mapping.from.table } else { &mapping.into.table }));
@@ -360,8 +350,11 @@ async fn columns(
         columns.iter().map(|it| format!("{} is now {}", it.column, it.old_name)).collect();
     let pairs = column_pairs(columns);
     said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
-    let gifts =
-        if before.in_place { carry::of_columns(tx.conn()?, before, columns).await? } else { Vec::new() };
+    let gifts = if before.in_place {
+        carry::of_columns(tx.conn()?, before, columns).await?
+    } else {
+        Vec::new()
+    };
     let path = narrow(tx.conn()?).await?;
     for gift in gifts {
         carried.give(tx, gift).await?;
@@ -454,4 +447,3 @@ fn by_name(found: &[Dependent]) -> String {
         names => format!("; still named in the text of {}", names.join(", ")),
     }
 }
-

@@ -9,7 +9,10 @@ use super::retirable::Retiring;
 use super::retire_tests::{Live, failure, whole};
 use super::shape::shape;
 use super::{Postgres, written};
-use crate::driver::{Access, DualWriter as _, Losses, Retirer as _, SyncState};
+use crate::driver::{
+    Access, DualWriter as _, Introspect as _, Losses, Retirer as _, Survey, SurveyedMapping,
+    SyncState,
+};
 use crate::run::{Direction, FailureClass, Mapping, RetireShape, RetiredColumn, Way};
 
 /// Everything in schema public that is catalogue, a line for each, but what is ours.
@@ -169,7 +172,9 @@ impl Live {
         let sql = if after.is_in_place() {
             "UPDATE leads SET code = lower(status_old) WHERE code IS DISTINCT FROM lower(status_old)".to_owned()
         } else {
-            format!("DELETE FROM {new}; INSERT INTO {new} (id, email, status, n, code) SELECT id, email, status, n, lower(status) FROM {old}")
+            format!(
+                "DELETE FROM {new}; INSERT INTO {new} (id, email, status, n, code) SELECT id, email, status, n, lower(status) FROM {old}"
+            )
         };
         self.database.run(&sql).await;
     }
@@ -208,9 +213,13 @@ async fn what_needs_a_build_or_a_scan_is_listed_and_everything_else_goes_over() 
     assert_eq!(
         ran,
         [
-            format!("{leads_v2} ADD CONSTRAINT \"leads_account_id_fkey\" FOREIGN KEY (account_id) REFERENCES public.accounts(id) NOT VALID"),
+            format!(
+                "{leads_v2} ADD CONSTRAINT \"leads_account_id_fkey\" FOREIGN KEY (account_id) REFERENCES public.accounts(id) NOT VALID"
+            ),
             format!("{leads_v2} VALIDATE CONSTRAINT \"leads_account_id_fkey\""),
-            format!("{leads_v2} ADD CONSTRAINT \"leads_boss_fkey\" FOREIGN KEY (boss) REFERENCES public.leads_v2(id) NOT VALID"),
+            format!(
+                "{leads_v2} ADD CONSTRAINT \"leads_boss_fkey\" FOREIGN KEY (boss) REFERENCES public.leads_v2(id) NOT VALID"
+            ),
             format!("{leads_v2} VALIDATE CONSTRAINT \"leads_boss_fkey\""),
         ]
     );
@@ -229,6 +238,12 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
             let shape = whole(takes_name);
             live.database.run(READY).await;
             let before = catalogue(&live.database).await;
+            let fires = async |table: &str| -> String {
+                let enabled = format!(
+                    "SELECT tgenabled FROM pg_trigger WHERE tgname = 'noting' AND tgrelid = '{table}'::regclass"
+                );
+                live.database.text(&enabled).await
+            };
             let detail = live.retire(&shape).await.unwrap().detail.unwrap();
             let after = catalogue(&live.database).await;
             let case = format!("{direction:?}, takes the name: {takes_name}");
@@ -239,21 +254,51 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
                 assert_eq!(differs, intended(direction), "{case}");
             }
             let new = if takes_name { "leads" } else { "leads_v2" };
-            live.database.run(&format!("INSERT INTO {new} (id, email, n, status) VALUES (70, 'late', 1, 'warm')")).await;
-            assert_eq!(live.database.number("SELECT id FROM hot WHERE mail = 'late'").await, 70, "{case}");
-            assert_eq!(live.database.number("SELECT max(all_of_them) FROM hotter").await, 3, "{case}");
+            let once = if direction == Direction::Both { "D" } else { "O" };
+            assert_eq!(
+                (fires(new).await.as_str(), fires("leads_old").await.as_str()),
+                ("O", once),
+                "{case}"
+            );
+            live.database
+                .run(&format!(
+                    "INSERT INTO {new} (id, email, n, status) VALUES (70, 'late', 1, 'warm')"
+                ))
+                .await;
+            assert_eq!(
+                live.database.number("SELECT id FROM hot WHERE mail = 'late'").await,
+                70,
+                "{case}"
+            );
+            assert_eq!(
+                live.database.number("SELECT max(all_of_them) FROM hotter").await,
+                3,
+                "{case}"
+            );
             assert_eq!(live.refused("INSERT INTO notes VALUES (3, 99)").await, "23503", "{case}");
-            live.database.run(&format!("INSERT INTO notes VALUES (3, 70); DELETE FROM {new} WHERE id = 70")).await;
+            live.database
+                .run(&format!("INSERT INTO notes VALUES (3, 70); DELETE FROM {new} WHERE id = 70"))
+                .await;
             assert_eq!(live.database.number("SELECT count(*) FROM notes").await, 2, "{case}");
 
             live.unretire(&shape, Losses::Refused).await.unwrap();
             assert_eq!(live.sync().await, SyncState::Active, "{case}");
-            assert_eq!(changed(&before, &catalogue(&live.database).await), [String::new(); 0], "{case}");
+            assert_eq!(
+                changed(&before, &catalogue(&live.database).await),
+                [String::new(); 0],
+                "{case}"
+            );
             let again = work("again", Way::Forward);
-            live.postgres.retire(&live.fence, &again, &live.mapping, direction, &shape).await.unwrap();
+            live.postgres
+                .retire(&live.fence, &again, &live.mapping, direction, &shape)
+                .await
+                .unwrap();
             live.drop(&shape).await.unwrap();
             assert_eq!(live.ours_left().await, 0, "{case}");
-            assert!(!catalogue(&live.database).await.iter().any(|line| line.contains("leads_old")), "{case}");
+            assert!(
+                !catalogue(&live.database).await.iter().any(|line| line.contains("leads_old")),
+                "{case}"
+            );
         }
     }
 }
@@ -357,7 +402,9 @@ async fn a_step_whose_keys_are_not_checked_yet_goes_on_with_them() {
     let shape = whole(true);
     // A row that no foreign key has looked at, as a restore that disables triggers leaves one.
     live.database
-        .run(&format!("{READY}; SET session_replication_role = replica; INSERT INTO notes VALUES (9, 99)"))
+        .run(&format!(
+            "{READY}; SET session_replication_role = replica; INSERT INTO notes VALUES (9, 99)"
+        ))
         .await;
     let (class, message) = failure(live.retire(&shape).await);
     assert_eq!(class, FailureClass::Refused);
@@ -370,7 +417,9 @@ async fn a_step_whose_keys_are_not_checked_yet_goes_on_with_them() {
     assert_eq!(live.database.text(unchecked).await, "loose_lead_id_fkey");
 
     // The way back: it holds for what is written from now on, and nobody is kept from going back.
-    live.database.run("SET session_replication_role = replica; INSERT INTO notes VALUES (9, 99)").await;
+    live.database
+        .run("SET session_replication_role = replica; INSERT INTO notes VALUES (9, 99)")
+        .await;
     live.unretire(&shape, Losses::Refused).await.unwrap();
     assert_eq!(live.database.text(unchecked).await, "loose_lead_id_fkey of_lead");
     live.database.run("DELETE FROM notes WHERE id = 9").await;
@@ -382,8 +431,10 @@ async fn a_step_whose_keys_are_not_checked_yet_goes_on_with_them() {
 async fn rows_that_refer_to_what_a_mapping_leaves_out_are_found_before() {
     let setup = "CREATE TABLE leads (id int PRIMARY KEY, n int); CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL);
         CREATE TABLE notes (id int PRIMARY KEY, lead_id int REFERENCES leads)";
-    let filtered =
-        Mapping { filter: Some("n > 0".into()), ..mapping(("leads", &["id"]), ("leads_v2", &["id"])) };
+    let filtered = Mapping {
+        filter: Some("n > 0".into()),
+        ..mapping(("leads", &["id"]), ("leads_v2", &["id"]))
+    };
     let Some(live) = Live::of(setup, filtered, Direction::Forward).await else { return };
     live.database.run("INSERT INTO leads VALUES (1, 1), (2, 0); INSERT INTO notes VALUES (1, 1), (2, 2), (3, NULL)").await;
     let (_, message) = failure(live.retire(&whole(true)).await);
@@ -417,8 +468,14 @@ async fn an_owner_of_tables_needs_no_more_than_that() {
     live.database.run("ALTER VIEW hot OWNER TO ret_app; CREATE TABLE of_others (lead_id bigint REFERENCES leads)").await;
     let (class, message) = failure(live.retire(&shape).await);
     assert_eq!(class, FailureClass::Refused);
-    assert!(message.contains("view hot belongs to ret_app, so it can't be made again"), "{message}");
-    assert!(message.contains("foreign key of_others_lead_id_fkey of of_others, which belongs to"), "{message}");
+    assert!(
+        message.contains("view hot belongs to ret_app, so it can't be made again"),
+        "{message}"
+    );
+    assert!(
+        message.contains("foreign key of_others_lead_id_fkey of of_others, which belongs to"),
+        "{message}"
+    );
     live.database.run("ALTER VIEW hot OWNER TO ret_owner; DROP TABLE of_others").await;
     live.retire(&shape).await.unwrap();
     live.database.run("SET ROLE ret_owner; INSERT INTO leads DEFAULT VALUES").await;
@@ -441,7 +498,9 @@ async fn what_was_put_aside_is_dropped_though_the_mapping_fits_no_more() {
             live.database.run("ALTER TABLE leads DISABLE TRIGGER ALL").await;
         }
         // Weeks later the new table goes on in its own way.
-        live.database.run("ALTER TABLE leads DROP code; ALTER TABLE leads RENAME id TO number").await;
+        live.database
+            .run("ALTER TABLE leads DROP code; ALTER TABLE leads RENAME id TO number")
+            .await;
         let (class, message) = failure(live.unretire(&whole(true), Losses::Refused).await);
         assert_ne!(class, FailureClass::Damaged, "{message}");
         live.drop(&whole(true)).await.unwrap();
@@ -465,29 +524,42 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
     }]);
     let other = "UPDATE leads SET n = n + 1; DELETE FROM leads WHERE id = 2";
     let cases: [(Option<&RetireShape>, &[(&str, bool)]); 2] = [
-        (None, &[
-            ("UPDATE accounts SET id = id", false),
-            ("UPDATE leads SET n = n WHERE id = 1", true),
-            ("DELETE FROM leads", true),
-            ("INSERT INTO leads (id, email, n) VALUES (50, 'x', 1)", true),
-            ("TRUNCATE leads CASCADE", true),
-        ]),
-        (Some(&aside), &[
-            (other, false),
-            ("UPDATE leads SET status_old = 'y' WHERE id = 1", true),
-            ("UPDATE leads SET code = 'y' WHERE id = 1", true),
-            ("INSERT INTO leads (id, email) VALUES (50, 'x')", true),
-        ]),
+        (
+            None,
+            &[
+                ("UPDATE accounts SET id = id", false),
+                ("UPDATE leads SET n = n WHERE id = 1", true),
+                ("DELETE FROM leads", true),
+                ("INSERT INTO leads (id, email, n) VALUES (50, 'x', 1)", true),
+                ("TRUNCATE leads CASCADE", true),
+            ],
+        ),
+        (
+            Some(&aside),
+            &[
+                (other, false),
+                ("UPDATE leads SET status_old = 'y' WHERE id = 1", true),
+                ("UPDATE leads SET code = 'y' WHERE id = 1", true),
+                ("INSERT INTO leads (id, email) VALUES (50, 'x')", true),
+            ],
+        ),
     ];
     for (columns, writes) in cases {
         let whole = whole(true);
-        let (shape, mapping) = columns.map_or_else(|| (&whole, rich()), |shape| (shape, in_place.clone()));
+        let (shape, mapping) =
+            columns.map_or_else(|| (&whole, rich()), |shape| (shape, in_place.clone()));
         let more = if columns.is_some() { "ALTER TABLE leads ADD code text;" } else { "" };
-        let Some(live) = Live::of(&format!("{ROLES}{RICH}{more}"), mapping, Direction::Forward).await else { return };
+        let Some(live) =
+            Live::of(&format!("{ROLES}{RICH}{more}"), mapping, Direction::Forward).await
+        else {
+            return;
+        };
         if columns.is_some() {
             live.database.run("DROP VIEW hotter, hot; ALTER TABLE leads DISABLE ROW LEVEL SECURITY; DROP PUBLICATION some_of_it").await;
         }
-        live.database.run("INSERT INTO leads (email, status) VALUES ('a', 'Hot'), ('b', 'Cold')").await;
+        live.database
+            .run("INSERT INTO leads (email, status) VALUES ('a', 'Hot'), ('b', 'Cold')")
+            .await;
         live.database.run(if columns.is_some() { "SELECT" } else { READY }).await;
         live.retire(shape).await.unwrap();
         live.database.run(setup).await;
@@ -505,9 +577,79 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
             live.put_back(&after).await;
         }
         if columns.is_none() {
+            live.database.run("UPDATE leads SET n = 77").await;
             let (class, message) = failure(live.unretire(shape, Losses::Refused).await);
             assert_eq!(class, FailureClass::Unsafe, "{message}");
-            assert_eq!(live.database.number("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'phasegate_written%'").await, 0);
+            assert_eq!(
+                live.database
+                    .number(
+                        "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'phasegate_written%'"
+                    )
+                    .await,
+                0
+            );
         }
     }
+}
+
+/// What `retire` will ask for is told at the first look.
+#[tokio::test]
+async fn the_first_look_prints_what_will_be_asked_for() {
+    let setup = "CREATE TABLE users (id int PRIMARY KEY, email text NOT NULL, email_v2 text, n int DEFAULT 3, m bigint);
+        CREATE UNIQUE INDEX ON users (lower(email), n); ALTER TABLE users ADD CHECK (n > 0);
+        CREATE TABLE users_v2 (id int NOT NULL UNIQUE, email text, n int, m bigint)";
+    let Some(database) = Database::with(setup).await else { return };
+    let postgres = database.open().await;
+    let look = async |mapping: Mapping, retired: Option<RetireShape>| -> Vec<String> {
+        let survey = Survey {
+            retired: retired.into_iter().map(|shape| (mapping.name.clone(), shape)).collect(),
+            mappings: vec![SurveyedMapping {
+                step: "sync".into(),
+                mapping,
+                direction: Some(Direction::Forward),
+            }],
+            ..Survey::default()
+        };
+        let found = postgres.survey(&survey).await.unwrap();
+        let of_it = found.into_iter().filter(|finding| finding.code == "D217");
+        of_it
+            .flat_map(|it| it.help.unwrap().split(";\n").map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    let table = mapping(("users", &["id"]), ("users_v2", &["id"]));
+    let v2 = "ALTER TABLE \"public\".\"users_v2\"";
+    assert_eq!(
+        look(table.clone(), Some(whole(true))).await,
+        [
+            format!("{v2} ADD PRIMARY KEY USING INDEX \"users_v2_id_key\""),
+            "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"users_v2\" USING btree (lower(email), n)".to_owned(),
+            format!("{v2} ADD CONSTRAINT \"users_n_check\" CHECK ((n > 0)) NOT VALID"),
+            format!("{v2} VALIDATE CONSTRAINT \"users_n_check\""),
+            format!("{v2} ADD CONSTRAINT \"email_is_set\" CHECK (\"email\" IS NOT NULL) NOT VALID"),
+            format!("{v2} VALIDATE CONSTRAINT \"email_is_set\""),
+            format!("{v2} ALTER COLUMN \"email\" SET NOT NULL"),
+            format!("{v2} DROP CONSTRAINT \"email_is_set\""),
+        ]
+    );
+    assert_eq!(look(table, Some(whole(false))).await, [""; 0]);
+    let in_place = Mapping {
+        columns: vec![("email_v2".into(), "lower(email)".into()), ("m".into(), "n".into())],
+        ..mapping(("users", &["id"]), ("users", &["id"]))
+    };
+    let taken = |column: &str, by: Option<&str>| RetiredColumn {
+        column: column.into(),
+        old_name: format!("{column}_old"),
+        take_name: by.map(Into::into),
+    };
+    let users = "ALTER TABLE \"public\".\"users\"";
+    assert_eq!(
+        look(in_place.clone(), Some(RetireShape::Columns(vec![taken("n", Some("m")), taken("email", None)]))).await,
+        [
+            "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"users\" USING btree (lower(email), m)".to_owned(),
+            format!("{users} ADD CONSTRAINT \"users_n_check_2\" CHECK ((m > 0)) NOT VALID"),
+            format!("{users} VALIDATE CONSTRAINT \"users_n_check_2\""),
+            format!("{users} ALTER COLUMN \"m\" SET DEFAULT 3"),
+        ]
+    );
+    assert_eq!(look(in_place, None).await, [""; 0]);
 }

@@ -72,7 +72,11 @@ impl Live {
         self.postgres.retire(&self.fence, &work, &self.mapping, self.direction, shape).await
     }
 
-    pub(super) async fn unretire(&self, shape: &RetireShape, losses: Losses) -> Result<Applied, Error> {
+    pub(super) async fn unretire(
+        &self,
+        shape: &RetireShape,
+        losses: Losses,
+    ) -> Result<Applied, Error> {
         let work = work("retire", Way::Back);
         self.postgres
             .unretire(&self.fence, &work, &self.mapping, self.direction, shape, losses)
@@ -130,7 +134,9 @@ async fn forward_the_new_table_takes_the_name_and_a_guard_refuses_writes_to_the_
     let applied = live.retire(&whole(true)).await.unwrap();
     let detail = applied.detail.clone().unwrap();
     assert!(
-        detail.starts_with("leads is now leads_old; leads_v2 is now leads; public.leads_id_seq belongs to leads.id"),
+        detail.starts_with(
+            "leads is now leads_old; leads_v2 is now leads; public.leads_id_seq belongs to leads.id"
+        ),
         "{detail}"
     );
     assert_eq!(live.retire(&whole(true)).await.unwrap(), Applied { before: true, ..applied });

@@ -12,9 +12,9 @@
 use super::carried::{Broken, Carried, narrow, widen};
 use super::connection::{Tx, TxKind};
 use super::dual_write::{done_before, finish};
+use super::rename;
 use super::retirable::{Retiring, sides};
 use super::retire::{lock, make_equal};
-use super::rename;
 use super::shape::shape;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, counterpart, guard_sql, handover, ledger, written};

@@ -29,9 +29,14 @@ use crate::run::{Direction, FailureClass, Mapping};
 /// How many rows are compared at once.
 const ROWS: u32 = 20_000;
 
-/// The name of the table of notes, of the trigger's function and of the triggers.
-fn name(shape: &Shape) -> String {
-    format!("phasegate_written_{}", shape.id)
+/// The table of notes, qualified.
+fn notes(tx: &Tx<'_>, shape: &Shape) -> String {
+    tx.ours(&format!("written_{}", shape.id))
+}
+
+/// The function of the triggers, qualified.
+fn function(tx: &Tx<'_>, shape: &Shape) -> String {
+    tx.ours(&format!("phasegate_written_{}", shape.id))
 }
 
 impl Postgres {
@@ -95,26 +100,23 @@ async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
     lock_in_order(tx, &[after.into.table.as_str()], "SHARE ROW EXCLUSIVE").await?;
     let shape = shape(tx.conn()?, after).await?;
     unwatch(tx, &shape).await?;
-    let (schema, name) = (tx.schema().to_owned(), quote(&name(&shape)));
-    let notes = format!("{schema}.{name}");
-    let body = format!(
-        "BEGIN INSERT INTO {notes} VALUES (clock_timestamp()); RETURN NULL; END"
-    );
+    let (notes, function) = (notes(tx, &shape), function(tx, &shape));
+    let body = format!("BEGIN INSERT INTO {notes} VALUES (clock_timestamp()); RETURN NULL; END");
     let doing = "have writes noted";
     for sql in [
         format!("CREATE TABLE {notes} (at timestamptz NOT NULL)"),
         format!(
-            "CREATE FUNCTION {notes}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {}",
+            "CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {}",
             literal(&body)
         ),
-        format!("REVOKE ALL ON FUNCTION {notes}() FROM PUBLIC"),
+        format!("REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"),
     ] {
         run(tx.conn()?, doing, sql).await?;
     }
     let table = shape.new.sql();
     for (suffix, event) in events(&shape) {
         let trigger = quote(&format!("phasegate_written_{suffix}_{}", shape.id));
-        let sql = format!("CREATE TRIGGER {trigger} AFTER {event} EXECUTE FUNCTION {notes}()");
+        let sql = format!("CREATE TRIGGER {trigger} AFTER {event} EXECUTE FUNCTION {function}()");
         run(tx.conn()?, doing, sql.replace(" ON % ", &format!(" ON {table} "))).await?;
         let always = format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}");
         run(tx.conn()?, doing, always).await?;
@@ -126,7 +128,7 @@ async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
         let trigger = quote(&format!("phasegate_written_t_{}", shape.id));
         for sql in [
             format!(
-                "CREATE TRIGGER {trigger} AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {notes}()"
+                "CREATE TRIGGER {trigger} AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             ),
             format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"),
         ] {
@@ -158,7 +160,7 @@ fn events(shape: &Shape) -> Vec<(&'static str, String)> {
 /// Whether something was written since the comparison began; none where nothing was noted, so that there was no comparison.
 /// Under the lock that keeps every writer out.
 pub(super) async fn is_written(tx: &mut Tx<'_>, shape: &Shape) -> Result<bool, Error> {
-    let notes = format!("{}.{}", tx.schema(), quote(&name(shape)));
+    let notes = notes(tx, shape);
     let doing = "see whether something was written";
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT EXISTS (SELECT FROM {notes})")))
         .fetch_one(tx.conn()?)
@@ -170,13 +172,13 @@ pub(super) async fn is_written(tx: &mut Tx<'_>, shape: &Shape) -> Result<bool, E
 /// Ends that: removes the triggers, their function and the notes, where they are.
 pub(super) async fn unwatch(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let doing = "end the noting of writes";
-    let notes = format!("{}.{}", tx.schema(), quote(&name(shape)));
+    let (notes, function) = (notes(tx, shape), function(tx, shape));
     for table in whole_tree(tx.conn()?, &shape.new).await? {
         for suffix in ["r", "i", "u", "t"] {
             let trigger = quote(&format!("phasegate_written_{suffix}_{}", shape.id));
             run(tx.conn()?, doing, format!("DROP TRIGGER IF EXISTS {trigger} ON {table}")).await?;
         }
     }
-    run(tx.conn()?, doing, format!("DROP FUNCTION IF EXISTS {notes}()")).await?;
+    run(tx.conn()?, doing, format!("DROP FUNCTION IF EXISTS {function}()")).await?;
     run(tx.conn()?, doing, format!("DROP TABLE IF EXISTS {notes}")).await
 }
