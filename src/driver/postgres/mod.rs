@@ -79,6 +79,7 @@ mod sync_state;
 #[cfg(test)]
 mod sync_tests;
 mod trigger_in_place;
+mod trigger_key;
 mod trigger_sql;
 mod usage;
 mod value;

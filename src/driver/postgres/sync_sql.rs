@@ -291,6 +291,13 @@ pub(super) fn body(declare: &str, inner: &str) -> String {
     format!("\n#variable_conflict use_column\n{declare}BEGIN\n{inner}\nEND\n")
 }
 
+/// A function's text whose variables can be qualified by a label.
+pub(super) fn labelled(label: &str, declare: &str, inner: &str) -> String {
+    let declare = if declare.is_empty() { String::new() } else { format!("DECLARE\n{declare}") };
+    let label = quote(label);
+    format!("\n#variable_conflict use_column\n<<{label}>>\n{declare}BEGIN\n{inner}\nEND\n")
+}
+
 /// The statement for rows of one side whose counterpart is gone. `which` sees the table under its bare name.
 pub(super) fn removal(shape: &Shape, to: Side, which: &str) -> Option<String> {
     let table = shape.named(to);
