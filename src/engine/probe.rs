@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::driver::{self, SharedDriver};
+use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
-    Action, Observations, Program, State, Step, StepId, TargetFacts, TargetName, Timestamp, Unused,
-    UsedBy, Value, Window,
+    Action, Direction, DualWrite, Mapping, MappingName, Observations, Program, State, Step, StepId,
+    TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -20,6 +20,7 @@ pub(super) struct Questions {
     other_policy: Option<String>,
     window: Option<Window>,
     uses: Vec<Use>,
+    syncs: Vec<(Mapping, Direction)>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
@@ -42,10 +43,10 @@ impl Questions {
     pub(super) fn of(ctx: &Context, state: &State, gate: &StepId) -> Self {
         let program = state.program();
         let other_policy = (ctx.other_policy)(program);
-        let tables = tables_behind(program, gate);
+        let (tables, syncs) = (tables_behind(program, gate), live_syncs(state));
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
             let (queries, uses) = (Vec::new(), Vec::new());
-            return Self { queries, other_policy, window: None, uses, tables };
+            return Self { queries, other_policy, window: None, uses, syncs, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
@@ -53,6 +54,7 @@ impl Questions {
             other_policy,
             window: gate.window.clone(),
             uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
+            syncs,
             tables,
         }
     }
@@ -86,6 +88,17 @@ impl Questions {
             }
             seen.unused.push(last_use(drivers, used).await);
         }
+        for (mapping, direction) in &self.syncs {
+            let wrong = match drivers.get(&mapping.from.target) {
+                Some(driver) => asked(|| driver.sync_state(mapping, *direction)).await,
+                None => Err(unknown(&mapping.from.target)),
+            };
+            let wrong = wrong.map(|state| match state {
+                SyncState::Active => None,
+                SyncState::Broken(why) => Some(why),
+            });
+            seen.syncs.insert(mapping.name.clone(), wrong.map_err(|error| error.to_string()));
+        }
         for (target, tables) in &self.tables {
             let facts = match drivers.get(target) {
                 Some(driver) => facts(driver, tables).await,
@@ -100,6 +113,28 @@ impl Questions {
         }
         seen
     }
+}
+
+/// The mappings that are kept in step now, under the names that hold now: from their dual-write until it is stopped, its old side
+/// is dropped, or with `forward` put aside.
+fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
+    let steps = state.program().steps();
+    let is_over = |name: &MappingName, direction: Direction| {
+        steps.iter().filter(|step| state.is_applied(&step.id)).any(|step| match &step.action {
+            Action::StopDualWrite { mapping } | Action::Drop { mapping } => mapping == name,
+            Action::Retire(retire) => retire.mapping == *name && direction == Direction::Forward,
+            _ => false,
+        })
+    };
+    let live = |step: &Step| match &step.action {
+        Action::DualWrite(DualWrite { mapping, direction })
+            if state.is_applied(&step.id) && !is_over(mapping, *direction) =>
+        {
+            Some((state.mapping(mapping)?, *direction))
+        }
+        _ => None,
+    };
+    steps.iter().filter_map(live).collect()
 }
 
 fn use_of(state: &State, by: &UsedBy) -> Use {

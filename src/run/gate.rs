@@ -10,7 +10,7 @@ use serde_json::json;
 use super::action::{Action, Approvals, Gate, GateQuery, Value};
 use super::digest::Digest;
 use super::expect::check;
-use super::name::{GroupName, StepId, TargetName};
+use super::name::{GroupName, MappingName, StepId, TargetName};
 use super::program::Step;
 use super::record::Proof;
 use super::state::{Decision, DecisionVerdict, Progress, State};
@@ -39,6 +39,8 @@ pub struct Observations {
     pub window: Option<Result<WindowSeen, String>>,
     /// The last use of each thing that must be unused, in the gate's order; or why that can't be told.
     pub unused: Vec<Result<Unused, String>>,
+    /// Each mapping that is kept in step now: what is wrong with its sync, if anything is, or why that can't be told.
+    pub syncs: BTreeMap<MappingName, Result<Option<String>, String>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
@@ -93,6 +95,8 @@ pub enum ConditionKind {
     NotRejected,
     /// The targets are as they were when the gate was reached.
     Unchanged,
+    /// Both sides of a mapping are kept in step.
+    InStep(MappingName),
     /// Enough people of a group approved.
     Approvals(GroupName),
     /// The evidence is fresh.
@@ -201,6 +205,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         conditions.extend(seen.other_policy.as_ref().map(other_policy));
         conditions.extend(rejections(state, gate));
         conditions.extend(targets(state, gate, work.as_ref(), seen));
+        conditions.extend(seen.syncs.iter().filter_map(in_step));
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
         }
@@ -230,6 +235,7 @@ impl ConditionKind {
             Self::Policy => "policy".to_owned(),
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
+            Self::InStep(mapping) => format!("in_step:{mapping}"),
             Self::Approvals(group) => format!("approvals:{group}"),
             Self::VerifiedWithin => "verified_within".to_owned(),
             Self::Soak => "soak".to_owned(),
@@ -262,6 +268,18 @@ fn needs(state: &State, step: &Step) -> Condition {
 fn other_policy(why: &String) -> Condition {
     Condition::new(ConditionKind::Policy, "the policy that the run was started under")
         .judged(ConditionVerdict::Fail, why)
+}
+
+/// There is no such condition while a sync is as the run made it. Whatever was verified before counts for nothing once writes
+/// may have passed it by.
+fn in_step((mapping, wrong): (&MappingName, &Result<Option<String>, String>)) -> Option<Condition> {
+    let (verdict, have) = match wrong {
+        Ok(None) => return None,
+        Ok(Some(why)) => (ConditionVerdict::Fail, why),
+        Err(why) => (ConditionVerdict::Unknown, why),
+    };
+    let needed = format!("both sides of {mapping} to be kept in step");
+    Some(Condition::new(ConditionKind::InStep(mapping.clone()), needed).judged(verdict, have))
 }
 
 /// A rejection stands until whoever made it takes it back, or an amendment voids the gate: that somebody has changed the

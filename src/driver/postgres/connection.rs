@@ -291,7 +291,7 @@ impl<'a> Held<'a> {
             .await
             .map_err(failed("begin a transaction"))?;
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
-        Ok(Tx { held: self, kind, is_kept: true, watch, watcher })
+        Ok(Tx { held: self, kind, is_kept: true, watch, locked: None, watcher })
     }
 
     /// Gives the connection back, to be used again.
@@ -320,6 +320,8 @@ pub(super) struct Tx<'a> {
     kind: TxKind,
     is_kept: bool,
     watch: Stopwatch,
+    /// Since when clients are held up by a lock that is asked for or held.
+    locked: Option<Stopwatch>,
     watcher: Watcher,
 }
 
@@ -343,6 +345,16 @@ impl<'a> Tx<'a> {
     /// behind.
     pub(super) fn close_afterwards(&mut self) {
         self.is_kept = false;
+    }
+
+    /// Says that clients are held up from now on.
+    pub(super) fn locks_clients_out(&mut self) {
+        self.locked.get_or_insert_with(Stopwatch::start);
+    }
+
+    /// Since when they are, if they are.
+    pub(super) const fn locked_since(&self) -> Option<Stopwatch> {
+        self.locked
     }
 
     /// Commits. Returns the microseconds from the beginning of the transaction to the end of the commit. A future dropped

@@ -29,6 +29,7 @@ mod fixture;
 mod gaps;
 mod guard_sql;
 mod handover;
+mod held;
 mod hints;
 mod identity;
 mod introspect;
@@ -68,10 +69,14 @@ mod survey_tests;
 #[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
+mod sync_event_tests;
+#[cfg(test)]
 mod sync_in_place_tests;
 #[cfg(test)]
 mod sync_live_tests;
 mod sync_objects;
+#[cfg(test)]
+mod sync_race_tests;
 #[cfg(test)]
 mod sync_rights_tests;
 mod sync_sql;
@@ -96,6 +101,7 @@ const SCHEMA: &str = "phasegate";
 pub struct Postgres {
     connections: Connections,
     shapes: prepared::Shapes,
+    holds: held::Holds,
 }
 
 impl Postgres {
@@ -109,6 +115,7 @@ impl Postgres {
         let postgres = Self {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
+            holds: held::Holds::default(),
         };
         postgres.connections.read().await?.release().await;
         Ok(postgres)

@@ -52,6 +52,8 @@ pub(super) struct Function {
     /// What it returns; a function that returns `trigger` runs as its owner.
     pub returns: &'static str,
     pub body: String,
+    /// Another text that does as well: what it is made for comes and goes without harm.
+    pub also: Option<String>,
 }
 
 /// A trigger of a sync.

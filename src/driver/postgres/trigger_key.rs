@@ -9,7 +9,7 @@
 
 use super::catalogue::{Index, literal, quote};
 use super::same::{held_by, same, stored_by};
-use super::shape::Write;
+use super::shape::{Shape, Write};
 use super::sync_sql::{Side, body, cast, removal};
 use super::trigger_sql::{Flow, Holder, KEY, MOVED_FROM, MOVED_TO};
 use crate::run::Direction;
@@ -183,28 +183,10 @@ impl Flow<'_> {
         self.to() == Side::Old && self.shape.filter.is_some()
     }
 
-    /// Whether the server may come to another unique index of the table before that of the key: it takes them by age. Of a
-    /// row that a chunk is making at this moment it then meets the entry of that index first, waits for the chunk, and reports
-    /// what is the very same row as a duplicate. Partitions have their indexes in an order of their own.
-    pub(super) fn is_beside_others(&self) -> bool {
-        let table = self.shape.side(self.to());
-        let keys = self.shape.bare_key(self.to());
-        let is_key = |index: &&Index| {
-            let names = index.columns.iter().flatten().map(|name| quote(name));
-            index.is_identity()
-                && index.columns.len() == keys.len()
-                && names.into_iter().all(|name| keys.contains(&name))
-        };
-        let oldest = table.indexes.iter().filter(is_key).map(|index| index.oid).min();
-        table.indexes.iter().any(|index| {
-            index.is_unique && !is_key(&index) && (table.kind == 'p' || Some(index.oid) < oldest)
-        })
-    }
-
     /// As [`insert`](Self::insert), where that may be told of a duplicate that is none. By then the row can be seen and
     /// written.
     fn insert_beside_others(&self) -> String {
-        if !self.is_beside_others() {
+        if !self.is_beside_others {
             return self.insert(KEY);
         }
         let again = match self.direction {
@@ -354,4 +336,21 @@ impl Flow<'_> {
         );
         body("", &format!("{drawn}\n{moved}"))
     }
+}
+
+/// Whether the server may come to another unique index of a table before that of the key: it takes them by age. Of a row that
+/// a chunk is making at this moment it then meets the entry of that index first, waits for the chunk, and reports what is the
+/// very same row as a duplicate. Partitions have their indexes in an order of their own.
+pub(super) fn is_beside_others(shape: &Shape, side: Side) -> bool {
+    let (table, keys) = (shape.side(side), shape.bare_key(side));
+    let is_key = |index: &Index| {
+        let mut names = index.columns.iter().flatten().map(|name| quote(name));
+        index.is_identity()
+            && index.columns.len() == keys.len()
+            && names.all(|name| keys.contains(&name))
+    };
+    let oldest = table.indexes.iter().filter(|it| is_key(it)).map(|it| it.oid).min();
+    let is_before =
+        |index: &Index| table.kind == 'p' || oldest.is_none_or(|oldest| index.oid < oldest);
+    table.indexes.iter().any(|it| it.is_unique && !is_key(it) && is_before(it))
 }

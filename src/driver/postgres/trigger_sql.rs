@@ -33,14 +33,16 @@ use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, fires, function_name, is_guarded, labelled, removal,
     trigger_name,
 };
+use super::trigger_key::is_beside_others;
 use crate::run::{Direction, OnDelete};
 use crate::sql::{Dialect, column_refs};
 
 /// What keeps two tables in step. `schema` is our own, quoted.
 pub(super) fn table_sync(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
-    let mut sync = Flow { shape, direction, schema, from: Side::Old }.sync();
+    let flow = |from: Side| Flow::of((shape, direction), schema, from);
+    let mut sync = flow(Side::Old).sync();
     if direction == Direction::Both {
-        let back = Flow { shape, direction, schema, from: Side::New }.sync();
+        let back = flow(Side::New).sync();
         sync.functions.extend(back.functions);
         sync.triggers.extend(back.triggers);
     }
@@ -65,9 +67,21 @@ pub(super) struct Flow<'a> {
     schema: &'a str,
     /// The table that clients write.
     pub(super) from: Side,
+    /// Whether another unique index may come before the key's.
+    pub(super) is_beside_others: bool,
 }
 
-impl Flow<'_> {
+impl<'a> Flow<'a> {
+    fn of((shape, direction): (&'a Shape, Direction), schema: &'a str, from: Side) -> Self {
+        let is_beside_others = is_beside_others(shape, from.other());
+        Self { shape, direction, schema, from, is_beside_others }
+    }
+
+    /// The same for a table whose indexes were built in another order, as they are when one is rebuilt.
+    const fn rebuilt(&self) -> Self {
+        Self { is_beside_others: !self.is_beside_others, ..*self }
+    }
+
     pub(super) fn to(&self) -> Side {
         self.from.other()
     }
@@ -82,12 +96,14 @@ impl Flow<'_> {
 
     fn sync(&self) -> SyncSql {
         let shape = self.shape;
-        let function = |what: &str, parameters: String, returns, body| Function {
-            name: function_name(shape, &self.kind(what)),
-            parameters,
-            returns,
-            body,
-        };
+        let function =
+            |what: &str, parameters: String, returns, body: &dyn Fn(&Self) -> String| Function {
+                name: function_name(shape, &self.kind(what)),
+                parameters,
+                returns,
+                body: body(self),
+                also: Some(body(&self.rebuilt())),
+            };
         let keys = |letter: &str| -> Vec<String> {
             let typed = |(at, pair): (usize, &KeyPair)| {
                 format!("phasegate_{letter}{} {}", at + 1, pair.type_sql)
@@ -106,14 +122,14 @@ impl Flow<'_> {
             format!("{}, phasegate_event text, phasegate_passed boolean", keys("k").join(", "));
         let two = [keys("j"), keys("k")].concat().join(", ");
         let mut functions = vec![
-            function("", String::new(), "trigger", self.row_body()),
-            function("_key", one, "boolean", self.key_body()),
-            function("_move", two, "boolean", self.move_body()),
+            function("", String::new(), "trigger", &Self::row_body),
+            function("_key", one, "boolean", &Self::key_body),
+            function("_move", two, "boolean", &Self::move_body),
         ];
         let row = fires::ROW | fires::INSERT | fires::UPDATE | fires::DELETE;
         let mut triggers = vec![trigger("", row)];
         if let Some(body) = self.truncate_body() {
-            functions.push(function("_truncate", String::new(), "trigger", body));
+            functions.push(function("_truncate", String::new(), "trigger", &|_| body.clone()));
             triggers.push(trigger("_truncate", fires::TRUNCATE));
         }
         SyncSql { functions, triggers }
@@ -150,8 +166,8 @@ impl Flow<'_> {
         typed.map(|(name, pair)| format!("{image}.{name}::{}", pair.type_sql)).collect()
     }
 
-    /// The columns that what is written on the other side depends on.
-    fn followed(&self) -> Vec<&Column> {
+    /// The columns that what is written on the other side depends on; none where it may be the row as a whole.
+    fn followed(&self) -> Option<Vec<&Column>> {
         let table = self.shape.side(self.from);
         let mut names = std::collections::BTreeSet::new();
         let values = self.shape.written(self.to()).iter().map(|write| write.value.as_str());
@@ -161,11 +177,10 @@ impl Flow<'_> {
                 Ok(found) if found.iter().all(|name| table.column(name).is_some()) => {
                     names.extend(found);
                 }
-                // It may read the row whole.
-                _ => return table.columns.iter().collect(),
+                _ => return None,
             }
         }
-        table.columns.iter().filter(|column| names.contains(&column.name)).collect()
+        Some(table.columns.iter().filter(|column| names.contains(&column.name)).collect())
     }
 
     /// That an UPDATE left what is followed as it was, to the last bit.
@@ -178,7 +193,7 @@ impl Flow<'_> {
                 format!("ROW(OLD.{name})::record *= ROW(NEW.{name})::record")
             }
         };
-        let mut columns = self.followed();
+        let Some(mut columns) = self.followed() else { return "OLD *= NEW".to_owned() };
         // What takes longer is compared last.
         columns.sort_by_key(|column| !is_exact(column));
         all(&columns.iter().map(one).collect::<Vec<_>>())
@@ -269,7 +284,7 @@ impl Flow<'_> {
             ),
             None => format!("{}{}", self.passed(), self.call_key("NEW", "UPDATE")),
         };
-        let inserted = if self.is_beside_others() {
+        let inserted = if self.is_beside_others {
             self.call_key("NEW", "INSERT")
         } else {
             format!(

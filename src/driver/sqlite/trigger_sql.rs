@@ -191,6 +191,7 @@ impl Flow<'_> {
         triggers.push(make("ai", "AFTER INSERT", None, &inserted));
 
         let mut updated = self.remove_victims(&noted_for(self.shape, self.tag(), &new));
+        updated.extend(self.was_in_filter(&old, Some(&changed)));
         updated.push(self.move_key(&old, &new, &changed));
         updated.extend(self.remove(&old, Some(&changed)));
         updated.push(self.check(&old, Some(&changed)));
@@ -328,6 +329,7 @@ impl Flow<'_> {
     fn sync(&self, key: &[String]) -> Vec<String> {
         let (shape, to) = (self.shape, self.from.other());
         let mut statements = self.remove(key, None);
+        statements.extend(self.was_in_filter(key, None));
         statements.extend(self.note_risks(key));
         let (stand_by, still_there) = self.watch_filter(key);
         statements.extend(stand_by);
@@ -466,6 +468,23 @@ impl Flow<'_> {
             format!("DELETE FROM {TOUCHED} WHERE {mine}"),
         ];
         (vec![note(shape, tag, key, &found, &what)], after)
+    }
+
+    /// Refuses a write back over a row of the old side that the filter hides: it is another one, and nobody's copy.
+    fn was_in_filter(&self, key: &[String], condition: Option<&str>) -> Option<String> {
+        let shape = self.shape;
+        let filter = shape.filter.as_ref().filter(|_| self.from == Which::New)?;
+        let condition = condition.map_or_else(String::new, |condition| format!("{condition} AND "));
+        let message = format!(
+            "phasegate: {} has another row of this key, outside the mapping's filter (mapping {})",
+            shape.old.table, shape.mapping
+        );
+        Some(format!(
+            "SELECT RAISE(ABORT, {}) WHERE {condition}EXISTS (SELECT 1 FROM {} WHERE {} AND {filter} IS NOT TRUE)",
+            literal(&message),
+            shape.table(Which::Old),
+            shape.key_is(Which::Old, key),
+        ))
     }
 
     /// Refuses the client's statement if a row that has its source lost its copy.
