@@ -4,8 +4,8 @@
 use sqlx::postgres::PgDatabaseError;
 
 use super::sync_tests::{Bed, TABLES, WRONG, WRONG_COPIES, both_leads, chunk, id, leads, say};
-use crate::driver::SyncState;
-use crate::run::{Direction, Mapping, OnDelete};
+use crate::driver::{DualWriter as _, SyncState};
+use crate::run::{Direction, Mapping, OnDelete, Way};
 
 fn code(error: &sqlx::Error) -> String {
     let given = error.as_database_error().unwrap().downcast_ref::<PgDatabaseError>();
@@ -291,4 +291,18 @@ async fn a_row_of_the_old_side_that_appears_behind_the_filter_meanwhile_is_not_w
     let new = "INSERT INTO leads_v2 VALUES (51, 'mine', 'won') ON CONFLICT (id) DO UPDATE SET email = 'mine'";
     super::sync_tests::meet_with(&bed, &mut old, new, "READ COMMITTED").await.unwrap();
     assert_eq!(bed.text("SELECT email FROM leads WHERE id = 51").await, "mine");
+}
+
+#[tokio::test]
+async fn a_schema_in_which_everybody_may_create_is_told() {
+    let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
+    let told = async |step: &str| {
+        let work = super::fixture::work(step, Way::Forward);
+        let applied = bed.postgres.install(&bed.fence, &work, &bed.mapping, bed.direction).await;
+        applied.unwrap().detail.unwrap_or_default()
+    };
+    assert!(!told("closed").await.contains("REVOKE"));
+    bed.run("GRANT CREATE ON SCHEMA public TO PUBLIC").await;
+    let said = told("open").await;
+    assert!(said.ends_with("REVOKE CREATE ON SCHEMA public FROM PUBLIC"), "{said}");
 }

@@ -115,6 +115,33 @@ async fn a_chunk_meets_the_row_of_a_client_in_another_unique_index_first() {
 }
 
 #[tokio::test]
+async fn a_chunk_commits_between_two_statements_of_a_trigger() {
+    // Before a statement looks at any row it waits, with its snapshot taken.
+    let setup = format!(
+        "{TABLES}
+         CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF current_setting('test.waits', true) = 'yes' THEN
+             PERFORM set_config('test.waits', 'no', true), pg_advisory_xact_lock(7);
+           END IF; RETURN NULL; END $$;
+         CREATE TRIGGER wait_here BEFORE UPDATE ON leads_v2 FOR EACH STATEMENT EXECUTE FUNCTION wait_here();"
+    );
+    let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };
+    let mut gate = gate(&bed).await;
+    let mut client = bed.client().await;
+    let script =
+        "BEGIN; SET LOCAL test.waits = 'yes'; UPDATE leads SET status = 'Won' WHERE id = 5; COMMIT";
+    let writing = tokio::spawn(async move { say(&mut client, script).await });
+    until_it_waits(&bed, "wait_event = 'advisory'").await;
+    // The chunk reads the row as it was before, and lets the client change it.
+    bed.run(&chunk("true")).await;
+    say(&mut gate, "COMMIT").await.unwrap();
+    writing.await.unwrap().unwrap();
+    assert_eq!(bed.settle().await, 0);
+    assert_eq!(bed.text("SELECT status_code FROM leads_v2 WHERE id = 5").await, "won");
+    assert_eq!(bed.number(WRONG).await, 0);
+}
+
+#[tokio::test]
 async fn only_an_older_unique_index_makes_subtransactions_and_rebuilding_one_does_no_harm() {
     let catches = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate\\_%\\_a\\_key' \
         AND prosrc LIKE '%WHEN unique_violation%'";

@@ -114,9 +114,15 @@ impl Flow<'_> {
         format!("IF FOUND THEN\n{}RETURN true;\nEND IF;", self.stays_in_filter())
     }
 
-    /// Ends it where both rows are there.
+    /// Ends it where both rows are there and right. That they are there is not enough: a chunk may have committed a copy of what
+    /// the source was, after the statement before had looked for one.
     fn is_there(&self) -> String {
-        format!("PERFORM 1 FROM {};\n{}", self.pair(KEY), self.done())
+        format!(
+            "PERFORM 1 FROM {} WHERE {};\n{}",
+            self.pair(KEY),
+            self.shape.is_right(self.direction),
+            self.done()
+        )
     }
 
     /// The statement that writes the counterpart if it is there and not right, where there is anything to write.
