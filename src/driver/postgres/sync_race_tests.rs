@@ -60,8 +60,8 @@ async fn a_client_meets_the_row_of_a_chunk_in_another_unique_index_first() {
         let mut copier = bed.client().await;
         let copy = format!("BEGIN; SET LOCAL test.waits = 'yes'; {}", chunk("id = 2"));
         let copying = tokio::spawn(async move {
-            let copied = say(&mut copier, &copy).await;
-            (copier, copied)
+            let done = say(&mut copier, &copy).await;
+            (copier, done)
         });
         until_it_waits(&bed, "wait_event = 'advisory'").await;
         let mut client = bed.client().await;
@@ -70,9 +70,9 @@ async fn a_client_meets_the_row_of_a_chunk_in_another_unique_index_first() {
         // It waits for the chunk, since it has met the chunk's row in the index on emails.
         until_it_waits(&bed, "wait_event IN ('transactionid', 'spectoken')").await;
         say(&mut gate, "COMMIT").await.unwrap();
-        let (mut copier, copied) = copying.await.unwrap();
-        copied.unwrap();
-        say(&mut copier, "COMMIT").await.unwrap();
+        let (mut holder, done) = copying.await.unwrap();
+        done.unwrap();
+        say(&mut holder, "COMMIT").await.unwrap();
         writing.await.unwrap().unwrap_or_else(|error| panic!("{isolation} {statement}: {error}"));
         assert_eq!(bed.settle().await, 0);
         bed.run(&chunk("true")).await;

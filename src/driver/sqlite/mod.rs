@@ -37,6 +37,7 @@ mod shape_sql;
 mod sink;
 mod source;
 mod survey;
+mod trigger_filter;
 mod trigger_in_place;
 mod trigger_sql;
 mod turns;

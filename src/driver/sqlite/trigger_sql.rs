@@ -146,11 +146,11 @@ pub(super) fn shares(unique: &Unique, table: &str, image: impl Fn(&str) -> Strin
 }
 
 /// Writes on one table, and what they do to the other.
-struct Flow<'a> {
-    shape: &'a Shape,
+pub(super) struct Flow<'a> {
+    pub(super) shape: &'a Shape,
     direction: Direction,
     /// The table that clients write.
-    from: Which,
+    pub(super) from: Which,
 }
 
 impl Flow<'_> {
@@ -442,49 +442,6 @@ impl Flow<'_> {
              AND substr(name, 1, 10) <> 'phasegate_')",
             literal(&self.side(self.from.other()).table)
         )
-    }
-
-    /// What comes before and after a write back to the old side where the mapping has a filter: a row that a client of
-    /// the new shape wrote must not vanish because the filter no longer lets its old row pass.
-    fn watch_filter(&self, key: &[String]) -> (Vec<String>, Vec<String>) {
-        let (shape, tag) = (self.shape, "here-new");
-        if self.from == Which::Old || shape.filter.is_none() {
-            return (Vec::new(), Vec::new());
-        }
-        let found = shape.key(Which::New);
-        let table = shape.table(Which::New);
-        let what = format!("{table} WHERE {}", shape.key_is(Which::New, key));
-        let mine = noted_for(shape, tag, key);
-        let message = format!(
-            "phasegate: the row would fall outside the mapping's filter (mapping {})",
-            shape.mapping
-        );
-        let after = vec![
-            format!(
-                "SELECT RAISE(ABORT, {}) WHERE EXISTS (SELECT 1 FROM {TOUCHED} WHERE {mine}) AND NOT {}",
-                literal(&message),
-                shape.has(Which::New, key),
-            ),
-            format!("DELETE FROM {TOUCHED} WHERE {mine}"),
-        ];
-        (vec![note(shape, tag, key, &found, &what)], after)
-    }
-
-    /// Refuses a write back over a row of the old side that the filter hides: it is another one, and nobody's copy.
-    fn was_in_filter(&self, key: &[String], condition: Option<&str>) -> Option<String> {
-        let shape = self.shape;
-        let filter = shape.filter.as_ref().filter(|_| self.from == Which::New)?;
-        let condition = condition.map_or_else(String::new, |condition| format!("{condition} AND "));
-        let message = format!(
-            "phasegate: {} has another row of this key, outside the mapping's filter (mapping {})",
-            shape.old.table, shape.mapping
-        );
-        Some(format!(
-            "SELECT RAISE(ABORT, {}) WHERE {condition}EXISTS (SELECT 1 FROM {} WHERE {} AND {filter} IS NOT TRUE)",
-            literal(&message),
-            shape.table(Which::Old),
-            shape.key_is(Which::Old, key),
-        ))
     }
 
     /// Refuses the client's statement if a row that has its source lost its copy.
