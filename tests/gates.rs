@@ -11,6 +11,7 @@ mod people;
 mod policy;
 mod postgres;
 mod release;
+mod sync;
 mod times;
 
 fn said(ran: &Ran) -> String {

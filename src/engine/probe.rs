@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::driver::{self, SharedDriver};
+use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
-    Action, Direction, Mapping, Observations, Program, State, Step, StepId, TargetFacts,
-    TargetName, Timestamp, Unused, UsedBy, Value, Window,
+    Action, Direction, DualWrite, Mapping, MappingName, Observations, Program, State, Step, StepId,
+    TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -22,6 +22,7 @@ pub(super) struct Questions {
     uses: Vec<Use>,
     /// The mappings of which rows may be parked, with their directions.
     parks: Vec<(Mapping, Direction)>,
+    syncs: Vec<(Mapping, Direction)>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
@@ -45,10 +46,10 @@ impl Questions {
         let program = state.program();
         let other_policy = (ctx.other_policy)(program);
         let tables = tables_behind(program, gate);
-        let parks = parks(state);
+        let (parks, syncs) = (parks(state), live_syncs(state));
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
             let (queries, uses) = (Vec::new(), Vec::new());
-            return Self { queries, other_policy, window: None, uses, parks, tables };
+            return Self { queries, other_policy, window: None, uses, parks, syncs, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
@@ -57,6 +58,7 @@ impl Questions {
             window: gate.window.clone(),
             uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
             parks,
+            syncs,
             tables,
         }
     }
@@ -89,6 +91,17 @@ impl Questions {
                 tokio::time::sleep(Duration::from_millis(rest)).await;
             }
             seen.unused.push(last_use(drivers, used).await);
+        }
+        for (mapping, direction) in &self.syncs {
+            let wrong = match drivers.get(&mapping.from.target) {
+                Some(driver) => asked(|| driver.sync_state(mapping, *direction)).await,
+                None => Err(unknown(&mapping.from.target)),
+            };
+            let wrong = wrong.map(|state| match state {
+                SyncState::Active => None,
+                SyncState::Broken(why) => Some(why),
+            });
+            seen.syncs.insert(mapping.name.clone(), wrong.map_err(|error| error.to_string()));
         }
         for (target, tables) in &self.tables {
             let facts = match drivers.get(target) {
@@ -129,6 +142,28 @@ async fn parked(
         rows += asked(|| driver.parked(mapping, *direction, 1)).await?.total;
     }
     Ok(rows)
+}
+
+/// The mappings that are kept in step now, under the names that hold now: from their dual-write until it is stopped, its old side
+/// is dropped, or with `forward` put aside.
+fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
+    let steps = state.program().steps();
+    let is_over = |name: &MappingName, direction: Direction| {
+        steps.iter().filter(|step| state.is_applied(&step.id)).any(|step| match &step.action {
+            Action::StopDualWrite { mapping } | Action::Drop { mapping } => mapping == name,
+            Action::Retire(retire) => retire.mapping == *name && direction == Direction::Forward,
+            _ => false,
+        })
+    };
+    let live = |step: &Step| match &step.action {
+        Action::DualWrite(DualWrite { mapping, direction })
+            if state.is_applied(&step.id) && !is_over(mapping, *direction) =>
+        {
+            Some((state.mapping(mapping)?, *direction))
+        }
+        _ => None,
+    };
+    steps.iter().filter_map(live).collect()
 }
 
 fn use_of(state: &State, by: &UsedBy) -> Use {

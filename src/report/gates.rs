@@ -32,6 +32,7 @@ pub fn condition_name(kind: &ConditionKind) -> String {
         ConditionKind::NotRejected => "not rejected".to_owned(),
         ConditionKind::Unchanged => "unchanged".to_owned(),
         ConditionKind::NotParked => "parked rows".to_owned(),
+        ConditionKind::InStep(mapping) => format!("{mapping} in step"),
         ConditionKind::Approvals(group) => format!("approvals of {group}"),
         ConditionKind::VerifiedWithin => "verified_within".to_owned(),
         ConditionKind::Soak => "soak".to_owned(),
@@ -98,9 +99,10 @@ impl GateView<'_> {
         }
         let gate = &self.report.gate;
         Some(match &condition.kind {
-            ConditionKind::Needs | ConditionKind::Unchanged | ConditionKind::VerifiedWithin => {
-                self.line.go_on(self.state)
-            }
+            ConditionKind::Needs
+            | ConditionKind::Unchanged
+            | ConditionKind::InStep(_)
+            | ConditionKind::VerifiedWithin => self.line.go_on(self.state),
             ConditionKind::Policy => {
                 let path = quoted(&self.state.pin().path);
                 self.line.of(&format!("amend {{run}} {path}"))
@@ -134,6 +136,7 @@ impl GateView<'_> {
                 ConditionKind::NotParked => "rows mended, and a retry".to_owned(),
                 ConditionKind::Needs => "earlier steps".to_owned(),
                 ConditionKind::Unchanged => "a look at what changed".to_owned(),
+                ConditionKind::InStep(_) => "its triggers as they were made".to_owned(),
                 ConditionKind::VerifiedWithin => "a fresh verify".to_owned(),
                 ConditionKind::Soak => "time".to_owned(),
                 ConditionKind::Window => "another time".to_owned(),

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::action::{Action, Approvals, Gate, GateQuery, Value};
 use super::digest::Digest;
 use super::expect::check;
-use super::name::{GroupName, StepId, TargetName};
+use super::name::{GroupName, MappingName, StepId, TargetName};
 use super::program::Step;
 use super::record::Proof;
 use super::state::{Decision, DecisionVerdict, Progress, State};
@@ -41,6 +41,8 @@ pub struct Observations {
     pub unused: Vec<Result<Unused, String>>,
     /// How many rows are parked, where the plan lets any be; or why that can't be told.
     pub parked: Option<Result<u64, String>>,
+    /// Each mapping that is kept in step now: what is wrong with its sync, if anything is, or why that can't be told.
+    pub syncs: BTreeMap<MappingName, Result<Option<String>, String>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
@@ -97,6 +99,8 @@ pub enum ConditionKind {
     Unchanged,
     /// No row is parked.
     NotParked,
+    /// Both sides of a mapping are kept in step.
+    InStep(MappingName),
     /// Enough people of a group approved.
     Approvals(GroupName),
     /// The evidence is fresh.
@@ -207,6 +211,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         conditions.extend(targets(state, gate, work.as_ref(), seen));
         let may_park = state.program().parks().next().is_some();
         conditions.extend(may_park.then(|| unparked(seen)));
+        conditions.extend(seen.syncs.iter().filter_map(in_step));
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
         }
@@ -237,6 +242,7 @@ impl ConditionKind {
             Self::NotRejected => "not_rejected".to_owned(),
             Self::Unchanged => "unchanged".to_owned(),
             Self::NotParked => "not_parked".to_owned(),
+            Self::InStep(mapping) => format!("in_step:{mapping}"),
             Self::Approvals(group) => format!("approvals:{group}"),
             Self::VerifiedWithin => "verified_within".to_owned(),
             Self::Soak => "soak".to_owned(),
@@ -282,6 +288,18 @@ fn unparked(seen: &Observations) -> Condition {
 fn other_policy(why: &String) -> Condition {
     Condition::new(ConditionKind::Policy, "the policy that the run was started under")
         .judged(ConditionVerdict::Fail, why)
+}
+
+/// There is no such condition while a sync is as the run made it. Whatever was verified before counts for nothing once writes
+/// may have passed it by.
+fn in_step((mapping, wrong): (&MappingName, &Result<Option<String>, String>)) -> Option<Condition> {
+    let (verdict, have) = match wrong {
+        Ok(None) => return None,
+        Ok(Some(why)) => (ConditionVerdict::Fail, why),
+        Err(why) => (ConditionVerdict::Unknown, why),
+    };
+    let needed = format!("both sides of {mapping} to be kept in step");
+    Some(Condition::new(ConditionKind::InStep(mapping.clone()), needed).judged(verdict, have))
 }
 
 /// A rejection stands until whoever made it takes it back, or an amendment voids the gate: that somebody has changed the

@@ -67,6 +67,7 @@ pub(super) struct Column {
 #[allow(clippy::struct_excessive_bools, reason = "as the catalogue has them, each on its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index {
+    pub oid: u32,
     pub name: String,
     pub is_unique: bool,
     pub is_primary: bool,
@@ -186,7 +187,7 @@ LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 const INDEXES: &str = "\
-SELECT ic.relname, i.indisunique, i.indisprimary, i.indisvalid, i.indimmediate, i.indpred IS NOT NULL AS is_partial,
+SELECT i.indexrelid::bigint AS oid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, i.indimmediate, i.indpred IS NOT NULL AS is_partial,
        ARRAY(SELECT CASE WHEN k.attnum = 0 THEN NULL ELSE a.attname END
              FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, at)
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -256,6 +257,7 @@ fn column(row: &PgRow) -> Result<Column, sqlx::Error> {
 
 fn index(row: &PgRow) -> Result<Index, sqlx::Error> {
     Ok(Index {
+        oid: oid(row, "oid")?,
         name: row.try_get("relname")?,
         is_unique: row.try_get("indisunique")?,
         is_primary: row.try_get("indisprimary")?,

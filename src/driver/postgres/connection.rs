@@ -349,7 +349,7 @@ impl<'a> Held<'a> {
         let watch = Stopwatch::start();
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
         let slot = Ok(None);
-        let mut tx = Tx { held: self, kind, is_kept: true, watch, watcher, slot };
+        let mut tx = Tx { held: self, kind, is_kept: true, watch, locked: None, watcher, slot };
         let begun = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
         match begun {
             Ok(mut rows) => {
@@ -394,6 +394,8 @@ pub(super) struct Tx<'a> {
     kind: TxKind,
     is_kept: bool,
     watch: Stopwatch,
+    /// Since when clients are held up by a lock that is asked for or held.
+    locked: Option<Stopwatch>,
     watcher: Watcher,
     /// The slot's row, until it is judged.
     slot: Result<Option<PgRow>, sqlx::Error>,
@@ -424,6 +426,16 @@ impl<'a> Tx<'a> {
     /// behind.
     pub(super) fn close_afterwards(&mut self) {
         self.is_kept = false;
+    }
+
+    /// Says that clients are held up from now on.
+    pub(super) fn locks_clients_out(&mut self) {
+        self.locked.get_or_insert_with(Stopwatch::start);
+    }
+
+    /// Since when they are, if they are.
+    pub(super) const fn locked_since(&self) -> Option<Stopwatch> {
+        self.locked
     }
 
     /// Commits. Returns the microseconds from the beginning of the transaction to the end of the commit. A future dropped

@@ -19,7 +19,7 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::shape::{Shape, shape};
-use super::sync_objects::{check_sync, install_triggers, remove_sync};
+use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
@@ -30,8 +30,9 @@ use crate::run::{Direction, Mapping, Way};
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
 
-/// How long to wait for the first of two locks, in milliseconds. Who comes the other way round may have queued up behind us
-/// since the beginning of that wait: both waits together are shorter than the server takes to look for deadlocks.
+/// How long to wait for the first of two locks, in milliseconds, where the server looks for deadlocks after a second; elsewhere
+/// in proportion, and never longer. Who comes the other way round may have queued up behind us since the beginning of that
+/// wait: both waits together are shorter than the server takes.
 const FIRST_LOCK_MS: u64 = 600;
 /// How long to wait for the second, while others may wait for our first.
 const SECOND_LOCK_MS: u64 = 300;
@@ -87,6 +88,22 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
     }
 }
 
+/// Says in which schemas anybody may put functions that ours would find.
+fn with_open_schemas(mut applied: Applied, open: &[String]) -> Applied {
+    if !open.is_empty() {
+        let schemas = open.join(", ");
+        let said = format!(
+            "the sync's functions look names up in {schemas}, where everybody may create objects: \
+             REVOKE CREATE ON SCHEMA {schemas} FROM PUBLIC"
+        );
+        applied.detail = Some(match applied.detail {
+            Some(detail) => format!("{detail}; {said}"),
+            None => said,
+        });
+    }
+    applied
+}
+
 /// Locks the tables of a sync, the old one first, as triggers and chunks do.
 async fn lock_tables(
     tx: &mut Tx<'_>,
@@ -112,6 +129,7 @@ pub(super) async fn lock_in_order(
     if names.len() > 1 {
         bound_wait(tx, FIRST_LOCK_MS).await?;
     }
+    tx.locks_clients_out();
     for name in names {
         let lock = format!("LOCK TABLE {} IN {mode} MODE", name_sql(name));
         run(tx.conn()?, "lock the table", lock).await?;
@@ -123,8 +141,9 @@ pub(super) async fn lock_in_order(
 /// Waits for locks so long at most, for the rest of the transaction.
 async fn bound_wait(tx: &mut Tx<'_>, ms: u64) -> Result<(), Error> {
     let bound = format!(
-        "SELECT set_config('lock_timeout', CASE WHEN setting::int BETWEEN 1 AND {ms} THEN setting ELSE '{ms}' END, true) \
-         FROM pg_settings WHERE name = 'lock_timeout'"
+        "SELECT set_config('lock_timeout', greatest(1, least(CASE WHEN l.setting::bigint > 0 THEN l.setting::bigint ELSE {ms} END, \
+         {ms}, d.setting::bigint * {ms} / 1000))::text, true) \
+         FROM pg_settings AS l, pg_settings AS d WHERE l.name = 'lock_timeout' AND d.name = 'deadlock_timeout'"
     );
     run(tx.conn()?, "bound the wait for locks", bound).await.map(|_| ())
 }
@@ -199,7 +218,12 @@ impl DualWriter for Postgres {
         };
         let mut tx = self.begin_for(fence, work, TxKind::Install).await?;
         let done = self.install_in(&mut tx, (fence, work), mapping, (direction, was_empty)).await;
-        finish(tx, done).await
+        let open = match &done {
+            Ok(applied) if !applied.before => open_schemas(tx.conn()?).await?,
+            _ => Vec::new(),
+        };
+        let applied = self.finish_held(tx, work, done).await?;
+        Ok(with_open_schemas(applied, &open))
     }
 
     async fn remove(
@@ -212,14 +236,16 @@ impl DualWriter for Postgres {
         let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
         let shape = match self.remove_in(&mut tx, (fence, work), (mapping, direction)).await {
             Ok(Err(shape)) => shape,
-            Ok(Ok(applied)) => return finish(tx, Ok(applied)).await,
-            Err(error) => return finish(tx, Err(error)).await,
+            Ok(Ok(applied)) => return self.finish_held(tx, work, Ok(applied)).await,
+            Err(error) => return self.finish_held(tx, work, Err(error)).await,
         };
+        let since = tx.locked_since();
         // Without triggers nothing follows what is emptied now. If we die in between, the next attempt goes on here.
         tx.commit().await?;
+        let held_us = since.map(|it| it.elapsed_us());
         let (mut tx, rows) = empty_again(&self.connections, fence, &shape).await?;
         let recorded = ledger::record(&mut tx, fence, work, (rows, None)).await;
-        finish(tx, recorded).await
+        Ok(self.tell_held(work, held_us, finish(tx, recorded).await?))
     }
 
     async fn sync_state(

@@ -33,6 +33,7 @@ mod fixture;
 mod gaps;
 mod guard_sql;
 mod handover;
+mod held;
 mod hints;
 mod identity;
 mod incoming;
@@ -85,10 +86,14 @@ mod survey_tests;
 #[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
+mod sync_event_tests;
+#[cfg(test)]
 mod sync_in_place_tests;
 #[cfg(test)]
 mod sync_live_tests;
 mod sync_objects;
+#[cfg(test)]
+mod sync_race_tests;
 #[cfg(test)]
 mod sync_rights_tests;
 mod sync_sql;
@@ -96,6 +101,7 @@ mod sync_state;
 #[cfg(test)]
 mod sync_tests;
 mod trigger_in_place;
+mod trigger_key;
 mod trigger_sql;
 mod unretire;
 mod usage;
@@ -119,6 +125,7 @@ pub struct Postgres {
     /// Where the log was when, for the lag of replicas.
     positions: signals::Positions,
     luck: at_once::Luck,
+    holds: held::Holds,
 }
 
 impl Postgres {
@@ -134,6 +141,7 @@ impl Postgres {
             shapes: prepared::Shapes::default(),
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
+            holds: held::Holds::default(),
         };
         postgres.connections.are_sessions().await?;
         postgres.connections.read().await?.release().await;

@@ -220,7 +220,7 @@ fn family(column: &Column) -> &str {
 
 /// Whether equal values are always the same. Numbers with another scale, blank-padded text, texts without regard to case, and
 /// whatever isn't known here may be equal without that.
-fn is_exact(column: &Column) -> bool {
+pub(super) fn is_exact(column: &Column) -> bool {
     !column.is_nondeterministic
         && matches!(
             column.type_sql.as_str(),

@@ -11,7 +11,7 @@ use super::dual_write::{run, sync_sql};
 use super::error::{failed, refused};
 use super::shape::{Shape, Write, reads};
 use super::sync_sql::{Function, Side, Trigger, cast, function_name};
-use super::sync_state::{late_trigger, own_triggers};
+use super::sync_state::{hidden_rows, late_trigger, own_triggers};
 use super::{marks, sequences};
 use crate::driver::Error;
 use crate::run::{Direction, FailureClass, OnDelete};
@@ -84,6 +84,22 @@ async fn search_path(conn: &mut PgConnection) -> Result<String, Error> {
     .await
     .and_then(|row| row.try_get(0))
     .map_err(failed("read the search path"))
+}
+
+/// Schemas on that path, quoted, in which everybody may make objects: a better match for a name in an expression would be
+/// called with the rights of the tables' owner.
+pub(super) async fn open_schemas(conn: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT quote_ident(n.nspname) FROM pg_namespace n, aclexplode(n.nspacl) AS a
+         WHERE n.nspname = ANY (current_schemas(false)) AND a.grantee = 0 AND a.privilege_type = 'CREATE' ORDER BY 1",
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(failed("look for open schemas"))?;
+    rows.iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()
+        .map_err(failed("look for open schemas"))
 }
 
 /// Makes a trigger that fires under `session_replication_role = replica` too. PostgreSQL gives partitions their own triggers
@@ -204,8 +220,7 @@ impl Owner {
     async fn check_rights(&self, conn: &mut PgConnection, shape: &Shape) -> Result<(), Error> {
         for table in [&shape.old, &shape.new] {
             let row = sqlx::query(
-                "SELECT bool_and(has_table_privilege($1, $2::bigint::oid, p)),
-                        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = $1)
+                "SELECT bool_and(has_table_privilege($1, $2::bigint::oid, p))
                  FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p",
             )
             .bind(&self.name)
@@ -213,8 +228,7 @@ impl Owner {
             .fetch_one(&mut *conn)
             .await
             .map_err(failed("look for privileges"))?;
-            let told = |at| row.try_get::<bool, _>(at).map_err(failed("look for privileges"));
-            if !told(0)? {
+            if !row.try_get::<bool, _>(0).map_err(failed("look for privileges"))? {
                 let message = format!("{} may not read and write {}", self.name, table.name);
                 return Err(Error::failed(FailureClass::NotPermitted, message).with_help(format!(
                     "GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}",
@@ -222,15 +236,10 @@ impl Owner {
                     quote(&self.name)
                 )));
             }
-            let binds =
-                table.row_security && (table.force_row_security || table.owner != self.name);
-            if binds && !told(1)? {
-                let message =
-                    format!("row security of {} would hide rows from {}", table.name, self.name);
-                return Err(Error::failed(FailureClass::NotPermitted, message).with_help(
-                    "let a role with BYPASSRLS own the tables while the sync is active",
-                ));
-            }
+        }
+        if let Some(message) = hidden_rows(conn, shape).await? {
+            return Err(Error::failed(FailureClass::NotPermitted, message)
+                .with_help("let a role with BYPASSRLS own the tables while the sync is active"));
         }
         Ok(())
     }

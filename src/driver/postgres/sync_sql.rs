@@ -52,6 +52,8 @@ pub(super) struct Function {
     /// What it returns; a function that returns `trigger` runs as its owner.
     pub returns: &'static str,
     pub body: String,
+    /// Another text that does as well: what it is made for comes and goes without harm.
+    pub also: Option<String>,
 }
 
 /// A trigger of a sync.
@@ -289,6 +291,13 @@ pub(super) fn cast(write: &Write) -> String {
 pub(super) fn body(declare: &str, inner: &str) -> String {
     let declare = if declare.is_empty() { String::new() } else { format!("DECLARE\n{declare}") };
     format!("\n#variable_conflict use_column\n{declare}BEGIN\n{inner}\nEND\n")
+}
+
+/// A function's text whose variables can be qualified by a label.
+pub(super) fn labelled(label: &str, declare: &str, inner: &str) -> String {
+    let declare = if declare.is_empty() { String::new() } else { format!("DECLARE\n{declare}") };
+    let label = quote(label);
+    format!("\n#variable_conflict use_column\n<<{label}>>\n{declare}BEGIN\n{inner}\nEND\n")
 }
 
 /// The statement for rows of one side whose counterpart is gone. `which` sees the table under its bare name.

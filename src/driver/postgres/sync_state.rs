@@ -1,5 +1,8 @@
 //! Whether a sync is in place, by the catalogue: every trigger on every partition, what it fires on, and its function's text.
 //!
+//! Triggers of ours fire ALWAYS: for the writes of logical replication's apply workers too, and of sessions with
+//! `session_replication_role = replica`. One that was switched off and on again by ENABLE TRIGGER doesn't any more.
+//!
 //! A partition that was attached later has the triggers for rows, since PostgreSQL makes them, and none for TRUNCATE, which
 //! counts as in place: verify finds what a TRUNCATE of that partition alone left behind.
 
@@ -90,12 +93,35 @@ pub(super) async fn judge(
             "trigger {name} on {table} fires after ours and may change the row again"
         ));
     }
+    wrong.extend(hidden_rows(conn, shape).await?);
     for name in [shape.touched_name(), shape.kept_name(), shape.parked_name()] {
         if !ledger::has_table(conn, &format!("{schema}.\"{name}\"")).await? {
             wrong.push(format!("the table {name}, which the triggers write to, is missing"));
         }
     }
     Ok(if wrong.is_empty() { SyncState::Active } else { SyncState::Broken(wrong.join("; ")) })
+}
+
+/// Where row security would hide rows from the functions, which run as the old table's owner: no error would tell of it.
+pub(super) async fn hidden_rows(
+    conn: &mut PgConnection,
+    shape: &Shape,
+) -> Result<Option<String>, Error> {
+    let owner = &shape.old.owner;
+    let binds = |table: &&&std::sync::Arc<Table>| {
+        table.row_security && (table.force_row_security || table.owner != *owner)
+    };
+    let Some(table) = [&shape.old, &shape.new].iter().find(binds).map(|table| &table.name) else {
+        return Ok(None);
+    };
+    let is_above: bool =
+        sqlx::query("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = $1")
+            .bind(owner)
+            .fetch_one(conn)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed("look for privileges"))?;
+    Ok((!is_above).then(|| format!("row security of {table} would hide rows from {owner}")))
 }
 
 /// A trigger of a user that would have the last word over a row written in place.
@@ -172,8 +198,8 @@ fn judge_functions(
         };
         let is_trigger = function.returns == "trigger";
         let is_pinned = there.path.starts_with("search_path=pg_catalog");
-        if there.body != function.body || is_trigger != there.is_definer || is_trigger != is_pinned
-        {
+        let is_ours = there.body == function.body || function.also.as_ref() == Some(&there.body);
+        if !is_ours || is_trigger != there.is_definer || is_trigger != is_pinned {
             wrong.push(format!("function {} was changed", function.name));
         }
         if there.owner != shape.old.owner {
@@ -229,8 +255,17 @@ fn judge_triggers(
                 }
                 continue;
             };
-            if !matches!(there.enabled.as_str(), "O" | "A") {
-                wrong.push(format!("trigger {} on {table} is disabled", trigger.name));
+            if there.enabled != "A" {
+                wrong.push(format!(
+                    "trigger {} on {table} {} (ALTER TABLE … ENABLE ALWAYS TRIGGER; then verify with repair, since writes may have \
+                     been missed)",
+                    trigger.name,
+                    match there.enabled.as_str() {
+                        "D" => "is disabled",
+                        "R" => "fires for replication only, and is disabled for clients",
+                        _ => "was switched off and on again, and does not fire for replication",
+                    }
+                ));
             }
             if !is_as_made(trigger, there) {
                 wrong.push(format!("trigger {} on {table} was changed", trigger.name));

@@ -86,7 +86,8 @@ impl InPlace<'_> {
             function: name.clone(),
             argument: None,
         });
-        sync.functions.push(Function { name, parameters: String::new(), returns: "trigger", body });
+        let parameters = String::new();
+        sync.functions.push(Function { name, parameters, returns: "trigger", body, also: None });
     }
 
     /// Behind FROM: the row to be written, if the filter lets it pass.

@@ -42,6 +42,7 @@ mod signals;
 mod sink;
 mod source;
 mod survey;
+mod trigger_filter;
 mod trigger_in_place;
 mod trigger_sql;
 mod turns;

@@ -418,11 +418,29 @@ async fn both_ways_with_a_filter_refuses_rows_that_would_fall_outside() {
     bed.run("INSERT INTO leads VALUES (1, 'a', 'draft', ''), (2, 'b', 'x', '')").await;
     assert!(bed.try_run("INSERT INTO leads_v2 VALUES (3, 'c', 'draft', '')").await.is_err());
     assert!(bed.try_run("UPDATE leads_v2 SET status_code = 'draft'").await.is_err());
-    bed.run("INSERT INTO leads_v2 VALUES (1, 'q', 'x', '')").await;
-    bed.run("DELETE FROM leads_v2 WHERE id = 2; UPDATE leads SET status = 'draft' WHERE id = 1")
-        .await;
+    // The old side has a row of that key that the filter hides: it is another one, and is not written over.
+    for refused in [
+        "INSERT INTO leads_v2 VALUES (1, 'q', 'x', '')",
+        "REPLACE INTO leads_v2 VALUES (1, 'q', 'x', '')",
+        "INSERT OR IGNORE INTO leads_v2 VALUES (1, 'q', 'x', '')",
+        "UPDATE leads_v2 SET id = 1 WHERE id = 2",
+        "UPDATE OR IGNORE leads_v2 SET id = 1 WHERE id = 2",
+    ] {
+        let error = bed.try_run(refused).await.unwrap_err().to_string();
+        assert!(error.contains("another row of this key"), "{refused}: {error}");
+        bed.expect("leads", "id, email, status", &["1 'a' 'draft'", "2 'b' 'x'"]).await;
+        bed.expect("leads_v2", "id", &["2"]).await;
+    }
+    bed.run("DELETE FROM leads_v2 WHERE id = 2").await;
     bed.expect_no_notes().await;
-    bed.expect("leads", "id, email, status", &["1 'q' 'draft'"]).await;
+    bed.expect("leads", "id, email, status", &["1 'a' 'draft'"]).await;
+    // Brought into the filter it is everybody's; what was there before the sync and is outside still isn't.
+    bed.run(
+        "UPDATE leads SET status = 'in' WHERE id = 1; UPDATE leads_v2 SET email = 'q' WHERE id = 1",
+    )
+    .await;
+    bed.expect("leads", "id, email, status", &["1 'q' 'in'"]).await;
+    bed.run("UPDATE leads SET status = 'draft' WHERE id = 1").await;
     bed.expect("leads_v2", "id", &[]).await;
 }
 

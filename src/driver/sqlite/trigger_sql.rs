@@ -146,11 +146,11 @@ pub(super) fn shares(unique: &Unique, table: &str, image: impl Fn(&str) -> Strin
 }
 
 /// Writes on one table, and what they do to the other.
-struct Flow<'a> {
-    shape: &'a Shape,
+pub(super) struct Flow<'a> {
+    pub(super) shape: &'a Shape,
     direction: Direction,
     /// The table that clients write.
-    from: Which,
+    pub(super) from: Which,
 }
 
 impl Flow<'_> {
@@ -191,6 +191,7 @@ impl Flow<'_> {
         triggers.push(make("ai", "AFTER INSERT", None, &inserted));
 
         let mut updated = self.remove_victims(&noted_for(self.shape, self.tag(), &new));
+        updated.extend(self.was_in_filter(&old, Some(&changed)));
         updated.push(self.move_key(&old, &new, &changed));
         updated.extend(self.remove(&old, Some(&changed)));
         updated.push(self.check(&old, Some(&changed)));
@@ -328,6 +329,7 @@ impl Flow<'_> {
     fn sync(&self, key: &[String]) -> Vec<String> {
         let (shape, to) = (self.shape, self.from.other());
         let mut statements = self.remove(key, None);
+        statements.extend(self.was_in_filter(key, None));
         statements.extend(self.note_risks(key));
         let (stand_by, still_there) = self.watch_filter(key);
         statements.extend(stand_by);
@@ -440,32 +442,6 @@ impl Flow<'_> {
              AND substr(name, 1, 10) <> 'phasegate_')",
             literal(&self.side(self.from.other()).table)
         )
-    }
-
-    /// What comes before and after a write back to the old side where the mapping has a filter: a row that a client of
-    /// the new shape wrote must not vanish because the filter no longer lets its old row pass.
-    fn watch_filter(&self, key: &[String]) -> (Vec<String>, Vec<String>) {
-        let (shape, tag) = (self.shape, "here-new");
-        if self.from == Which::Old || shape.filter.is_none() {
-            return (Vec::new(), Vec::new());
-        }
-        let found = shape.key(Which::New);
-        let table = shape.table(Which::New);
-        let what = format!("{table} WHERE {}", shape.key_is(Which::New, key));
-        let mine = noted_for(shape, tag, key);
-        let message = format!(
-            "phasegate: the row would fall outside the mapping's filter (mapping {})",
-            shape.mapping
-        );
-        let after = vec![
-            format!(
-                "SELECT RAISE(ABORT, {}) WHERE EXISTS (SELECT 1 FROM {TOUCHED} WHERE {mine}) AND NOT {}",
-                literal(&message),
-                shape.has(Which::New, key),
-            ),
-            format!("DELETE FROM {TOUCHED} WHERE {mine}"),
-        ];
-        (vec![note(shape, tag, key, &found, &what)], after)
     }
 
     /// Refuses the client's statement if a row that has its source lost its copy.
