@@ -332,17 +332,12 @@ impl<'a> Flow<'a> {
             self.note(&self.key_of("OLD")),
             self.note(&self.key_of("NEW")),
         );
-        let table = self.shape.side(self.to());
-        let seen = if table.indexes.iter().filter(|index| index.is_unique).count() < 2 {
-            at_once.to_owned()
-        } else {
-            format!(
-                "IF NOT EXISTS (SELECT 1 FROM {}.{}) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
-                 EXCEPTION WHEN unique_violation THEN\n{notes}\nEND;\nEND IF;",
-                self.schema,
-                quote(&self.shape.touched_name()),
-            )
-        };
+        let seen = format!(
+            "IF NOT EXISTS (SELECT 1 FROM {}.{}) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
+             EXCEPTION WHEN unique_violation THEN\n{notes}\nEND;\nEND IF;",
+            self.schema,
+            quote(&self.shape.touched_name()),
+        );
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
              EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
