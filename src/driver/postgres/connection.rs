@@ -312,8 +312,8 @@ impl<'a> Held<'a> {
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
         let slot = Ok(None);
         let mut tx = Tx { held: self, kind, is_kept: true, watch, watcher, slot };
-        let begun = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
-        match begun {
+        let answered = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
+        match answered {
             Ok(mut rows) => tx.slot = Ok(rows.pop()),
             Err(error) if fence.is_some() => tx.slot = Err(error),
             Err(error) => return Err(failed("begin a transaction")(error)),
