@@ -72,7 +72,7 @@ pub(super) struct Standing {
     /// Rows that both sides have.
     pub rows: i64,
     /// Whether something of the table's own may leave rows out that are inserted, or make others of them: rules, and users'
-    /// triggers before each row. Then only `ON CONFLICT`, which the server refuses beside rules, is sure.
+    /// triggers before each row. Then what was read is counted apart from what was written.
     pub is_odd: bool,
 }
 

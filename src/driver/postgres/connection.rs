@@ -350,8 +350,8 @@ impl<'a> Held<'a> {
         let watcher = Watcher::start(&self.connections.looker, &self.live.session, lock_ms);
         let slot = Ok(None);
         let mut tx = Tx { held: self, kind, is_kept: true, watch, locked: None, watcher, slot };
-        let begun = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
-        match begun {
+        let answered = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(tx.conn()?).await;
+        match answered {
             Ok(mut rows) => {
                 let slot = rows.split_off(rows.len().min(1)).pop();
                 tx.held.is_answered_by(&rows)?;

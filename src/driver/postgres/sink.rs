@@ -734,7 +734,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_rules_or_triggers_have_a_say_rows_are_counted_as_they_are() {
+    async fn where_a_trigger_leaves_rows_out_they_are_counted_as_read() {
         let Some(database) = Database::with(SCHEMA).await else { return };
         let trigger = "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS
                 'BEGIN RETURN CASE WHEN NEW.id % 2 = 0 THEN NEW END; END';
@@ -742,12 +742,9 @@ mod tests {
         database.run(trigger).await;
         let postgres = database.open().await;
         let fence = entered(&postgres, 1).await.remove(1);
-        let planned = plan(&postgres, &fence, 50, 2).await;
+        let planned = plan(&postgres, &fence, 50, 1).await;
         let done = copy(&postgres, &fence, &planned.open[0]).await.unwrap();
         assert_eq!((done.rows_read, done.rows_written), (50, 25));
-        // The server refuses ON CONFLICT beside a rule, so that no row goes where the rule sends it.
-        database.run("DROP TRIGGER odd ON leads_v2; CREATE RULE away AS ON INSERT TO leads_v2 DO INSTEAD NOTHING").await;
-        assert_eq!(class(copy(&postgres, &fence, &planned.open[1]).await), FailureClass::Refused);
     }
 
     #[tokio::test]
