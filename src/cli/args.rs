@@ -471,9 +471,9 @@ pub struct Tune {
     /// How long to rest between chunks
     #[arg(long, value_name = "DURATION", alias = "pause", value_parser = humantime::parse_duration)]
     pub pause_between: Option<Duration>,
-    /// Another limit for a throttle, such as lag=10s; may be given again
+    /// Another limit for a throttle, such as lag=10s; off takes it off, plan undoes that; may be given again
     #[arg(long = "limit", value_name = "THROTTLE=VALUE", value_parser = limit)]
-    pub limits: Vec<(String, crate::run::Limit)>,
+    pub limits: Vec<(String, crate::run::Moved)>,
 }
 
 /// Rows in a chunk, as typed.
@@ -493,9 +493,14 @@ fn chunk_rows(typed: &str) -> Result<ChunkRows, String> {
     }
 }
 
-fn limit(typed: &str) -> Result<(String, crate::run::Limit), String> {
+fn limit(typed: &str) -> Result<(String, crate::run::Moved), String> {
     let (name, value) = typed.split_once('=').ok_or("a throttle and its limit, such as lag=10s")?;
-    Ok((name.trim().to_owned(), crate::plan::limit(value)?))
+    let moved = match value.trim() {
+        "off" => crate::run::Moved::Off,
+        "plan" => crate::run::Moved::Plan,
+        value => crate::run::Moved::To(crate::plan::limit(value)?),
+    };
+    Ok((name.trim().to_owned(), moved))
 }
 
 /// `approve`.
@@ -659,6 +664,8 @@ mod tests {
             ("--chunk-time", "50", false),
             ("--limit", "lag=10s", true),
             ("--limit", "blocked=3", true),
+            ("--limit", "lag=off", true),
+            ("--limit", "lag=plan", true),
             ("--limit", "lag", false),
             ("--limit", "lag=soon", false),
         ] {

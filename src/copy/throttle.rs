@@ -145,7 +145,7 @@ impl Valve {
                 let reason =
                     format!("{}, calm {calm_samples} of {CALM_SAMPLES} times", cause.reason);
                 let cause = Cause { reason, ..cause };
-                (calm_samples < CALM_SAMPLES).then_some(Shut { calm_samples, cause, ..shut })
+                (calm_samples < CALM_SAMPLES).then_some(Shut { cause, calm_samples, ..shut })
             }
         };
         self.last = Some((now_ms, reading));

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::clock::Stopwatch;
 use crate::copy::throttle::Valve;
 use crate::driver::SharedDriver;
-use crate::run::{Signal, StepId, TargetName, Throttle, Throttled, Tuning, duration};
+use crate::run::{Moved, Signal, StepId, TargetName, Throttle, Throttled, Tuning, duration};
 use crate::store::SharedStore;
 
 use super::event::Progress;
@@ -99,10 +99,14 @@ impl Throttles {
         let mut holding = Vec::new();
         let mut is_counted = false;
         for (at, throttle) in self.asked.iter().enumerate() {
+            let bound = match (throttle.bound, tuning.limits.get(&throttle.name)) {
+                (_, Some(Moved::Off)) => continue,
+                (Some(bound), Some(Moved::To(limit))) => Some(bound.with_limit(limit.value)),
+                (bound, _) => bound,
+            };
             let mut valve = self.shared.valve(at);
-            if let Some(bound) = throttle.bound {
-                let tuned = tuning.limits.get(&throttle.name);
-                valve.set_bound(now_ms, tuned.map_or(bound, |tuned| bound.with_limit(tuned.value)));
+            if let Some(bound) = bound {
+                valve.set_bound(now_ms, bound);
             }
             if let Some(held) = valve.look(now_ms) {
                 // That it is not yet evening is no trouble.

@@ -223,7 +223,7 @@ fn said(text: Option<&str>) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture::{failed, records, started, up_to_gate};
-    use crate::run::{ChunkRows, Digest, Limit, Tuning, Unit};
+    use crate::run::{ChunkRows, Digest, Limit, Moved, Tuning, Unit};
 
     #[test]
     fn every_record_is_a_sentence() {
@@ -238,11 +238,14 @@ mod tests {
                         pause_between_ms: Some(50),
                         chunk_time_ms: Some(100),
                         workers: Some(2),
-                        limits: [("lag".to_owned(), Limit { value: 2_500.0, unit: Unit::Ms })]
-                            .into(),
+                        limits: [
+                            ("lag".to_owned(), Moved::To(Limit { value: 2_500.0, unit: Unit::Ms })),
+                            ("stop".to_owned(), Moved::Off),
+                        ]
+                        .into(),
                     },
                 },
-                "copy: tuned: 2 workers, chunks of 100ms, chunks of 1 row, 50ms between chunks, lag at 2.5s",
+                "copy: tuned: 2 workers, chunks of 100ms, chunks of 1 row, 50ms between chunks, lag 2.5s, stop off",
             ),
             (
                 Event::AbortBegun { leave: true, reason: Some("no longer wanted".into()) },

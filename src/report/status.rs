@@ -295,10 +295,10 @@ mod tests {
             for_ms,
         };
         let throttled = vec![held("lag", 4_000), held("more", 1_000)];
-        let live = [StepProgress { throttled, ..live(400) }];
+        let so_far = [StepProgress { throttled, ..live(400) }];
         let lease = lease();
         let view =
-            |driver| StatusView { state: &state, driver, live: &live, line: &line, now: at(30) };
+            |driver| StatusView { state: &state, driver, live: &so_far, line: &line, now: at(30) };
         let driven = view(Some(&lease));
         let text = driven.render(Colour::Off);
         // Held for 4 s when it was written down, 10 s ago.

@@ -332,7 +332,7 @@ pub fn tuned(tuning: &Tuning) -> String {
         rows,
         tuning.pause_between_ms.map(|ms| format!("{} between chunks", words::duration(ms))),
     ];
-    let limits = tuning.limits.iter().map(|(name, limit)| format!("{name} at {limit}"));
+    let limits = tuning.limits.iter().map(|(name, limit)| format!("{name} {limit}"));
     parts.into_iter().flatten().chain(limits).collect::<Vec<_>>().join(", ")
 }
 

@@ -71,7 +71,7 @@ pub use retry::{back_off_ms, is_transient};
 pub use state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
-pub use throttle::{Bound, Gauge, Limit, Signal, Throttle, Throttled, Unit};
+pub use throttle::{Bound, Gauge, Limit, Moved, Signal, Throttle, Throttled, Unit};
 pub use time::Timestamp;
 pub use usage::{Baseline, Unused, Usage};
 pub use window::{Date, Freeze, Hours, LocalTime, Weekday, Window, WindowSeen};

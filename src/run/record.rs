@@ -12,7 +12,7 @@ use super::difference::{Difference, Redact};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
-use super::throttle::Limit;
+use super::throttle::Moved;
 use super::time::Timestamp;
 use super::usage::Usage;
 
@@ -426,7 +426,7 @@ pub struct Tuning {
     pub workers: Option<u32>,
     /// Limits of throttles, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, Limit>,
+    pub limits: BTreeMap<String, Moved>,
 }
 
 impl Tuning {

@@ -108,6 +108,29 @@ pub struct Limit {
     pub unit: Unit,
 }
 
+/// Where an operator moves a limit. A backfill that has begun can't be amended, and a signal that nobody can read any more
+/// would hold it for ever; so a throttle can be taken off, too.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moved {
+    /// To this value.
+    To(Limit),
+    /// Away: the throttle holds nothing any more.
+    Off,
+    /// Back to what the plan says.
+    Plan,
+}
+
+impl std::fmt::Display for Moved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::To(limit) => limit.fmt(f),
+            Self::Off => f.write_str("off"),
+            Self::Plan => f.write_str("as planned"),
+        }
+    }
+}
+
 impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.unit.show(self.value))

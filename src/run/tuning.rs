@@ -4,6 +4,7 @@ use super::action::Backfill;
 use super::command::{Refusal, RefusalKind};
 use super::name::StepId;
 use super::record::Tuning;
+use super::throttle::Moved;
 
 /// The most chunks at once that may be asked for, as in plans.
 const WORKERS_MAX: u32 = 64;
@@ -16,15 +17,17 @@ pub(super) fn check(id: &StepId, backfill: &Backfill, tuning: &Tuning) -> Result
     if tuning.workers.is_some_and(|workers| !(1..=WORKERS_MAX).contains(&workers)) {
         return Err(usage(format!("a backfill has from 1 to {WORKERS_MAX} workers")));
     }
-    for (name, limit) in &tuning.limits {
+    for (name, moved) in &tuning.limits {
         let known: Vec<&str> = backfill.throttle.iter().map(|one| one.name.as_str()).collect();
         let Some(throttle) = backfill.throttle.iter().find(|one| one.name == *name) else {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(usage(format!("{id} has no throttle {name}"))
                 .with_help(format!("its throttles: {known}")));
         };
+        let Moved::To(limit) = moved else { continue };
         let Some(bound) = throttle.bound else {
-            return Err(usage(format!("throttle {name} of {id} has no limit")));
+            return Err(usage(format!("throttle {name} of {id} has no limit"))
+                .with_help(format!("`--limit {name}=off` takes it off")));
         };
         let unit = throttle.signal.unit();
         if limit.unit != unit {
@@ -74,8 +77,11 @@ mod tests {
     }
 
     fn limited(name: &str, value: f64, unit: Unit) -> Tuning {
-        let limits = [(name.to_owned(), Limit { value, unit })].into();
-        Tuning { limits, ..Tuning::NONE }
+        moved(name, Moved::To(Limit { value, unit }))
+    }
+
+    fn moved(name: &str, moved: Moved) -> Tuning {
+        Tuning { limits: [(name.to_owned(), moved)].into(), ..Tuning::NONE }
     }
 
     #[test]
@@ -92,6 +98,9 @@ mod tests {
             (limited("lag", 10_000.0, Unit::Ms), ""),
             (limited("lag", 0.0, Unit::Ms), "never let go"),
             (limited("lag", 10.0, Unit::Number), "10 is no limit for throttle lag"),
+            (moved("stop", Moved::Off), ""),
+            (moved("lag", Moved::Plan), ""),
+            (moved("lga", Moved::Off), "copy has no throttle lga"),
             (limited("lga", 10_000.0, Unit::Ms), "copy has no throttle lga"),
             (limited("stop", 1.0, Unit::Number), "throttle stop of copy has no limit"),
         ] {

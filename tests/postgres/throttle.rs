@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// The plan with these keys beside the mapping of its backfill, in small chunks with rests between them.
 pub fn plan(keys: &str) -> String {
-    let slow = "    backfill:\n      mapping: leads\n      pause_between: 100ms\n";
+    let slow = "    backfill:\n      mapping: leads\n      pause_between: 200ms\n";
     let text = MOVE.replace("      workers: 4\n", "");
     text.replace("    backfill:\n      mapping: leads\n", &format!("{slow}{keys}"))
 }
@@ -167,15 +167,25 @@ fn a_limit_is_moved_while_the_copy_is_held() {
         let ran = bed.phasegate(&["tune", "leads", "--limit", limit]).expect(64);
         mentions(&ran, &[words]);
     }
-    bed.phasegate(&["tune", "leads", "copy", "--limit", "blocked=40"]).expect(0);
+    bed.phasegate(&["tune", "leads", "copy", "--limit", "blocked=40", "--pause-between", "1s"])
+        .expect(0);
     let held = bed.until_held("50 >= 40");
     assert_eq!(held["limit"], 40.0);
-    assert_eq!(bed.copy()["tuning"]["limits"]["blocked"]["value"], 40.0);
+    assert_eq!(bed.copy()["tuning"]["limits"]["blocked"]["to"]["value"], 40.0);
+    // Taken off, it holds nothing; put back, it does.
+    bed.phasegate(&["tune", "leads", "--limit", "blocked=off"]).expect(0);
+    bed.until_copied(20);
+    bed.phasegate(&["tune", "leads", "--limit", "blocked=plan"]).expect(0);
+    bed.until_held("50 >= 10");
+    assert!(bed.copied() < 400, "it was off for too long to tell");
     bed.phasegate(&["tune", "leads", "--limit", "blocked=100", "--pause-between", "0s"]).expect(0);
     ended(run, 0);
     assert_eq!(bed.copied(), 400);
     let history = bed.phasegate(&["history", "leads"]).expect(0);
-    mentions(&history, &["copy: tuned: blocked at 40", "0ms between chunks, blocked at 100"]);
+    mentions(
+        &history,
+        &["between chunks, blocked 40", "blocked off", "0ms between chunks, blocked 100"],
+    );
 }
 
 #[test]
@@ -185,7 +195,8 @@ fn workers_and_the_size_of_chunks_change_while_the_copy_runs() {
     let Some(bed) = Bed::new("workers change", &slow) else { return };
     bed.run(
         "CREATE FUNCTION public.slow(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS
-         $$BEGIN PERFORM pg_sleep(0.01); RETURN $1; END$$",
+         $$BEGIN PERFORM pg_sleep(0.01); RETURN $1; END$$;
+         INSERT INTO public.leads SELECT g, 'lead ' || g FROM generate_series(401, 1200) AS g",
     );
     let run = bed.spawn(&["run", "plan.yaml", "--to", "copy"]);
     bed.until_copied(20);
@@ -208,8 +219,9 @@ fn workers_and_the_size_of_chunks_change_while_the_copy_runs() {
     assert!(wait_for(LIMIT, || bed.number(of_37) > 0), "no chunk of that size");
     let tuning = bed.copy()["tuning"].clone();
     assert_eq!((&tuning["workers"], &tuning["chunk_rows"]), (&1.into(), &37.into()), "{tuning}");
+    bed.phasegate(&["tune", "leads", "--workers", "8"]).expect(0);
     ended(run, 0);
-    assert_eq!(bed.copied(), 400);
+    assert_eq!(bed.copied(), 1_200);
     let history = bed.phasegate(&["history", "leads"]).expect(0);
     mentions(&history, &["copy: tuned: 3 workers", "1 worker, chunks of 37 rows"]);
 }

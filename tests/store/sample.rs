@@ -89,7 +89,7 @@ pub fn every_event() -> Vec<Event> {
     });
     let tuning = json!({
         "chunk_rows": { "fixed": 500 }, "pause_between_ms": 10, "chunk_time_ms": 50, "workers": 4,
-        "limits": { "lag": { "value": 10_000.0, "unit": "ms" } } });
+        "limits": { "lag": { "to": { "value": 10_000.0, "unit": "ms" } }, "old": "off", "stop": "plan" } });
     let events = vec![
         json!({ "kind": "run_started", "run": "0190aaaa-0000-7000-8000-000000000001", "pin": pin("kind: Plan\n") }),
         json!({ "kind": "plan_amended", "pin": pin("kind: Plan # amended\n"), "changed": ["copy"], "voided": ["ready"] }),
