@@ -24,9 +24,9 @@ pub fn lines(one: &Difference) -> String {
         .values
         .iter()
         .filter_map(|values| {
-            let value = match (&values.expected, &values.found) {
-                (Some(value), None) | (None, Some(value)) => value,
-                _ => return None,
+            let ((Some(value), None) | (None, Some(value))) = (&values.expected, &values.found)
+            else {
+                return None;
             };
             Some(format!("{} = {}", values.column, shown(value)))
         })
