@@ -70,6 +70,7 @@ fn shown(value: &ShownValue) -> String {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps)] // as the fields have it
     fn value(text: &str) -> Option<ShownValue> {
         Some(ShownValue { text: Some(text.into()), length: None })
     }
