@@ -265,7 +265,7 @@ fn a_signal_and_a_pause_leave_no_verdict_and_nothing_is_compared_twice() {
                 .spawn()
                 .unwrap();
             let is_kept = || bed.kept().is_some();
-            assert!(wait_for(Duration::from_secs(60), is_kept), "nothing was kept");
+            assert!(wait_for(Duration::from_mins(1), is_kept), "nothing was kept");
             if signalled {
                 signal(child.id(), "INT");
             } else {

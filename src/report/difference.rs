@@ -24,9 +24,9 @@ pub fn lines(one: &Difference) -> String {
         .values
         .iter()
         .filter_map(|values| {
-            let value = match (&values.expected, &values.found) {
-                (Some(value), None) | (None, Some(value)) => value,
-                _ => return None,
+            let ((Some(value), None) | (None, Some(value))) = (&values.expected, &values.found)
+            else {
+                return None;
             };
             Some(format!("{} = {}", values.column, shown(value)))
         })
@@ -70,6 +70,7 @@ fn shown(value: &ShownValue) -> String {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps)] // as the fields have it
     fn value(text: &str) -> Option<ShownValue> {
         Some(ShownValue { text: Some(text.into()), length: None })
     }
