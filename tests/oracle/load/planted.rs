@@ -12,7 +12,7 @@ use crate::oracle::first_seed;
 use crate::services;
 
 /// How long a fault is hunted.
-const HUNTED_FOR: Duration = Duration::from_secs(60);
+const HUNTED_FOR: Duration = Duration::from_mins(1);
 
 /// What a hunt goes through: enough for clients and copy to meet, and soon over.
 const SHORT: Load = Load { keys: 1_500, ends: false, ..PLAIN };

@@ -291,14 +291,16 @@ steps:
 
     pub const fn names(self, shape: Shape, era: Era) -> Names {
         match (self, shape, era) {
-            (Self::TableForward | Self::Filtered, ..) => names("customers", "status"),
-            (Self::TableBoth, Shape::Old, Era::Before) => names("customers", "status"),
             (Self::TableBoth, Shape::Old, Era::Retired) => names("customers_old", "status"),
             (Self::TableBoth, Shape::New, Era::Before) => names("customers_v2", "state"),
-            (Self::TableBoth, ..) => names("customers", "state"),
+            (Self::TableBoth, Shape::New, _) | (Self::TableBoth, _, Era::Dropped) => {
+                names("customers", "state")
+            }
             (Self::InPlaceBoth, Shape::Old, Era::Retired) => names("customers", "status_old"),
             (Self::InPlaceBoth, Shape::New, Era::Before) => names("customers", "status_v2"),
-            (Self::InPlaceBoth, ..) => names("customers", "status"),
+            (Self::TableForward | Self::Filtered | Self::InPlaceBoth | Self::TableBoth, ..) => {
+                names("customers", "status")
+            }
             (Self::IntToBigint, Shape::Old, Era::Retired) => names("customers", "amount_old"),
             (Self::IntToBigint, Shape::New, Era::Before) => names("customers", "amount_v2"),
             (Self::IntToBigint, ..) => names("customers", "amount"),
