@@ -68,6 +68,7 @@ fn a_key_that_identifies_no_rows_is_refused_with_the_candidates_and_the_statemen
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 fn values_that_the_new_side_does_not_take_are_refused() {
     let Some(bed) = Bed::new("values that don't fit") else { return };
     let in_place = "  m:\n    from: { target: app, table: t, key: [id] }\n    into: { target: app, table: t }\n";

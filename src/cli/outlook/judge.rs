@@ -113,8 +113,9 @@ impl Judge<'_> {
             let columns = self.columns_aside(&goes.step);
             let is_ours = goes.purpose == Purpose::Retire && self.is_of_an_action(&goes.step);
             let left = |it: &&ObjectFacts| {
+                let is_carried = is_ours && columns.is_none() && goes_over(it);
                 !goes_too(it, &dropped)
-                    && !(is_ours && columns.is_none() && goes_over(it))
+                    && !is_carried
                     && columns.as_ref().is_none_or(|all| may_name(it, all))
             };
             let left: Vec<ObjectFacts> = table.dependents.iter().filter(left).cloned().collect();

@@ -114,7 +114,7 @@ impl Statements<'_> {
     pub(super) fn insert_at_once(&self, pick: &Pick<'_>, standing: Standing) -> String {
         let shape = self.shape;
         let (columns, values) = self.inserted();
-        let lock = self.insert_lock();
+        let lock = Self::insert_lock();
         let beside = if standing.rows == 0 {
             String::new()
         } else {

@@ -445,7 +445,7 @@ impl<'a> Statements<'a> {
     pub(super) fn insert(&self, pick: &Pick<'_>) -> String {
         let shape = self.shape;
         let (columns, values) = self.inserted();
-        let lock = self.insert_lock();
+        let lock = Self::insert_lock();
         format!(
             "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {}{lock} \
              ON CONFLICT ({}) DO NOTHING",
@@ -457,7 +457,7 @@ impl<'a> Statements<'a> {
     }
 
     /// How the rows that an insert reads are locked.
-    pub(super) fn insert_lock(&self) -> &'static str {
+    pub(super) fn insert_lock() -> &'static str {
         if Fault::NoRowLock.is_planted() { "" } else { " FOR KEY SHARE" }
     }
 

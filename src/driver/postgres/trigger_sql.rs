@@ -226,9 +226,10 @@ impl<'a> Flow<'a> {
              phasegate_done boolean;\nphasegate_detail text;\n"
             .to_owned();
         if self.direction == Direction::Forward {
-            for (at, pair) in self.shape.keys.iter().enumerate() {
-                declare.push_str(&format!("phasegate_k{} {};\n", at + 1, pair.type_sql));
-            }
+            let keys = self.shape.keys.iter().enumerate();
+            declare.extend(
+                keys.map(|(at, pair)| format!("phasegate_k{} {};\n", at + 1, pair.type_sql)),
+            );
         }
         self.guarded((&declare, &first), &inner)
     }
@@ -280,7 +281,9 @@ impl<'a> Flow<'a> {
     fn at_once(&self) -> String {
         let take = |image: &str| {
             let pairs = self.parameters(HERE).into_iter().zip(self.key_of(image));
-            pairs.map(|(to, value)| format!("{to} := {value};\n")).collect::<String>()
+            let taken: Vec<String> =
+                pairs.map(|(to, value)| format!("{to} := {value};\n")).collect();
+            taken.concat()
         };
         let changed = match self.change(HERE) {
             Some(change) => format!(
