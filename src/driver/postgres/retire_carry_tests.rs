@@ -538,7 +538,7 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
             &[
                 (other, false),
                 ("UPDATE leads SET status_old = 'y' WHERE id = 1", true),
-                ("UPDATE leads SET code = 'y' WHERE id = 1", true),
+                ("UPDATE leads SET code = 'z' WHERE id = 1", true),
                 ("INSERT INTO leads (id, email) VALUES (50, 'x')", true),
             ],
         ),
