@@ -432,3 +432,22 @@ environments:
         }
     }
 }
+
+#[test]
+fn sides_that_are_no_longer_kept_in_step_are_not_compared() {
+    for trouble in
+        ["ALTER TABLE leads_v2 DROP COLUMN email", "ALTER TABLE leads DISABLE TRIGGER USER"]
+    {
+        let Some(bed) = Bed::on_server("a verify without a sync", 100) else { return };
+        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        let Some(server) = &bed.server else { unreachable!() };
+        server.run(trouble);
+        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(6);
+        assert!(ran.stderr.contains("not as the run left them"), "{trouble}: {ran}");
+        let status = bed.phasegate(&["status", "leads", "--format", "json"]).expect(0);
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let steps = status["steps"].as_array().unwrap();
+        let compare = steps.iter().find(|step| step["id"] == "compare").unwrap();
+        assert_eq!(compare["state"], "failed", "{trouble}: {status}");
+    }
+}

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::{Drive, Running};
 use crate::driver::{Losses, Work};
-use crate::engine::probe::tables_behind;
+use crate::engine::probe::{live_syncs, tables_behind};
 use crate::engine::step::{Halt, Job, Moved, shape_of};
 use crate::run::{
     Action, Direction, MappingName, Permit, Program, Progress, State, Step, StepId, TargetName,
@@ -54,6 +54,7 @@ impl Drive<'_> {
                 .and_then(|name| state.direction(name))
                 .unwrap_or(Direction::Forward),
             sync: name.as_ref().and_then(|name| sync_of(program, name)),
+            is_synced: live_syncs(state).iter().any(|(live, _)| Some(&live.name) == name.as_ref()),
             shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
             losses,
             redact: self.ctx.redact.max(program.policy().redact),

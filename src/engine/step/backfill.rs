@@ -20,6 +20,7 @@ use crate::driver::{Copied, CopyState, Error, Fence, SharedDriver, SyncState, Wi
 use crate::run::{Backfill, ChunkRows, Direction, FailureClass, Mapping, Outcome, Undo, Way};
 
 use super::brake::Brake;
+use super::dual_write::{broken, prove_active};
 use super::queue::{Blocked, Given, Plans, Queue};
 use super::settings::Settings;
 use super::{Fault, Halt, Job, dual_write, outcome, park, sql, verify};
@@ -108,23 +109,45 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         // An earlier attempt may have ended because there were too many; those that are mended are no longer counted.
         park::retry(job).await?;
     }
-    let mut copy = begin(job, backfill).await?;
     let mut throttle = Brake::start(job, backfill)?;
+    let mut copy = begin(job, backfill).await?;
+    loop {
+        copy_open(job, backfill, (&mut copy, &mut throttle)).await?;
+        // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
+        verify::settle(job, job.mapping()?).await?;
+        prove_active(job).await?;
+        // A chunk's commit need not have waited for the disk: a server that crashed may have lost it, and its mark with it.
+        let rows_done = copy.rows_done;
+        copy = begin(job, backfill).await?;
+        if copy.walk_ended && copy.queue.is_empty() {
+            let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
+            job.tell(applied.rows.max(rows_done), Some(rows_done), 0);
+            return concluded(job, backfill, outcome(applied)).await;
+        }
+    }
+}
+
+/// Copies until the walker has ended and nothing is open.
+async fn copy_open(
+    job: &Job,
+    backfill: &Backfill,
+    (copy, throttle): (&mut Copy, &mut Brake),
+) -> Result<(), Fault> {
     loop {
         if job.is_halted() {
-            drain(job, &mut copy).await?;
+            drain(job, copy).await?;
             return Err(Fault::Interrupted);
         }
         copy.set(Settings::now(job, backfill));
         // What is under way finishes either way.
         let is_held = throttle.holds(job);
         if !is_held {
-            walk(job, backfill, &mut copy)?;
-            dispatch(job, &mut copy);
+            walk(job, backfill, copy)?;
+            dispatch(job, copy);
         }
         if copy.chunks.is_empty() && copy.walker.is_empty() {
             if copy.walk_ended && copy.queue.is_empty() {
-                break;
+                return Ok(());
             }
             if is_held {
                 job.tell(copy.rows_done, copy.rows_total, 0);
@@ -134,22 +157,15 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
             }
             continue;
         }
-        match next(job, &mut copy, is_held).await {
+        match next(job, copy, is_held).await {
             None => {}
-            Some(Ended::Walk(walked)) => take_in(&mut copy, joined(walked)?)?,
+            Some(Ended::Walk(walked)) => take_in(copy, joined(walked)?)?,
             Some(Ended::Chunk(chunked)) => {
-                settle_chunk(job, &mut copy, joined(chunked)?).await?;
+                settle_chunk(job, copy, joined(chunked)?).await?;
                 rest(job, backfill).await;
             }
         }
     }
-    // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
-    let mapping = copy.mapping.clone();
-    verify::settle(job, &mapping).await?;
-    prove_active(job).await?;
-    let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
-    job.tell(applied.rows.max(copy.rows_done), Some(copy.rows_done), 0);
-    concluded(job, backfill, outcome(applied)).await
 }
 
 async fn concluded(job: &Job, backfill: &Backfill, outcome: Outcome) -> Result<Outcome, Fault> {
@@ -185,24 +201,6 @@ pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
         dual_write::take_out(job, &work).await?;
     }
     sql::undo(job).await
-}
-
-/// Dual-write must be there before the first chunk is read, and must have been there all the time. Where the tables were
-/// altered under the copy, its triggers are not what they would be made now.
-async fn prove_active(job: &Job) -> Result<(), Fault> {
-    let mapping = job.mapping()?;
-    match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
-        SyncState::Active => Ok(()),
-        SyncState::Broken(why) => Err(broken(&why)),
-    }
-}
-
-fn broken(why: &str) -> Fault {
-    let message =
-        format!("the tables or the triggers of this mapping are not as the run left them: {why}");
-    Fault::failed(FailureClass::Stale, message).with_help(
-        "put them back as they were, then retry; or roll back: rows written now may be missed",
-    )
 }
 
 async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {

@@ -1,6 +1,6 @@
 //! `dual_write`: the sync goes in, or out again.
 
-use crate::driver::{Losses, Work, emptying};
+use crate::driver::{Losses, SyncState, Work, emptying};
 use crate::run::{Direction, FailureClass, Outcome, Way};
 
 use super::pass::{Resume, compare_all};
@@ -49,4 +49,23 @@ pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
     .with_help(format!(
         "bring them over, or accept the loss: `phasegate rollback RUN --accept-loss {name}`"
     ))
+}
+
+/// Dual-write must be there before the first chunk is read, and must have been there all the time. Where the tables were
+/// altered under the copy, its triggers are not what they would be made now.
+pub(super) async fn prove_active(job: &Job) -> Result<(), Fault> {
+    let mapping = job.mapping()?;
+    match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
+        SyncState::Active => Ok(()),
+        SyncState::Broken(why) => Err(broken(&why)),
+    }
+}
+
+/// The sync is not as the run left it.
+pub(super) fn broken(why: &str) -> Fault {
+    let message =
+        format!("the tables or the triggers of this mapping are not as the run left them: {why}");
+    Fault::failed(FailureClass::Stale, message).with_help(
+        "put them back as they were, then retry; or roll back: rows written now may be missed",
+    )
 }

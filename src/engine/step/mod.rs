@@ -47,6 +47,8 @@ pub(super) struct Job {
     pub(super) direction: Direction,
     /// The step that put the sync of this mapping in.
     pub(super) sync: Option<StepId>,
+    /// Whether both sides are being kept in step now.
+    pub(super) is_synced: bool,
     /// What the plan's `retire` of this mapping renames.
     pub(super) shape: Option<RetireShape>,
     pub(super) losses: Losses,
