@@ -9,7 +9,7 @@ use crate::figure::{Figures, Wanted, median, rounded};
 
 /// The most memory that a run may take, in MiB.
 const RSS_MIB_MAX: f64 = 64.0;
-/// Rows of a chunk where both sides have the same chunks.
+/// Rows of a chunk where both cases have the same chunks.
 const CHUNK_ROWS: u64 = 20_000;
 
 /// Table to table with one worker and with two, against one bare `INSERT … SELECT` of the same expressions.
@@ -32,10 +32,10 @@ pub async fn copy(bed: &Bed, figures: &mut Figures) {
     }
     let what = "table to table, 1 worker, against one bare INSERT … SELECT";
     let (ratio, made_of) = compare(&bare, &one);
-    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(0.85), made_of);
+    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(0.85), &made_of);
     let what = "the same with 2 workers";
     let (ratio, made_of) = compare(&bare, &two);
-    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(1.25), made_of);
+    figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(1.25), &made_of);
 }
 
 /// What a side took: on the wall, and of the server's cores, in seconds.
@@ -120,7 +120,7 @@ pub async fn ledger(bed: &Bed, figures: &mut Figures) {
     let (ratio, made_of) = compare(&bare, &ours);
     let percent = (1.0 / ratio - 1.0) * 100.0;
     let what = "ledger, fence and checkpoints, against the same chunks without";
-    figures.add(("ledger", what), (percent, "% more time"), Wanted::AtMost(5.0), made_of);
+    figures.add(("ledger", what), (percent, "% more time"), Wanted::AtMost(5.0), &made_of);
 }
 
 /// Seconds for chunks of a statement, each in a transaction, whose bounds are known.
@@ -177,7 +177,7 @@ pub async fn in_place(bed: &Bed, figures: &mut Figures) {
     }
     let (ratio, made_of) = compare(&bare, &ours);
     let what = "in place, 1 worker, against a bare chunked UPDATE with the trigger present";
-    figures.add(("in-place", what), (ratio, "of its speed"), Wanted::AtLeast(0.9), made_of);
+    figures.add(("in-place", what), (ratio, "of its speed"), Wanted::AtLeast(0.9), &made_of);
 }
 
 /// A full verify against the time of the copy.
@@ -201,23 +201,23 @@ pub async fn verify(bed: &Bed, figures: &mut Figures) {
     }
     for (at, (workers, wanted)) in [(1, 40.0), (2, 25.0)].into_iter().enumerate() {
         let what =
-            format!("full verify of both sides, {workers} worker(s), against the copy's time");
+            format!("full verify of both cases, {workers} worker(s), against the copy's time");
         let made_of = json!({ "copy_and_verify_s": seconds[at] });
         let share = median(&shares[at]);
-        figures.add(("verify", &what), (share, "%"), Wanted::AtMost(wanted), made_of);
+        figures.add(("verify", &what), (share, "%"), Wanted::AtMost(wanted), &made_of);
     }
 }
 
 /// Rows per second whatever the table's size, with and without statistics.
 pub async fn scale(bed: &Bed, figures: &mut Figures) {
     let sizes = [bed.rows / 20, bed.rows / 2, bed.rows * 2];
-    let sides: Vec<(u64, Statistics)> = sizes
+    let cases: Vec<(u64, Statistics)> = sizes
         .iter()
         .flat_map(|rows| [(*rows, Statistics::Fresh), (*rows, Statistics::None)])
         .collect();
-    let mut rates = vec![Vec::new(); sides.len()];
+    let mut rates = vec![Vec::new(); cases.len()];
     for round in 0..bed.rounds {
-        for (at, (rows, statistics)) in sides.iter().enumerate() {
+        for (at, (rows, statistics)) in cases.iter().enumerate() {
             let template = bed.template(*rows, *statistics).await;
             let seconds = our_copy(bed, (&template, *rows), PLAN, figures).await.wall_s;
             // Rows of a table, far below what a float holds exactly.
@@ -229,7 +229,7 @@ pub async fn scale(bed: &Bed, figures: &mut Figures) {
     let medians: Vec<f64> = rates.iter().map(|rates| median(rates)).collect();
     let slowest = medians.iter().copied().fold(f64::INFINITY, f64::min);
     let fastest = medians.iter().copied().fold(0.0, f64::max);
-    let rows_per_s: Vec<_> = sides
+    let rows_per_s: Vec<_> = cases
         .iter()
         .zip(&medians)
         .map(|((rows, statistics), rate)| json!([rows, format!("{statistics:?}"), rate.round()]))
@@ -237,7 +237,7 @@ pub async fn scale(bed: &Bed, figures: &mut Figures) {
     let what = "rows per second, slowest against fastest, over sizes, with and without ANALYZE";
     let slowest = (1.0 - slowest / fastest) * 100.0;
     let made_of = json!({ "rows_per_s": rows_per_s });
-    figures.add(("scale", what), (slowest, "% less"), Wanted::AtMost(20.0), made_of);
+    figures.add(("scale", what), (slowest, "% less"), Wanted::AtMost(20.0), &made_of);
 }
 
 /// The most memory that any run took, of those that were measured.
@@ -254,5 +254,5 @@ pub fn rss(figures: &mut Figures) {
     let most = peaks.values().copied().fold(0.0, f64::max);
     let made_of = json!({ "peak_mib_by_rows": peaks });
     let what = "the most memory of any run that was measured here";
-    figures.add(("rss", what), (most, "MiB"), Wanted::AtMost(RSS_MIB_MAX), made_of);
+    figures.add(("rss", what), (most, "MiB"), Wanted::AtMost(RSS_MIB_MAX), &made_of);
 }

@@ -43,7 +43,7 @@ pub async fn trigger(bed: &Bed, figures: &mut Figures) {
     let times = median(&with) / median(&without);
     let made_of = json!({ "with_us": rounded(&with), "without_us": rounded(&without) });
     let what = "a client's single-row update with the sync's trigger, against one without";
-    figures.add(("trigger", what), (times, "times its time"), Wanted::AtMost(2.5), made_of);
+    figures.add(("trigger", what), (times, "times its time"), Wanted::AtMost(2.5), &made_of);
 }
 
 /// Microseconds that an update takes.
@@ -89,6 +89,6 @@ pub async fn stall(bed: &Bed, figures: &mut Figures) {
         );
         let most = Duration::from_millis(2 * chunk_ms).as_secs_f64() * 1_000.0;
         let made_of = json!({ "p50_p99_max": seen });
-        figures.add(("stall", &what), (median(&beyond), "ms"), Wanted::AtMost(most), made_of);
+        figures.add(("stall", &what), (median(&beyond), "ms"), Wanted::AtMost(most), &made_of);
     }
 }
