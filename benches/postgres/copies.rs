@@ -9,7 +9,7 @@ use crate::figure::{Figures, Wanted, median, rounded};
 
 /// The most memory that a run may take, in MiB.
 const RSS_MIB_MAX: f64 = 64.0;
-/// Rows of a chunk where both sides have the same chunks.
+/// Rows of a chunk where both cases have the same chunks.
 const CHUNK_ROWS: u64 = 20_000;
 
 /// Table to table with one worker and with two, against one bare `INSERT … SELECT` of the same expressions.
@@ -201,7 +201,7 @@ pub async fn verify(bed: &Bed, figures: &mut Figures) {
     }
     for (at, (workers, wanted)) in [(1, 40.0), (2, 25.0)].into_iter().enumerate() {
         let what =
-            format!("full verify of both sides, {workers} worker(s), against the copy's time");
+            format!("full verify of both cases, {workers} worker(s), against the copy's time");
         let made_of = json!({ "copy_and_verify_s": seconds[at] });
         let share = median(&shares[at]);
         figures.add(("verify", &what), (share, "%"), Wanted::AtMost(wanted), &made_of);
@@ -210,14 +210,14 @@ pub async fn verify(bed: &Bed, figures: &mut Figures) {
 
 /// Rows per second whatever the table's size, with and without statistics.
 pub async fn scale(bed: &Bed, figures: &mut Figures) {
-    let row_counts = [bed.rows / 20, bed.rows / 2, bed.rows * 2];
-    let sides: Vec<(u64, Statistics)> = row_counts
+    let sizes = [bed.rows / 20, bed.rows / 2, bed.rows * 2];
+    let cases: Vec<(u64, Statistics)> = sizes
         .iter()
         .flat_map(|rows| [(*rows, Statistics::Fresh), (*rows, Statistics::None)])
         .collect();
-    let mut rates = vec![Vec::new(); sides.len()];
+    let mut rates = vec![Vec::new(); cases.len()];
     for round in 0..bed.rounds {
-        for (at, (rows, statistics)) in sides.iter().enumerate() {
+        for (at, (rows, statistics)) in cases.iter().enumerate() {
             let template = bed.template(*rows, *statistics).await;
             let seconds = our_copy(bed, (&template, *rows), PLAN, figures).await.wall_s;
             // Rows of a table, far below what a float holds exactly.
@@ -229,7 +229,7 @@ pub async fn scale(bed: &Bed, figures: &mut Figures) {
     let medians: Vec<f64> = rates.iter().map(|rates| median(rates)).collect();
     let slowest = medians.iter().copied().fold(f64::INFINITY, f64::min);
     let fastest = medians.iter().copied().fold(0.0, f64::max);
-    let rows_per_s: Vec<_> = sides
+    let rows_per_s: Vec<_> = cases
         .iter()
         .zip(&medians)
         .map(|((rows, statistics), rate)| json!([rows, format!("{statistics:?}"), rate.round()]))

@@ -31,7 +31,7 @@ impl Wanted {
 pub struct Figures {
     is_json: bool,
     head: Value,
-    entries: Vec<Value>,
+    entered: Vec<Value>,
     /// The most memory that a run of ours took, in KiB, with the rows that it copied.
     pub peaks: Vec<(u64, u64)>,
 }
@@ -48,7 +48,7 @@ impl Figures {
             println!("{rows} rows, {rounds} rounds, {cores} cores, load {}", load());
             println!("{}, {}", bed.version, SETTINGS.join(" "));
         }
-        Self { is_json, head, entries: Vec::new(), peaks: Vec::new() }
+        Self { is_json, head, entered: Vec::new(), peaks: Vec::new() }
     }
 
     /// Enters a figure: its case, what it is, its value and unit, what is wanted, and what it was made of.
@@ -65,7 +65,7 @@ impl Figures {
             println!("{case}: {what}: {measured:.2} {unit} ({}, {verdict})", wanted.words());
             println!("    {made_of}");
         }
-        self.entries.push(json!({
+        self.entered.push(json!({
             "case": case, "what": what, "measured": measured, "unit": unit,
             "wanted": wanted.words(), "met": met, "made_of": made_of,
         }));
@@ -74,7 +74,7 @@ impl Figures {
     /// Prints the document, if one was asked for.
     pub fn end(mut self) {
         if self.is_json {
-            self.head["figures"] = Value::Array(self.entries);
+            self.head["figures"] = Value::Array(self.entered);
             println!("{}", serde_json::to_string_pretty(&self.head).unwrap());
         }
     }
