@@ -191,7 +191,9 @@ fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {
     }
     if let Some(most) = backfill.park_max {
         let rows = words::plural(u64::from(most), "row");
-        chunks.push_str(&format!("; up to {rows} that can't be copied are parked with the reason"));
+        chunks.push_str("; up to ");
+        chunks.push_str(&rows);
+        chunks.push_str(" that can't be copied are parked with the reason");
     }
     let what = if mapping.is_in_place() {
         format!("fills {} of the rows of {from} that were there before, {chunks}", listed(mapping))

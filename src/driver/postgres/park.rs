@@ -120,13 +120,13 @@ impl Parker for Postgres {
         let notes = reader.ours(&parked_name(&id_of(mapping)));
         let mut parked = Parked::default();
         // Where nothing is parked, the mapping's tables need not even be there.
-        let noted = count(reader.conn()?, &notes).await?;
-        if noted > 0 {
+        let entered = count(reader.conn()?, &notes).await?;
+        if entered > 0 {
             let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
             let schema = self.connections.schema();
             let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
             by_index(reader.conn()?).await?;
-            parked = judge(reader.conn()?, &statements, (&notes, noted), most).await?;
+            parked = judge(reader.conn()?, &statements, (&notes, entered), most).await?;
         }
         reader.release().await;
         Ok(parked)
@@ -137,9 +137,9 @@ impl Postgres {
     async fn count_parked(&self, mapping: &Mapping) -> Result<u64, Error> {
         let mut reader = self.connections.read().await?;
         let notes = reader.ours(&parked_name(&id_of(mapping)));
-        let noted = count(reader.conn()?, &notes).await?;
+        let entered = count(reader.conn()?, &notes).await?;
         reader.release().await;
-        Ok(noted)
+        Ok(entered)
     }
 
     /// Copies a chunk but for the rows that can't be, which it parks. Says whether the chunk was there before.
@@ -409,7 +409,7 @@ async fn renew(
 async fn judge(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
-    (notes, noted): (&str, u64),
+    (notes, entered): (&str, u64),
     most: u32,
 ) -> Result<Parked, Error> {
     let (mut parked, mut seen, mut after) = (Parked::default(), 0, None);
@@ -423,7 +423,7 @@ async fn judge(
             parked.rows.push(shown(statements.shape, &entries[at]));
         }
     }
-    parked.total = parked.rows.len() as u64 + noted.saturating_sub(seen);
+    parked.total = parked.rows.len() as u64 + entered.saturating_sub(seen);
     parked.rows.truncate(most as usize);
     Ok(parked)
 }
@@ -435,18 +435,18 @@ async fn wrong(
     entries: &[Entry],
 ) -> Result<Vec<usize>, Error> {
     let keys: Vec<Key> = entries.iter().map(|entry| entry.key.clone()).collect();
-    let (mut wrong, mut open) = (Vec::new(), vec![0..keys.len()]);
-    while let Some(range) = open.pop() {
-        if are_right(conn, statements, &keys[range.clone()]).await? {
+    let (mut wrong, mut open) = (Vec::new(), vec![(0, keys.len())]);
+    while let Some((from, to)) = open.pop() {
+        if are_right(conn, statements, &keys[from..to]).await? {
             continue;
         }
-        if range.len() == 1 {
-            wrong.push(range.start);
+        if to - from == 1 {
+            wrong.push(from);
             continue;
         }
-        let middle = range.start + range.len() / 2;
-        open.push(middle..range.end);
-        open.push(range.start..middle);
+        let middle = from.midpoint(to);
+        open.push((middle, to));
+        open.push((from, middle));
     }
     Ok(wrong)
 }
