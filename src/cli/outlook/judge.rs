@@ -113,9 +113,9 @@ impl Judge<'_> {
             let columns = self.columns_aside(&goes.step);
             let is_ours = goes.purpose == Purpose::Retire && self.is_of_an_action(&goes.step);
             let left = |it: &&ObjectFacts| {
-                !goes_too(it, &dropped)
-                    && !(is_ours && columns.is_none() && goes_over(it))
-                    && columns.as_ref().is_none_or(|all| may_name(it, all))
+                let is_carried = is_ours && columns.is_none() && goes_over(it);
+                let goes = is_carried || goes_too(it, &dropped);
+                !goes && columns.as_ref().is_none_or(|all| may_name(it, all))
             };
             let left: Vec<ObjectFacts> = table.dependents.iter().filter(left).cloned().collect();
             if left.is_empty() {

@@ -238,13 +238,13 @@ async fn hold(
         others.extend(referenced(tx.conn()?, &looked).await?);
     }
     lock(tx, what.mapping, &others).await?;
-    let locked = shape(tx.conn()?, what.mapping).await?;
-    if Outside::of(tx.conn()?, what, &locked).await? != outside {
-        let message = format!("what depends on {} changed just now", locked.old.name);
+    let after = shape(tx.conn()?, what.mapping).await?;
+    if Outside::of(tx.conn()?, what, &after).await? != outside {
+        let message = format!("what depends on {} changed just now", after.old.name);
         return Err(Error::failed(FailureClass::Contention, message));
     }
-    let said = check(tx.conn()?, what, (&locked, &outside, &schema)).await?;
-    Ok((locked, outside, said))
+    let said = check(tx.conn()?, what, (&after, &outside, &schema)).await?;
+    Ok((after, outside, said))
 }
 
 /// The tables that foreign keys of the old table refer to: to let a key go, or to drop it with its table, the server locks them

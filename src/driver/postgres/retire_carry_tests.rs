@@ -283,11 +283,7 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
 
             live.unretire(&shape, Losses::Refused).await.unwrap();
             assert_eq!(live.sync().await, SyncState::Active, "{case}");
-            assert_eq!(
-                changed(&before, &catalogue(&live.database).await),
-                [String::new(); 0],
-                "{case}"
-            );
+            assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0], "{case}");
             let again = work("again", Way::Forward);
             live.postgres
                 .retire(&live.fence, &again, &live.mapping, direction, &shape)
@@ -393,7 +389,7 @@ async fn a_view_whose_columns_would_be_of_another_type_is_refused() {
     assert_eq!(class, FailureClass::Refused);
     let why = "could not carry over a view (counted): cannot change data type of view column \"n\" from integer to bigint";
     assert!(message.contains(why), "{message}");
-    assert_eq!(changed(&before, &catalogue(&live.database).await), [String::new(); 0]);
+    assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0]);
 }
 
 #[tokio::test]
@@ -481,7 +477,7 @@ async fn an_owner_of_tables_needs_no_more_than_that() {
     live.database.run("SET ROLE ret_owner; INSERT INTO leads DEFAULT VALUES").await;
     assert_eq!(live.database.number("SELECT count(*) FROM hot").await, 1);
     live.unretire(&shape, Losses::Accepted).await.unwrap();
-    assert_eq!(changed(&before, &catalogue(&live.database).await), [String::new(); 0]);
+    assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0]);
     live.ledger_forgets("retire").await;
     live.retire(&shape).await.unwrap();
     live.drop(&shape).await.unwrap();
@@ -509,6 +505,9 @@ async fn what_was_put_aside_is_dropped_though_the_mapping_fits_no_more() {
     }
 }
 
+/// Statements of clients, and whether they write to the new side.
+type Writes = &'static [(&'static str, bool)];
+
 /// Writes are noted from before the comparison on, whoever makes them and however.
 #[tokio::test]
 async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() {
@@ -522,8 +521,7 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
         old_name: "status_old".into(),
         take_name: None,
     }]);
-    let other = "UPDATE leads SET n = n + 1; DELETE FROM leads WHERE id = 2";
-    let cases: [(Option<&RetireShape>, &[(&str, bool)]); 2] = [
+    let cases: [(Option<&RetireShape>, Writes); 2] = [
         (
             None,
             &[
@@ -537,7 +535,7 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
         (
             Some(&aside),
             &[
-                (other, false),
+                ("UPDATE leads SET n = n + 1; DELETE FROM leads WHERE id = 2", false),
                 ("UPDATE leads SET status_old = 'y' WHERE id = 1", true),
                 ("UPDATE leads SET code = 'z' WHERE id = 1", true),
                 ("INSERT INTO leads (id, email) VALUES (50, 'x')", true),
