@@ -505,10 +505,10 @@ async fn what_was_put_aside_is_dropped_though_the_mapping_fits_no_more() {
     }
 }
 
-/// Writes are noted from before the comparison on, whoever makes them and however.
 /// How a mapping is put aside, and statements with whether each is a write that counts.
 type Case<'a> = (Option<&'a RetireShape>, &'a [(&'a str, bool)]);
 
+/// Writes are noted from before the comparison on, whoever makes them and however.
 #[tokio::test]
 async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() {
     let setup = "GRANT ALL ON ALL TABLES IN SCHEMA public TO ret_app; ALTER TABLE leads DISABLE ROW LEVEL SECURITY";
