@@ -12,6 +12,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::run::Redact;
 
+mod dry_run;
+mod tune;
+
+pub use dry_run::{Depth, DryRun, FailOn, ReportFile, ReportKind};
+pub use tune::{ChunkRows, Tune};
+
 /// Expand-contract database migrations as resumable, gated plans.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -254,88 +260,6 @@ pub struct Graph {
     pub status: Option<String>,
 }
 
-/// `dry-run`.
-#[derive(Clone, Debug, Args)]
-pub struct DryRun {
-    /// The plan.
-    #[command(flatten)]
-    pub plan: PlanArg,
-    /// How deep to look: render or probe
-    #[arg(
-        long,
-        value_enum,
-        value_name = "DEPTH",
-        default_value = "render",
-        hide_possible_values = true
-    )]
-    pub depth: Depth,
-    /// Writes the result to a file, too, as human, json, junit, markdown or github; may be repeated
-    #[arg(long = "report", value_name = "KIND=FILE", value_parser = report_file)]
-    pub reports: Vec<ReportFile>,
-    /// Which findings end it with 3: error or warning
-    #[arg(
-        long,
-        value_enum,
-        value_name = "SEVERITY",
-        default_value = "error",
-        hide_possible_values = true
-    )]
-    pub fail_on: FailOn,
-}
-
-/// How deep a dry run looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Depth {
-    /// At the plan and its files.
-    Render,
-    /// At the databases, too.
-    Probe,
-}
-
-/// Which findings make a dry run fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FailOn {
-    /// Errors.
-    Error,
-    /// Warnings as well.
-    Warning,
-}
-
-/// A file that a result is written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportFile {
-    /// In which form.
-    pub kind: ReportKind,
-    /// Where.
-    pub file: PathBuf,
-}
-
-/// Forms of a result in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ReportKind {
-    /// Text for people.
-    Human,
-    /// One JSON document.
-    Json,
-    /// JUnit XML.
-    Junit,
-    /// Markdown.
-    Markdown,
-    /// GitHub's workflow commands.
-    Github,
-}
-
-fn report_file(typed: &str) -> Result<ReportFile, String> {
-    let kinds = "human, json, junit, markdown or github";
-    let (kind, file) = typed
-        .split_once('=')
-        .filter(|(_, file)| !file.is_empty())
-        .ok_or_else(|| format!("write it as KIND=FILE, where KIND is {kinds}"))?;
-    let kind = ReportKind::from_str(kind, false)
-        .map_err(|_| format!("there is no kind {kind}: it is {kinds}"))?;
-    Ok(ReportFile { kind, file: file.into() })
-}
-
 /// How far to go, and how long to wait at gates.
 #[derive(Clone, Debug, Args)]
 pub struct Drive {
@@ -440,67 +364,6 @@ pub struct Amend {
     /// Doesn't ask; required where nobody can be asked
     #[arg(long)]
     pub yes: bool,
-}
-
-/// `tune`.
-#[derive(Clone, Debug, Args)]
-// What is made by itself names every setting, of which one is enough.
-#[command(override_usage = "phasegate tune [OPTIONS] <RUN> [STEP]")]
-#[group(
-    id = "settings",
-    required = true,
-    multiple = true,
-    args = ["workers", "chunk_time", "chunk_rows", "pause_between", "limits"]
-)]
-pub struct Tune {
-    /// The run.
-    #[command(flatten)]
-    pub run: RunArg,
-    /// The backfill; may be left out when the plan has only one
-    #[arg(value_name = "STEP")]
-    pub step: Option<String>,
-    /// Chunks at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub workers: Option<u32>,
-    /// How long a chunk should take
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub chunk_time: Option<Duration>,
-    /// Rows in a chunk
-    #[arg(long, value_name = "auto|N", value_parser = chunk_rows)]
-    pub chunk_rows: Option<ChunkRows>,
-    /// How long to rest between chunks
-    #[arg(long, value_name = "DURATION", alias = "pause", value_parser = humantime::parse_duration)]
-    pub pause_between: Option<Duration>,
-    /// Another limit for a throttle, such as lag=10s; off takes it off, plan undoes that; may be given again
-    #[arg(long = "limit", value_name = "THROTTLE=VALUE", value_parser = limit)]
-    pub limits: Vec<(String, crate::run::Moved)>,
-}
-
-/// Rows in a chunk, as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChunkRows {
-    /// `auto`.
-    Auto,
-    /// A number, from 1.
-    Fixed(u32),
-}
-
-fn chunk_rows(typed: &str) -> Result<ChunkRows, String> {
-    match (typed, typed.parse::<u32>()) {
-        ("auto", _) => Ok(ChunkRows::Auto),
-        (_, Ok(rows)) if rows > 0 => Ok(ChunkRows::Fixed(rows)),
-        _ => Err("either auto or a number from 1".to_owned()),
-    }
-}
-
-fn limit(typed: &str) -> Result<(String, crate::run::Moved), String> {
-    let (name, value) = typed.split_once('=').ok_or("a throttle and its limit, such as lag=10s")?;
-    let moved = match value.trim() {
-        "off" => crate::run::Moved::Off,
-        "plan" => crate::run::Moved::Plan,
-        value => crate::run::Moved::To(crate::plan::limit(value)?),
-    };
-    Ok((name.trim().to_owned(), moved))
 }
 
 /// `approve`.

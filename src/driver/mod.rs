@@ -22,8 +22,8 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, MappingName, Method, Permit,
-    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Method, Permit, RetireShape,
+    RunId, Runnable, StepId, Usage, Value, Way,
 };
 
 pub mod error;
@@ -32,10 +32,12 @@ pub mod postgres;
 pub mod probed;
 pub mod sqlite;
 mod suggest;
+mod survey;
 
 pub use error::Error;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
+pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver:
@@ -214,70 +216,6 @@ pub struct Identity {
     pub database: String,
     /// The role that acts.
     pub role: String,
-}
-
-/// What a plan wants to find in a database before its first change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
-    /// Tables that must be there, each with the columns that must be there and how they're used.
-    pub mappings: Vec<SurveyedMapping>,
-    /// Tables and columns that steps before create, so that they count as present.
-    pub created: Vec<CreatedObject>,
-    /// Queries that must prepare (their names resolve), unless they name created objects.
-    pub queries: Vec<(StepId, String)>,
-    /// What steps do with tables, in the order of steps. A table that the plan creates is among [`created`](Self::created)
-    /// and may be here as well: it is looked at where it is there, and asks for no right where it isn't.
-    pub uses: Vec<TableUse>,
-    /// The statements of `sql` steps, in the order of steps: tables and columns that they name must be there.
-    pub scripts: Vec<(StepId, Script)>,
-    /// Names that `retire` gives. They come after everything that a mapping needs.
-    pub renamed: Vec<CreatedObject>,
-    /// What `retire` puts aside of a mapping, and what takes its place: that must have what it needs by then.
-    pub retired: Vec<(MappingName, RetireShape)>,
-}
-
-/// A mapping to look at before the first change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SurveyedMapping {
-    /// The step that uses it first.
-    pub step: StepId,
-    /// The mapping.
-    pub mapping: Mapping,
-    /// Which way it is kept in step.
-    pub direction: Option<Direction>,
-}
-
-/// Something that an earlier step of the plan creates.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CreatedObject {
-    /// The table.
-    pub table: String,
-    /// The column, where only that is created.
-    pub column: Option<String>,
-}
-
-/// How much a finding is in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The plan can't work like this, or would change data without a word: nothing is begun.
-    Error,
-    /// It works as long as the data allow; where they don't, it fails by name and nothing is lost.
-    Warning,
-}
-
-/// Something that stands in the plan's way, found by looking.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How much.
-    pub severity: Severity,
-    /// The step it belongs to.
-    pub step: StepId,
-    /// The code of the finding, as `explain` knows it.
-    pub code: &'static str,
-    /// One sentence.
-    pub message: String,
-    /// What to do; a suggestion where a name was likely mistyped.
-    pub help: Option<String>,
 }
 
 /// Whether both sides of a mapping are being kept in step.

@@ -15,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::shape_sql::{Pick, Statements, Which, all};
+use super::catalogue::quote;
+use super::planted::Fault;
+use super::shape_sql::{Pick, Statements, Which, all, list};
 
 /// How many chunks in a row are inserted with `ON CONFLICT` at most before another is tried without.
 const CAREFUL_MAX: u32 = 16;
@@ -89,6 +91,39 @@ pub(super) async fn standing(
 }
 
 impl Statements<'_> {
+    /// Inserts what the new side hasn't got, by its key; a row in the way of any other constraint is an error. The rows read
+    /// stay locked against being deleted, or given another key, until the transaction ends.
+    pub(super) fn insert(&self, pick: &Pick<'_>) -> String {
+        let shape = self.shape;
+        let (columns, values) = self.inserted();
+        let lock = Self::insert_lock();
+        format!(
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {}{lock} \
+             ON CONFLICT ({}) DO NOTHING",
+            shape.new.sql(),
+            shape.rows_sql(Which::Old, pick),
+            shape.key_names(Which::Old).join(", "),
+            shape.bare_key(Which::New).join(", ")
+        )
+    }
+
+    /// How the rows that an insert reads are locked.
+    fn insert_lock() -> &'static str {
+        if Fault::NoRowLock.is_planted() { "" } else { " FOR KEY SHARE" }
+    }
+
+    /// The columns that are inserted and their values over a row of the old side.
+    fn inserted(&self) -> (String, String) {
+        let shape = self.shape;
+        let beside = || shape.written_beside_key().map(|(_, write)| write);
+        let columns = shape.bare_key(Which::New).into_iter();
+        let values = shape.key_names(Which::Old).into_iter();
+        (
+            list(columns.chain(beside().map(|write| quote(&write.column)))),
+            list(values.chain(beside().map(|write| write.value.clone()))),
+        )
+    }
+
     /// That a row of each side is the other's.
     fn is_pair(&self) -> String {
         let (olds, news) = (self.shape.key_names(Which::Old), self.shape.key_names(Which::New));

@@ -103,6 +103,7 @@ mod sync_tests;
 mod trigger_in_place;
 mod trigger_key;
 mod trigger_sql;
+mod tx_kind;
 mod unretire;
 mod usage;
 mod value;

@@ -62,7 +62,7 @@ pub(super) fn all(conditions: &[String]) -> String {
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
 }
 
-fn list(items: impl IntoIterator<Item = String>) -> String {
+pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
     items.into_iter().collect::<Vec<_>>().join(", ")
 }
 
@@ -438,39 +438,6 @@ impl<'a> Statements<'a> {
     /// Counts rows of the old side.
     pub(super) fn count(&self, pick: &Pick<'_>) -> String {
         format!("SELECT count(*) FROM {}", self.shape.rows_sql(Which::Old, pick))
-    }
-
-    /// Inserts what the new side hasn't got, by its key; a row in the way of any other constraint is an error. The rows read
-    /// stay locked against being deleted, or given another key, until the transaction ends.
-    pub(super) fn insert(&self, pick: &Pick<'_>) -> String {
-        let shape = self.shape;
-        let (columns, values) = self.inserted();
-        let lock = Self::insert_lock();
-        format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {} ORDER BY {}{lock} \
-             ON CONFLICT ({}) DO NOTHING",
-            shape.new.sql(),
-            shape.rows_sql(Which::Old, pick),
-            shape.key_names(Which::Old).join(", "),
-            shape.bare_key(Which::New).join(", ")
-        )
-    }
-
-    /// How the rows that an insert reads are locked.
-    pub(super) fn insert_lock() -> &'static str {
-        if Fault::NoRowLock.is_planted() { "" } else { " FOR KEY SHARE" }
-    }
-
-    /// The columns that are inserted and their values over a row of the old side.
-    pub(super) fn inserted(&self) -> (String, String) {
-        let shape = self.shape;
-        let beside = || shape.written_beside_key().map(|(_, write)| write);
-        let columns = shape.bare_key(Which::New).into_iter();
-        let values = shape.key_names(Which::Old).into_iter();
-        (
-            list(columns.chain(beside().map(|write| quote(&write.column)))),
-            list(values.chain(beside().map(|write| write.value.clone()))),
-        )
     }
 
     /// Writes the columns of rows that both sides have and that aren't right, group by group; none when the new side has its
