@@ -211,8 +211,10 @@ impl Play {
         let copied = Instant::now();
         self.reach("copy", 12);
         let copied = copied.elapsed();
+        self.shared.settles.store(true, Ordering::SeqCst);
         self.drain();
         self.reach("compare", 2);
+        self.shared.settles.store(false, Ordering::SeqCst);
         self.shared.new_shape.store(2, Ordering::SeqCst);
         if self.load.kind.is_both() {
             let before = self.shared.of_new_shape.load(Ordering::SeqCst);

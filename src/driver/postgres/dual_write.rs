@@ -18,6 +18,7 @@ use super::catalogue::name_sql;
 use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
+use super::locks::lock_all;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
@@ -29,13 +30,6 @@ use crate::run::{Direction, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
-
-/// How long to wait for the first of two locks, in milliseconds, where the server looks for deadlocks after a second; elsewhere
-/// in proportion, and never longer. Who comes the other way round may have queued up behind us since the beginning of that
-/// wait: both waits together are shorter than the server takes.
-const FIRST_LOCK_MS: u64 = 600;
-/// How long to wait for the second, while others may wait for our first.
-const SECOND_LOCK_MS: u64 = 300;
 
 /// The functions and triggers of a sync. `schema` is our own, quoted.
 pub(super) fn sync_sql(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
@@ -118,34 +112,13 @@ async fn lock_tables(
 }
 
 /// Locks one table, or two in this order.
-///
-/// Clients of the new shape come the other way round. So of two tables neither is waited for as long as the server takes to
-/// look for deadlocks: we yield, and not a client.
 pub(super) async fn lock_in_order(
     tx: &mut Tx<'_>,
     names: &[&str],
     mode: &'static str,
 ) -> Result<(), Error> {
-    if names.len() > 1 {
-        bound_wait(tx, FIRST_LOCK_MS).await?;
-    }
-    tx.locks_clients_out();
-    for name in names {
-        let lock = format!("LOCK TABLE {} IN {mode} MODE", name_sql(name));
-        run(tx.conn()?, "lock the table", lock).await?;
-        bound_wait(tx, SECOND_LOCK_MS).await?;
-    }
-    Ok(())
-}
-
-/// Waits for locks so long at most, for the rest of the transaction.
-async fn bound_wait(tx: &mut Tx<'_>, ms: u64) -> Result<(), Error> {
-    let bound = format!(
-        "SELECT set_config('lock_timeout', greatest(1, least(CASE WHEN l.setting::bigint > 0 THEN l.setting::bigint ELSE {ms} END, \
-         {ms}, d.setting::bigint * {ms} / 1000))::text, true) \
-         FROM pg_settings AS l, pg_settings AS d WHERE l.name = 'lock_timeout' AND d.name = 'deadlock_timeout'"
-    );
-    run(tx.conn()?, "bound the wait for locks", bound).await.map(|_| ())
+    let lock = |name: &&str| format!("LOCK TABLE {} IN {mode} MODE", name_sql(name));
+    lock_all(tx, &names.iter().map(lock).collect::<Vec<_>>()).await
 }
 
 impl Postgres {

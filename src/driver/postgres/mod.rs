@@ -42,6 +42,7 @@ mod inverse;
 mod ledger;
 mod leftovers;
 mod live;
+mod locks;
 mod marks;
 mod named;
 mod overlap;

@@ -25,6 +25,7 @@ use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
 use super::dual_write::{done_before, finish, sync_state_in};
 use super::error::{failed, refused};
+use super::locks::lock_all;
 use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, sides};
@@ -32,15 +33,8 @@ use super::settle::settle_in;
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
-use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
-
-/// How long the first lock is waited for, in milliseconds, where there are several.
-const FIRST_LOCK_MS: u64 = 600;
-/// How long all of them are waited for. Clients that come the other way round may have queued up behind us since the
-/// beginning; after a second the server would look for deadlocks, and might take a client.
-const ALL_LOCKS_MS: u64 = 900;
 
 #[async_trait]
 impl Retirer for Postgres {
@@ -130,31 +124,7 @@ pub(super) async fn lock(
         statements.push(lock);
     }
     statements.extend(others.iter().map(Holder::lock));
-    let alone = statements.len() == 1;
-    let watch = Stopwatch::start();
-    for (at, statement) in statements.into_iter().enumerate() {
-        if !alone {
-            let left = ALL_LOCKS_MS.saturating_sub(watch.elapsed_ms());
-            let most = if at == 0 { FIRST_LOCK_MS } else { left.min(ALL_LOCKS_MS - FIRST_LOCK_MS) };
-            wait_at_most(tx, most.max(1)).await?;
-        }
-        run(tx.conn()?, "lock what changes", statement).await?;
-    }
-    wait_at_most(tx, ALL_LOCKS_MS - FIRST_LOCK_MS).await
-}
-
-/// Waits for locks so long at most, for the rest of the transaction.
-async fn wait_at_most(tx: &mut Tx<'_>, ms: u64) -> Result<(), Error> {
-    let asked: i64 = i64::try_from(ms).unwrap_or(i64::MAX);
-    sqlx::query(
-        "SELECT set_config('lock_timeout', CASE WHEN setting::bigint BETWEEN 1 AND $1 THEN setting ELSE $1::text END, true)
-         FROM pg_settings WHERE name = 'lock_timeout'",
-    )
-        .bind(asked)
-        .execute(tx.conn()?)
-        .await
-        .map(|_| ())
-        .map_err(failed("bound the wait for locks"))
+    lock_all(tx, &statements).await
 }
 
 /// Puts right what is noted, and sees that the sync is whole: then both sides are equal.

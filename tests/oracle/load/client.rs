@@ -31,6 +31,9 @@ pub struct Shared {
     pub failed: AtomicBool,
     /// What clients of the new shape may do: 0 nothing, 1 make whole rows (others may not be copied yet), 2 everything.
     pub new_shape: AtomicU8,
+    /// With both ways: no view may be fixed now. What a trigger could only note under an older view is put right by the comparison
+    /// behind the copy, and until then clients of the new shape miss it: they begin when none is left.
+    pub settles: AtomicBool,
     /// The key where the copy is now; 0 while nobody knows.
     pub aim: AtomicU64,
     pub commits: AtomicU64,
@@ -142,9 +145,10 @@ impl Client {
         for group in &groups {
             say(conn, &format!("SELECT {lock}({group})")).await.map_err(|e| refused(lock, &e))?;
         }
+        let settles = kind.is_both() && self.shared.settles.load(Ordering::SeqCst);
         let isolation = match self.random.below(5) {
-            0 => Isolation::RepeatableRead,
-            1 => Isolation::Serializable,
+            0 if !settles => Isolation::RepeatableRead,
+            1 if !settles => Isolation::Serializable,
             _ => Isolation::ReadCommitted,
         };
         let era = self.begin(conn, isolation, "ROW EXCLUSIVE").await?;
