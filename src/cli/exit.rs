@@ -314,6 +314,7 @@ mod tests {
     fn stops() {
         let step = || "copy".into();
         let evidence = Evidence {
+            resumed: false,
             verdict: Verdict::Fail,
             began_at: Timestamp::default(),
             ended_at: Timestamp::default(),

@@ -170,6 +170,7 @@ pub fn failed(step: &str) -> Event {
 
 pub fn evidence(verdict: Verdict, different: u64) -> Evidence {
     Evidence {
+        resumed: false,
         verdict,
         began_at: at(10),
         ended_at: at(11),

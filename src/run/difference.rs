@@ -10,7 +10,7 @@ pub const VALUE_CHARS_MAX: usize = 64;
 /// Of how many columns of a row values are kept, which bounds what one difference may take in a journal.
 pub const VALUES_MAX: usize = 16;
 /// What stands in the place of a key that is not shown.
-const HIDDEN: &str = "(redacted)";
+pub(super) const HIDDEN: &str = "(redacted)";
 
 /// One row that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -111,7 +111,11 @@ fn retry(state: &State) -> Decided {
     let mut steps: Vec<StepId> = steps_where(state, |progress| {
         matches!(progress, Progress::Failed { .. } | Progress::Differs | Progress::Retrying { .. })
     });
-    steps.extend(with_parked_rows(state));
+    // A copy whose rows are long mended is not begun anew for another step's failure.
+    let has_differed = !steps_where(state, |progress| *progress == Progress::Differs).is_empty();
+    if steps.is_empty() || has_differed {
+        steps.extend(with_parked_rows(state));
+    }
     if steps.is_empty() {
         return Err(
             usage("no step has failed").with_help("`phasegate status` shows where the run stands")

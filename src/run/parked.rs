@@ -1,5 +1,7 @@
 //! Rows that could not be copied, as the database that keeps them tells of them.
 
+use super::difference::{HIDDEN, Redact};
+
 /// Rows of a mapping that are parked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parked {
@@ -7,6 +9,20 @@ pub struct Parked {
     pub total: u64,
     /// The first of them, in an order that stays.
     pub rows: Vec<ParkedRow>,
+}
+
+impl Parked {
+    /// Takes away what is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        for row in &mut self.rows {
+            if redact >= Redact::Values {
+                HIDDEN.clone_into(&mut row.reason);
+            }
+            if redact >= Redact::Keys {
+                row.key.iter_mut().for_each(|(_, value)| HIDDEN.clone_into(value));
+            }
+        }
+    }
 }
 
 /// A row that could not be copied.

@@ -345,6 +345,9 @@ pub struct Evidence {
     pub different: u64,
     /// A few of the differences.
     pub samples: Vec<Difference>,
+    /// Whether it went on after an interruption, so that its length says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
 }
 
 impl Evidence {

@@ -245,6 +245,7 @@ impl World {
             Some(Action::Verify(_))
         );
         let evidence = (is_verify && way == Way::Forward).then(|| Evidence {
+            resumed: false,
             verdict: Verdict::Pass,
             began_at: self.now,
             ended_at: self.now,
@@ -445,6 +446,7 @@ fn a_failed_refresh_shuts_the_gate_and_restarts_the_soak() {
     world.feed(&Input::Probed { gate: "switch".into(), seen: world.seen.clone() });
     assert!(matches!(world.is("compare"), Progress::Running { .. }));
     let evidence = Evidence {
+        resumed: false,
         verdict: Verdict::Fail,
         began_at: world.now,
         ended_at: world.now,

@@ -56,6 +56,13 @@ const OF_TIME: [(&str, usize); 6] = [
     ("strftime", 1),
 ];
 
+/// Whether an expression calls no function but those of the database's own that are known here. Any other may read tables, so that
+/// its value depends on more than the columns that it names. Where that can't be told it is no.
+#[must_use]
+pub fn calls_known_only(dialect: Dialect, expression: &str) -> bool {
+    dialect == Dialect::Postgres && postgres::calls_known_only(expression)
+}
+
 /// The columns that an expression over one row reads, as written. The error is a sentence for people.
 ///
 /// Errors: what isn't one expression; subqueries, aggregates, window functions and parameters, which are no expressions

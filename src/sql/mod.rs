@@ -25,7 +25,7 @@ mod token;
 
 pub use alone::{Alone, NewIndex, Reindexed, alone, index_made};
 pub use classify::classify;
-pub use expression::column_refs;
+pub use expression::{calls_known_only, column_refs};
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{
     MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,

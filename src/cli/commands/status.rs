@@ -36,7 +36,11 @@ pub async fn perform(session: &Session, args: &Status) -> Result<Answer, Failure
     }
     let mut answer = answer(session, &run).await?;
     if args.parked {
-        let parked = parked(session, &run).await?;
+        let mut parked = parked(session, &run).await?;
+        let redact = session.global.redact().max(run.state().program().policy().redact);
+        for (_, rows) in &mut parked {
+            rows.redact(redact);
+        }
         answer.human.push_str(&parked::render(&parked));
         answer = answer.with("parked", parked::document(&parked));
     }

@@ -46,14 +46,21 @@ pub(super) async fn hand_over(
         let shared = olds.iter().find(|old| news.iter().any(|new| new.oid == old.oid));
         if let Some(shared) = shared {
             if shared.is_owned && !shared.is_identity {
-                let sql = format!(
-                    "ALTER SEQUENCE {} OWNED BY {}.{}",
-                    shared.name,
-                    into.table.sql(),
-                    quote(new)
-                );
+                // The server lets a sequence belong only to a table of its own schema and owner.
+                let fits =
+                    from.table.schema == into.table.schema && from.table.owner == into.table.owner;
+                let owner = if fits {
+                    format!("{}.{}", into.table.sql(), quote(new))
+                } else {
+                    "NONE".to_owned()
+                };
+                let sql = format!("ALTER SEQUENCE {} OWNED BY {owner}", shared.name);
                 run(conn, "hand over the sequence", sql).await?;
-                done.push(format!("{} belongs to {}.{new}", shared.name, into.table.name));
+                done.push(if fits {
+                    format!("{} belongs to {}.{new}", shared.name, into.table.name)
+                } else {
+                    format!("{} belongs to no table any more", shared.name)
+                });
             }
             continue;
         }

@@ -219,11 +219,15 @@ async fn set_apart(
             continue;
         }
         let half = u32::try_from(size(conn, shape, &range).await? / 2).unwrap_or(u32::MAX);
-        if half > 0
-            && let Some(middle) = nth_key(conn, shape, &range, half).await?
-        {
-            open.push(Chunk { lo: Some(middle.clone()), hi: range.hi });
-            open.push(Chunk { lo: range.lo, hi: Some(middle) });
+        if half > 0 {
+            match nth_key(conn, shape, &range, half).await? {
+                Some(middle) => {
+                    open.push(Chunk { lo: Some(middle.clone()), hi: range.hi });
+                    open.push(Chunk { lo: range.lo, hi: Some(middle) });
+                }
+                // Clients have deleted rows since they were counted: what is left is looked at anew.
+                None => open.push(range),
+            }
             continue;
         }
         let Some(key) = nth_key(conn, shape, &range, 1).await? else { continue };

@@ -174,6 +174,22 @@ async fn check_table(
         let rules = old.around.rules.iter().filter(|rule| !new.around.rules.contains(rule));
         tied.extend(rules.map(|rule| format!("rule {rule} on {}", old.table.name)));
     }
+    if let RetireShape::Table { old_name, take_name: false } = what.shape
+        && !outside.remade.is_empty()
+    {
+        // What reads the new table from now on would read it without the old one's protection.
+        let names = Names { old: old_name, takes: true };
+        let gifts = carry::of_table(conn, shape, (names, what.direction)).await?;
+        let lacks = |kind: &str| gifts.iter().any(|gift| gift.what == kind);
+        if ["owner", "grant", "policy"].into_iter().any(lacks) {
+            tied.extend(outside.remade.iter().map(|it| {
+                format!(
+                    "{} {}, which would read {} without the owner, grants or policies of {}: give them to it first",
+                    it.what, it.name, new.table.name, old.table.name
+                )
+            }));
+        }
+    }
     if !tied.is_empty() {
         let message = format!(
             "these would go on using {} once it is put aside, or be lost with it; drop them, or make them anew on {}, first",

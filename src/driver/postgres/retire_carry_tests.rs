@@ -244,6 +244,17 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
                 );
                 live.database.text(&enabled).await
             };
+            if !takes_name {
+                // Views would read the new table without what protects the old one.
+                let (class, message) = failure(live.retire(&shape).await);
+                assert_eq!(class, FailureClass::Refused);
+                assert!(
+                    message.contains("view hot, which would read leads_v2 without"),
+                    "{message}"
+                );
+                assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0]);
+                continue;
+            }
             let detail = live.retire(&shape).await.unwrap().detail.unwrap();
             let after = catalogue(&live.database).await;
             let case = format!("{direction:?}, takes the name: {takes_name}");

@@ -583,7 +583,10 @@ async fn a_retire_that_meets_a_client_of_the_new_shape_yields() {
     };
     let (retired, (written, _)) = tokio::join!(live.retire(&shape), clients);
     written.unwrap();
-    assert_eq!(failure(retired).0, FailureClass::Contention);
-    assert_eq!(live.database.text("SELECT status FROM leads WHERE id = 1").await, "warm");
-    live.retire(&shape).await.unwrap();
+    // It tries for a while, and may come through between the clients; none of them is its victim.
+    if retired.is_err() {
+        assert_eq!(failure(retired).0, FailureClass::Contention);
+        live.retire(&shape).await.unwrap();
+    }
+    assert_eq!(live.database.text("SELECT status FROM leads_old WHERE id = 1").await, "warm");
 }

@@ -15,9 +15,10 @@ use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 use super::catalogue::quote;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
-use super::error::failed;
+use super::error::{code, failed};
 use super::planted::Fault;
 use super::shape::{Shape, shape};
+use super::sink::is_of_a_row;
 use super::sync_sql::{Side, cast, removal, trigger_name};
 use super::{ledger, marks};
 use crate::driver::{Error, Fence};
@@ -114,10 +115,63 @@ async fn settle_some(tx: &mut Tx<'_>, shape: &Shape, direction: Direction) -> Re
         .collect::<Result<_, _>>()
         .map_err(failed(doing))?;
     marks::guard(tx, shape).await?;
-    for sql in statements(shape, direction) {
-        bound(sql, &keys).execute(tx.conn()?).await.map_err(failed(doing))?;
+    let (sqls, conn) = (statements(shape, direction), tx.conn()?);
+    if put_right(conn, &sqls, &keys).await?.is_err() {
+        one_by_one(conn, &sqls, &keys).await?;
     }
     Ok(taken)
+}
+
+/// Puts keys right each by itself: one may be in the way of another until it is right, so that what failed is tried again as long
+/// as something went well.
+async fn one_by_one(
+    conn: &mut PgConnection,
+    sqls: &[String],
+    keys: &[Vec<String>],
+) -> Result<(), Error> {
+    let mut open: Vec<usize> = (0..keys.first().map_or(0, Vec::len)).collect();
+    loop {
+        let (before, mut left, mut last) = (open.len(), Vec::new(), None);
+        for at in open {
+            let one: Vec<Vec<String>> =
+                keys.iter().map(|column| vec![column[at].clone()]).collect();
+            if let Err(error) = put_right(conn, sqls, &one).await? {
+                left.push(at);
+                last = Some(error);
+            }
+        }
+        match last {
+            None => return Ok(()),
+            Some(error) if left.len() == before => {
+                return Err(failed("put noted keys right")(error));
+            }
+            Some(_) => open = left,
+        }
+    }
+}
+
+/// Puts keys right, or leaves all of them as they were where a row refuses.
+async fn put_right(
+    conn: &mut PgConnection,
+    sqls: &[String],
+    keys: &[Vec<String>],
+) -> Result<Result<(), sqlx::Error>, Error> {
+    let doing = "put noted keys right";
+    let say = async |conn: &mut PgConnection, words: &'static str| {
+        sqlx::query(words).execute(conn).await.map(|_| ()).map_err(failed(doing))
+    };
+    say(conn, "SAVEPOINT phasegate_noted").await?;
+    for sql in sqls {
+        match bound(sql.clone(), keys).execute(&mut *conn).await {
+            Ok(_) => {}
+            Err(error) if code(&error).is_some_and(is_of_a_row) => {
+                say(conn, "ROLLBACK TO SAVEPOINT phasegate_noted").await?;
+                return Ok(Err(error));
+            }
+            Err(error) => return Err(failed(doing)(error)),
+        }
+    }
+    say(conn, "RELEASE SAVEPOINT phasegate_noted").await.map(Ok)
 }
 
 fn bound(sql: String, keys: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {

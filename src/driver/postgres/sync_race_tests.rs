@@ -239,12 +239,9 @@ async fn we_give_way_before_the_server_looks_for_deadlocks_whenever_it_does() {
         let asked = "query LIKE 'LOCK TABLE%leads_v2%'";
         let (removed, written) = meet(&bed, removing, (asked, say(&mut client, through))).await;
         written.unwrap_or_else(|error| panic!("{deadlock}: {error}"));
-        assert_eq!(class(removed), FailureClass::Contention, "{deadlock}");
-        // What clients waited for in vain is told with the rest, once.
-        let removed = postgres.remove(&fence, &stop, &bed.mapping, bed.direction).await.unwrap();
-        let detail = removed.detail.unwrap();
-        let words = ["clients were held for ", " by 1 attempt that had to give up"];
-        assert!(words.iter().all(|words| detail.contains(words)), "{detail}");
+        // It tries again as soon as the client is through.
+        let detail = removed.unwrap_or_else(|error| panic!("{deadlock}: {error}")).detail.unwrap();
+        assert!(detail.contains("clients were held for "), "{detail}");
     }
 }
 

@@ -36,7 +36,7 @@ use super::sync_sql::{
 };
 use super::trigger_key::is_beside_others;
 use crate::run::{Direction, OnDelete};
-use crate::sql::{Dialect, column_refs};
+use crate::sql::{Dialect, calls_known_only, column_refs};
 
 /// What keeps two tables in step. `schema` is our own, quoted.
 pub(super) fn table_sync(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
@@ -178,11 +178,18 @@ impl<'a> Flow<'a> {
         let filter = self.shape.filter.as_deref().filter(|_| self.from == Side::Old);
         for value in values.chain(filter) {
             match column_refs(Dialect::Postgres, value) {
-                Ok(found) if found.iter().all(|name| table.column(name).is_some()) => {
+                Ok(found)
+                    if found.iter().all(|name| table.column(name).is_some())
+                        && calls_known_only(Dialect::Postgres, value) =>
+                {
                     names.extend(found);
                 }
                 _ => return None,
             }
+        }
+        // A trigger may see no value of a column that is worked out when it is read.
+        if table.columns.iter().any(|column| column.is_generated && names.contains(&column.name)) {
+            return None;
         }
         Some(table.columns.iter().filter(|column| names.contains(&column.name)).collect())
     }
@@ -337,13 +344,13 @@ impl<'a> Flow<'a> {
         );
         let seen = format!(
             "IF NOT EXISTS (SELECT 1 FROM {}.{}) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN unique_violation THEN\n{notes}\nEND;\nEND IF;",
+             EXCEPTION WHEN unique_violation OR exclusion_violation THEN\n{notes}\nEND;\nEND IF;",
             self.schema,
             quote(&self.shape.touched_name()),
         );
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN serialization_failure OR unique_violation THEN\n\
+             EXCEPTION WHEN serialization_failure OR unique_violation OR exclusion_violation THEN\n\
              GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
              IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
         )

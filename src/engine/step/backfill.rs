@@ -91,7 +91,8 @@ impl Copy {
 
     /// How long until something that yielded may be tried again; `None` where nothing has.
     fn rests_for_ms(&self) -> Option<u64> {
-        let planning = self.blocked.as_ref().map(Blocked::left_ms);
+        let planning =
+            self.blocked.as_ref().filter(|_| self.walker.is_empty()).map(Blocked::left_ms);
         self.queue.rests_for_ms().into_iter().chain(planning).min()
     }
 }
@@ -180,7 +181,7 @@ async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Ended> {
     let rest_ms = copy.rests_for_ms().filter(|_| !is_held && copy.chunks.len() < copy.workers);
     let rested = async {
         match rest_ms {
-            Some(ms) => pause(job, ms).await,
+            Some(ms) => pause(job, ms.max(1)).await,
             None => std::future::pending().await,
         }
     };

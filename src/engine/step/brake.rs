@@ -28,6 +28,7 @@ impl Brake {
     pub(super) fn holds(&mut self, job: &Job) -> bool {
         match self.throttles.look(&job.tuning.borrow()) {
             Ok(holding) => {
+                self.too_long = None;
                 let is_held = !holding.is_empty();
                 job.throttled.send_replace(holding);
                 is_held

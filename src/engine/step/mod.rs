@@ -198,7 +198,10 @@ impl Job {
     /// A failure says that nothing was committed, and only the ledger knows that: the connection may have been lost while
     /// it was, or a process that is gone may have done it, so that this attempt did not even come as far as to find out.
     async fn as_the_ledger_has_it(&self, failure: Failure) -> Failure {
-        let can_tell = self.step.action.changes_data() && failure.class != FailureClass::Refused;
+        // What a `retire` carries over is checked behind its commit.
+        let may_stand = matches!(self.step.action, Action::Retire(_));
+        let can_tell = self.step.action.changes_data()
+            && (failure.class != FailureClass::Refused || may_stand);
         let (true, Some(fence)) = (can_tell, self.fences.first()) else { return failure };
         let (step, way) = (&self.work.step, self.work.way);
         let in_ledger = asked(|| self.driver.is_applied(fence.run(), step, way)).await;

@@ -65,7 +65,8 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
         Difference { kind, key, columns: Vec::new(), values: Vec::new() }
     };
     let is_missing = kind == DifferenceKind::Missing;
-    Err(Fault::Differs(Evidence {
+    let mut evidence = Evidence {
+        resumed: false,
         verdict: Verdict::Fail,
         began_at,
         ended_at: job.store.now().await?,
@@ -74,7 +75,9 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
         extra: 0,
         different: if is_missing { 0 } else { parked.total },
         samples: parked.rows.iter().map(sample).collect(),
-    }))
+    };
+    evidence.redact(job.redact);
+    Err(Fault::Differs(evidence))
 }
 
 /// What ends the sync, or puts a side away, would leave parked rows behind for good.

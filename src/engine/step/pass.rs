@@ -40,6 +40,8 @@ pub(super) struct Whole {
     pub(super) compared: Compared,
     /// When it began; it may have been interrupted since.
     pub(super) began_at: Timestamp,
+    /// Whether it was.
+    pub(super) resumed: bool,
 }
 
 /// What became of one chunk.
@@ -62,6 +64,7 @@ struct Work<'a> {
     workers: usize,
     basis: Digest,
     began_at: Timestamp,
+    resumed: bool,
     resume: Resume,
     pass: Pass,
     sizer: Sizer,
@@ -88,14 +91,14 @@ pub(super) async fn compare_all(
     for _ in 0..PASSES_MAX {
         let mut work = Work::begin(job, workers, resume).await?;
         work.walk().await?;
-        let Work { basis, began_at, pass, .. } = work;
+        let Work { basis, began_at, resumed, pass, .. } = work;
         let is_same = self::basis(job).await? == basis;
         if resume == Resume::Kept {
             keep(job, None).await?;
         }
         if is_same {
             let compared = pass.result().ok_or_else(not_whole)?;
-            return Ok(Whole { compared, began_at });
+            return Ok(Whole { compared, began_at, resumed });
         }
         let step = &job.step.id;
         tracing::warn!(%step, "a table was altered while it was compared: beginning anew");
@@ -117,7 +120,12 @@ async fn basis(job: &Job) -> Result<Digest, Fault> {
 
 /// Keeps how far a pass has come; `None` forgets it.
 async fn keep(job: &Job, pass: Option<&str>) -> Result<(), Fault> {
-    let (fence, step) = (job.fence()?, &job.work.step);
+    // Not the step's own slot, which another step of the run may hold for as long as its statements take.
+    let fence = match job.fences.last() {
+        Some(fence) => fence,
+        None => job.fence()?,
+    };
+    let step = &job.work.step;
     job.patient(|| job.driver.keep_pass(fence, step, pass)).await
 }
 
@@ -130,9 +138,10 @@ impl<'a> Work<'a> {
             Resume::Kept => job.patient(|| job.driver.kept_pass(run, &job.work.step)).await?,
             Resume::Never => None,
         };
-        let (began_at, folded) = match kept.and_then(|text| KeptPass::read(&text, &basis)) {
-            Some(kept) => (kept.began_at, kept.folded),
-            None => (job.store.now().await?, Folded::default()),
+        let (began_at, folded, resumed) = match kept.and_then(|text| KeptPass::read(&text, &basis))
+        {
+            Some(kept) => (kept.began_at, kept.folded, true),
+            None => (job.store.now().await?, Folded::default(), false),
         };
         let policy = Policy { start_rows: START_ROWS, ..Policy::with_target_us(CHUNK_MS * 1_000) };
         let most = job.driver.capabilities().copy_workers;
@@ -141,6 +150,7 @@ impl<'a> Work<'a> {
             workers: workers.unwrap_or(WORKERS).min(most).max(1) as usize,
             basis,
             began_at,
+            resumed,
             resume,
             pass: Pass::behind(folded),
             sizer: Sizer::new(policy),

@@ -101,6 +101,8 @@ pub(super) struct Queue {
     /// The highest number that was taken in.
     last: u64,
     in_flight: BTreeSet<u64>,
+    /// Those that were let go of: where the ledger keeps one all the same, its time says nothing of the new size.
+    forgotten: Vec<Planned>,
     /// Those that could not get their locks, by number.
     yielded: BTreeMap<u64, (Planned, Blocked)>,
 }
@@ -115,6 +117,7 @@ impl Queue {
             planned: known.open.into_iter().map(|chunk| (chunk, 0)).collect(),
             last,
             in_flight: BTreeSet::new(),
+            forgotten: Vec::new(),
             yielded: BTreeMap::new(),
         }
     }
@@ -142,7 +145,11 @@ impl Queue {
     /// Takes in what the ledger has open and wasn't taken in before: chunks that were to have so many rows.
     pub(super) fn plan(&mut self, open: Vec<Planned>, rows: u32) {
         let new = open.into_iter().filter(|chunk| chunk.seq > self.last);
-        self.planned.extend(new.map(|chunk| (chunk, rows)));
+        let kept = std::mem::take(&mut self.forgotten);
+        self.planned.extend(new.map(|chunk| {
+            let asked = if kept.contains(&chunk) { 0 } else { rows };
+            (chunk, asked)
+        }));
         self.last = self.planned.back().map_or(self.last, |(chunk, _)| chunk.seq.max(self.last));
     }
 
@@ -155,7 +162,7 @@ impl Queue {
     /// them too; what it has kept is taken in again with the next plan.
     pub(super) fn forget(&mut self) -> Option<u64> {
         let first = self.planned.front()?.0.seq;
-        self.planned.clear();
+        self.forgotten = self.planned.drain(..).map(|(chunk, _)| chunk).collect();
         self.last = first - 1;
         Some(self.last)
     }
@@ -271,8 +278,10 @@ mod tests {
         queue.plan(chunks(1..=5), 800);
         assert_eq!(queue.forget(), Some(1));
         assert_eq!(queue.forget(), None);
+        // What the ledger kept all the same says nothing of the new size.
+        queue.plan(chunks(1..=2), 80);
+        assert_eq!(queue.next_rows(), None);
         queue.plan(chunks(1..=4), 80);
-        assert_eq!(queue.next_rows(), Some(80));
         assert_eq!(take_all(&mut queue), [2, 3, 4]);
         assert!(!queue.is_empty());
         (1..=4).for_each(|seq| queue.done(seq));

@@ -22,11 +22,7 @@ const REPAIR_ROWS: u32 = 20_000;
 
 pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault> {
     if let Verify::Mapping { .. } = verify {
-        // Sides that are equal now, and no longer kept so, are none to rely on; and a column that somebody dropped is compared
-        // by nobody.
-        if job.is_synced {
-            prove_active(job).await?;
-        }
+        still_synced(job).await?;
         park::differ(job, job.store.now().await?).await?;
     }
     match verify {
@@ -42,23 +38,31 @@ pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault
                 whole = compare_all(job, *workers, Resume::Kept).await?;
                 detail = Some(format!("repaired {}", crate::run::plural(rows, "row")));
             }
-            let Whole { compared, began_at } = whole;
-            conclude(job, compared, (Verdict::Pass, began_at), detail).await
+            still_synced(job).await?;
+            conclude(job, whole, Verdict::Pass, detail).await
         }
         Verify::Mapping { method, .. } => {
             let began_at = job.store.now().await?;
             let compared = settled_partly(job, *method).await?;
-            conclude(job, compared, (Verdict::Partial, began_at), None).await
+            still_synced(job).await?;
+            let whole = Whole { compared, began_at, resumed: false };
+            conclude(job, whole, Verdict::Partial, None).await
         }
     }
 }
 
+/// Sides that are equal now, and no longer kept so, are none to rely on; and a column that somebody dropped is compared by nobody.
+async fn still_synced(job: &Job) -> Result<(), Fault> {
+    if job.is_synced { prove_active(job).await } else { Ok(()) }
+}
+
 async fn conclude(
     job: &Job,
-    compared: Compared,
-    (verdict, began_at): (Verdict, Timestamp),
+    whole: Whole,
+    verdict: Verdict,
     detail: Option<String>,
 ) -> Result<Outcome, Fault> {
+    let Whole { compared, began_at, resumed } = whole;
     let clean = compared.is_clean();
     let rows = compared.rows;
     let mut evidence = Evidence {
@@ -70,6 +74,7 @@ async fn conclude(
         extra: compared.extra,
         different: compared.different,
         samples: compared.samples,
+        resumed,
     };
     evidence.redact(job.redact);
     if !clean {
@@ -139,6 +144,7 @@ async fn value(job: &Job, asked: &QueryCheck, began_at: Timestamp) -> Result<Out
     }
     let complaint = complaint(job, asked, &value)?;
     let mut evidence = Evidence {
+        resumed: false,
         verdict: Verdict::Pass,
         began_at,
         ended_at: job.store.now().await?,

@@ -112,7 +112,7 @@ pub(super) fn verified(
         oldest = oldest.max(age);
         let Some(limit) = asks.verified_within_ms else { continue };
         let took = evidence.ended_at.since_ms(evidence.began_at);
-        if age > limit && took.saturating_add(time_to_use_ms(limit)) > limit {
+        if !evidence.resumed && age > limit && took.saturating_add(time_to_use_ms(limit)) > limit {
             let have = format!(
                 "{} itself takes {}, so its result is too old before it can be used",
                 step.id,

@@ -197,6 +197,17 @@ pub(in crate::sql) fn column_refs(expression: &str) -> Result<BTreeSet<String>, 
     Ok(found)
 }
 
+/// Whether an expression calls nothing but functions of the server's own that are known here, so that its value depends on
+/// nothing but the columns that it names.
+pub(in crate::sql) fn calls_known_only(expression: &str) -> bool {
+    let Ok(tree) = parse::expression(expression) else { return false };
+    tree.descendants().filter(|node| node.kind() == SyntaxKind::CALL_EXPR).all(|call| {
+        let callee = call.first_child();
+        let names = callee.iter().flat_map(|callee| descendants(callee, SyntaxKind::NAME_REF));
+        names.last().is_none_or(|part| functions::is_known(&name(&part)))
+    })
+}
+
 fn judge(call: &SyntaxNode) -> Result<(), String> {
     let arguments = descendants(call, SyntaxKind::ARG).count();
     let Some(callee) = call.first_child() else { return Ok(()) };

@@ -30,7 +30,7 @@ mod settings;
 mod tests;
 mod types;
 
-pub(super) use columns::column_refs;
+pub(super) use columns::{calls_known_only, column_refs};
 pub(super) use control::wrapped;
 
 use squawk_syntax::{SyntaxKind, SyntaxNode};
