@@ -176,6 +176,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_function_that_is_not_known_may_read_tables() {
+        let known = |expression: &str| calls_known_only(Dialect::Postgres, expression);
+        for steady in ["lower(trim(status))", "id", "coalesce(a, b) || 'x'", "pg_catalog.upper(a)"]
+        {
+            assert!(known(steady), "{steady}");
+        }
+        for other in ["name_of(id)", "app.lower(a)", "lower(name_of(id))", "not an expression ("] {
+            assert!(!known(other), "{other}");
+        }
+        assert!(!calls_known_only(Dialect::Sqlite, "lower(a)"));
+    }
+
+    #[test]
     fn columns_are_found_wherever_they_stand() {
         let cases: [(&str, &[&str]); 22] = [
             ("1", &[]),

@@ -202,9 +202,17 @@ pub(in crate::sql) fn column_refs(expression: &str) -> Result<BTreeSet<String>, 
 pub(in crate::sql) fn calls_known_only(expression: &str) -> bool {
     let Ok(tree) = parse::expression(expression) else { return false };
     tree.descendants().filter(|node| node.kind() == SyntaxKind::CALL_EXPR).all(|call| {
-        let callee = call.first_child();
-        let names = callee.iter().flat_map(|callee| descendants(callee, SyntaxKind::NAME_REF));
-        names.last().is_none_or(|part| functions::is_known(&name(&part)))
+        // What isn't called by a name is the server's own syntax.
+        let named =
+            |it: &SyntaxNode| matches!(it.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR);
+        let Some(callee) = call.first_child().filter(named) else { return true };
+        let names: Vec<String> =
+            descendants(&callee, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
+        match names.as_slice() {
+            [function] => functions::is_known(function),
+            [schema, function] => schema == "pg_catalog" && functions::is_known(function),
+            _ => false,
+        }
     })
 }
 
