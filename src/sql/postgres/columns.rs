@@ -205,7 +205,7 @@ pub(in crate::sql) fn calls_known_only(expression: &str) -> bool {
         // What isn't called by a name is the server's own syntax.
         let named =
             |it: &SyntaxNode| matches!(it.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR);
-        let Some(callee) = call.first_child().filter(named) else { return true };
+        let Some(callee) = call.first_child().filter(by_name) else { return true };
         let names: Vec<String> =
             descendants(&callee, SyntaxKind::NAME_REF).map(|part| name(&part)).collect();
         match names.as_slice() {
