@@ -10,7 +10,7 @@ use super::{Copied, Error, Fence, Work};
 /// Rows that can't be copied, kept apart until they can.
 #[async_trait]
 pub trait Parker: Send + Sync {
-    /// Copies one chunk as [`Sink::copy_chunk`] does, but for the rows that can't be copied: these are parked, in the same
+    /// Copies one chunk as [`Sink::copy_chunk`](super::Sink::copy_chunk) does, but for the rows that can't be copied: these are parked, in the same
     /// transaction. Refused when the mapping would have more than `most` of them; then nothing of the chunk is done.
     async fn copy_parking(
         &self,

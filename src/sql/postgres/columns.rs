@@ -203,7 +203,7 @@ pub(in crate::sql) fn calls_known_only(expression: &str) -> bool {
     let Ok(tree) = parse::expression(expression) else { return false };
     tree.descendants().filter(|node| node.kind() == SyntaxKind::CALL_EXPR).all(|call| {
         // What isn't called by a name is the server's own syntax.
-        let named =
+        let by_name =
             |it: &SyntaxNode| matches!(it.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR);
         let Some(callee) = call.first_child().filter(by_name) else { return true };
         let names: Vec<String> =
