@@ -211,6 +211,9 @@ impl Play {
         let copied = Instant::now();
         self.reach("copy", 12);
         let copied = copied.elapsed();
+        if self.load.truncates {
+            self.wait_for("an emptied table", |s| s.has(&s.truncated, 1));
+        }
         self.shared.settles.store(true, Ordering::SeqCst);
         self.drain();
         self.reach("compare", 2);
