@@ -18,6 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::catalogue::name_sql;
 use super::error::{commit_failed, failed};
 use super::ledger;
 use super::live::{Ender, Live};
@@ -148,7 +149,19 @@ impl Connections {
         self.reader("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
 
-    async fn reader(&self, begin: &'static str) -> Result<Reader<'_>, Error> {
+    /// As [`snapshot`](Self::snapshot), of a moment at which nobody is emptying these tables. TRUNCATE doesn't mind older moments:
+    /// whoever has one from before sees no row of the table, and all of what follows it by deleting. Locks come before the
+    /// moment, so that there is none.
+    pub(super) async fn snapshot_of(&self, tables: &[&str]) -> Result<Reader<'_>, Error> {
+        let names: Vec<String> = tables.iter().map(|name| name_sql(name)).collect();
+        let names = names.join(", ");
+        self.reader(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {names} IN ACCESS SHARE MODE"
+        ))
+        .await
+    }
+
+    async fn reader(&self, begin: &str) -> Result<Reader<'_>, Error> {
         let mut held = self.take("phasegate").await?;
         // After a first statement with a snapshot the server takes no SET TRANSACTION READ WRITE any more.
         let answer = sqlx::raw_sql(AssertSqlSafe(format!("{begin}; SELECT pg_backend_pid()")))

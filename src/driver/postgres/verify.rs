@@ -66,7 +66,7 @@ impl Verifier for Postgres {
         direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        let mut reader = self.connections.snapshot().await?;
+        let mut reader = self.connections.snapshot_of(&tables(mapping)).await?;
         let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         let schema = self.connections.schema();
         let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
@@ -84,7 +84,7 @@ impl Verifier for Postgres {
         direction: Direction,
         method: Method,
     ) -> Result<Compared, Error> {
-        let mut reader = self.connections.snapshot().await?;
+        let mut reader = self.connections.snapshot_of(&tables(mapping)).await?;
         let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         let schema = self.connections.schema();
         let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
@@ -150,6 +150,15 @@ impl Verifier for Postgres {
             }
         }
     }
+}
+
+/// The tables of a mapping, the old one first.
+fn tables(mapping: &Mapping) -> Vec<&str> {
+    let mut tables = vec![mapping.from.table.as_str()];
+    if !mapping.is_in_place() {
+        tables.push(mapping.into.table.as_str());
+    }
+    tables
 }
 
 /// Has the rest of a transaction find rows by the key's index.
