@@ -3,8 +3,11 @@
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::sync_tests::{Bed, TABLES, WRONG, WRONG_COPIES, both_leads, chunk, id, leads, say};
-use crate::driver::{DualWriter as _, SyncState};
+use super::sync_tests::{
+    Bed, TABLES, WRONG, WRONG_COPIES, both_leads, chunk, id, leads, say, until_it_waits,
+};
+use crate::copy::chunk::Chunk;
+use crate::driver::{DualWriter as _, SyncState, Verifier as _};
 use crate::run::{Direction, Mapping, OnDelete, Way};
 
 fn code(error: &sqlx::Error) -> String {
@@ -137,6 +140,25 @@ async fn a_truncate_under_an_old_snapshot_is_followed_or_refused() {
         let left = "SELECT count(*) FROM leads_v2 WHERE status_code IS NOT NULL";
         assert_eq!(bed.number(left).await, bed.number("SELECT count(*) FROM leads").await);
     }
+}
+
+#[tokio::test]
+async fn a_comparison_beside_a_truncate_sees_both_sides_of_one_moment() {
+    let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
+    bed.run(&chunk("true")).await;
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN; TRUNCATE leads").await.unwrap();
+    let everything = Chunk { lo: None, hi: None };
+    let comparing = bed.postgres.compare_chunk(&bed.mapping, bed.direction, &everything);
+    let refilling = async {
+        until_it_waits(&bed, "application_name LIKE 'phasegate%'").await;
+        let rows = "INSERT INTO leads SELECT n, 'again' || n, 'Open' FROM generate_series(1, 4) AS n; COMMIT";
+        say(&mut client, rows).await.unwrap();
+    };
+    let (compared, ()) = tokio::join!(comparing, refilling);
+    let compared = compared.unwrap();
+    assert!(compared.is_clean(), "{compared:?}");
+    assert_eq!(compared.rows, 4, "what was there before is gone, and what came is compared");
 }
 
 #[tokio::test]
