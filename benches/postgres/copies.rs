@@ -12,15 +12,20 @@ const RSS_MIB_MAX: f64 = 64.0;
 /// Rows of a chunk where both cases have the same chunks.
 const CHUNK_ROWS: u64 = 20_000;
 
-/// Table to table with one worker and with two, against one bare `INSERT … SELECT` of the same expressions.
+/// Table to table with one worker and with two, against one bare `INSERT … SELECT` of the same expressions. What two bare ones of
+/// half the rows each reach says how much a second core is good for.
 pub async fn copy(bed: &Bed, figures: &mut Figures) {
     let template = bed.template(bed.rows, Statistics::Fresh).await;
-    let (mut bare, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
+    let (whole, halves) =
+        (["true".to_owned()], [format!("id <= {}", bed.rows / 2), format!("id > {}", bed.rows / 2)]);
+    let (mut bare, mut bare_two) = (Vec::new(), Vec::new());
+    let (mut one, mut two) = (Vec::new(), Vec::new());
     for round in 0..bed.rounds {
-        for side in 0..3 {
+        for side in 0..4 {
             // Whoever is first in one round is not in the next.
-            match (side + round) % 3 {
-                0 => bare.push(bare_copy(bed, &template).await),
+            match (side + round) % 4 {
+                0 => bare.push(bare_copy(bed, &template, &whole).await),
+                3 => bare_two.push(bare_copy(bed, &template, &halves).await),
                 1 => one.push(our_copy(bed, (&template, bed.rows), PLAN, figures).await),
                 _ => {
                     let plan = Plan { workers: 2, ..PLAN };
@@ -36,6 +41,9 @@ pub async fn copy(bed: &Bed, figures: &mut Figures) {
     let what = "the same with 2 workers";
     let (ratio, made_of) = compare(&bare, &two);
     figures.add(("copy", what), (ratio, "of its speed"), Wanted::AtLeast(1.25), &made_of);
+    let what = "two bare INSERT … SELECT of half the rows each, at once";
+    let (ratio, made_of) = compare(&bare, &bare_two);
+    figures.add(("copy", what), (ratio, "of its speed"), Wanted::Nothing, &made_of);
 }
 
 /// What a side took: on the wall, and of the server's cores, in seconds.
@@ -58,14 +66,24 @@ fn compare(bare: &[Took], ours: &[Took]) -> (f64, serde_json::Value) {
     (median(&wall(bare)) / median(&wall(ours)), made_of)
 }
 
-async fn bare_copy(bed: &Bed, template: &str) -> Took {
+/// One statement for each condition, all at once.
+async fn bare_copy(bed: &Bed, template: &str, conditions: &[String]) -> Took {
     let database = bed.database(template).await;
-    let mut client = database.connect().await;
+    let mut clients = Vec::new();
+    for _ in conditions {
+        clients.push(database.connect().await);
+    }
     let cores_s = bed.cores_s();
     let began = Instant::now();
-    run(&mut client, &format!("INSERT INTO leads_v2 ({COLUMNS}) SELECT {VALUES} FROM leads")).await;
+    let mut copies = tokio::task::JoinSet::new();
+    for (mut client, condition) in clients.into_iter().zip(conditions) {
+        let sql = format!(
+            "INSERT INTO leads_v2 ({COLUMNS}) SELECT {VALUES} FROM leads WHERE {condition}"
+        );
+        copies.spawn(async move { run(&mut client, &sql).await });
+    }
+    copies.join_all().await;
     let took = Took { wall_s: began.elapsed().as_secs_f64(), cores_s: bed.cores_s() - cores_s };
-    drop(client);
     database.gone().await;
     took
 }

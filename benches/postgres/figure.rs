@@ -9,13 +9,16 @@ use crate::bed::{Bed, SETTINGS};
 pub enum Wanted {
     AtLeast(f64),
     AtMost(f64),
+    /// Nothing: it says what the machine gives, for others to be read by.
+    Nothing,
 }
 
 impl Wanted {
-    fn is_met(self, measured: f64) -> bool {
+    fn is_met(self, measured: f64) -> Option<bool> {
         match self {
-            Self::AtLeast(least) => measured >= least,
-            Self::AtMost(most) => measured <= most,
+            Self::AtLeast(least) => Some(measured >= least),
+            Self::AtMost(most) => Some(measured <= most),
+            Self::Nothing => None,
         }
     }
 
@@ -23,6 +26,7 @@ impl Wanted {
         match self {
             Self::AtLeast(least) => format!("at least {least:.2}"),
             Self::AtMost(most) => format!("at most {most:.2}"),
+            Self::Nothing => "for comparison".to_owned(),
         }
     }
 }
@@ -60,9 +64,13 @@ impl Figures {
         made_of: &Value,
     ) {
         let met = wanted.is_met(measured);
-        let verdict = if met { "met" } else { "MISSED" };
+        let verdict = match met {
+            Some(true) => ", met",
+            Some(false) => ", MISSED",
+            None => "",
+        };
         if !self.is_json {
-            println!("{case}: {what}: {measured:.2} {unit} ({}, {verdict})", wanted.words());
+            println!("{case}: {what}: {measured:.2} {unit} ({}{verdict})", wanted.words());
             println!("    {made_of}");
         }
         self.entered.push(json!({

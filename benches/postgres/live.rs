@@ -24,7 +24,8 @@ pub async fn trigger(bed: &Bed, figures: &mut Figures) {
     let database = bed.database(&template).await;
     database.to(PLAN, "copy");
     let mut client = database.connect().await;
-    run(&mut client, "VACUUM ANALYZE; SET synchronous_commit = off").await;
+    run(&mut client, "VACUUM ANALYZE").await;
+    run(&mut client, "SET synchronous_commit = off").await;
     let mut random = Random(1);
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..bed.rounds * 2 {

@@ -215,7 +215,8 @@ pub(super) async fn compare(
         found(Found::Pending),
         statements.judged(pick)
     );
-    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), statements.shape);
+    // Planned anew for each chunk, whose bounds a kept plan would not know.
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)).persistent(false), statements.shape);
     let row = query.fetch_one(&mut *conn).await.map_err(|error| refused(&error))?;
     let count = |at: usize| ledger::unsigned(row.try_get(at).map_err(failed("compare rows"))?);
     let mut compared = Compared {
