@@ -166,12 +166,17 @@ pub struct Plan {
     pub chunk_rows: &'static str,
     pub chunk_ms: u64,
     pub workers: u32,
-    /// `None`: the plan doesn't say, which is one.
+    /// `None`: the plan doesn't say.
     pub verify_workers: Option<u32>,
 }
 
-pub const PLAN: Plan =
-    Plan { in_place: false, chunk_rows: "auto", chunk_ms: 100, workers: 1, verify_workers: None };
+pub const PLAN: Plan = Plan {
+    in_place: false,
+    chunk_rows: "auto",
+    chunk_ms: 100,
+    workers: 1,
+    verify_workers: Some(1),
+};
 
 impl Database<'_> {
     pub async fn connect(&self) -> PgConnection {

@@ -16,8 +16,10 @@ const CHUNK_ROWS: u64 = 20_000;
 /// half the rows each reach says how much a second core is good for.
 pub async fn copy(bed: &Bed, figures: &mut Figures) {
     let template = bed.template(bed.rows, Statistics::Fresh).await;
-    let (whole, halves) =
-        (["true".to_owned()], [format!("id <= {}", bed.rows / 2), format!("id > {}", bed.rows / 2)]);
+    let (whole, halves) = (
+        ["true".to_owned()],
+        [format!("id <= {}", bed.rows / 2), format!("id > {}", bed.rows / 2)],
+    );
     let (mut bare, mut bare_two) = (Vec::new(), Vec::new());
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for round in 0..bed.rounds {
@@ -204,7 +206,7 @@ pub async fn verify(bed: &Bed, figures: &mut Figures) {
     let mut shares = [Vec::new(), Vec::new()];
     let mut seconds = [Vec::new(), Vec::new()];
     for round in 0..bed.rounds {
-        for (at, verify_workers) in [(0, None), (1, Some(2))] {
+        for (at, verify_workers) in [(0, Some(1)), (1, Some(2))] {
             let plan = Plan { verify_workers, ..PLAN };
             let database = bed.database(&template).await;
             database.to(plan, "sync");

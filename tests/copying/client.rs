@@ -69,7 +69,9 @@ impl Drop for Client {
 /// Which table has the name now, and of which type `n` is there: both change where one is moved.
 async fn oid(conn: &mut PgConnection, case: &Case) -> Result<String, String> {
     let name = case.table().replace('\'', "''");
-    let query = format!("SELECT '{name}'::regclass::oid::text");
+    let query = format!(
+        "SELECT attrelid || '/' || atttypid FROM pg_attribute WHERE attrelid = '{name}'::regclass AND attname = 'n'"
+    );
     let row = sqlx::raw_sql(AssertSqlSafe(query)).fetch_one(conn).await;
     row.map(|row| row.get::<String, _>(0)).map_err(|error| format!("{}: {error}", case.id))
 }
