@@ -3,8 +3,10 @@
 //! what can't go on says why.
 
 mod dying;
+mod midway;
 mod refused;
 mod retiring;
+mod returning;
 pub mod server;
 mod writer;
 

@@ -155,9 +155,28 @@ fn through(bed: &Bed) {
     bed.check(true);
 }
 
+/// Settings of a role that change how keys look as text.
+const ODD_SETTINGS: [&str; 5] = [
+    "DateStyle = 'German, DMY'",
+    "TimeZone = 'Asia/Kathmandu'",
+    "IntervalStyle = 'sql_standard'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+];
+
 #[test]
 fn tables_of_every_kind_of_key_are_moved_while_a_client_writes() {
     let Some(bed) = Bed::new("kinds of keys", KEYS, COPIED) else { return };
+    through(&bed);
+}
+
+#[test]
+fn tables_of_every_kind_of_key_are_moved_whatever_their_role_s_settings() {
+    let Some(bed) = Bed::new("odd settings", KEYS, COPIED) else { return };
+    let owner = bed.database.owner();
+    for setting in ODD_SETTINGS {
+        bed.database.run(&format!("ALTER ROLE {owner} SET {setting}"));
+    }
     through(&bed);
 }
 

@@ -12,7 +12,7 @@ use crate::examples::database::{block_on, connect};
 use crate::sandbox::{Ran, wait_for};
 
 #[track_caller]
-fn mentions(ran: &Ran, words: &[&str]) {
+pub fn mentions(ran: &Ran, words: &[&str]) {
     let said = format!("{}{}", ran.stdout, ran.stderr);
     for word in words {
         assert!(said.contains(word), "{word:?} is not said: {ran}");
@@ -46,7 +46,7 @@ fn a_missing_table_or_column_is_said_with_a_suggestion_before_the_first_change()
 }
 
 /// Statements of the server's superuser in the database of an example.
-fn as_superuser(example: &Example, statements: &str) {
+pub fn as_superuser(example: &Example, statements: &str) {
     let url = example.database.as_superuser();
     block_on(async {
         let mut conn = connect(&url).await.unwrap();
@@ -95,7 +95,7 @@ fn a_table_of_somebody_else_is_said_with_what_helps_before_the_first_change() {
 }
 
 /// Starts a run whose chunks rest a while, and waits until some of them are committed.
-fn in_the_middle_of_the_copy(example: &Example) -> std::process::Child {
+pub fn in_the_middle_of_the_copy(example: &Example) -> std::process::Child {
     edit(example, "pause_between: 0s", "pause_between: 300ms");
     let plan = example.plan();
     let child = example

@@ -134,6 +134,15 @@ fn a_gate_shuts_when_the_sync_is_switched_off_and_says_what_helps() {
     }
     bed.mend("orders_v2");
     assert_eq!(bed.in_step("ready"), None);
+    bed.database.run("ALTER TABLE orders_v2 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY");
+    let (verdict, have) = bed.in_step("ready").unwrap();
+    assert_eq!(verdict, "fail", "{have}");
+    assert!(have.contains("row security of orders_v2 would hide rows from"), "{have}");
+    bed.run(&["run", "plan.yaml"]).expect(4);
+    assert_eq!(bed.database.value("SELECT to_regclass('orders_old')::text"), "NULL");
+    bed.database
+        .run("ALTER TABLE orders_v2 NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY");
+    assert_eq!(bed.in_step("ready"), None);
 
     // It lives on under the new names, and is watched there.
     bed.run(&["run", "plan.yaml"]).expect(4);
