@@ -24,7 +24,7 @@ use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_syn
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
-use super::{ledger, settle, sync_state};
+use super::{ledger, prepared, settle, sync_state};
 use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
 use crate::run::{Direction, Mapping, Way};
 
@@ -228,7 +228,7 @@ impl DualWriter for Postgres {
     ) -> Result<SyncState, Error> {
         let schema = self.connections.schema().to_owned();
         let mut reader = self.connections.snapshot().await?;
-        let shape = shape(reader.conn()?, mapping).await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
         let state = sync_state_in(reader.conn()?, &shape, direction, &schema).await?;
         reader.release().await;
         Ok(state)

@@ -111,7 +111,9 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         park::retry(job).await?;
     }
     let mut throttle = Brake::start(job, backfill)?;
-    let mut copy = begin(job, backfill).await?;
+    let mapping = job.mapping()?.clone();
+    let rows_total = job.patient(|| job.driver.estimate(&mapping)).await?;
+    let mut copy = begin(job, backfill, rows_total).await?;
     loop {
         copy_open(job, backfill, (&mut copy, &mut throttle)).await?;
         // Whatever the sync could only note while the copy ran is put right before the copy counts as done.
@@ -119,7 +121,7 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         prove_active(job).await?;
         // A chunk's commit need not have waited for the disk: a server that crashed may have lost it, and its mark with it.
         let rows_done = copy.rows_done;
-        copy = begin(job, backfill).await?;
+        copy = begin(job, backfill, rows_total).await?;
         if copy.walk_ended && copy.queue.is_empty() {
             let applied = job.patient(|| job.driver.finish_copy(&fence, &job.work)).await?;
             job.tell(applied.rows.max(rows_done), Some(rows_done), 0);
@@ -204,10 +206,10 @@ pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
     sql::undo(job).await
 }
 
-async fn begin(job: &Job, backfill: &Backfill) -> Result<Copy, Fault> {
+/// Takes up what the ledger has of a copy of so many rows.
+async fn begin(job: &Job, backfill: &Backfill, rows_total: u64) -> Result<Copy, Fault> {
     let mapping = job.mapping()?.clone();
     let fence = job.fence()?;
-    let rows_total = job.patient(|| job.driver.estimate(&mapping)).await?;
     let known = job.patient(|| job.driver.copy_state(fence.run(), &job.work.step)).await?;
     let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
     let settings = Settings::now(job, backfill);
