@@ -1,9 +1,9 @@
 //! What goes away while chunks are copied and compared, and statements that are to end before they are done.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use super::refused::{as_superuser, in_the_middle_of_the_copy, mentions};
+use super::refused::{Client, as_superuser, in_the_middle_of_the_copy, mentions};
 use super::{check_rows, edit, leads};
 use crate::examples::Example;
 use crate::failures::signal;
@@ -35,20 +35,6 @@ fn a_privilege_that_is_lost_between_two_chunks_is_named_and_the_copy_goes_on_wit
     check_rows(&example);
 }
 
-/// Starts a run whose next comparison of a chunk takes its time, and waits until the step is under way.
-fn in_the_middle_of_the_comparison(example: &Example) -> Child {
-    example.run(&["--to", "compare-samples"]).expect(0);
-    let child = example
-        .command(&["run", &example.plan()])
-        .env("FAILPOINTS", "pass::chunk=1*sleep(4000)")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    assert!(wait_for(Duration::from_mins(1), || state(example, "compare-every-row") == "running"));
-    child
-}
-
 fn state(example: &Example, step: &str) -> String {
     let status = example.phasegate(&["status", example.name, "--format", "json"]).expect(0).json();
     let steps = status["steps"].as_array().unwrap();
@@ -58,16 +44,31 @@ fn state(example: &Example, step: &str) -> String {
 
 #[test]
 fn a_table_that_goes_under_a_comparison_is_no_pass() {
-    for (change, code, words) in [
-        ("DROP TABLE leads_v2 CASCADE", 6, "there is no table leads_v2 any more"),
-        ("ALTER TABLE leads DISABLE TRIGGER USER", 6, "disabled"),
-        ("ALTER TABLE leads_v2 RENAME TO leads_v3", 6, "there is no table leads_v2 any more"),
+    for (change, words) in [
+        ("DROP TABLE leads_v2 CASCADE", "there is no table leads_v2 any more"),
+        ("ALTER TABLE leads DISABLE TRIGGER USER", "disabled"),
+        ("ALTER TABLE leads_v2 RENAME TO leads_v3", "there is no table leads_v2 any more"),
     ] {
         let Some(example) = leads() else { return };
-        let child = in_the_middle_of_the_comparison(&example);
-        example.database.run(change);
+        example.run(&["--to", "compare-samples"]).expect(0);
+        // The change is made and not committed: the comparison has to wait for it.
+        let mut client = Client::begin(&example.database.url);
+        client.say("LOCK TABLE leads, leads_v2 IN ACCESS EXCLUSIVE MODE").unwrap();
+        client.say(change).unwrap();
+        let child = example
+            .command(&["run", &example.plan()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = client.pid;
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))"
+        );
+        assert!(wait_for(Duration::from_mins(1), || example.database.value(&waits) != "0"));
+        client.say("COMMIT").unwrap();
         let ran = Ran::from(child.wait_with_output().unwrap());
-        assert_eq!(ran.code, Some(code), "{change}: {ran}");
+        assert_eq!(ran.code, Some(6), "{change}: {ran}");
         mentions(&ran, &[words]);
         assert_ne!(state(&example, "compare-every-row"), "succeeded", "{change}");
     }

@@ -170,15 +170,16 @@ fn a_deadlock_is_ours_to_give_way_in_and_the_client_sees_nothing_of_it() {
     check_rows(&example);
 }
 
-struct Client {
+/// A client of the database.
+pub struct Client {
     runtime: tokio::runtime::Runtime,
     conn: sqlx::postgres::PgConnection,
-    pid: i32,
+    pub pid: i32,
 }
 
 impl Client {
     /// A client in a transaction.
-    fn begin(url: &str) -> Self {
+    pub fn begin(url: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut conn = runtime.block_on(connect(url)).unwrap();
         let asked = sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut conn);
@@ -188,7 +189,7 @@ impl Client {
         client
     }
 
-    fn say(&mut self, sql: &str) -> Result<(), String> {
+    pub fn say(&mut self, sql: &str) -> Result<(), String> {
         let said = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.conn);
         self.runtime.block_on(said).map(|_| ()).map_err(|error| error.to_string())
     }
