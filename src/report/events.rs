@@ -6,7 +6,7 @@ use crate::engine::event::Event as Seen;
 use crate::run::{Action, Event, Outcome, State, StepId, Way};
 
 use super::paint::{Colour, Tone};
-use super::steps::failure_story;
+use super::steps::{self, failure_story};
 use super::words;
 
 /// One line about something that happened.
@@ -104,6 +104,9 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
             Some(Line::new("paused", Tone::Warn, reason))
         }
         Event::Resumed => Some(Line::new("resumed", Tone::Strong, "the run goes on")),
+        Event::Tuned { step, tuning } => {
+            Some(Line::new("tuned", Tone::Strong, format!("{step}: {}", steps::tuned(tuning))))
+        }
         Event::RollbackBegun { .. } => {
             Some(Line::new("rollback", Tone::Warn, "the run goes back from here"))
         }
@@ -120,8 +123,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         | Event::UsageSeen { .. }
         | Event::Approved { .. }
         | Event::Rejected { .. }
-        | Event::Revoked { .. }
-        | Event::Tuned { .. } => None,
+        | Event::Revoked { .. } => None,
     }
 }
 
