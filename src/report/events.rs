@@ -144,7 +144,9 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
     // The way back begins where the way forward did: the span between is no time that anything took.
     let took = took.filter(|_| way == Way::Forward);
     let rows = outcome.rows.or_else(|| outcome.evidence.as_ref().map(|evidence| evidence.rows));
-    if let Some(rows) = rows.filter(|rows| *rows > 0) {
+    // A question that was answered has no rows.
+    let rows = rows.filter(|rows| *rows > 0 && outcome.value.is_none());
+    if let Some(rows) = rows {
         let _ = write!(text, " {:>16}", words::plural(rows, "row"));
     }
     if let Some(took) = took {
@@ -153,7 +155,7 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
             state.program().step(step).map(|step| &step.action),
             Some(Action::Backfill(_) | Action::Verify(_))
         );
-        let rate = rows.filter(|rows| is_copy && *rows > 0);
+        let rate = rows.filter(|_| is_copy);
         if let Some(rate) = rate.and_then(|rows| words::rate(rows, took)) {
             let _ = write!(text, ", {rate}");
         }
