@@ -215,6 +215,59 @@ fn the_reference_names_every_key() {
     assert!(missing.is_empty(), "docs/plans.md says nothing of {missing:?}");
 }
 
+/// A snippet of the reference as a whole document: what it doesn't say is put around it.
+fn whole(snippet: &str) -> String {
+    const TARGETS: &str = "targets:\n  app: { engine: postgres, url: \"${env:APP_URL}\" }\n";
+    const MAPPINGS: &str = "mappings:\n  leads:\n    from: { target: app, table: leads, key: [id] }\n    into: { target: app, table: leads_v2 }\n";
+    let indented = |by: usize| {
+        let lines = snippet.lines().map(|line| format!("{:by$}{line}\n", ""));
+        lines.collect::<String>()
+    };
+    let (mut targets, mut mappings) = (TARGETS.to_owned(), MAPPINGS.to_owned());
+    let mut steps = "steps: []\n".to_owned();
+    match snippet.split(':').next().unwrap() {
+        "apiVersion" => return format!("{snippet}\n"),
+        "targets" => targets = indented(0),
+        "mappings" => mappings = indented(0),
+        "steps" => steps = indented(0),
+        "- id" => steps = format!("steps:\n{}", indented(2)),
+        _ => steps = format!("steps:\n  - id: shown\n    phase: expand\n{}", indented(4)),
+    }
+    format!(
+        "apiVersion: phasegate/v1\nkind: Plan\nmetadata: {{ name: shown }}\n{targets}{mappings}{steps}"
+    )
+}
+
+#[test]
+fn every_snippet_of_the_reference_is_read_as_it_stands() {
+    let (mut seen, sandbox) = (0, Sandbox::new());
+    for (language, _, snippet) in blocks(&page("docs/plans.md")) {
+        if language != "yaml" || snippet.starts_with('#') {
+            continue;
+        }
+        let text = whole(&snippet);
+        let is_project = text.contains("kind: Project");
+        let file = if is_project { "phasegate.yaml" } else { "plan.yaml" };
+        sandbox.write(file, &text);
+        if is_project {
+            sandbox.write(
+                "plan.yaml",
+                &whole("- id: shown\n  phase: expand\n  sql: SELECT 1\n  undo: { none: nothing }"),
+            );
+        }
+        let options: &[&str] = if is_project { &["--env", "staging"] } else { &[] };
+        let ran = sandbox.run(&[&["validate", "plan.yaml", "--format", "json"], options].concat());
+        let findings = ran.json()["findings"].as_array().cloned().unwrap_or_default();
+        for finding in &findings {
+            // A snippet is no whole plan; but every key and value in it is one, and possible today.
+            let code = finding["code"].as_str().unwrap();
+            assert!(!code.starts_with("P1") && !code.starts_with("P9"), "{finding:#}\n{text}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 12, "only {seen} snippets were found");
+}
+
 #[test]
 fn the_plan_in_the_readme_is_valid() {
     let (_, _, text) =

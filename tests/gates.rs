@@ -14,6 +14,56 @@ mod release;
 mod sync;
 mod times;
 
+/// Orders on PostgreSQL, switched behind one gate and dropped behind another.
+const ORDERS: &str = r#"apiVersion: phasegate/v1
+kind: Plan
+metadata: { name: orders }
+targets:
+  app: { engine: postgres, url: "${env:ORDERS_URL}" }
+mappings:
+  orders:
+    from: { target: app, table: orders, key: [id] }
+    into: { target: app, table: orders_v2 }
+    columns: { status: lower(status) }
+REVERSEsteps:
+  - id: create
+    phase: expand
+    sql: CREATE TABLE orders_v2 (LIKE orders INCLUDING ALL)
+    undo: { sql: DROP TABLE orders_v2 }
+  - id: sync
+    phase: dual-write
+    dual_write: { mapping: orders, direction: DIRECTION }
+  - id: copy
+    phase: backfill
+    backfill: { mapping: orders }
+  - id: compare
+    phase: verify
+    verify: { mapping: orders, method: full }
+  - id: ready
+    phase: contract
+    gate: { FIRST }
+  - id: switch
+    phase: contract
+    retire: { mapping: orders, old_name: orders_old, take_name: true }
+  - id: last
+    phase: contract
+    gate: { LAST }
+  - id: drop
+    phase: contract
+    drop: { mapping: orders }
+    irreversible: every row lives on
+"#;
+
+/// That plan with a direction and what its two gates ask.
+fn orders(direction: &str, [first, last]: [&str; 2]) -> String {
+    let reverse = if direction == "both" { "    reverse: { status: upper(status) }\n" } else { "" };
+    ORDERS
+        .replace("REVERSE", reverse)
+        .replace("DIRECTION", direction)
+        .replace("FIRST", first)
+        .replace("LAST", last)
+}
+
 fn said(ran: &Ran) -> String {
     format!("{}{}", ran.stdout, ran.stderr)
 }

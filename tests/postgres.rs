@@ -11,10 +11,13 @@ use crate::bad_luck_postgres::server::Server;
 use crate::sandbox::{Ran, Sandbox};
 use crate::services;
 
+mod https;
 mod parking;
 mod replica;
+mod signals;
 mod throttle;
 mod together;
+mod tuning;
 mod waiting;
 mod workers;
 

@@ -65,6 +65,7 @@ conformance! {
     cases::a_missing_store_is_made_only_on_request,
     cases::many_openers_make_one_store,
     cases::a_newer_or_altered_schema_is_left_alone,
+    cases::the_migrations_applied_are_those_of_the_repository,
     cases::a_closed_store_answers_with_an_error,
     cases::an_abandoned_append_harms_nothing,
     leases::a_lease_is_held_renewed_lapses_and_is_taken,

@@ -27,9 +27,14 @@ use crate::run::{
 };
 
 pub mod error;
+mod fail_point;
+#[cfg(test)]
+mod fixture;
+mod ledger;
 pub mod parking;
 pub mod postgres;
 pub mod probed;
+mod shape;
 pub mod sqlite;
 mod suggest;
 mod survey;

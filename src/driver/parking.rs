@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::copy::chunk::Planned;
+use crate::copy::chunk::{Key, Planned};
 use crate::run::{Direction, Failure, Mapping, Parked};
 
 use super::{Copied, Error, Fence, Work};
@@ -40,6 +40,52 @@ pub trait Parker: Send + Sync {
     ) -> Result<Parked, Error>;
 }
 
+/// Rows that are tried again in one transaction: so few that clients who want them wait for a moment only.
+pub(super) const RETRIED_AT_ONCE: u32 = 50;
+/// Rows that are read at once to be judged.
+pub(super) const JUDGED_AT_ONCE: u32 = 200;
+
+/// A row that can't be copied, and what its database said of it.
+pub(super) struct Refusal {
+    pub(super) key: Key,
+    pub(super) failure: Failure,
+}
+
+/// How often all parked rows are tried again: as long as that frees some, since rows that refer to each other free one another,
+/// and at most [`Passes::MAX`] times.
+pub(super) struct Passes {
+    tried: u32,
+    in_vain: u32,
+    left: u64,
+}
+
+impl Passes {
+    const MAX: u32 = 20;
+
+    /// Over so many parked rows.
+    pub(super) const fn over(left: u64) -> Self {
+        Self { tried: 0, in_vain: 0, left }
+    }
+
+    /// The order of the next pass. None where no row is left, and where neither order frees one any more.
+    pub(super) const fn next(&self) -> Option<Along> {
+        let is_over = self.left == 0 || self.in_vain == 2 || self.tried == Self::MAX;
+        if is_over { None } else { Some(Along::of_pass(self.tried)) }
+    }
+
+    /// A pass left so many.
+    pub(super) const fn passed(&mut self, left: u64) {
+        self.in_vain = if left < self.left { 0 } else { self.in_vain + 1 };
+        self.tried += 1;
+        self.left = left;
+    }
+
+    /// How many are left.
+    pub(super) const fn left(&self) -> u64 {
+        self.left
+    }
+}
+
 /// In which order parked rows are gone through. Tried again they are in turns forth and back, so that of rows that refer to each
 /// other those that are referred to come first in one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +96,7 @@ pub(super) enum Along {
 
 impl Along {
     /// The order of a pass, counted from 0.
-    pub(super) const fn of_pass(pass: u32) -> Self {
+    const fn of_pass(pass: u32) -> Self {
         if pass.is_multiple_of(2) { Self::Forth } else { Self::Back }
     }
 
@@ -87,4 +133,32 @@ pub(super) fn too_many_parked(most: u32, table: &str, (key, failure): (&str, Fai
     );
     let help = "see `phasegate status RUN --parked`, mend the rows or what refuses them, then retry; `park_max` allows more";
     Error::Failed(Failure { message, help: Some(help.to_owned()), ..failure })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The orders of the passes over so many rows, of which each pass leaves so many.
+    fn orders(over: u64, left: &[u64]) -> Vec<Along> {
+        let mut passes = Passes::over(over);
+        let mut orders = Vec::new();
+        while let Some(along) = passes.next() {
+            orders.push(along);
+            passes.passed(left.get(orders.len() - 1).copied().unwrap_or(passes.left()));
+        }
+        orders
+    }
+
+    #[test]
+    fn rows_are_tried_again_forth_and_back_until_neither_frees_one() {
+        use Along::{Back, Forth};
+
+        assert_eq!(orders(0, &[]), []);
+        assert_eq!(orders(3, &[0]), [Forth]);
+        assert_eq!(orders(3, &[]), [Forth, Back]);
+        assert_eq!(orders(3, &[3, 2]), [Forth, Back, Forth, Back]);
+        let slowly: Vec<u64> = (0..100).map(|pass| 100 - pass).collect();
+        assert_eq!(orders(101, &slowly).len(), 20, "not for ever");
+    }
 }

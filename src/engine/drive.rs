@@ -33,8 +33,8 @@ use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signall
 
 mod assign;
 
-/// How often other terminals' records are looked for, in milliseconds. The promise is that they take effect within 1 s.
-const LOOK_EVERY_MS: u64 = 300;
+/// How often other terminals' records are looked for, in milliseconds: once in the time that a chunk usually takes.
+const LOOK_EVERY_MS: u64 = 100;
 /// How often a shut gate's conditions are read while waiting for it, in milliseconds.
 const PROBE_EVERY_MS: u64 = 1_000;
 /// Progress reports kept while the loop is busy; more are lost, and the next one says the same better.

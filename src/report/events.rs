@@ -6,7 +6,7 @@ use crate::engine::event::Event as Seen;
 use crate::run::{Action, Event, Outcome, State, StepId, Way};
 
 use super::paint::{Colour, Tone};
-use super::steps::failure_story;
+use super::steps::{self, failure_story};
 use super::words;
 
 /// One line about something that happened.
@@ -104,6 +104,9 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
             Some(Line::new("paused", Tone::Warn, reason))
         }
         Event::Resumed => Some(Line::new("resumed", Tone::Strong, "the run goes on")),
+        Event::Tuned { step, tuning } => {
+            Some(Line::new("tuned", Tone::Strong, format!("{step}: {}", steps::tuned(tuning))))
+        }
         Event::RollbackBegun { .. } => {
             Some(Line::new("rollback", Tone::Warn, "the run goes back from here"))
         }
@@ -120,8 +123,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         | Event::UsageSeen { .. }
         | Event::Approved { .. }
         | Event::Rejected { .. }
-        | Event::Revoked { .. }
-        | Event::Tuned { .. } => None,
+        | Event::Revoked { .. } => None,
     }
 }
 
@@ -142,7 +144,9 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
     // The way back begins where the way forward did: the span between is no time that anything took.
     let took = took.filter(|_| way == Way::Forward);
     let rows = outcome.rows.or_else(|| outcome.evidence.as_ref().map(|evidence| evidence.rows));
-    if let Some(rows) = rows.filter(|rows| *rows > 0) {
+    // A question that was answered has no rows.
+    let rows = rows.filter(|rows| *rows > 0 && outcome.value.is_none());
+    if let Some(rows) = rows {
         let _ = write!(text, " {:>16}", words::plural(rows, "row"));
     }
     if let Some(took) = took {
@@ -151,7 +155,7 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
             state.program().step(step).map(|step| &step.action),
             Some(Action::Backfill(_) | Action::Verify(_))
         );
-        let rate = rows.filter(|rows| is_copy && *rows > 0);
+        let rate = rows.filter(|_| is_copy);
         if let Some(rate) = rate.and_then(|rows| words::rate(rows, took)) {
             let _ = write!(text, ", {rate}");
         }

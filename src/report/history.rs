@@ -188,25 +188,33 @@ fn came_of_it(outcome: &Outcome) -> String {
         parts.push(words::plural(rows, "row"));
     }
     if let Some(evidence) = &outcome.evidence {
-        parts.push(compared(evidence));
+        // A question has an answer, and compares no rows.
+        parts.push(match outcome.value {
+            Some(_) => verdict(evidence).to_owned(),
+            None => compared(evidence),
+        });
     }
     if let Some(value) = &outcome.value {
         parts.push(format!("value {}", words::value(value)));
     }
-    if let Some(detail) = &outcome.detail {
+    if let Some(detail) = outcome.detail.as_ref().filter(|detail| !parts.contains(*detail)) {
         parts.push(detail.clone());
     }
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
 }
 
-fn compared(evidence: &Evidence) -> String {
-    let verdict = match evidence.verdict {
+const fn verdict(evidence: &Evidence) -> &'static str {
+    match evidence.verdict {
         Verdict::Pass => "PASS",
         Verdict::Partial => "PARTIAL",
         Verdict::Fail => "FAIL",
-    };
+    }
+}
+
+fn compared(evidence: &Evidence) -> String {
     format!(
-        "{verdict} over {}: {} missing, {} extra, {} different",
+        "{} over {}: {} missing, {} extra, {} different",
+        verdict(evidence),
         words::plural(evidence.rows, "row"),
         words::count(evidence.missing),
         words::count(evidence.extra),
@@ -222,7 +230,7 @@ fn said(text: Option<&str>) -> String {
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
     use super::*;
-    use crate::report::fixture::{failed, records, started, up_to_gate};
+    use crate::report::fixture::{evidence, failed, records, started, up_to_gate};
     use crate::run::{ChunkRows, Digest, Limit, Moved, Tuning, Unit};
 
     #[test]
@@ -255,6 +263,18 @@ mod tests {
         for (event, text) in table {
             assert!(sentence(&event).starts_with(text), "{}", sentence(&event));
         }
+    }
+
+    #[test]
+    fn the_answer_to_a_question_is_told_once_and_compares_no_rows() {
+        let evidence = Some(evidence(Verdict::Pass, 0));
+        let compared = Outcome { evidence: evidence.clone(), ..Outcome::default() };
+        let told = came_of_it(&compared);
+        assert!(told.starts_with(": PASS over ") && told.ends_with(" 0 different"), "{told}");
+        let value = Some(crate::run::Value::Integer(7));
+        let detail = Some("value 7".to_owned());
+        let answered = Outcome { evidence, value, detail, ..Outcome::default() };
+        assert_eq!(came_of_it(&answered), ": PASS, value 7");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod rows;
 mod schema;
 pub mod sqlite;
 pub mod wire;
+mod write;
 
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;

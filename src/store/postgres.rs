@@ -18,6 +18,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use crate::run::{Actor, Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::write::{Writing, is_end};
 use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
 
 mod error;
@@ -106,35 +107,6 @@ impl Write<'_> {
         self.tx.commit().await.map_err(|error| explain(self.place, &error))
     }
 
-    async fn now(&mut self) -> Result<Timestamp, Error> {
-        let ms: i64 = sqlx::query_scalar(NOW)
-            .fetch_one(&mut *self.tx)
-            .await
-            .map_err(|error| explain(self.place, &error))?;
-        Ok(Timestamp::from_unix_ms(ms))
-    }
-
-    /// Locks a run, and gives the head of its journal; [`Error::NoRun`] without one.
-    async fn head(&mut self, run: &RunId) -> Result<Head, Error> {
-        let row: Option<(i64, String)> = sqlx::query_as(
-            "SELECT head_version, head_hash FROM phasegate.state_runs WHERE run = $1 FOR UPDATE",
-        )
-        .bind(run.as_str())
-        .fetch_optional(&mut *self.tx)
-        .await
-        .map_err(|error| explain(self.place, &error))?;
-        let (version, hash) = row.ok_or_else(|| Error::NoRun(run.clone()))?;
-        Ok(Head { version: version.cast_unsigned(), hash })
-    }
-
-    async fn lease(&mut self, run: &RunId) -> Result<Option<lease::Row>, Error> {
-        sqlx::query_as(LEASE)
-            .bind(run.as_str())
-            .fetch_optional(&mut *self.tx)
-            .await
-            .map_err(|error| explain(self.place, &error))
-    }
-
     /// Whether the session of whoever holds the lease of a run is gone for sure.
     async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
         let failed = |error| explain(self.place, &error);
@@ -147,24 +119,6 @@ impl Write<'_> {
             Some(session) => presence::is_gone(&mut self.tx, session).await.map_err(failed),
             None => Ok(false),
         }
-    }
-
-    async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error> {
-        let mut entries = Vec::with_capacity(sealed.len());
-        for Sealed { entry, body } in sealed {
-            sqlx::query(
-                "INSERT INTO phasegate.state_records (run, version, body, hash) VALUES ($1, $2, $3, $4)",
-            )
-            .bind(run.as_str())
-            .bind(entry.record.version.cast_signed())
-            .bind(body)
-            .bind(entry.hash.as_str())
-            .execute(&mut *self.tx)
-            .await
-            .map_err(|error| explain(self.place, &error))?;
-            entries.push(entry);
-        }
-        Ok(entries)
     }
 
     async fn create(
@@ -197,39 +151,6 @@ impl Write<'_> {
         Ok(entry)
     }
 
-    async fn append(
-        &mut self,
-        to: &Append<'_>,
-        lease: Option<&Lease>,
-        events: Vec<Event>,
-    ) -> Result<Vec<Entry>, Error> {
-        let head = self.head(to.run).await?;
-        let at = self.now().await?;
-        if let Some(lease) = lease {
-            lease::check(self.lease(to.run).await?, to.run, lease, at)?;
-        }
-        if head.version != to.expected_version {
-            return Err(Error::Conflict { expected: to.expected_version, found: head.version });
-        }
-        let Some(ends) = events.last().map(|last| matches!(last, Event::RunEnded { .. })) else {
-            return Ok(Vec::new());
-        };
-        let sealed = chain::seal(to.run, &head, &Stamp { by: to.by, at }, events)?;
-        let entries = self.insert(to.run, sealed).await?;
-        let Some(last) = entries.last() else { return Ok(entries) };
-        sqlx::query(
-            "UPDATE phasegate.state_runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1",
-        )
-        .bind(to.run.as_str())
-        .bind(last.record.version.cast_signed())
-        .bind(last.hash.as_str())
-        .bind(ends)
-        .execute(&mut *self.tx)
-        .await
-        .map_err(|error| explain(self.place, &error))?;
-        Ok(entries)
-    }
-
     async fn put_lease(&mut self, lease: &Lease, session: Option<SessionId>) -> Result<(), Error> {
         sqlx::query(PUT_LEASE)
             .bind(lease.run.as_str())
@@ -245,6 +166,68 @@ impl Write<'_> {
             .bind(lease.expires_at.as_unix_ms())
             .bind(session.map(SessionId::pid))
             .bind(session.map(SessionId::began_us))
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Writing for Write<'_> {
+    async fn now(&mut self) -> Result<Timestamp, Error> {
+        let ms: i64 = sqlx::query_scalar(NOW)
+            .fetch_one(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(Timestamp::from_unix_ms(ms))
+    }
+
+    /// Locks a run, and gives the head of its journal; [`Error::NoRun`] without one.
+    async fn head(&mut self, run: &RunId) -> Result<Head, Error> {
+        let row: Option<(i64, String)> = sqlx::query_as(
+            "SELECT head_version, head_hash FROM phasegate.state_runs WHERE run = $1 FOR UPDATE",
+        )
+        .bind(run.as_str())
+        .fetch_optional(&mut *self.tx)
+        .await
+        .map_err(|error| explain(self.place, &error))?;
+        let (version, hash) = row.ok_or_else(|| Error::NoRun(run.clone()))?;
+        Ok(Head { version: version.cast_unsigned(), hash })
+    }
+
+    async fn lease(&mut self, run: &RunId) -> Result<Option<lease::Row>, Error> {
+        sqlx::query_as(LEASE)
+            .bind(run.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))
+    }
+
+    async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::with_capacity(sealed.len());
+        for Sealed { entry, body } in sealed {
+            sqlx::query(
+                "INSERT INTO phasegate.state_records (run, version, body, hash) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(run.as_str())
+            .bind(entry.record.version.cast_signed())
+            .bind(body)
+            .bind(entry.hash.as_str())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    async fn put_head(&mut self, run: &RunId, last: &Entry) -> Result<(), Error> {
+        sqlx::query("UPDATE phasegate.state_runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
+            .bind(run.as_str())
+            .bind(last.record.version.cast_signed())
+            .bind(last.hash.as_str())
+            .bind(is_end(last))
             .execute(&mut *self.tx)
             .await
             .map_err(|error| explain(self.place, &error))?;

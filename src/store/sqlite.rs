@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::run::{Actor, Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::write::{Writing, is_end};
 use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
 
 mod error;
@@ -107,6 +108,89 @@ impl Write<'_> {
         }
     }
 
+    async fn put_run(&mut self, header: &RunHeader, first: &Entry) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, 1, $6)",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(first.hash.as_str())
+        .execute(&mut self.db)
+        .await
+        .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn create(
+        &mut self,
+        header: &RunHeader,
+        by: &Actor,
+        started: Event,
+    ) -> Result<Entry, Error> {
+        match self.head(&header.run).await {
+            Err(Error::NoRun(_)) => {}
+            Ok(head) => return Err(Error::Conflict { expected: 0, found: head.version }),
+            Err(error) => return Err(error),
+        }
+        let stamp = Stamp { by, at: self.now().await? };
+        let first = chain::first(&header.run, &stamp, started)?;
+        self.put_run(header, &first.entry).await?;
+        let entry = first.entry.clone();
+        self.insert(&header.run, vec![first]).await?;
+        Ok(entry)
+    }
+
+    async fn put_lease(&mut self, lease: &Lease) -> Result<(), Error> {
+        sqlx::query(PUT_LEASE)
+            .bind(lease.run.as_str())
+            .bind(lease.token.cast_signed())
+            .bind(&lease.holder.id)
+            .bind(&lease.holder.name)
+            .bind(&lease.holder.host)
+            .bind(&lease.holder.boot)
+            .bind(i64::from(lease.holder.pid))
+            .bind(lease.holder.pid_started.cast_signed())
+            .bind(lease.since.as_unix_ms())
+            .bind(lease.renewed_at.as_unix_ms())
+            .bind(lease.expires_at.as_unix_ms())
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn renew(&mut self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
+        let now = self.now().await?;
+        let present = self.lease(&lease.run).await?;
+        let renewed = lease::renew(present, lease, now, ttl_ms)?;
+        self.put_lease(&renewed).await?;
+        Ok(renewed)
+    }
+
+    async fn put_progress(&mut self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {
+        self.head(run).await?;
+        for step in progress {
+            sqlx::query(PUT_PROGRESS)
+                .bind(run.as_str())
+                .bind(step.step.as_str())
+                .bind(step.rows_done.cast_signed())
+                .bind(step.rows_total.map(u64::cast_signed))
+                .bind(step.at.as_unix_ms())
+                .bind(rows::throttled_json(step))
+                .execute(&mut self.db)
+                .await
+                .map_err(|error| explain(self.path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Writing for Write<'_> {
     async fn now(&mut self) -> Result<Timestamp, Error> {
         let ms: i64 = sqlx::query_scalar(NOW)
             .fetch_one(&mut self.db)
@@ -151,114 +235,15 @@ impl Write<'_> {
         Ok(entries)
     }
 
-    async fn put_run(&mut self, header: &RunHeader, first: &Entry) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
-             VALUES ($1, $2, $3, $4, $5, 1, $6)",
-        )
-        .bind(header.run.as_str())
-        .bind(&header.plan)
-        .bind(header.environment.as_str())
-        .bind(header.started_at.as_unix_ms())
-        .bind(header.ended)
-        .bind(first.hash.as_str())
-        .execute(&mut self.db)
-        .await
-        .map_err(|error| explain(self.path, &error))?;
-        Ok(())
-    }
-
-    async fn create(
-        &mut self,
-        header: &RunHeader,
-        by: &Actor,
-        started: Event,
-    ) -> Result<Entry, Error> {
-        match self.head(&header.run).await {
-            Err(Error::NoRun(_)) => {}
-            Ok(head) => return Err(Error::Conflict { expected: 0, found: head.version }),
-            Err(error) => return Err(error),
-        }
-        let stamp = Stamp { by, at: self.now().await? };
-        let first = chain::first(&header.run, &stamp, started)?;
-        self.put_run(header, &first.entry).await?;
-        let entry = first.entry.clone();
-        self.insert(&header.run, vec![first]).await?;
-        Ok(entry)
-    }
-
-    async fn append(
-        &mut self,
-        to: &Append<'_>,
-        lease: Option<&Lease>,
-        events: Vec<Event>,
-    ) -> Result<Vec<Entry>, Error> {
-        let head = self.head(to.run).await?;
-        let at = self.now().await?;
-        if let Some(lease) = lease {
-            lease::check(self.lease(to.run).await?, to.run, lease, at)?;
-        }
-        if head.version != to.expected_version {
-            return Err(Error::Conflict { expected: to.expected_version, found: head.version });
-        }
-        let Some(ends) = events.last().map(|last| matches!(last, Event::RunEnded { .. })) else {
-            return Ok(Vec::new());
-        };
-        let sealed = chain::seal(to.run, &head, &Stamp { by: to.by, at }, events)?;
-        let entries = self.insert(to.run, sealed).await?;
-        let Some(last) = entries.last() else { return Ok(entries) };
+    async fn put_head(&mut self, run: &RunId, last: &Entry) -> Result<(), Error> {
         sqlx::query("UPDATE runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
-            .bind(to.run.as_str())
+            .bind(run.as_str())
             .bind(last.record.version.cast_signed())
             .bind(last.hash.as_str())
-            .bind(ends)
+            .bind(is_end(last))
             .execute(&mut self.db)
             .await
             .map_err(|error| explain(self.path, &error))?;
-        Ok(entries)
-    }
-
-    async fn put_lease(&mut self, lease: &Lease) -> Result<(), Error> {
-        sqlx::query(PUT_LEASE)
-            .bind(lease.run.as_str())
-            .bind(lease.token.cast_signed())
-            .bind(&lease.holder.id)
-            .bind(&lease.holder.name)
-            .bind(&lease.holder.host)
-            .bind(&lease.holder.boot)
-            .bind(i64::from(lease.holder.pid))
-            .bind(lease.holder.pid_started.cast_signed())
-            .bind(lease.since.as_unix_ms())
-            .bind(lease.renewed_at.as_unix_ms())
-            .bind(lease.expires_at.as_unix_ms())
-            .execute(&mut self.db)
-            .await
-            .map_err(|error| explain(self.path, &error))?;
-        Ok(())
-    }
-
-    async fn renew(&mut self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
-        let now = self.now().await?;
-        let present = self.lease(&lease.run).await?;
-        let renewed = lease::renew(present, lease, now, ttl_ms)?;
-        self.put_lease(&renewed).await?;
-        Ok(renewed)
-    }
-
-    async fn put_progress(&mut self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {
-        self.head(run).await?;
-        for step in progress {
-            sqlx::query(PUT_PROGRESS)
-                .bind(run.as_str())
-                .bind(step.step.as_str())
-                .bind(step.rows_done.cast_signed())
-                .bind(step.rows_total.map(u64::cast_signed))
-                .bind(step.at.as_unix_ms())
-                .bind(rows::throttled_json(step))
-                .execute(&mut self.db)
-                .await
-                .map_err(|error| explain(self.path, &error))?;
-        }
         Ok(())
     }
 }

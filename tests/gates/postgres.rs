@@ -4,48 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::said;
+use super::{orders, said};
 use crate::examples::database::Database;
 use crate::sandbox::{Ran, Sandbox, wait_for};
-
-const PLAN: &str = r#"apiVersion: phasegate/v1
-kind: Plan
-metadata: { name: orders }
-targets:
-  app: { engine: postgres, url: "${env:ORDERS_URL}" }
-mappings:
-  orders:
-    from: { target: app, table: orders, key: [id] }
-    into: { target: app, table: orders_v2 }
-    columns: { status: lower(status) }
-steps:
-  - id: create
-    phase: expand
-    sql: CREATE TABLE orders_v2 (LIKE orders INCLUDING ALL)
-    undo: { sql: DROP TABLE orders_v2 }
-  - id: sync
-    phase: dual-write
-    dual_write: { mapping: orders, direction: forward }
-  - id: copy
-    phase: backfill
-    backfill: { mapping: orders }
-  - id: compare
-    phase: verify
-    verify: { mapping: orders, method: full }
-  - id: ready
-    phase: contract
-    gate: { verified_within: 1h }
-  - id: switch
-    phase: contract
-    retire: { mapping: orders, old_name: orders_old, take_name: true }
-  - id: unused
-    phase: contract
-    gate: { verified_within: 1h, unused_for: { mapping: orders, for: 2s } }
-  - id: drop
-    phase: contract
-    drop: { mapping: orders }
-    irreversible: every row lives on
-"#;
 
 const PROJECT: &str = "apiVersion: phasegate/v1
 kind: Project
@@ -80,12 +41,12 @@ impl Team {
 
     /// The gate in front of the drop, in words.
     fn shown(&self) -> String {
-        said(&self.run(&["gates", "orders", "unused", "--show"]).expect(4))
+        said(&self.run(&["gates", "orders", "last", "--show"]).expect(4))
     }
 
     /// What `unused_for` says now: verdict and what there is.
     fn unused(&self) -> (String, String) {
-        let gates = self.run(&["gates", "orders", "unused", "--format", "json"]).json();
+        let gates = self.run(&["gates", "orders", "last", "--format", "json"]).json();
         let all = gates["gates"][0]["conditions"].as_array().unwrap().clone();
         let one = all.iter().find(|one| one["condition"] == "unused_for 1").unwrap();
         let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
@@ -93,7 +54,7 @@ impl Team {
     }
 
     fn approve(&self, by: &str, digest: &str) -> Ran {
-        let args = ["--env", "team", "--as", by, "approve", "orders", "unused", "--digest", digest];
+        let args = ["--env", "team", "--as", by, "approve", "orders", "last", "--digest", digest];
         self.sandbox.run_with(&args, "ORDERS_URL", &self.database.url)
     }
 }
@@ -102,7 +63,16 @@ impl Team {
 fn switched() -> Option<Team> {
     let server = crate::services::postgres("gates on PostgreSQL")?;
     let sandbox = Sandbox::new();
-    sandbox.write("plan.yaml", PLAN);
+    sandbox.write(
+        "plan.yaml",
+        &orders(
+            "forward",
+            [
+                "verified_within: 1h",
+                "verified_within: 1h, unused_for: { mapping: orders, for: 2s }",
+            ],
+        ),
+    );
     sandbox.write("phasegate.yaml", PROJECT);
     let team = Team { sandbox, database: Database::on(&server, SCHEMA) };
     team.run(&["run", "plan.yaml"]).expect(4);
@@ -132,7 +102,7 @@ fn what_is_at_stake_is_shown_with_rows_and_bytes_on_a_page_of_100_columns() {
 #[test]
 fn a_use_by_a_client_shuts_the_gate_and_so_do_counters_that_began_anew() {
     let Some(team) = switched() else { return };
-    let digest = team.run(&["gates", "orders", "unused", "--show", "--format", "json"]).json();
+    let digest = team.run(&["gates", "orders", "last", "--show", "--format", "json"]).json();
     let digest = digest["gates"][0]["work"].as_str().unwrap().to_owned();
 
     // A client that ends its session has its uses counted.

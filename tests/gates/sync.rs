@@ -2,49 +2,9 @@
 
 use serde_json::Value;
 
-use super::said;
+use super::{orders, said};
 use crate::examples::database::Database;
 use crate::sandbox::{Ran, Sandbox};
-
-const PLAN: &str = r#"apiVersion: phasegate/v1
-kind: Plan
-metadata: { name: orders }
-targets:
-  app: { engine: postgres, url: "${env:ORDERS_URL}" }
-mappings:
-  orders:
-    from: { target: app, table: orders, key: [id] }
-    into: { target: app, table: orders_v2 }
-    columns: { status: lower(status) }
-    reverse: { status: upper(status) }
-steps:
-  - id: create
-    phase: expand
-    sql: CREATE TABLE orders_v2 (LIKE orders INCLUDING ALL)
-    undo: { sql: DROP TABLE orders_v2 }
-  - id: sync
-    phase: dual-write
-    dual_write: { mapping: orders, direction: both }
-  - id: copy
-    phase: backfill
-    backfill: { mapping: orders }
-  - id: compare
-    phase: verify
-    verify: { mapping: orders, method: full }
-  - id: ready
-    phase: contract
-    gate: { approvals: [{ group: dba, count: 1 }], verified_within: 1h }
-  - id: switch
-    phase: contract
-    retire: { mapping: orders, old_name: orders_old, take_name: true }
-  - id: last
-    phase: contract
-    gate: { approvals: [{ group: dba, count: 1 }], verified_within: 1h }
-  - id: drop
-    phase: contract
-    drop: { mapping: orders }
-    irreversible: every row lives on
-"#;
 
 const PROJECT: &str = "apiVersion: phasegate/v1
 kind: Project
@@ -106,7 +66,8 @@ fn a_gate_shuts_when_the_sync_is_switched_off_and_says_what_helps() {
         return;
     };
     let sandbox = Sandbox::new();
-    sandbox.write("plan.yaml", PLAN);
+    let gate = "approvals: [{ group: dba, count: 1 }], verified_within: 1h";
+    sandbox.write("plan.yaml", &orders("both", [gate, gate]));
     sandbox.write("phasegate.yaml", PROJECT);
     let bed = Bed { sandbox, database: Database::on(&server, SCHEMA) };
     bed.run(&["run", "plan.yaml"]).expect(4);

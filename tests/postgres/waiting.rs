@@ -7,7 +7,7 @@ use crate::sandbox::Ran;
 
 #[test]
 fn whatever_waits_for_a_lock_names_its_holder() {
-    let plan = GUARDED.replace("KEYS", "lock_timeout: 300ms\n    retry: { attempts: 1 }");
+    let plan = guarded("lock_timeout: 300ms\n    retry: { attempts: 1 }");
     let Some(bed) = Bed::new("who holds a lock", &plan) else { return };
     bed.run(&format!("GRANT pg_read_all_stats TO {}", bed.name));
     let mut client = bed.client(&bed.name);
@@ -26,28 +26,13 @@ fn whatever_waits_for_a_lock_names_its_holder() {
     bed.phasegate(&["run", "plan.yaml"]).expect(0);
 }
 
-const GUARDED: &str = r"mappings:
-  leads:
-    from: { target: app, table: leads, key: [id] }
-    into: { target: app, table: leads_v2 }
-steps:
-  - id: create
-    phase: expand
-    target: app
-    sql: CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL)
-    undo:
-      sql: DROP TABLE leads_v2
-  - id: sync
-    phase: dual-write
-    KEYS
-    dual_write: { mapping: leads, direction: forward }
-  - id: copy
-    phase: backfill
-    backfill: { mapping: leads }
-  - id: compare
-    phase: verify
-    verify: { mapping: leads, method: full }
-  - id: ready
+/// The whole way of leads, with these keys at whatever takes a lock.
+fn guarded(keys: &str) -> String {
+    let sync = MOVE.replace("    dual_write:", "    KEYS\n    dual_write:");
+    format!("{sync}{CONTRACT}").replace("KEYS", keys)
+}
+
+const CONTRACT: &str = r"  - id: ready
     phase: contract
     gate: { verified_within: 1h }
   - id: retire

@@ -70,6 +70,26 @@ impl Bed {
         }
     }
 
+    /// The migrations that were applied, each with the checksum of its text.
+    pub async fn migrations(&self) -> Vec<(i64, Vec<u8>)> {
+        let sql = "SELECT version, checksum FROM phasegate_migrations ORDER BY version";
+        match &self.place {
+            Place::File(_) => sqlx::query_as(sql).fetch_all(&mut self.file().await).await.unwrap(),
+            Place::Database { .. } => {
+                let mut db = PgConnection::connect(&self.location).await.unwrap();
+                sqlx::query_as(AssertSqlSafe(in_postgres(sql))).fetch_all(&mut db).await.unwrap()
+            }
+        }
+    }
+
+    /// Where the migrations of such a store are, in the repository.
+    pub fn folder(&self) -> &'static str {
+        match &self.place {
+            Place::File(_) => concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite"),
+            Place::Database { .. } => concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres"),
+        }
+    }
+
     /// Whether anything was made where the store would be.
     pub async fn is_untouched(&self) -> bool {
         match &self.place {

@@ -1,9 +1,13 @@
 //! What every store promises, but for leases and damage.
 
+use std::path::Path;
+
 use phasegate::run::{
     Ending, EnvironmentName, Event, Outcome, StepId, Throttled, Timestamp, Unit, Value, Way,
 };
 use phasegate::store::{self, Create, Entry, Error, RunHeader, SharedStore, StepProgress};
+
+use sqlx::migrate::Migrator;
 
 use super::bed::Bed;
 use super::sample::{
@@ -349,6 +353,16 @@ pub async fn a_newer_or_altered_schema_is_left_alone(bed: &Bed) {
     bed.tamper(&format!("UPDATE phasegate_migrations SET checksum = {empty}")).await;
     let error = store::open(bed.location(), Create::IfMissing).await.unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
+
+/// What a program has of them it was built with: `build.rs` sees to it that one which comes or changes is built in.
+pub async fn the_migrations_applied_are_those_of_the_repository(bed: &Bed) {
+    bed.open().await.close().await;
+    let there = Migrator::new(Path::new(bed.folder())).await.unwrap();
+    let there: Vec<(i64, Vec<u8>)> =
+        there.iter().map(|one| (one.version, one.checksum.to_vec())).collect();
+    assert!(there.len() >= 2, "nothing was found in {}", bed.folder());
+    assert_eq!(bed.migrations().await, there);
 }
 
 pub async fn a_closed_store_answers_with_an_error(bed: &Bed) {

@@ -15,27 +15,9 @@ use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{RUNS, has_table, keep_head_sql, signed, unsigned};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
+pub(super) use crate::driver::ledger::{Copy, Rows};
 use crate::driver::{CopyState, Error, Fence, Head};
 use crate::run::{FailureClass, RunId, StepId};
-
-/// A copy's one row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Copy {
-    /// The last number given.
-    pub seq: u64,
-    /// The upper bound of that chunk.
-    pub hi: Option<Key>,
-    /// The largest key when the copy began: nothing beyond it is copied.
-    pub frozen: Option<Key>,
-    /// Everything is planned.
-    pub ended: bool,
-    /// Every chunk up to here is committed and folded.
-    pub watermark: u64,
-    /// Rows read by folded chunks.
-    pub rows_read: u64,
-    /// Rows written by folded chunks.
-    pub rows_written: u64,
-}
 
 /// A chunk as the ledger has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,15 +42,6 @@ impl Entered {
             rows: Rows { read: count(row, at + 3)?, written: count(row, at + 4)? },
         }))
     }
-}
-
-/// The rows of a chunk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rows {
-    /// Of the source.
-    pub read: u64,
-    /// Of the target.
-    pub written: u64,
 }
 
 /// The tables of copies and chunks, over a connection.

@@ -22,9 +22,9 @@ use super::catalogue::name_sql;
 use super::error::{commit_failed, failed};
 use super::ledger;
 use super::live::{Ender, Live};
-use super::tx_kind::fail_point;
 use super::wait::{Looker, Watcher};
 use crate::clock::Stopwatch;
+use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence};
 use crate::run::FailureClass;
 
@@ -386,7 +386,7 @@ impl<'a> Tx<'a> {
         } else {
             held.close().await;
         }
-        fail_point("after", kind)?;
+        at_commit("postgres", "after", kind.as_str())?;
         Ok(took_us)
     }
 
@@ -394,12 +394,12 @@ impl<'a> Tx<'a> {
     pub(super) async fn commit_bare(self) -> Result<Bare<'a>, Error> {
         let kind = self.kind;
         let held = self.commit_held().await?;
-        fail_point("after", kind)?;
+        at_commit("postgres", "after", kind.as_str())?;
         Ok(Bare { held })
     }
 
     async fn commit_held(mut self) -> Result<Held<'a>, Error> {
-        fail_point("before", self.kind)?;
+        at_commit("postgres", "before", self.kind.as_str())?;
         if let Err(error) = sqlx::query("COMMIT").execute(self.conn()?).await {
             return Err(self.watcher.explain(commit_failed(&error)));
         }

@@ -12,8 +12,10 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::catalogue::literal;
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
+use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, Work};
-use crate::run::{Digest, FailureClass, RunId, StepId, Way};
+use crate::run::{FailureClass, RunId, StepId, Way};
+pub(super) use words::{signed, way_name};
 
 /// The one table that stays: a row for each run.
 pub(super) const RUNS: &str = "runs";
@@ -254,27 +256,13 @@ pub(super) async fn head(reader: &mut Reader<'_>, run: &RunId) -> Result<Option<
         .await
         .map_err(failed("read the head of the journal"))?;
     let Some(row) = row else { return Ok(None) };
-    let version = unsigned(row.try_get(0).map_err(failed("read the head of the journal"))?)?;
-    let hash: String = row.try_get(1).map_err(failed("read the head of the journal"))?;
-    let hash: Digest = serde_json::from_value(hash.into())
-        .map_err(|_| damaged("the head of the journal is no digest"))?;
-    Ok(Some(Head { version, hash }))
+    let doing = "read the head of the journal";
+    let version = row.try_get(0).map_err(failed(doing))?;
+    let hash = row.try_get(1).map_err(failed(doing))?;
+    words::head(version, hash).map(Some).map_err(damaged)
 }
 
-/// A direction as the ledger writes it.
-pub(super) const fn way_name(way: Way) -> &'static str {
-    match way {
-        Way::Forward => "forward",
-        Way::Back => "back",
-    }
-}
-
-/// A count as PostgreSQL holds it. Counts of rows don't come near the limit.
-pub(super) fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// A count that PostgreSQL gave.
+/// A count that the database gave.
 pub(super) fn unsigned(count: i64) -> Result<u64, Error> {
-    u64::try_from(count).map_err(|_| damaged(format!("the ledger holds a count of {count}")))
+    words::unsigned(count).map_err(damaged)
 }

@@ -29,22 +29,11 @@ use super::source::{as_text, nth_key, size};
 use super::verify::{by_index, repair_keys};
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::parking::{Along, Parker, reason, too_many_parked};
+use crate::driver::parking::{
+    Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
+};
 use crate::driver::{Copied, Error, Fence, Work};
 use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
-
-/// Rows that are tried again in one transaction: as many as may be locked for a moment.
-const RETRIED_AT_ONCE: u32 = 50;
-/// How often all parked rows are tried again while that frees some: rows that refer to each other free one another.
-const PASSES_MAX: u32 = 20;
-/// Rows that are judged at once.
-const JUDGED_AT_ONCE: u32 = 200;
-
-/// A row that can't be copied, and what the server said of it.
-struct Refusal {
-    key: Key,
-    failure: Failure,
-}
 
 /// What is kept of a parked row.
 struct Entry {
@@ -89,13 +78,9 @@ impl Parker for Postgres {
         mapping: &Mapping,
         direction: Direction,
     ) -> Result<u64, Error> {
-        let mut left = self.count_parked(mapping).await?;
-        let mut idle = 0;
-        for pass in 0..PASSES_MAX {
-            if left == 0 || idle == 2 {
-                break;
-            }
-            let (along, mut after) = (Along::of_pass(pass), None);
+        let mut passes = Passes::over(self.count_parked(mapping).await?);
+        while let Some(along) = passes.next() {
+            let mut after = None;
             loop {
                 let mut tx = self.connections.begin(fence, TxKind::Park).await?;
                 let of = (mapping, direction);
@@ -105,10 +90,9 @@ impl Parker for Postgres {
                     break;
                 }
             }
-            let before = std::mem::replace(&mut left, self.count_parked(mapping).await?);
-            idle = if left < before { 0 } else { idle + 1 };
+            passes.passed(self.count_parked(mapping).await?);
         }
-        Ok(left)
+        Ok(passes.left())
     }
 
     async fn parked(

@@ -48,10 +48,10 @@ WHERE state IN ('streaming', 'catchup')
   AND application_name !~ '^pg_[0-9]+_sync_[0-9]+_[0-9]+$'
 ORDER BY 1, client_addr, client_port";
 
-/// A slot without a position keeps nothing: it was never used, or is lost.
+/// A slot that is lost keeps nothing, and neither does one without a position: it was never used.
 const SLOTS: &str = "\
 SELECT slot_name::text AS name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 AS value
-FROM pg_catalog.pg_replication_slots WHERE restart_lsn IS NOT NULL";
+FROM pg_catalog.pg_replication_slots WHERE restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'";
 
 const SESSIONS: &str = "\
 SELECT NULL::text AS name, count(*)::float8 AS value FROM pg_catalog.pg_stat_activity

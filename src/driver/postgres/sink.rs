@@ -30,7 +30,7 @@ use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
 use super::{Postgres, ledger, prepared, settle, shape, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
-use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
+use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId, plural};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.
 const SETTINGS: usize = 4;
@@ -497,9 +497,9 @@ async fn finish(tx: &mut Tx<'_>, fence: &Fence, work: &Work) -> Result<Applied, 
     // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
     // be written says something only where clients, or somebody before, had written the others.
     let detail = if copy.rows_read == copy.rows_written {
-        format!("in {} chunks", copy.seq)
+        format!("in {}", plural(copy.seq, "chunk"))
     } else {
-        format!("{} of them written, in {} chunks", copy.rows_written, copy.seq)
+        format!("{} of them written, in {}", copy.rows_written, plural(copy.seq, "chunk"))
     };
     ledger::record(tx, fence, work, (copy.rows_read, Some(detail))).await
 }

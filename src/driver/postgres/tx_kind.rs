@@ -1,13 +1,9 @@
-//! What transactions are for: how long they wait for locks, and the fail points around their commits.
+//! What transactions are for: how long they wait for locks, and what tests call them.
 //!
 //! Invariants: whatever locks clients' rows waits for less than it takes the server to look for deadlocks, so that we yield and
 //! not a client.
 //!
 //! Absent on purpose: the transactions, which are `connection`'s.
-
-use crate::driver::Error;
-#[cfg(feature = "failpoints")]
-use crate::run::FailureClass;
 
 /// How long chunks wait for a lock, in milliseconds. Always less than the server's `deadlock_timeout`, so that we yield and
 /// not a client.
@@ -63,8 +59,7 @@ impl TxKind {
     }
 
     /// The kind as fail points name it.
-    #[cfg(feature = "failpoints")]
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Execute => "execute",
             Self::Chunk => "chunk",
@@ -85,31 +80,4 @@ impl TxKind {
             Self::Drop => "drop",
         }
     }
-}
-
-/// Where a test makes the process die, or a commit seem to fail: `postgres::before-commit::<kind>` and
-/// `postgres::after-commit::<kind>`, with the action `return` (the process aborts), `return(unknown)` (the outcome is
-/// reported as unknown) or `return(contention)`.
-#[cfg(feature = "failpoints")]
-pub(super) fn fail_point(place: &str, kind: TxKind) -> Result<(), Error> {
-    let name = format!("postgres::{place}-commit::{}", kind.as_str());
-    fail::fail_point!(&name, |told: Option<String>| match told.as_deref() {
-        Some("unknown") => Err(Error::Unknown(crate::run::Failure {
-            class: FailureClass::Unreachable,
-            code: None,
-            message: format!("fail point {name}"),
-            detail: None,
-            help: None,
-            line: None,
-        })),
-        Some("contention") => Err(Error::failed(FailureClass::Contention, "fail point")),
-        _ => std::process::abort(),
-    });
-    Ok(())
-}
-
-#[cfg(not(feature = "failpoints"))]
-#[allow(clippy::unnecessary_wraps)] // so that both forms are called alike
-pub(super) const fn fail_point(_place: &str, _kind: TxKind) -> Result<(), Error> {
-    Ok(())
 }

@@ -12,27 +12,9 @@ use super::cells::{key_from_json, key_to_json};
 use super::error::{damaged, failed};
 use super::ledger::{self, signed, unsigned};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
+pub(super) use crate::driver::ledger::{Copy, Rows};
 use crate::driver::{CopyState, Error, Fence};
 use crate::run::{FailureClass, RunId, StepId};
-
-/// A copy's one row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Copy {
-    /// The last number given.
-    pub seq: u64,
-    /// The upper bound of that chunk.
-    pub hi: Option<Key>,
-    /// The largest key when the copy began: nothing beyond it is copied.
-    pub frozen: Option<Key>,
-    /// Everything is planned.
-    pub ended: bool,
-    /// Every chunk up to here is committed and folded.
-    pub watermark: u64,
-    /// Rows read by folded chunks.
-    pub rows_read: u64,
-    /// Rows written by folded chunks.
-    pub rows_written: u64,
-}
 
 /// A chunk as the ledger has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -202,15 +184,6 @@ pub(super) async fn commit(
     } else {
         Err(damaged(format!("chunk {seq} of {step} vanished from the ledger")))
     }
-}
-
-/// The rows of a chunk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rows {
-    /// Of the source.
-    pub read: u64,
-    /// Of the target.
-    pub written: u64,
 }
 
 /// What the ledger knows of a copy: the beginning of one when it knows nothing.

@@ -22,6 +22,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Semaphore, SemaphorePermit};
 use super::error::{commit_failed, failed};
 use super::turns::Turns;
 use crate::clock::Stopwatch;
+use crate::driver::fail_point::at_commit;
 use crate::driver::{Error, Fence};
 use crate::run::FailureClass;
 
@@ -83,7 +84,6 @@ impl TxKind {
     }
 
     /// The kind as fail points name it.
-    #[cfg(feature = "failpoints")]
     const fn as_str(self) -> &'static str {
         match self {
             Self::Execute => "execute",
@@ -434,7 +434,7 @@ impl Tx<'_> {
     /// Commits. Returns the microseconds from the lock to the end of the commit. A future dropped in here may have
     /// committed: ask the ledger.
     pub(super) async fn commit(mut self) -> Result<u64, Error> {
-        fail_point("before", self.kind)?;
+        at_commit("sqlite", "before", self.kind.as_str())?;
         if self.live.switch.0.rolled_back.load(Ordering::Acquire) {
             return Err(Error::failed(
                 FailureClass::Refused,
@@ -457,7 +457,7 @@ impl Tx<'_> {
         if self.is_kept {
             self.lane.live = Some(self.live);
         }
-        fail_point("after", self.kind)?;
+        at_commit("sqlite", "after", self.kind.as_str())?;
         Ok(took_us)
     }
 
@@ -498,33 +498,6 @@ impl Reader<'_> {
         let mut idle = self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(self.live);
     }
-}
-
-/// Where a test makes the process die, or a commit seem to fail: `sqlite::before-commit::<kind>` and
-/// `sqlite::after-commit::<kind>`, with the action `return` (the process aborts), `return(unknown)` (the outcome is
-/// reported as unknown) or `return(contention)`.
-#[cfg(feature = "failpoints")]
-fn fail_point(place: &str, kind: TxKind) -> Result<(), Error> {
-    let name = format!("sqlite::{place}-commit::{}", kind.as_str());
-    fail::fail_point!(&name, |told: Option<String>| match told.as_deref() {
-        Some("unknown") => Err(Error::Unknown(crate::run::Failure {
-            class: FailureClass::Unreachable,
-            code: None,
-            message: format!("fail point {name}"),
-            detail: None,
-            help: None,
-            line: None,
-        })),
-        Some("contention") => Err(Error::failed(FailureClass::Contention, "fail point")),
-        _ => std::process::abort(),
-    });
-    Ok(())
-}
-
-#[cfg(not(feature = "failpoints"))]
-#[allow(clippy::unnecessary_wraps)] // so that both forms are called alike
-const fn fail_point(_place: &str, _kind: TxKind) -> Result<(), Error> {
-    Ok(())
 }
 
 #[cfg(all(test, feature = "failpoints"))]

@@ -7,11 +7,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::Sqlite;
-use crate::driver::{Claim, Error, Fence, Head, Session as _, Work};
-use crate::run::{
-    CopyColumns, Digest, FailureClass, Hazard, Mapping, OnDelete, OnExisting, Relation, RunId,
-    Script, Statement, Transaction, Way, Winner,
-};
+pub(super) use crate::driver::fixture::{claim, class, head, mapping, script, work};
+use crate::driver::{Fence, Session as _};
 
 /// A database file that goes with the value.
 pub(super) struct Database {
@@ -61,74 +58,9 @@ impl Database {
     }
 }
 
-pub(super) fn claim(run: &str) -> Claim {
-    Claim {
-        run: RunId::new(run),
-        plan: "leads-v2".into(),
-        digest: Digest::of_bytes(b"plan"),
-        store: "store-1".into(),
-        host: "here".into(),
-        pid: 42,
-        objects: vec![],
-    }
-}
-
 /// The fences of run `r1` under a token: for steps, and for the one worker.
 pub(super) async fn entered(sqlite: &Sqlite, token: u64) -> (Fence, Fence) {
     let mut fences = sqlite.enter(&claim("r1"), token).await.unwrap();
     let worker = fences.pop().unwrap();
     (fences.pop().unwrap(), worker)
-}
-
-pub(super) fn head(version: u64) -> Head {
-    Head { version, hash: Digest::of_bytes(&version.to_be_bytes()) }
-}
-
-pub(super) fn work(step: &str, way: Way) -> Work {
-    Work { step: step.into(), way, head: head(7), lock_timeout_ms: None }
-}
-
-pub(super) fn script(statements: &[&str]) -> Script {
-    let statements = statements
-        .iter()
-        .zip(10..)
-        .map(|(text, line)| Statement { text: (*text).to_owned(), line })
-        .collect();
-    Script {
-        statements,
-        file: None,
-        hazard: Hazard::None,
-        tables: Vec::new(),
-        creates: Vec::new(),
-        transaction: Transaction::Auto,
-        is_opaque: false,
-    }
-}
-
-pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {
-    let relation = |(table, key): (&str, &[&str])| Relation {
-        target: "app".into(),
-        table: table.into(),
-        key: key.iter().map(|name| (*name).to_owned()).collect(),
-    };
-    Mapping {
-        name: "leads".into(),
-        from: relation(from),
-        into: relation(into),
-        copy: CopyColumns::All,
-        columns: vec![],
-        reverse: vec![],
-        winner: Winner::New,
-        filter: None,
-        on_existing: OnExisting::Keep,
-        on_delete: OnDelete::Delete,
-    }
-}
-
-/// The class of a failure of which nothing was committed.
-pub(super) fn class<T: std::fmt::Debug>(result: Result<T, Error>) -> FailureClass {
-    match result {
-        Err(Error::Failed(failure)) => failure.class,
-        other => panic!("not a plain failure: {other:?}"),
-    }
 }

@@ -12,8 +12,10 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::error::{damaged, failed};
+use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, Work};
-use crate::run::{Digest, FailureClass, RunId, StepId, Way};
+use crate::run::{FailureClass, RunId, StepId, Way};
+pub(super) use words::{signed, way_name};
 
 /// What the names of all our objects begin with.
 pub(super) const PREFIX: &str = "phasegate_";
@@ -183,27 +185,13 @@ pub(super) async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Opt
     .await
     .map_err(failed("read the head of the journal"))?;
     let Some(row) = row else { return Ok(None) };
-    let version = unsigned(row.try_get(0).map_err(failed("read the head of the journal"))?)?;
-    let hash: String = row.try_get(1).map_err(failed("read the head of the journal"))?;
-    let hash: Digest = serde_json::from_value(hash.into())
-        .map_err(|_| damaged("the head of the journal is no digest"))?;
-    Ok(Some(Head { version, hash }))
+    let doing = "read the head of the journal";
+    let version = row.try_get(0).map_err(failed(doing))?;
+    let hash = row.try_get(1).map_err(failed(doing))?;
+    words::head(version, hash).map(Some).map_err(damaged)
 }
 
-/// A direction as the ledger writes it.
-pub(super) const fn way_name(way: Way) -> &'static str {
-    match way {
-        Way::Forward => "forward",
-        Way::Back => "back",
-    }
-}
-
-/// A count as SQLite holds it. Counts of rows don't come near the limit.
-pub(super) fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// A count that SQLite gave.
+/// A count that the database gave.
 pub(super) fn unsigned(count: i64) -> Result<u64, Error> {
-    u64::try_from(count).map_err(|_| damaged(format!("the ledger holds a count of {count}")))
+    words::unsigned(count).map_err(damaged)
 }

@@ -42,16 +42,24 @@ mod signals;
 mod sink;
 mod source;
 mod survey;
+#[cfg(test)]
+mod survey_tests;
 mod trigger_filter;
 mod trigger_in_place;
 mod trigger_sql;
 mod turns;
 mod verify;
 #[cfg(test)]
+mod verify_tests;
+#[cfg(test)]
 mod whole_run_tests;
 
 #[cfg(test)]
 mod retire_tests;
+#[cfg(test)]
+mod sync_both_tests;
+#[cfg(test)]
+mod sync_in_place_tests;
 #[cfg(test)]
 mod sync_properties;
 #[cfg(test)]

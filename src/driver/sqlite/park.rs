@@ -25,22 +25,11 @@ use super::sink::{copied_before, copy_range, count, is_of_a_row};
 use super::source::{nth_key, size};
 use super::{Sqlite, ledger, prepared};
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
-use crate::driver::parking::{Along, Parker, reason, too_many_parked};
+use crate::driver::parking::{
+    Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
+};
 use crate::driver::{Copied, Error, Fence, Work};
 use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
-
-/// Rows that are tried again in one transaction: clients wait meanwhile.
-const RETRIED_AT_ONCE: u32 = 50;
-/// How often all parked rows are tried again while that frees some: rows that refer to each other free one another.
-const PASSES_MAX: u32 = 20;
-/// Rows that are read at once to be judged.
-const JUDGED_AT_ONCE: u32 = 200;
-
-/// A row that can't be copied, and what the library said of it.
-struct Refusal {
-    key: Key,
-    failure: Failure,
-}
 
 /// What is kept of a parked row.
 struct Entry {
@@ -91,13 +80,9 @@ impl Parker for Sqlite {
         mapping: &Mapping,
         direction: Direction,
     ) -> Result<u64, Error> {
-        let mut left = self.count_parked(mapping).await?;
-        let mut idle = 0;
-        for pass in 0..PASSES_MAX {
-            if left == 0 || idle == 2 {
-                break;
-            }
-            let (along, mut after) = (Along::of_pass(pass), None);
+        let mut passes = Passes::over(self.count_parked(mapping).await?);
+        while let Some(along) = passes.next() {
+            let mut after = None;
             loop {
                 let mut tx = self.connections.begin(fence, TxKind::Park).await?;
                 let tried = self.retry_some(&mut tx, (mapping, direction), (along, after)).await;
@@ -106,10 +91,9 @@ impl Parker for Sqlite {
                     break;
                 }
             }
-            let before = std::mem::replace(&mut left, self.count_parked(mapping).await?);
-            idle = if left < before { 0 } else { idle + 1 };
+            passes.passed(self.count_parked(mapping).await?);
         }
-        Ok(left)
+        Ok(passes.left())
     }
 
     async fn parked(

@@ -11,12 +11,10 @@
 
 use super::catalogue::{Affinity, Column, Generated, Table, TableKind, quote, same_name};
 use super::expression::{column_collation, index_parts, only_column, reads, text_in_double_quotes};
-use crate::copy::parts::{Group, Tie, groups};
 use crate::driver::Error;
-use crate::run::{CopyColumns, Digest, FailureClass, Mapping, OnDelete, OnExisting, Winner};
-
-/// How many columns a key may have: our own tables hold keys column by column.
-pub(super) const KEY_COLUMNS_MAX: usize = 8;
+pub(super) use crate::driver::shape::{KEY_COLUMNS_MAX, Part, id_of};
+use crate::driver::shape::{Names, Written};
+use crate::run::{CopyColumns, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 
 /// A mapping between two tables that are there.
 #[derive(Clone, Debug)]
@@ -91,34 +89,11 @@ pub(super) struct Unique {
     pub is_plain: bool,
 }
 
-/// Columns of both sides that depend on each other, through the mapping's expressions or its reverse.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
-    /// Places in [`Shape::writes`].
-    pub writes: Vec<usize>,
-    /// Places in [`Shape::reverse`].
-    pub reverse: Vec<usize>,
-    /// Every column of the old side in it.
-    pub old_columns: Vec<String>,
-}
-
-impl Part {
-    /// Whether no column of the old side has a say in it: with `both` it is the new side's own.
-    pub(super) fn is_constant(&self) -> bool {
-        self.old_columns.is_empty()
-    }
-}
-
 impl Side {
     /// The column of a name.
     pub(super) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| same_name(&column.name, name))
     }
-}
-
-/// What stands for a mapping in the names of our objects.
-pub(super) fn id_of(mapping: &Mapping) -> String {
-    Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()
 }
 
 impl Shape {
@@ -403,49 +378,20 @@ fn parts(
     (from, into): (&Table, &Table),
     keys: &[KeyPair],
 ) -> Vec<Part> {
-    let in_place = same_name(&from.name, &into.name);
-    let is_written = |name: &str| writes.iter().any(|write| same_name(&write.column, name));
-    let is_key =
-        |name: &str| keys.iter().any(|key| same_name(&key.old, name) || same_name(&key.new, name));
-    // Columns are numbered: those of the old side first, then those of the new one.
-    let olds: Vec<&str> = from.columns.iter().map(|column| column.name.as_str()).collect();
-    let news: Vec<&str> = into.columns.iter().map(|column| column.name.as_str()).collect();
-    let old_at = |name: &str| olds.iter().position(|column| same_name(column, name));
-    let new_at = |name: &str| {
-        if in_place && !is_written(name) {
-            return old_at(name);
-        }
-        news.iter().position(|column| same_name(column, name)).map(|at| olds.len() + at)
+    let names = Names {
+        olds: from.columns.iter().map(|column| column.name.as_str()).collect(),
+        news: into.columns.iter().map(|column| column.name.as_str()).collect(),
+        keys: keys.iter().map(|key| (key.old.as_str(), key.new.as_str())).collect(),
+        in_place: same_name(&from.name, &into.name),
+        is_same: same_name,
     };
-    let ties = |read: &str, write: &Write| !is_key(read) || is_key(&write.column);
-    let forward = |write: &Write| Tie {
-        column: new_at(&write.column),
-        reads: reads(&write.value, olds.iter().copied())
-            .into_iter()
-            .filter(|read| ties(read, write))
-            .filter_map(old_at)
-            .collect(),
-    };
-    let back = |write: &Write| Tie {
-        column: old_at(&write.column),
-        reads: reads(&write.value, news.iter().copied())
-            .into_iter()
-            .filter(|read| ties(read, write))
-            .filter_map(new_at)
-            .collect(),
-    };
-    let forward: Vec<Tie> = writes.iter().map(forward).collect();
-    let back: Vec<Tie> = reverse.iter().map(back).collect();
-    let part = |group: Group| {
-        let names = group.columns.iter().filter_map(|at| olds.get(*at));
-        let names = names.filter(|name| !(in_place && is_written(name)));
-        Part {
-            writes: group.writes,
-            reverse: group.reverse,
-            old_columns: names.map(|name| (*name).to_owned()).collect(),
-        }
-    };
-    groups(olds.len() + news.len(), &forward, &back).into_iter().map(part).collect()
+    let forward = writes.iter().map(|write| written(write, &names.olds));
+    let back = reverse.iter().map(|write| written(write, &names.news));
+    names.parts(&forward.collect::<Vec<_>>(), &back.collect::<Vec<_>>())
+}
+
+fn written<'a>(write: &'a Write, columns: &[&'a str]) -> Written<'a> {
+    Written { column: &write.column, reads: reads(&write.value, columns.iter().copied()) }
 }
 
 fn side(table: &Table, key: &[String]) -> Side {

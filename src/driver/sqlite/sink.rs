@@ -17,7 +17,7 @@ use super::shape_sql::{Which, copy_sql};
 use super::{Sqlite, cells, chunks, ledger, prepared, source};
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
-use crate::run::{Direction, FailureClass, Mapping, RunId, StepId};
+use crate::run::{Direction, FailureClass, Mapping, RunId, StepId, plural};
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.
 const HALVINGS_MAX: u32 = 40;
@@ -257,9 +257,9 @@ async fn finish(conn: &mut SqliteConnection, fence: &Fence, work: &Work) -> Resu
     // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
     // be written says something only where clients, or somebody before, had written the others.
     let detail = if copy.rows_read == copy.rows_written {
-        format!("in {} chunks", copy.seq)
+        format!("in {}", plural(copy.seq, "chunk"))
     } else {
-        format!("{} of them written, in {} chunks", copy.rows_written, copy.seq)
+        format!("{} of them written, in {}", copy.rows_written, plural(copy.seq, "chunk"))
     };
     ledger::record(conn, fence, work, copy.rows_read, Some(detail)).await
 }

@@ -11,13 +11,16 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::copy::sizer::{Policy, Sample, Sizer};
 use crate::driver::{Copied, CopyState, Error, Fence, SharedDriver, SyncState, Window, Work};
-use crate::run::{Backfill, ChunkRows, Direction, FailureClass, Mapping, Outcome, Undo, Way};
+use crate::run::{
+    Backfill, ChunkRows, Direction, FailureClass, Mapping, Outcome, Tuning, Undo, Way,
+};
 
 use super::brake::Brake;
 use super::dual_write::{broken, prove_active};
@@ -36,6 +39,10 @@ struct Copy {
     mapping: Mapping,
     workers: usize,
     sizer: Sizer,
+    /// What says how large chunks are: a number of rows, or a time.
+    size: (ChunkRows, u64),
+    /// An operator has said otherwise since the last plan: what no worker has begun is planned anew.
+    resized: bool,
     queue: Queue,
     plans: Plans,
     walk_ended: bool,
@@ -87,6 +94,8 @@ impl Copy {
         self.workers = settings.workers;
         self.queue.set_workers(settings.workers);
         self.sizer.set_target_us(settings.chunk_time_us);
+        self.resized |= self.size != settings.size();
+        self.size = settings.size();
     }
 
     /// How long until something that yielded may be tried again; `None` where nothing has.
@@ -136,11 +145,14 @@ async fn copy_open(
     backfill: &Backfill,
     (copy, throttle): (&mut Copy, &mut Brake),
 ) -> Result<(), Fault> {
+    let mut tuning = job.tuning.clone();
     loop {
         if job.is_halted() {
             drain(job, copy).await?;
             return Err(Fault::Interrupted);
         }
+        // What comes from here on is felt with the next turn.
+        tuning.mark_unchanged();
         copy.set(Settings::now(job, backfill));
         // What is under way finishes either way.
         let is_held = throttle.holds(job);
@@ -160,7 +172,7 @@ async fn copy_open(
             }
             continue;
         }
-        match next(job, copy, is_held).await {
+        match next(job, copy, is_held, &mut tuning).await {
             None => {}
             Some(Ended::Walk(walked)) => take_in(copy, joined(walked)?)?,
             Some(Ended::Chunk(chunked)) => {
@@ -178,8 +190,14 @@ async fn concluded(job: &Job, backfill: &Backfill, outcome: Outcome) -> Result<O
     }
 }
 
-/// What ends next; `None` when something may be begun before, which is not while the copy is held back.
-async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Ended> {
+/// What ends next; `None` when something may be begun before, which is not while the copy is held back, or an operator has
+/// asked for other settings.
+async fn next(
+    job: &Job,
+    copy: &mut Copy,
+    is_held: bool,
+    tuning: &mut watch::Receiver<Tuning>,
+) -> Option<Ended> {
     let rest_ms = copy.rests_for_ms().filter(|_| !is_held && copy.chunks.len() < copy.workers);
     let rested = async {
         match rest_ms {
@@ -192,6 +210,7 @@ async fn next(job: &Job, copy: &mut Copy, is_held: bool) -> Option<Ended> {
         Some(chunked) = copy.chunks.join_next() => Some(Ended::Chunk(chunked)),
         Some(walked) = copy.walker.join_next() => Some(Ended::Walk(walked)),
         () = rested => None,
+        Ok(()) = tuning.changed() => None,
     }
 }
 
@@ -213,12 +232,19 @@ async fn begin(job: &Job, backfill: &Backfill, rows_total: u64) -> Result<Copy, 
     let known = job.patient(|| job.driver.copy_state(fence.run(), &job.work.step)).await?;
     let free: Vec<Fence> = job.fences.iter().skip(1).rev().cloned().collect();
     let settings = Settings::now(job, backfill);
+    let is_resized = {
+        let tuning = job.tuning.borrow();
+        tuning.chunk_rows.is_some() || tuning.chunk_time_ms.is_some()
+    };
     // Where all writers take turns, a walker beside a worker would only be in its way.
     let takes_more = job.driver.capabilities().copy_workers > 1;
     let copy = Copy {
         mapping,
         workers: settings.workers,
         sizer: Sizer::new(Policy::with_target_us(settings.chunk_time_us)),
+        size: settings.size(),
+        // What an earlier process has left was planned before anybody knows what.
+        resized: is_resized,
         plans: if takes_more { Plans::Beside } else { Plans::InTurn },
         walk_ended: matches!(known.walk, Walk::Ended { .. }),
         windows: 0,
@@ -255,9 +281,10 @@ fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
         return Ok(());
     }
     let rows = chunk_rows(job, backfill, &copy.sizer);
-    let fixed = matches!(job.tuning.borrow().chunk_rows, Some(ChunkRows::Fixed(_)));
-    let is_off = |planned: u32| (fixed && planned != rows) || planned / FAR_TOO_LARGE > rows;
-    let forget = copy.queue.next_rows().is_some_and(is_off).then(|| copy.queue.forget()).flatten();
+    let is_resized = std::mem::take(&mut copy.resized) && copy.queue.is_sized_otherwise_than(rows);
+    let is_far_too_large =
+        copy.queue.next_rows().is_some_and(|planned| planned / FAR_TOO_LARGE > rows);
+    let forget = if is_resized || is_far_too_large { copy.queue.forget() } else { None };
     // A size that is still being found is not used for more chunks than it takes to find it.
     let found = copy.sizer.is_settled() || chunk_rows_are_fixed(job, backfill);
     let plans = if found { copy.plans } else { Plans::InTurn };

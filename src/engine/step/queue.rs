@@ -158,6 +158,11 @@ impl Queue {
         self.planned.front().map(|(_, rows)| *rows).filter(|rows| *rows > 0)
     }
 
+    /// Whether the next chunk was to have another number of rows than this, or nobody here knows how many.
+    pub(super) fn is_sized_otherwise_than(&self, rows: u32) -> bool {
+        self.planned.front().is_some_and(|(_, planned)| *planned != rows)
+    }
+
     /// Lets go of every chunk that was never given out. Returns the number behind which they were, for the ledger to forget
     /// them too; what it has kept is taken in again with the next plan.
     pub(super) fn forget(&mut self) -> Option<u64> {
@@ -275,13 +280,16 @@ mod tests {
         let mut queue = queue(1, 1..=3);
         assert_eq!(queue.next_rows(), None, "another process planned it");
         assert_eq!(queue.take().unwrap().rows_asked, 0);
+        assert!(queue.is_sized_otherwise_than(800), "nobody knows for how many rows");
         queue.plan(chunks(1..=5), 800);
         assert_eq!(queue.forget(), Some(1));
         assert_eq!(queue.forget(), None);
+        assert!(!queue.is_sized_otherwise_than(80), "nothing is planned");
         // What the ledger kept all the same says nothing of the new size.
         queue.plan(chunks(1..=2), 80);
         assert_eq!(queue.next_rows(), None);
         queue.plan(chunks(1..=4), 80);
+        assert!(queue.is_sized_otherwise_than(80), "the first is one that the ledger kept");
         assert_eq!(take_all(&mut queue), [2, 3, 4]);
         assert!(!queue.is_empty());
         (1..=4).for_each(|seq| queue.done(seq));

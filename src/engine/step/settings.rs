@@ -34,4 +34,9 @@ impl Settings {
             pause_between_ms: tuning.pause_between_ms.unwrap_or(backfill.pause_between_ms),
         }
     }
+
+    /// What says how large chunks are.
+    pub(super) const fn size(&self) -> (ChunkRows, u64) {
+        (self.chunk_rows, self.chunk_time_us)
+    }
 }

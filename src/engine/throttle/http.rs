@@ -1,9 +1,15 @@
 //! What answers at a URL.
 //!
-//! Absent on purpose: credentials, and what stands in an answer beyond one number.
+//! Whoever answers at an `https` URL is who its certificate says, or the throttle stays shut. Trusted are the authorities that
+//! the program brings along; where `SSL_CERT_FILE` is set, as curl and OpenSSL read it, those of that file and no others.
+//!
+//! Absent on purpose: credentials, a way to trust everybody, and what stands in an answer beyond one number.
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::copy::throttle::Reading;
 
@@ -11,6 +17,8 @@ use crate::copy::throttle::Reading;
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How much of an answer is read, in bytes: a number is short.
 const ANSWER_MAX: u64 = 1_024;
+/// Names a file with the certificates of the authorities that are trusted.
+const AUTHORITIES: &str = "SSL_CERT_FILE";
 
 /// Asks once. Anything but a 2xx holds. `is_bounded`: the answer is a number that is held against a limit.
 pub(super) async fn ask(url: String, is_bounded: bool) -> Reading {
@@ -18,23 +26,76 @@ pub(super) async fn ask(url: String, is_bounded: bool) -> Reading {
     asked.unwrap_or_else(|error| Reading::Failed(format!("asking ended early: {error}")))
 }
 
-fn agent() -> &'static ureq::Agent {
+/// Made at the first question. What kept it from being made is not remembered, so that it may be mended meanwhile.
+fn agent() -> Result<&'static ureq::Agent, String> {
     static AGENT: OnceLock<ureq::Agent> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(ANSWER_WITHIN))
-            .http_status_as_error(false)
-            .user_agent("phasegate")
-            .build();
-        ureq::Agent::new_with_config(config)
-    })
+    if let Some(agent) = AGENT.get() {
+        return Ok(agent);
+    }
+    let made = agent_trusting(trusted()?);
+    Ok(AGENT.get_or_init(|| made))
+}
+
+fn agent_trusting(authorities: RootCerts) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_WITHIN))
+        .http_status_as_error(false)
+        .user_agent("phasegate")
+        .tls_config(TlsConfig::builder().root_certs(authorities).build())
+        .build();
+    ureq::Agent::new_with_config(config)
+}
+
+fn trusted() -> Result<RootCerts, String> {
+    match std::env::var_os(AUTHORITIES).filter(|path| !path.is_empty()) {
+        None => Ok(RootCerts::WebPki),
+        Some(path) => authorities(Path::new(&path))
+            .map_err(|why| format!("{AUTHORITIES}: {}: {why}", path.display())),
+    }
+}
+
+/// The certificates of a file, of which there is at least one.
+fn authorities(path: &Path) -> Result<RootCerts, String> {
+    let text = std::fs::read(path).map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) =
+            item.map_err(|_| "it is cut off, or damaged".to_owned())?
+        {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err("there is no certificate in it".to_owned());
+    }
+    Ok(RootCerts::from(found))
 }
 
 fn get(url: &str, is_bounded: bool) -> Reading {
-    let mut answer = match agent().get(url).call() {
+    match agent() {
+        Ok(agent) => get_by(agent, url, is_bounded),
+        Err(why) => Reading::Failed(why),
+    }
+}
+
+/// The URL isn't repeated: the plan has it.
+fn failed(error: &ureq::Error) -> Reading {
+    let said = error.to_string();
+    let Some((_, why)) = said.split_once("invalid peer certificate: ") else {
+        return Reading::Failed(said);
+    };
+    let help = if why.starts_with("UnknownIssuer") {
+        format!("; {AUTHORITIES} may name a file with the authority's certificate")
+    } else {
+        String::new()
+    };
+    Reading::Failed(format!("its certificate is not trusted: {why}{help}"))
+}
+
+fn get_by(agent: &ureq::Agent, url: &str, is_bounded: bool) -> Reading {
+    let mut answer = match agent.get(url).call() {
         Ok(answer) => answer,
-        // The URL isn't repeated: the plan has it.
-        Err(error) => return Reading::Failed(error.to_string()),
+        Err(error) => return failed(&error),
     };
     let status = answer.status();
     if !status.is_success() {
@@ -48,7 +109,7 @@ fn get(url: &str, is_bounded: bool) -> Reading {
             Ok(number) => Reading::value(number),
             Err(_) => Reading::Failed("the answer is no number".to_owned()),
         },
-        Err(error) => Reading::Failed(error.to_string()),
+        Err(error) => failed(&error),
     }
 }
 
@@ -95,5 +156,24 @@ mod tests {
         let url = format!("http://{}/", nobody.local_addr().unwrap());
         drop(nobody);
         assert!(matches!(ask(url, false).await, Reading::Failed(_)));
+    }
+
+    #[test]
+    fn a_file_without_certificates_makes_nobody_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let refused = |words: &str| {
+            let why = authorities(&path).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        };
+        refused("No such file");
+        for (text, words) in [
+            ("", "no certificate in it"),
+            ("not a certificate at all", "no certificate in it"),
+            ("-----BEGIN CERTIFICATE-----\nMIIB", "cut off"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            refused(words);
+        }
     }
 }

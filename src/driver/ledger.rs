@@ -1,0 +1,60 @@
+//! What the ledgers of all databases have in common: what a copy's row says, and how directions, counts and the journal's head
+//! are written down.
+
+use crate::copy::chunk::Key;
+use crate::run::{Digest, Way};
+
+use super::Head;
+
+/// A direction as ledgers write it.
+pub(super) const fn way_name(way: Way) -> &'static str {
+    match way {
+        Way::Forward => "forward",
+        Way::Back => "back",
+    }
+}
+
+/// A count as databases hold it. Counts of rows don't come near the limit.
+pub(super) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count that a database gave; otherwise what is wrong with it.
+pub(super) fn unsigned(count: i64) -> Result<u64, String> {
+    u64::try_from(count).map_err(|_| format!("the ledger holds a count of {count}"))
+}
+
+/// The journal's head as it was kept; otherwise what is wrong with it.
+pub(super) fn head(version: i64, hash: String) -> Result<Head, String> {
+    let hash: Digest = serde_json::from_value(hash.into())
+        .map_err(|_| "the head of the journal is no digest".to_owned())?;
+    Ok(Head { version: unsigned(version)?, hash })
+}
+
+/// A copy's one row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Copy {
+    /// The last number given.
+    pub(super) seq: u64,
+    /// The upper bound of that chunk.
+    pub(super) hi: Option<Key>,
+    /// The largest key when the copy began: nothing beyond it is copied.
+    pub(super) frozen: Option<Key>,
+    /// Everything is planned.
+    pub(super) ended: bool,
+    /// Every chunk up to here is committed and folded.
+    pub(super) watermark: u64,
+    /// Rows read by folded chunks.
+    pub(super) rows_read: u64,
+    /// Rows written by folded chunks.
+    pub(super) rows_written: u64,
+}
+
+/// The rows of a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Of the source.
+    pub(super) read: u64,
+    /// Of the target.
+    pub(super) written: u64,
+}
