@@ -177,7 +177,12 @@ impl Shape {
 
 /// What stands for a mapping in the names of our objects.
 pub(super) fn id_of(mapping: &Mapping) -> String {
-    Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()
+    id_of_name(mapping.name.as_str())
+}
+
+/// As [`id_of`], of a mapping of which only the name is known. No two runs work on mappings of one name at the same time.
+pub(super) fn id_of_name(mapping: &str) -> String {
+    Digest::of_bytes(mapping.as_bytes()).short().to_owned()
 }
 
 fn refused(mapping: &Mapping, what: impl std::fmt::Display) -> Error {

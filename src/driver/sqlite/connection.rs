@@ -514,6 +514,7 @@ fn fail_point(place: &str, kind: TxKind) -> Result<(), Error> {
             detail: None,
             help: None,
             line: None,
+            private: Vec::new(),
         })),
         Some("contention") => Err(Error::failed(FailureClass::Contention, "fail point")),
         _ => std::process::abort(),
