@@ -187,9 +187,9 @@ fn a_write_that_passed_a_sync_by_is_found_though_the_sync_is_whole_again() {
     assert_eq!(bed.database.value("SELECT to_regclass('orders_old')::text"), "NULL");
     let told = said(&bed.run(&["status", "orders", "--format", "json"]));
     assert!(told.contains("shut again: ") && told.contains("switched off and on again"), "{told}");
-    bed.database.run("UPDATE orders SET status = 'LATE' WHERE id = 7");
+    bed.database.run("UPDATE orders SET status = 'MENDED' WHERE id = 7");
     // Approved is approved: what was compared has changed, not the work.
     bed.run(&["retry", "orders"]).expect(4);
-    assert_eq!(bed.database.value("SELECT status FROM orders WHERE id = 7"), "late");
-    assert_eq!(bed.database.value("SELECT status FROM orders_old WHERE id = 7"), "LATE");
+    assert_eq!(bed.database.value("SELECT status FROM orders WHERE id = 7"), "mended");
+    assert_eq!(bed.database.value("SELECT status FROM orders_old WHERE id = 7"), "MENDED");
 }
