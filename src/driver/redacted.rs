@@ -100,13 +100,17 @@ impl Session for Redacted {
 impl Introspect for Redacted {
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
         let mut found = self.hide(self.inner.survey(survey).await)?;
-        found.iter_mut().for_each(|finding| finding.redact(self.redact));
+        for finding in &mut found {
+            finding.redact(self.redact);
+        }
         Ok(found)
     }
 
     async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
         let mut probed = self.hide(self.inner.probe(survey).await)?;
-        probed.findings.iter_mut().for_each(|finding| finding.redact(self.redact));
+        for finding in &mut probed.findings {
+            finding.redact(self.redact);
+        }
         Ok(probed)
     }
 

@@ -90,7 +90,7 @@ async fn drive_leased(
         }
         let entered = entered.map_err(|source| at(target, source))?;
         let copy_workers = driver.capabilities().copy_workers;
-        slots.insert(target.clone(), Slots::share(entered, copy_workers));
+        slots.insert(target.clone(), Slots::share(&entered, copy_workers));
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();

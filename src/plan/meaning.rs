@@ -170,7 +170,9 @@ pub fn step_digest(step: &Step, mapping: Option<&Mapping>) -> Digest {
     }
     for (place, keys) in HOW {
         if let Some(Value::Object(action)) = work.pointer_mut(place) {
-            keys.iter().for_each(|key| drop(action.remove(*key)));
+            for key in keys {
+                action.remove(*key);
+            }
             // Whether rows may be parked is what the copy does; how many is not.
             if let Some(most) = action.get_mut("park_max") {
                 *most = json!(true);

@@ -132,7 +132,7 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
 }
 
 /// What an error says that is taken from rows: SQLite quotes none in its own words, but a trigger may raise anything
-/// (SQLITE_CONSTRAINT_TRIGGER).
+/// (`SQLITE_CONSTRAINT_TRIGGER`).
 fn private(code: i32, message: &str) -> Vec<Private> {
     let raised = Private::value(message).instead("a trigger refused it (its words are redacted)");
     if code == 1811 { vec![raised] } else { Vec::new() }

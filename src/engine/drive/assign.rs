@@ -11,6 +11,9 @@ use crate::run::{
     Tuning, Verify, Way, is_guarded,
 };
 
+/// Slots for an attempt: which block of its target they are, where that was entered, and their fences.
+type Block = (Option<(TargetName, usize)>, Vec<Fence>);
+
 /// What becomes of an attempt that is to begin.
 pub(super) enum Assigned {
     /// All that it needs, and what the loop keeps of it.
@@ -40,7 +43,7 @@ impl Drive<'_> {
     }
 
     /// Slots that no attempt has; none of them where the target needs none. `None` while all are taken.
-    fn block(&self, target: &TargetName) -> Option<(Option<(TargetName, usize)>, Vec<Fence>)> {
+    fn block(&self, target: &TargetName) -> Option<Block> {
         let Some(slots) = self.slots.get(target) else { return Some((None, Vec::new())) };
         let taken: Vec<usize> = self
             .running

@@ -14,7 +14,7 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Shares out what entering a target gave, for steps of so many workers.
-    pub(super) fn share(fences: Vec<Fence>, copy_workers: u32) -> Self {
+    pub(super) fn share(fences: &[Fence], copy_workers: u32) -> Self {
         let each = copy_workers as usize + 1;
         Self { blocks: fences.chunks(each).map(<[Fence]>::to_vec).collect() }
     }
