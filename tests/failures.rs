@@ -167,6 +167,34 @@ fn a_plan_edited_between_two_runs_is_stale_and_can_be_amended() {
 }
 
 #[test]
+fn what_is_only_said_changes_nothing_and_how_a_copy_goes_is_amended_in_the_middle_of_it() {
+    let sandbox = sandbox(APPROVAL);
+    edit(&sandbox, "chunk: { rows: 150 }", "chunk: { rows: 150 }\n      pause_between: 300ms");
+    edit(&sandbox, "  - id: copy\n", "  - id: copy\n    timeout: 1s\n");
+    let ran = sandbox.run(&["run", "plan.yaml"]).expect(1);
+    mentions(&ran, &["copy took longer than its timeout of 1s"]);
+    // The same second in other units, and more words.
+    edit(&sandbox, "timeout: 1s", "timeout: 1000ms\n    description: takes a while");
+    edit(&sandbox, "kind: Plan\nmetadata:\n", "kind: Plan\nmetadata:\n  description: customers\n");
+    let ran = sandbox.run(&["retry", "customers"]).expect(1);
+    mentions(&ran, &["timeout of 1s"]);
+    sandbox.run(&["run", "plan.yaml"]).expect(1);
+
+    edit(&sandbox, "timeout: 1000ms", "timeout: 1h");
+    edit(&sandbox, "pause_between: 300ms", "pause_between: 0s");
+    edit(&sandbox, "rows: 150", "rows: 500");
+    sandbox.run(&["run", "plan.yaml"]).expect(6);
+    let ran = sandbox.run(&["amend", "customers", "plan.yaml", "--yes"]).expect(0);
+    mentions(&ran, &["steps.copy.timeout", "steps.copy.backfill.chunk.rows"]);
+    sandbox.run(&["retry", "customers"]).expect(4);
+    let rows = sandbox.value("app.db", "SELECT count(*) FROM customers_v2");
+    assert_eq!(rows, ROWS.to_string());
+    // What it copies is its work.
+    edit(&sandbox, "lower(status)", "upper(status)");
+    sandbox.run(&["amend", "customers", "plan.yaml", "--yes"]).expect(3);
+}
+
+#[test]
 fn two_terminals_and_the_signals() {
     let sandbox = sandbox("");
     edit(&sandbox, "chunk: { rows: 150 }", "chunk: { rows: 20 }\n      pause_between: 200ms");

@@ -16,6 +16,7 @@ mod oracle;
 mod plans;
 mod postgres;
 mod quickstart;
+mod redaction;
 mod rights;
 mod sandbox;
 mod services;

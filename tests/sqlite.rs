@@ -144,6 +144,8 @@ async fn end_to_end(direction: Direction) {
         host: "here".into(),
         pid: 1,
         objects: vec![],
+        mappings: vec![],
+        parallel: 1,
     };
     let fences = sqlite.enter(&claim, 1).await.unwrap();
     let (steps, worker) = (&fences[0], &fences[1]);

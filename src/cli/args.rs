@@ -69,7 +69,7 @@ pub struct Global {
         hide_possible_values = true
     )]
     pub format: Format,
-    /// Neither records nor shows the values of rows that a verify finds to differ; with --redact=keys nor their keys
+    /// Neither records nor shows the values of rows, in differences and errors; with --redact=keys nor their keys
     #[arg(
         long,
         global = true,

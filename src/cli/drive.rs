@@ -71,7 +71,7 @@ impl Cockpit {
         pin: &Pin,
         line: &CommandLine,
     ) -> Result<Self, Failure> {
-        let drivers = wiring::open_drivers(pin, line).await?;
+        let drivers = wiring::open_drivers(pin, line, session.global.redact()).await?;
         let bars =
             session.printer.shows_bars().then(|| Arc::new(Bars::new(session.printer.clone())));
         let observer: Arc<dyn Observer> = match &bars {

@@ -315,6 +315,7 @@ mod tests {
         let step = || "copy".into();
         let evidence = Evidence {
             resumed: false,
+            sync: None,
             verdict: Verdict::Fail,
             began_at: Timestamp::default(),
             ended_at: Timestamp::default(),

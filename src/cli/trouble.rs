@@ -1,7 +1,7 @@
 //! From the rooms' errors to what people read: a sentence, the cause, and the next command.
 
 use crate::diagnostic::{self, Code, Diagnostic, Location, Source};
-use crate::driver::{self, Finding, Holder, Severity};
+use crate::driver::{self, Finding, Holder, Severity, Shared};
 use crate::engine;
 use crate::report::CommandLine;
 use crate::report::advice::quoted;
@@ -97,12 +97,11 @@ fn held(lease: &Lease, desk: &Desk) -> Failure {
 
 /// A claim of another run on a target.
 fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> Failure {
-    let message = format!("target {target} is held by run {} of plan {}", holder.run, holder.plan);
     // The options that led here are about this store, and that run is in another.
     let program = line.map_or("phasegate", |line| line.program.as_str());
     let program = program.split(" --").next().unwrap_or(program);
     let store = holder.store.split_once(" at ").map_or("STORE", |(_, location)| location);
-    Failure::new(Exit::Held, message)
+    let mut failure = overlapping(holder, target)
         .because(format!(
             "it was last driven by pid {} on {}, since {}, with state store {}",
             holder.pid, holder.host, holder.since, holder.store
@@ -112,19 +111,43 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
             quoted(store),
             holder.run
         ))
-        .help("or end it there first, with `rollback` or `abort`")
-        .with(
-            "holder",
-            serde_json::json!({
-                "run": holder.run,
-                "plan": holder.plan,
-                "host": holder.host,
-                "pid": holder.pid,
-                "since": holder.since,
-                "store": holder.store,
-                "target": target,
-            }),
-        )
+        .help("or end it there first, with `rollback` or `abort`");
+    if let Shared::Mapping(_) = holder.over {
+        failure = failure.help("or give the mapping of this plan another name");
+    }
+    failure.with(
+        "holder",
+        serde_json::json!({
+            "run": holder.run,
+            "plan": holder.plan,
+            "host": holder.host,
+            "pid": holder.pid,
+            "since": holder.since,
+            "store": holder.store,
+            "target": target,
+            "over": holder.over.to_string(),
+        }),
+    )
+}
+
+/// What another run has that this one wants.
+fn overlapping(holder: &Holder, target: &TargetName) -> Failure {
+    let held = format!("target {target} is held by run {} of plan {}", holder.run, holder.plan);
+    match &holder.over {
+        Shared::Database => Failure::new(Exit::Held, held),
+        Shared::Table(name) => {
+            Failure::new(Exit::Held, held).because(format!("both work on table {name}"))
+        }
+        Shared::Mapping(name) => {
+            let message = format!(
+                "target {target}: run {} of plan {} has a mapping called {name} too",
+                holder.run, holder.plan
+            );
+            Failure::new(Exit::Held, message).because(
+                "triggers, functions and tables of marks are called after their mapping, so each would take the other's",
+            )
+        }
+    }
 }
 
 /// A target's error outside a step.

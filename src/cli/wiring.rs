@@ -11,7 +11,7 @@ use crate::driver::{self, Access, SharedDriver};
 use crate::engine;
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
-use crate::run::{self, EnvironmentName, Pin, Policy, Program, TargetName};
+use crate::run::{self, EnvironmentName, Pin, Policy, Program, Redact, TargetName};
 use crate::store::{self, Create, SharedStore};
 
 use super::answer::Failure;
@@ -154,19 +154,21 @@ pub async fn open_store(location: &str, create: Create) -> Result<SharedStore, F
 pub async fn open_drivers(
     pin: &Pin,
     line: &CommandLine,
+    redact: Redact,
 ) -> Result<BTreeMap<TargetName, SharedDriver>, Failure> {
     let mut drivers = BTreeMap::new();
     for name in pin.program.targets().keys() {
-        drivers.insert(name.clone(), open_driver((pin, line), name, Access::Full).await?);
+        drivers.insert(name.clone(), open_driver((pin, line), name, Access::Full, redact).await?);
     }
     Ok(drivers)
 }
 
-/// Opens one database of a plan.
+/// Opens one database of a plan, of which nothing is said that is to be hidden: by policy, or as typed.
 pub async fn open_driver(
     (pin, line): (&Pin, &CommandLine),
     name: &TargetName,
     access: Access,
+    redact: Redact,
 ) -> Result<SharedDriver, Failure> {
     let target = pin.program.targets().get(name);
     let target = target.ok_or_else(|| Failure::usage(format!("there is no target {name}")))?;
@@ -179,7 +181,8 @@ pub async fn open_driver(
     let schema = target.schema.as_deref();
     let opened =
         engine::patiently(|| false, || driver::open(target.engine, &url, schema, access)).await;
-    opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))
+    let driver = opened.map_err(|error| trouble::of_target(&error, name, Some((pin, line))))?;
+    Ok(driver::redacted(driver, redact.max(pin.program.policy().redact)))
 }
 
 /// The JSON Schema of plans or of the project file.

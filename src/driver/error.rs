@@ -1,6 +1,6 @@
 //! What can go wrong on a database, in fields and without secrets.
 
-use crate::run::{Failure, FailureClass};
+use crate::run::{Failure, FailureClass, Redact};
 
 use super::Holder;
 
@@ -40,6 +40,7 @@ impl Error {
             detail: None,
             help: None,
             line: None,
+            private: Vec::new(),
         })
     }
 
@@ -50,6 +51,15 @@ impl Error {
             Self::Failed(failure) | Self::Unknown(failure) => Some(failure.class),
             Self::Ambiguous(_) | Self::Held(_) | Self::Fenced { .. } => None,
         }
+    }
+
+    /// The same error without what of its sentences is to be hidden.
+    #[must_use]
+    pub fn redacted(mut self, redact: Redact) -> Self {
+        if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
+            failure.redact(redact);
+        }
+        self
     }
 
     /// The same error with advice.

@@ -17,6 +17,7 @@ pub(super) fn at_commit(database: &str, place: &str, kind: &str) -> Result<(), E
             detail: None,
             help: None,
             line: None,
+            private: Vec::new(),
         })),
         Some("contention") => Err(Error::failed(FailureClass::Contention, "fail point")),
         _ => std::process::abort(),

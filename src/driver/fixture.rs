@@ -16,6 +16,8 @@ pub(super) fn claim(run: &str) -> Claim {
         host: "here".into(),
         pid: 42,
         objects: vec![],
+        mappings: vec![],
+        parallel: 1,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::run::{
     RunId, Runnable, StepId, Usage, Value, Way,
 };
 
+mod claim;
 pub mod error;
 mod fail_point;
 #[cfg(test)]
@@ -34,14 +35,17 @@ mod ledger;
 pub mod parking;
 pub mod postgres;
 pub mod probed;
+mod redacted;
 mod shape;
 pub mod sqlite;
 mod suggest;
 mod survey;
 
+pub use claim::{Claim, Fence, Holder, Shared};
 pub use error::Error;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
+pub use redacted::redacted;
 pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
@@ -94,77 +98,6 @@ pub async fn open(
                 "targets other than PostgreSQL and SQLite can't be opened yet",
             ))
         }
-    }
-}
-
-/// Who works on a target for a run, as the target itself records it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The run.
-    pub run: RunId,
-    /// The plan's name.
-    pub plan: String,
-    /// The plan's digest.
-    pub digest: Digest,
-    /// The identity of the state store that holds the journal.
-    pub store: String,
-    /// The machine that runs it.
-    pub host: String,
-    /// The operating system's process id there.
-    pub pid: u32,
-    /// The objects it works on; empty means the whole database.
-    pub objects: Vec<String>,
-}
-
-/// A claim found in a target that overlaps with ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The run that holds it.
-    pub run: RunId,
-    /// Its plan.
-    pub plan: String,
-    /// The state store it belongs to.
-    pub store: String,
-    /// The machine that last drove it.
-    pub host: String,
-    /// The process that last drove it.
-    pub pid: u32,
-    /// Since when, as the target wrote it (UTC).
-    pub since: String,
-}
-
-/// The right to change a target, for one worker slot of one run, under one lease. Checked in every commit.
-///
-/// Made by [`Session::enter`] only (its fields are private to this room).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fence {
-    run: RunId,
-    slot: u32,
-    token: u64,
-}
-
-impl Fence {
-    /// Only for this room's `enter`, which writes the token to the slot's row first.
-    const fn new(run: RunId, slot: u32, token: u64) -> Self {
-        Self { run, slot, token }
-    }
-
-    /// The run it belongs to.
-    #[must_use]
-    pub const fn run(&self) -> &RunId {
-        &self.run
-    }
-
-    /// The worker slot: 0 is for steps, 1 and up for the workers of a copy.
-    #[must_use]
-    pub const fn slot(&self) -> u32 {
-        self.slot
-    }
-
-    /// The fencing token of the lease it was made under.
-    #[must_use]
-    pub const fn token(&self) -> u64 {
-        self.token
     }
 }
 
@@ -277,6 +210,10 @@ pub trait Session: Send + Sync + fmt::Debug {
     /// Makes our objects where they are missing, checks for overlap and enters the claim in the same transaction, ends the
     /// sessions of an earlier runner, and writes the token to every slot. From here on fences of a lower token can't
     /// commit. [`Error::Held`] when another run has it.
+    ///
+    /// Returns a fence for each slot: [`Claim::parallel`] blocks of `1 + copy_workers`, of which the first is a step's own
+    /// and the others are for its workers. Steps that run at the same time have blocks of their own, so that none waits for
+    /// what another does in its transaction.
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error>;
 
     /// Removes everything of ours that no other run needs, and closes the run's one row: ending, totals, head of the
@@ -446,6 +383,24 @@ pub trait Sink: Send + Sync {
     async fn finish_copy(&self, fence: &Fence, work: &Work) -> Result<Applied, Error>;
 }
 
+/// What a comparison depends on beside rows, as text. Whoever changes any of these, or changes it and back, makes it another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The definitions of both tables and the triggers on them.
+    pub tables: String,
+    /// What keeps both sides equal from then on: the triggers of the sync and what they call. May be another where nothing
+    /// of this was changed, which costs another comparison.
+    pub sync: String,
+}
+
+impl Basis {
+    /// Stands for the sync, in the evidence of a comparison.
+    #[must_use]
+    pub fn of_sync(&self) -> Digest {
+        Digest::of("sync", &self.sync.as_str().into())
+    }
+}
+
 /// Comparing both sides of a mapping.
 #[async_trait]
 pub trait Verifier: Send + Sync {
@@ -473,9 +428,8 @@ pub trait Verifier: Send + Sync {
         method: Method,
     ) -> Result<Compared, Error>;
 
-    /// What a full comparison depends on beside rows and the mapping, as text: the definitions of both tables and the triggers
-    /// on them as they are now. Whoever changes any of these, or changes it and back, makes it another.
-    async fn basis(&self, mapping: &Mapping) -> Result<String, Error>;
+    /// What a full comparison depends on beside rows and the mapping, as it is now.
+    async fn basis(&self, mapping: &Mapping) -> Result<Basis, Error>;
 
     /// What was kept of a step's unfinished pass; none where nothing was, or the pass is over.
     async fn kept_pass(&self, run: &RunId, step: &StepId) -> Result<Option<String>, Error>;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::copy::chunk::{Key, Planned};
-use crate::run::{Direction, Failure, Mapping, Parked};
+use crate::run::{Direction, Failure, Mapping, Parked, Private};
 
 use super::{Copied, Error, Fence, Work};
 
@@ -123,8 +123,21 @@ pub(super) fn reason(failure: &Failure) -> String {
     text.chars().take(REASON_MAX).collect()
 }
 
+/// The error of a copy that one row stops: its key in words, and its table.
+pub(super) fn uncopied((key, table): (&str, &str), mut failure: Failure) -> Error {
+    failure.message = format!("the row with {key} of {table} can't be copied: {}", failure.message);
+    failure.help = Some("mend the row or the mapping's expressions, then retry".to_owned());
+    failure.private.push(Private::key(key));
+    Error::Failed(failure)
+}
+
 /// The error of a copy that has parked as many rows as it may.
-pub(super) fn too_many_parked(most: u32, table: &str, (key, failure): (&str, Failure)) -> Error {
+pub(super) fn too_many_parked(
+    most: u32,
+    table: &str,
+    (key, mut failure): (&str, Failure),
+) -> Error {
+    failure.private.push(Private::key(key));
     let noun = if most == 1 { "row" } else { "rows" };
     let message = format!(
         "more than {most} {noun} of {table} can't be copied, which is as many as may be parked; the next is the row with \

@@ -8,7 +8,12 @@ pub(super) const KEY_COLUMNS_MAX: usize = 8;
 
 /// What stands for a mapping in the names of our objects and in our own tables: short, of hexadecimal digits.
 pub(super) fn id_of(mapping: &Mapping) -> String {
-    Digest::of_bytes(mapping.name.as_str().as_bytes()).short().to_owned()
+    id_of_name(mapping.name.as_str())
+}
+
+/// As [`id_of`], of a mapping of which only the name is known. No two runs work on mappings of one name at the same time.
+pub(super) fn id_of_name(mapping: &str) -> String {
+    Digest::of_bytes(mapping.as_bytes()).short().to_owned()
 }
 
 /// Columns of both sides that depend on each other, through the mapping's expressions or its reverse.

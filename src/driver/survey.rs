@@ -1,7 +1,9 @@
 //! What a plan wants to find in a database before its first change, and what stands in its way.
 
 use super::TableUse;
-use crate::run::{Direction, Mapping, MappingName, RetireShape, Script, StepId};
+use crate::run::{
+    Direction, Mapping, MappingName, Private, Redact, RetireShape, Script, StepId, hide,
+};
 
 /// What a plan wants to find in a database before its first change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,4 +67,14 @@ pub struct Finding {
     pub message: String,
     /// What to do; a suggestion where a name was likely mistyped.
     pub help: Option<String>,
+    /// What of these sentences is the plan's data.
+    pub private: Vec<Private>,
+}
+
+impl Finding {
+    /// Takes away what of its sentences is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        let sentences = [Some(&mut self.message), self.help.as_mut()];
+        hide(&mut self.private, redact, sentences.into_iter().flatten());
+    }
 }

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock::Stopwatch;
-use crate::driver::{self, Fence};
+use crate::driver;
 use crate::run::{
     self, Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation,
     Observations, Permit, Progress as StepAt, Refusal, RefusalKind, RunId, Standing, State, StepId,
     Stop, Target, TargetName, Tuning, Way, ready, report, stop,
 };
-use crate::store::{self, Entry, Lease, StepProgress};
+use crate::store::{self, Entry, Lease};
 
 use super::event::{Event, Progress};
 use super::journal::Journal;
@@ -32,6 +32,11 @@ use super::throttle::Told;
 use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signalled, process};
 
 mod assign;
+mod progress;
+mod slots;
+
+use assign::Assigned;
+use slots::Slots;
 
 /// How often other terminals' records are looked for, in milliseconds: once in the time that a chunk usually takes.
 const LOOK_EVERY_MS: u64 = 100;
@@ -39,8 +44,6 @@ const LOOK_EVERY_MS: u64 = 100;
 const PROBE_EVERY_MS: u64 = 1_000;
 /// Progress reports kept while the loop is busy; more are lost, and the next one says the same better.
 const PROGRESS_QUEUE: usize = 64;
-/// How often progress is written to the store for other terminals, in milliseconds.
-const WRITE_PROGRESS_EVERY_MS: u64 = 500;
 
 /// Drives a run until it is over, the goal is reached, a gate is shut, a step needs an operator, or a signal comes.
 pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driven, Error> {
@@ -75,7 +78,7 @@ async fn drive_leased(
     (before, lease): (Option<Lease>, &Lease),
 ) -> Result<Driven, Error> {
     let keeper = Keeper::start(ctx.store.clone(), lease.clone());
-    let mut fences = BTreeMap::new();
+    let mut slots = BTreeMap::new();
     for (target, driver) in &ctx.drivers {
         let (program, run) = (journal.state.program(), journal.state.run());
         let Some(claim) = claim(ctx, program, run, target) else { continue };
@@ -85,7 +88,9 @@ async fn drive_leased(
         if entered.is_err() && is_signalled(ctx) {
             return Ok(Driven::Interrupted(*ctx.signal.borrow()));
         }
-        fences.insert(target.clone(), entered.map_err(|source| at(target, source))?);
+        let entered = entered.map_err(|source| at(target, source))?;
+        let copy_workers = driver.capabilities().copy_workers;
+        slots.insert(target.clone(), Slots::share(&entered, copy_workers));
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();
@@ -96,7 +101,7 @@ async fn drive_leased(
         goal: options.goal.clone(),
         wait_ms: options.wait_ms,
         keeper,
-        fences,
+        slots,
         running: BTreeMap::new(),
         asking: BTreeMap::new(),
         shut: BTreeMap::new(),
@@ -120,6 +125,8 @@ async fn drive_leased(
 /// An attempt under way in this process.
 struct Running {
     way: Way,
+    /// The block of slots that it has, where its target was entered.
+    block: Option<(TargetName, usize)>,
     halt: watch::Sender<Halt>,
     tuning: watch::Sender<Tuning>,
 }
@@ -146,7 +153,8 @@ struct Drive<'a> {
     goal: Goal,
     wait_ms: u64,
     keeper: Keeper,
-    fences: BTreeMap<TargetName, Vec<Fence>>,
+    /// Those of the targets that were entered.
+    slots: BTreeMap<TargetName, Slots>,
     running: BTreeMap<StepId, Running>,
     /// Probes under way, by gate or guarded step. They only look, so they may be ended at any time.
     asking: BTreeMap<StepId, AbortHandle>,
@@ -227,18 +235,20 @@ impl Drive<'_> {
             return;
         }
         let job = match self.job(&id, way, permit) {
-            Some((job, running)) => {
-                self.running.insert(id.clone(), running);
+            Assigned::Job(job, running) => {
+                self.running.insert(id.clone(), *running);
                 Ok(job)
             }
-            None => Err(driver::Error::failed(
+            // The journal has it as begun, so it is among what is ready when a step has ended.
+            Assigned::NoSlots => return,
+            Assigned::NoDatabase => Err(driver::Error::failed(
                 FailureClass::Stale,
                 format!("{id} works on a database that was not opened"),
             )),
         };
         self.tasks.spawn(async move {
             let end = match job {
-                Ok(job) => job.perform().await,
+                Ok(job) => (*job).perform().await,
                 Err(error) => End::Seen(Observation::Failed(failure_of(error))),
             };
             Came::Step { step: id, attempt, way, end }
@@ -304,7 +314,10 @@ impl Drive<'_> {
     async fn finish(&mut self, ending: Ending) -> Result<(), Error> {
         self.write_progress().await?;
         let (state, head) = (&self.journal.state, &self.journal.head);
-        finish::leave(self.ctx, state, head, &self.fences, ending).await?;
+        let fences = self.slots.iter();
+        let fences =
+            fences.filter_map(|(target, slots)| Some((target.clone(), slots.first()?.clone())));
+        finish::leave(self.ctx, state, head, &fences.collect(), ending).await?;
         self.feed(&Input::Finished).await
     }
 
@@ -498,45 +511,6 @@ impl Drive<'_> {
         let from =
             format!("{} (pid {} on {})", before.holder.name, before.holder.pid, before.holder.host);
         self.ctx.observer.observe(&Event::TookOver { from }, self.state());
-    }
-
-    async fn drain_progress(&mut self) -> Result<(), Error> {
-        while let Ok(progress) = self.told.try_recv() {
-            self.progressed(progress).await?;
-        }
-        Ok(())
-    }
-
-    async fn progressed(&mut self, progress: Progress) -> Result<(), Error> {
-        self.ctx.observer.observe(&Event::Progress(progress.clone()), self.state());
-        if let Some(text) = self.throttles.news(&progress) {
-            let note = Event::Note { step: Some(progress.step.clone()), target: None, text };
-            self.ctx.observer.observe(&note, self.state());
-        }
-        self.known_progress.insert(progress.step.clone(), progress);
-        if self.progress_written.elapsed_ms() >= WRITE_PROGRESS_EVERY_MS {
-            self.write_progress().await?;
-        }
-        Ok(())
-    }
-
-    async fn write_progress(&mut self) -> Result<(), Error> {
-        self.progress_written = Stopwatch::start();
-        if self.known_progress.is_empty() {
-            return Ok(());
-        }
-        let at = self.ctx.store.now().await?;
-        let rows: Vec<StepProgress> = std::mem::take(&mut self.known_progress)
-            .into_values()
-            .map(|progress| StepProgress {
-                step: progress.step,
-                rows_done: progress.rows_done,
-                rows_total: progress.rows_total,
-                at,
-                throttled: progress.throttled,
-            })
-            .collect();
-        Ok(self.ctx.store.put_progress(self.state().run(), &rows).await?)
     }
 
     /// Before returning, for whatever reason: attempts under way are told to end and waited for; what they came to is found

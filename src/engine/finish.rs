@@ -14,14 +14,14 @@ pub(super) async fn leave(
     ctx: &Context,
     state: &State,
     head: &Head,
-    fences: &BTreeMap<TargetName, Vec<Fence>>,
+    fences: &BTreeMap<TargetName, Fence>,
     ending: Ending,
 ) -> Result<(), Error> {
     if matches!(state.standing(), Standing::Aborting { leave: true }) {
         remove_syncs(ctx, state, head, fences).await?;
     }
     for (target, driver) in &ctx.drivers {
-        let Some(fence) = fences.get(target).and_then(|fences| fences.first()) else { continue };
+        let Some(fence) = fences.get(target) else { continue };
         let left = patiently(|| is_signalled(ctx), || driver.leave(fence, ending, head));
         within(ANSWER_WITHIN_MS, left).await.map_err(|source| at(target, source))?;
     }
@@ -33,15 +33,13 @@ async fn remove_syncs(
     ctx: &Context,
     state: &State,
     head: &Head,
-    fences: &BTreeMap<TargetName, Vec<Fence>>,
+    fences: &BTreeMap<TargetName, Fence>,
 ) -> Result<(), Error> {
     for step in state.program().steps() {
         let Action::DualWrite(DualWrite { mapping, direction }) = &step.action else { continue };
         let Some(mapping) = state.mapping(mapping) else { continue };
         let target = &mapping.from.target;
-        let (Some(driver), Some(fence)) =
-            (ctx.drivers.get(target), fences.get(target).and_then(|fences| fences.first()))
-        else {
+        let (Some(driver), Some(fence)) = (ctx.drivers.get(target), fences.get(target)) else {
             continue;
         };
         // A piece of work of its own: the step's entry in the ledger says that the sync went in.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
     Action, Direction, DualWrite, Mapping, MappingName, Observations, Program, State, Step, StepId,
-    TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
+    SyncSeen, TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -93,15 +93,11 @@ impl Questions {
             seen.unused.push(last_use(drivers, used).await);
         }
         for (mapping, direction) in &self.syncs {
-            let wrong = match drivers.get(&mapping.from.target) {
-                Some(driver) => asked(|| driver.sync_state(mapping, *direction)).await,
+            let found = match drivers.get(&mapping.from.target) {
+                Some(driver) => sync_now(driver, mapping, *direction).await,
                 None => Err(unknown(&mapping.from.target)),
             };
-            let wrong = wrong.map(|state| match state {
-                SyncState::Active => None,
-                SyncState::Broken(why) => Some(why),
-            });
-            seen.syncs.insert(mapping.name.clone(), wrong.map_err(|error| error.to_string()));
+            seen.syncs.insert(mapping.name.clone(), found.map_err(|error| error.to_string()));
         }
         for (target, tables) in &self.tables {
             let facts = match drivers.get(target) {
@@ -120,6 +116,20 @@ impl Questions {
         }
         seen
     }
+}
+
+/// Whether a sync is in place, and what stands for it. In this order: what is whole now and was not before shows in the second.
+async fn sync_now(
+    driver: &SharedDriver,
+    mapping: &Mapping,
+    direction: Direction,
+) -> Result<SyncSeen, driver::Error> {
+    let wrong = match asked(|| driver.sync_state(mapping, direction)).await? {
+        SyncState::Active => None,
+        SyncState::Broken(why) => Some(why),
+    };
+    let digest = asked(|| driver.basis(mapping)).await?.of_sync();
+    Ok(SyncSeen { wrong, digest })
 }
 
 /// The mappings of which the plan lets rows be parked, under the names that they have now, with their directions.

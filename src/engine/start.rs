@@ -108,7 +108,16 @@ pub(super) fn claim(
         host: ctx.claimant.host.clone(),
         pid: ctx.claimant.pid,
         objects,
+        mappings: worked_on(program, target),
+        parallel: program.targets().get(target).map_or(1, |target| target.parallel),
     })
+}
+
+/// The mappings that a plan works on in a target.
+fn worked_on(program: &Program, target: &TargetName) -> Vec<MappingName> {
+    let here = program.steps().iter().filter(|step| step.target.as_ref() == Some(target));
+    let names: BTreeSet<_> = here.filter_map(|step| step.action.mapping()).cloned().collect();
+    names.into_iter().collect()
 }
 
 /// The objects of a target that a plan works on, those of its undo too; empty where that can't be told, which claims the

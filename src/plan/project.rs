@@ -69,7 +69,7 @@ pub struct EnvironmentPolicy {
     pub allow_partial_verify: bool,
     /// Whether programs may be run. By default not.
     pub allow_commands: bool,
-    /// What of the rows that a verify finds to differ is kept out of the journal. By default nothing.
+    /// What of rows is kept out of the journal, of those that a verify finds to differ and of those that errors are about. By default nothing.
     pub redact: Redact,
 }
 

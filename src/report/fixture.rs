@@ -164,6 +164,7 @@ pub fn failed(step: &str) -> Event {
         detail: None,
         help: None,
         line: Some(7),
+        private: Vec::new(),
     };
     Event::StepFailed { step: step.into(), attempt: 1, way: Way::Forward, failure, retry_at: None }
 }
@@ -171,6 +172,7 @@ pub fn failed(step: &str) -> Event {
 pub fn evidence(verdict: Verdict, different: u64) -> Evidence {
     Evidence {
         resumed: false,
+        sync: None,
         verdict,
         began_at: at(10),
         ended_at: at(11),

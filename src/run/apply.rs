@@ -260,6 +260,7 @@ fn parked(rows: u64) -> Failure {
         detail: None,
         help: None,
         line: None,
+        private: Vec::new(),
     }
 }
 

@@ -186,7 +186,7 @@ fn probed(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> 
             events.push(Event::GateOpened { gate: gate.clone(), work });
         }
     } else if only_stale(&report) && state.paused().is_none() {
-        events.extend(refresh(state, gate, now));
+        events.extend(refresh(state, gate, seen, now));
     }
     events
 }
@@ -228,9 +228,9 @@ fn only_stale(report: &GateReport) -> bool {
     })
 }
 
-/// Starts the verify steps again whose evidence is too old.
-fn refresh(state: &State, gate: &StepId, now: Timestamp) -> Vec<Event> {
-    gate::stale_verifies(state, gate, now)
+/// Starts the verify steps again whose evidence is too old, or made under another sync.
+fn refresh(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> Vec<Event> {
+    gate::stale_verifies(state, gate, seen, now)
         .into_iter()
         .filter(|step| state.step(step).progress == Progress::Succeeded)
         .map(|step| Event::StepStarted {
@@ -328,6 +328,7 @@ fn shut_out(step: &StepId, attempt: u32, now: Timestamp) -> Event {
             detail: None,
             help: None,
             line: None,
+            private: Vec::new(),
         },
         retry_at: Some(now),
     }
@@ -346,6 +347,7 @@ fn ungated(step: &StepId, attempt: u32) -> Event {
             detail: None,
             help: Some("put a gate before it and amend the run".to_owned()),
             line: None,
+            private: Vec::new(),
         },
         retry_at: None,
     }

@@ -41,10 +41,19 @@ pub struct Observations {
     pub unused: Vec<Result<Unused, String>>,
     /// How many rows are parked, where the plan lets any be; or why that can't be told.
     pub parked: Option<Result<u64, String>>,
-    /// Each mapping that is kept in step now: what is wrong with its sync, if anything is, or why that can't be told.
-    pub syncs: BTreeMap<MappingName, Result<Option<String>, String>>,
+    /// The sync of each mapping that is kept in step now; or why nothing can be told of it.
+    pub syncs: BTreeMap<MappingName, Result<SyncSeen, String>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
+}
+
+/// What there is of a sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncSeen {
+    /// What is wrong with it, if anything is.
+    pub wrong: Option<String>,
+    /// Stands for it: another where it was switched off, changed or made anew meanwhile.
+    pub digest: Digest,
 }
 
 /// What approvals bind to in a target.
@@ -215,7 +224,7 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         for approvals in &asks.approvals {
             conditions.push(approved(state, gate, asks, approvals, now));
         }
-        conditions.extend(evidence::verified(state, step, asks, now));
+        conditions.extend(evidence::verified(state, (step, asks), seen, now));
         conditions.extend(asks.soak.as_ref().map(|soak| waits::soaked(state, soak, now)));
         let window = asks.window.as_ref();
         conditions.extend(window.map(|window| waits::windowed(state, window, seen, now)));
@@ -292,10 +301,9 @@ fn other_policy(why: &String) -> Condition {
 
 /// There is no such condition while a sync is as the run made it. Whatever was verified before counts for nothing once writes
 /// may have passed it by.
-fn in_step((mapping, wrong): (&MappingName, &Result<Option<String>, String>)) -> Option<Condition> {
-    let (verdict, have) = match wrong {
-        Ok(None) => return None,
-        Ok(Some(why)) => (ConditionVerdict::Fail, why),
+fn in_step((mapping, seen): (&MappingName, &Result<SyncSeen, String>)) -> Option<Condition> {
+    let (verdict, have) = match seen {
+        Ok(SyncSeen { wrong, .. }) => (ConditionVerdict::Fail, wrong.as_ref()?),
         Err(why) => (ConditionVerdict::Unknown, why),
     };
     let needed = format!("both sides of {mapping} to be kept in step");

@@ -20,6 +20,7 @@ mod operator;
 mod parked;
 mod people;
 mod permit;
+mod private;
 mod program;
 mod ready;
 mod record;
@@ -50,7 +51,7 @@ pub use difference::{
 pub use digest::Digest;
 pub use expect::{check, is_within};
 pub use gate::{
-    Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations,
+    Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations, SyncSeen,
     TargetFacts, asks, is_guarded, judged, report,
 };
 pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
@@ -59,6 +60,7 @@ pub use operator::to_undo;
 pub use parked::{Parked, ParkedRow};
 pub use people::{Unfillable, lacking, unfillable};
 pub use permit::{Permit, PermitError, Runnable};
+pub use private::{Private, hide};
 pub use program::{
     Added, Engine, Identity, Phase, Policy, Program, ProgramError, ProgramParts, Step, Target,
 };

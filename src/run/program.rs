@@ -101,7 +101,7 @@ pub struct Policy {
     /// Whether programs may be run.
     #[serde(default)]
     pub allow_commands: bool,
-    /// What of the rows that a verify finds to differ is kept out of the journal.
+    /// What of rows is kept out of the journal, of those that a verify finds to differ and of those that errors are about.
     #[serde(default, skip_serializing_if = "Redact::is_nothing")]
     pub redact: Redact,
 }

@@ -222,10 +222,13 @@ fn gates_and_guarded<'a>(
     goal: &'a Goal,
     now: Timestamp,
 ) -> impl Iterator<Item = Effect> + 'a {
+    // What may not begin for want of room is not judged before there is some: a permit counts for a moment only.
+    let mut room = schedule::Room::of(state, goal);
     state.program().steps().iter().filter(|step| goal.includes(&step.id)).filter_map(move |step| {
+        let is_due = || gate_of(step).is_none() && is_guarded(step) && startable(state, step, now);
         if schedule::is_waiting_gate(state, &step.id) {
             Some(Effect::ProbeGate { gate: step.id.clone() })
-        } else if gate_of(step).is_none() && is_guarded(step) && startable(state, step, now) {
+        } else if is_due() && room.take(step) {
             Some(recheck(state, &step.id))
         } else {
             None

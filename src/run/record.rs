@@ -11,6 +11,7 @@ use super::action::{ChunkRows, Value};
 use super::difference::{Difference, Redact};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
+use super::private::{Private, hide};
 use super::program::Program;
 use super::throttle::Moved;
 use super::time::Timestamp;
@@ -68,6 +69,7 @@ impl Event {
             | Self::StepSucceeded { outcome: Outcome { evidence: Some(evidence), .. }, .. } => {
                 evidence.redact(redact);
             }
+            Self::StepFailed { failure, .. } => failure.redact(redact),
             _ => {}
         }
     }
@@ -348,6 +350,10 @@ pub struct Evidence {
     /// Whether it went on after an interruption, so that its length says nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// Stands for the sync that kept both sides of the mapping equal from then on: evidence made under another one is none.
+    /// Nothing where no mapping was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<Digest>,
 }
 
 impl Evidence {
@@ -384,6 +390,17 @@ pub struct Failure {
     pub help: Option<String>,
     /// The line of the plan that it belongs to, counted from 1.
     pub line: Option<u32>,
+    /// What of these sentences is the plan's data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private: Vec<Private>,
+}
+
+impl Failure {
+    /// Takes away what of its sentences is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        let sentences = [Some(&mut self.message), self.detail.as_mut(), self.help.as_mut()];
+        hide(&mut self.private, redact, sentences.into_iter().flatten());
+    }
 }
 
 /// Kinds of failure.

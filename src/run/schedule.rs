@@ -130,11 +130,11 @@ pub(super) fn leaves_nothing(step: &Step) -> bool {
 }
 
 /// How many more steps each target takes at once.
-struct Room(BTreeMap<TargetName, u32>);
+pub(super) struct Room(BTreeMap<TargetName, u32>);
 
 impl Room {
     /// What a process that died left under way takes no room while it is not among what is asked for.
-    fn of(state: &State, goal: &Goal) -> Self {
+    pub(super) fn of(state: &State, goal: &Goal) -> Self {
         let mut room: BTreeMap<TargetName, u32> = state
             .program()
             .targets()
@@ -154,7 +154,8 @@ impl Room {
         Self(room)
     }
 
-    fn take(&mut self, step: &Step) -> bool {
+    /// Whether there is room for a step, which it takes.
+    pub(super) fn take(&mut self, step: &Step) -> bool {
         let Some(free) = step.target.as_ref().and_then(|target| self.0.get_mut(target)) else {
             return true;
         };

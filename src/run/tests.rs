@@ -247,6 +247,7 @@ impl World {
         );
         let evidence = (is_verify && way == Way::Forward).then(|| Evidence {
             resumed: false,
+            sync: self.sync(),
             verdict: Verdict::Pass,
             began_at: self.now,
             ended_at: self.now,
@@ -257,6 +258,11 @@ impl World {
             samples: Vec::new(),
         });
         Outcome { evidence, ..Outcome::default() }
+    }
+
+    /// What stands for the sync of now, where there is one.
+    fn sync(&self) -> Option<Digest> {
+        Some(self.seen.syncs.get("leads")?.as_ref().ok()?.digest.clone())
     }
 
     fn is(&self, step: &str) -> &Progress {
@@ -448,6 +454,7 @@ fn a_failed_refresh_shuts_the_gate_and_restarts_the_soak() {
     assert!(matches!(world.is("compare"), Progress::Running { .. }));
     let evidence = Evidence {
         resumed: false,
+        sync: None,
         verdict: Verdict::Fail,
         began_at: world.now,
         ended_at: world.now,
@@ -538,6 +545,7 @@ fn contention_is_tried_again_and_refusal_is_not() {
         detail: None,
         help: None,
         line: None,
+        private: Vec::new(),
     };
     for attempt in 1..=3 {
         world.feed(&Input::Tick);

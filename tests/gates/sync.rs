@@ -36,9 +36,22 @@ impl Bed {
 
     /// What a gate says of the sync; nothing while it is whole.
     fn in_step(&self, id: &str) -> Option<(String, String)> {
+        self.condition(id, "orders in step")
+    }
+
+    /// How many attempts a step has had.
+    fn attempts(&self, step: &str) -> u64 {
+        let status = self.run(&["status", "orders", "--format", "json"]).json();
+        let all = status["steps"].as_array().unwrap();
+        let one = all.iter().find(|one| one["id"] == step).unwrap();
+        one["attempts"].as_u64().unwrap()
+    }
+
+    /// What a gate says of one of its conditions.
+    fn condition(&self, id: &str, name: &str) -> Option<(String, String)> {
         let gate = self.gate(id);
         let all = gate["conditions"].as_array().unwrap();
-        let one = all.iter().find(|one| one["condition"] == "orders in step")?;
+        let one = all.iter().find(|one| one["condition"] == name)?;
         let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
         Some((text("verdict"), text("have")))
     }
@@ -104,9 +117,14 @@ fn a_gate_shuts_when_the_sync_is_switched_off_and_says_what_helps() {
     bed.database
         .run("ALTER TABLE orders_v2 NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY");
     assert_eq!(bed.in_step("ready"), None);
+    // It is whole again, but what was compared before counts for nothing.
+    let (verdict, have) = bed.condition("ready", "verified_within").unwrap();
+    assert_eq!(verdict, "fail");
+    assert!(have.contains("compare is older than the triggers of orders"), "{have}");
 
     // It lives on under the new names, and is watched there.
     bed.run(&["run", "plan.yaml"]).expect(4);
+    assert_eq!(bed.attempts("compare"), 2);
     assert_eq!(bed.in_step("last"), None);
     bed.approve("last");
     bed.database.run("ALTER TABLE orders DISABLE TRIGGER USER");
@@ -115,4 +133,34 @@ fn a_gate_shuts_when_the_sync_is_switched_off_and_says_what_helps() {
     bed.mend("orders");
     bed.run(&["run", "plan.yaml"]).expect(0);
     assert_eq!(bed.database.value("SELECT count(*)::text FROM orders"), "500");
+}
+
+#[test]
+fn a_write_that_passed_a_sync_by_is_found_though_the_sync_is_whole_again() {
+    let Some(server) = crate::services::postgres("gates and a sync off and on again") else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let gate = "approvals: [{ group: dba, count: 1 }], verified_within: 1h";
+    sandbox.write("plan.yaml", &orders("both", [gate, gate]));
+    sandbox.write("phasegate.yaml", PROJECT);
+    let bed = Bed { sandbox, database: Database::on(&server, SCHEMA) };
+    bed.run(&["run", "plan.yaml"]).expect(4);
+    bed.approve("ready");
+    bed.run(&["run", "plan.yaml", "--to", "ready"]).expect(0);
+    bed.database.run("ALTER TABLE orders DISABLE TRIGGER USER");
+    bed.database.run("UPDATE orders SET status = 'LATE' WHERE id = 7");
+    bed.mend("orders");
+    assert_eq!(bed.in_step("ready"), None);
+
+    // The gate was open and shuts. It compares again, and finds the write.
+    bed.run(&["run", "plan.yaml"]).expect(7);
+    assert_eq!(bed.database.value("SELECT to_regclass('orders_old')::text"), "NULL");
+    let told = said(&bed.run(&["status", "orders", "--format", "json"]));
+    assert!(told.contains("shut again: ") && told.contains("switched off and on again"), "{told}");
+    bed.database.run("UPDATE orders SET status = 'MENDED' WHERE id = 7");
+    // Approved is approved: what was compared has changed, not the work.
+    bed.run(&["retry", "orders"]).expect(4);
+    assert_eq!(bed.database.value("SELECT status FROM orders WHERE id = 7"), "mended");
+    assert_eq!(bed.database.value("SELECT status FROM orders_old WHERE id = 7"), "MENDED");
 }

@@ -66,3 +66,123 @@ fn where_teams_keep_state_in_postgresql_a_runner_killed_on_another_machine_is_fo
     again().expect(0);
     assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 400);
 }
+
+#[test]
+fn two_plans_over_different_tables_with_a_mapping_of_one_name_come_one_after_the_other() {
+    let Some(bed) = Bed::new("a mapping of one name", MOVE) else { return };
+    bed.run(&format!(
+        "SET search_path TO public; CREATE TABLE other (id int PRIMARY KEY, email text);
+         INSERT INTO other VALUES (1, 'one'); ALTER TABLE other OWNER TO {}",
+        bed.name
+    ));
+    let other = format!("{HEAD}{MOVE}").replace("name: leads", "name: other");
+    let other = other.replace("table: leads", "table: other");
+    let other = other.replace("TABLE leads_v2 (LIKE leads", "TABLE other_v2 (LIKE other");
+    let other = other.replace("DROP TABLE leads_v2", "DROP TABLE other_v2");
+    bed.sandbox.write("other.yaml", &other);
+    bed.sandbox.write(
+        "renamed.yaml",
+        &other.replace("  leads:", "  others:").replace("mapping: leads", "mapping: others"),
+    );
+
+    bed.phasegate(&["run", "plan.yaml", "--to", "sync"]).expect(0);
+    let of_first =
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal";
+    let triggers = bed.number(of_first);
+    assert!(triggers > 0);
+    let refused = bed.phasegate(&["--state", "other.db", "run", "other.yaml"]).expect(5);
+    mentions(&refused, &["of plan leads has a mapping called leads too", "another name"]);
+    let refused = bed.phasegate(&["--state", "other.db", "run", "other.yaml", "--format", "json"]);
+    assert_eq!(refused.expect(5).json()["holder"]["over"], "mapping leads");
+    assert_eq!(bed.number("SELECT count(*) FROM pg_tables WHERE tablename = 'other_v2'"), 0);
+    // Under another name they go side by side, and each has its own.
+    bed.phasegate(&["--state", "other.db", "run", "renamed.yaml"]).expect(0);
+    assert_eq!(bed.number(of_first), triggers);
+    // What has ended took its own along, though the other's tables of the ledger are in use.
+    let of_second =
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'other'::regclass AND NOT tgisinternal";
+    assert_eq!(bed.number(of_second), 0);
+    let marks = "SELECT count(*) FROM pg_tables WHERE schemaname = 'phasegate' AND tablename LIKE 'touched%'";
+    assert_eq!(bed.number(marks), 1);
+    bed.run(
+        "INSERT INTO public.leads VALUES (1000, 'late'); DELETE FROM public.leads WHERE id = 1000",
+    );
+    bed.run("DROP TABLE public.other_v2");
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 400);
+    bed.phasegate(&["--state", "third.db", "run", "other.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT count(*) FROM other_v2"), 1);
+}
+
+/// A copy beside a statement that may take as long as it likes.
+const BESIDE: &str = r"mappings:
+  leads:
+    from: { target: app, table: leads, key: [id] }
+    into: { target: app, table: leads_v2 }
+steps:
+  - id: create
+    phase: expand
+    target: app
+    sql: CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL)
+    undo:
+      sql: DROP TABLE leads_v2
+  - id: sync
+    phase: dual-write
+    dual_write: { mapping: leads, direction: forward }
+  - id: copy
+    phase: backfill
+    needs: [sync]
+    backfill:
+      mapping: leads
+      workers: 1
+      chunk: { rows: 10 }
+      pause_between: 50ms
+  - id: slow
+    phase: backfill
+    needs: [sync]
+    target: app
+    lock_timeout: 1m
+    sql: ALTER TABLE beside ADD COLUMN note text
+    undo:
+      none: a test
+  - id: compare
+    phase: verify
+    verify: { mapping: leads, method: full }
+";
+
+#[test]
+fn a_copy_goes_on_beside_a_statement_that_waits_and_a_takeover_fences_both_off() {
+    let Some(bed) = Bed::new("a copy beside a statement", BESIDE) else { return };
+    bed.run(&format!(
+        "CREATE TABLE public.beside (id int); ALTER TABLE public.beside OWNER TO {}",
+        bed.name
+    ));
+    let mut client = bed.client(&bed.name);
+    bed.on(&mut client, "BEGIN; LOCK TABLE public.beside IN ACCESS SHARE MODE");
+    let start = || {
+        let mut run = bed.sandbox.command(&["run", "plan.yaml"]);
+        run.env("APP_URL", bed.app()).spawn().unwrap()
+    };
+    let mut run = start();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE beside%'";
+    bed.until(waits);
+    assert_eq!(bed.number("SELECT count(*) FROM phasegate.steps WHERE step = 'copy'"), 0);
+    let committed = "SELECT coalesce(sum(watermark), 0) FROM phasegate.copies";
+    bed.until(&format!("SELECT (({committed}) > 2)::int"));
+    assert_eq!(bed.number(waits), 1);
+
+    // Whoever takes over ends both, and goes on with both.
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let sessions = "SELECT count(*) FROM phasegate.slots WHERE token = 1";
+    assert!(bed.number(sessions) > 0);
+    let mut run = start();
+    bed.until("SELECT count(*) FROM phasegate.slots WHERE token = 2");
+    assert_eq!(bed.number(sessions), 0);
+    bed.until("SELECT count(*) FROM phasegate.steps WHERE step = 'copy'");
+    bed.until(waits);
+    assert_eq!(bed.number(waits), 1);
+    bed.on(&mut client, "COMMIT");
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 400);
+}

@@ -19,7 +19,7 @@ use crate::driver::Access;
 use crate::engine;
 use crate::report::dry_run::{Depth, DryRun as Document};
 use crate::report::{Colour, CommandLine};
-use crate::run::{Pin, TargetName};
+use crate::run::{Pin, Redact, TargetName};
 
 pub async fn perform(session: &Session, args: &DryRun) -> Result<Answer, Failure> {
     args.reports.iter().try_for_each(has_folder)?;
@@ -42,7 +42,7 @@ pub async fn perform(session: &Session, args: &DryRun) -> Result<Answer, Failure
         Ok(plan) => {
             let looks = match depth {
                 Depth::Render => None,
-                Depth::Probe => Some(look(&settings, &plan.pin).await),
+                Depth::Probe => Some(look(&settings, &plan.pin, session.global.redact()).await),
             };
             let run = outlook::of_plan(&plan, looks.as_ref());
             let unseen = looks.iter().flatten().find_map(|(_, look)| look.as_ref().err());
@@ -90,18 +90,22 @@ fn incomplete(session: &Session, run: &Document, failure: &Failure) -> (Answer, 
 }
 
 /// Asks every database, whether or not another could be asked.
-async fn look(settings: &Settings, pin: &Pin) -> Looks {
+async fn look(settings: &Settings, pin: &Pin, redact: Redact) -> Looks {
     let line = settings.line(pin.program.plan());
     let mut looks = Looks::new();
     for target in pin.program.targets().keys() {
-        looks.insert(target.clone(), look_at(pin, &line, target).await);
+        looks.insert(target.clone(), look_at((pin, &line), target, redact).await);
     }
     looks
 }
 
-async fn look_at(pin: &Pin, line: &CommandLine, target: &TargetName) -> Result<Looked, Failure> {
+async fn look_at(
+    (pin, line): (&Pin, &CommandLine),
+    target: &TargetName,
+    redact: Redact,
+) -> Result<Looked, Failure> {
     let watch = Stopwatch::start();
-    let driver = wiring::open_driver((pin, line), target, Access::ReadOnly).await?;
+    let driver = wiring::open_driver((pin, line), target, Access::ReadOnly, redact).await?;
     let survey = outlook::survey(&pin.program, target);
     let told = async {
         let identity = engine::patiently(|| false, || driver.identity()).await?;

@@ -236,6 +236,7 @@ fn rights_replicas_and_a_drivers_findings_are_shown() {
         code: "D212",
         message: "the role lacks owner on leads".into(),
         help: Some("GRANT ann TO ben".into()),
+        private: Vec::new(),
     }];
     assert_eq!(says(poor.clone(), "rights"), ["sync lacks owner on leads"]);
     assert_eq!(says(poor.clone(), "replicas"), ["r1 streaming, 1.2s behind"]);

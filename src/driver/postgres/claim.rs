@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -12,14 +13,15 @@ use super::catalogue;
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, signed, unsigned};
-use crate::driver::{Claim, Error, Fence, Head, Holder};
-use crate::run::{Ending, FailureClass, RunId};
+use super::shape::id_of_name;
+use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
+use crate::run::{Ending, FailureClass, MappingName, RunId};
 
 /// Unfinished runs other than this one, oldest first.
 fn others(runs: &str) -> String {
     format!(
         "SELECT run_id, plan, store, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
-            objects, current_schema()
+            objects, current_schema(), mappings
          FROM {runs} WHERE state = 'active' AND run_id <> $1 ORDER BY started_at"
     )
 }
@@ -44,12 +46,13 @@ pub(super) async fn holder(
 fn overlapping(rows: &[PgRow], claim: &Claim) -> Result<Option<Holder>, Error> {
     for row in rows {
         let text = |at| row.try_get::<String, _>(at).map_err(failed("look for other runs"));
-        let theirs: Vec<String> = serde_json::from_str(&text(6)?)
-            .map_err(|_| damaged("the objects of a run can't be read"))?;
         let schema: Option<String> = row.try_get(7).map_err(failed("look for other runs"))?;
-        if !overlap(&claim.objects, &theirs, schema.as_deref()) {
-            continue;
-        }
+        let theirs = Claimed { objects: names(&text(6)?)?, mappings: names(&text(8)?)? };
+        let ours = Claimed {
+            objects: claim.objects.clone(),
+            mappings: claim.mappings.iter().map(ToString::to_string).collect(),
+        };
+        let Some(over) = overlap(&ours, &theirs, schema.as_deref()) else { continue };
         let pid: i64 = row.try_get(4).map_err(failed("look for other runs"))?;
         return Ok(Some(Holder {
             run: RunId::new(text(0)?),
@@ -58,31 +61,53 @@ fn overlapping(rows: &[PgRow], claim: &Claim) -> Result<Option<Holder>, Error> {
             host: text(3)?,
             pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
             since: text(5)?,
+            over,
         }));
     }
     Ok(None)
 }
 
-/// Whether two claims have an object in common. An empty one is the whole database. Names are compared without regard to
-/// case: what the plan wrote unquoted was folded, and taking two names for one is the careful reading.
-fn overlap(one: &[String], two: &[String], schema: Option<&str>) -> bool {
-    let whole = |objects: &[String]| {
-        let name = |object: &String| {
-            let (own, name) = catalogue::parts(object);
-            let schema = own.unwrap_or_else(|| schema.unwrap_or("public").to_owned());
-            (schema.to_lowercase(), name.to_lowercase())
-        };
-        objects.iter().map(name).collect::<BTreeSet<_>>()
-    };
-    one.is_empty() || two.is_empty() || !whole(one).is_disjoint(&whole(two))
+/// What a run claims, by names.
+#[derive(Debug, Default)]
+struct Claimed {
+    objects: Vec<String>,
+    mappings: Vec<String>,
 }
 
-/// Enters a claim and writes the token to every slot from 0 to `slot_last`.
+fn names(written: &str) -> Result<Vec<String>, Error> {
+    serde_json::from_str(written).map_err(|_| damaged("the objects of a run can't be read"))
+}
+
+fn written(names: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(names)
+        .map_err(|error| damaged(format!("the claim can't be written: {error}")))
+}
+
+/// What two claims have in common, if anything. One without objects is the whole database. Names of tables are compared
+/// without regard to case: what the plan wrote unquoted was folded, and taking two names for one is the careful reading.
+fn overlap(ours: &Claimed, theirs: &Claimed, schema: Option<&str>) -> Option<Shared> {
+    if ours.objects.is_empty() || theirs.objects.is_empty() {
+        return Some(Shared::Database);
+    }
+    let whole = |object: &String| {
+        let (own, name) = catalogue::parts(object);
+        let schema = own.unwrap_or_else(|| schema.unwrap_or("public").to_owned());
+        (schema.to_lowercase(), name.to_lowercase())
+    };
+    let known: BTreeSet<_> = theirs.objects.iter().map(whole).collect();
+    let table = ours.objects.iter().find(|object| known.contains(&whole(object)));
+    let mapping = || ours.mappings.iter().find(|name| theirs.mappings.contains(name));
+    table
+        .map(|name| Shared::Table(name.clone()))
+        .or_else(|| mapping().map(|name| Shared::Mapping(MappingName::new(name.as_str()))))
+}
+
+/// Enters a claim and writes the token to every slot: to so many, and to those that an earlier runner may have had beyond.
 pub(super) async fn enter(
     tx: &mut Tx<'_>,
     claim: &Claim,
     token: u64,
-    slot_last: u32,
+    slots_count: u32,
 ) -> Result<Vec<Fence>, Error> {
     let (runs, slots) = (tx.ours(RUNS), tx.ours("slots"));
     let lock = format!("LOCK TABLE {runs} IN SHARE ROW EXCLUSIVE MODE");
@@ -109,13 +134,11 @@ pub(super) async fn enter(
     if newest > token {
         return Err(Error::Fenced { ours: token, newest });
     }
-    let objects = serde_json::to_string(&claim.objects)
-        .map_err(|error| damaged(format!("the claim can't be written: {error}")))?;
     let insert = format!(
-        "INSERT INTO {runs} (run_id, plan, digest, store, host, pid, state, objects, started_at)
-         VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, clock_timestamp())
+        "INSERT INTO {runs} (run_id, plan, digest, store, host, pid, state, objects, mappings, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, clock_timestamp())
          ON CONFLICT (run_id) DO UPDATE SET plan = $2, digest = $3, store = $4, host = $5, pid = $6,
-            state = 'active', objects = $7, ended_at = NULL"
+            state = 'active', objects = $7, mappings = $8, ended_at = NULL"
     );
     sqlx::query(AssertSqlSafe(insert))
         .bind(claim.run.as_str())
@@ -124,22 +147,38 @@ pub(super) async fn enter(
         .bind(&claim.store)
         .bind(&claim.host)
         .bind(i64::from(claim.pid))
-        .bind(objects)
+        .bind(written(&claim.objects)?)
+        .bind(written(&claim.mappings)?)
         .execute(tx.conn()?)
         .await
         .map_err(failed("enter the claim"))?;
-    let write = format!(
-        "INSERT INTO {slots} (run_id, slot, token) SELECT $1, slot, $2 FROM generate_series(0, $3) AS slot
-         ON CONFLICT (run_id, slot) DO UPDATE SET token = $2"
-    );
-    sqlx::query(AssertSqlSafe(write))
-        .bind(claim.run.as_str())
-        .bind(signed(token))
-        .bind(i64::from(slot_last))
-        .execute(tx.conn()?)
-        .await
-        .map_err(failed("write the fencing token"))?;
-    Ok((0..=slot_last).map(|slot| Fence::new(claim.run.clone(), slot, token)).collect())
+    write_tokens(tx, &claim.run, token, slots_count).await?;
+    Ok((0..slots_count).map(|slot| Fence::new(claim.run.clone(), slot, token)).collect())
+}
+
+async fn write_tokens(
+    tx: &mut Tx<'_>,
+    run: &RunId,
+    token: u64,
+    slots_count: u32,
+) -> Result<(), Error> {
+    let slots = tx.ours("slots");
+    for sql in [
+        format!("UPDATE {slots} SET token = $2 WHERE run_id = $1 AND slot >= $3"),
+        format!(
+            "INSERT INTO {slots} (run_id, slot, token) SELECT $1, slot, $2 FROM generate_series(0, $3 - 1) AS slot
+             ON CONFLICT (run_id, slot) DO UPDATE SET token = $2"
+        ),
+    ] {
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(run.as_str())
+            .bind(signed(token))
+            .bind(i64::from(slots_count))
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("write the fencing token"))?;
+    }
+    Ok(())
 }
 
 /// Sessions of earlier runners of a run: those that are called after it with a lower token.
@@ -237,13 +276,22 @@ pub(super) async fn leave(
         .execute(tx.conn()?)
         .await
         .map_err(failed("close the run's row"))?;
-    let active = format!("SELECT 1 FROM {runs} WHERE state = 'active' LIMIT 1");
-    let is_needed = sqlx::query(AssertSqlSafe(active))
-        .fetch_optional(tx.conn()?)
+    let active = format!("SELECT mappings FROM {runs} WHERE state = 'active'");
+    let others = sqlx::query(AssertSqlSafe(active))
+        .fetch_all(tx.conn()?)
         .await
-        .map_err(failed("look for other runs"))?
-        .is_some();
-    if is_needed { forget_run(tx, run).await } else { drop_objects(tx).await }
+        .map_err(failed("look for other runs"))?;
+    let mut kept = Vec::new();
+    for row in &others {
+        let theirs: String = row.try_get(0).map_err(failed("look for other runs"))?;
+        kept.extend(names(&theirs)?.iter().map(|name| id_of_name(name)));
+    }
+    if others.is_empty() {
+        let tables = ledger::tables().filter(|table| *table != RUNS).collect();
+        return drop_objects(tx, tables, &kept).await;
+    }
+    forget_run(tx, run).await?;
+    drop_objects(tx, Vec::new(), &kept).await
 }
 
 /// Removes a run's rows, where another run still needs the tables.
@@ -259,33 +307,39 @@ async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Triggers of syncs that the plan never ended: on the plan's tables, calling functions of ours. Those of partitions go
-/// with their parents'.
+/// Triggers of syncs that plans never ended: on their tables, calling functions of ours, but for those whose names are like `$2`.
+/// Those of partitions go with their parents'.
 const TRIGGERS: &str = "\
 SELECT format('%I ON %I.%I', t.tgname, n.nspname, c.relname)
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname::text, 'phasegate_')
-  AND NOT t.tgisinternal AND t.tgparentid = 0
+  AND NOT t.tgisinternal AND t.tgparentid = 0 AND ($2 = '' OR t.tgname !~ $2)
 ORDER BY c.oid, t.tgname";
 
 /// Our objects in our schema, by their exact names: the tables of the ledger but that of runs, the marks that a sync leaves
-/// (`touched_`, `kept_` and `parked_` with a mapping's id), and functions called `phasegate_…`. The schema may have been made for us,
-/// with others' objects and a state store in it.
+/// (`touched_`, `kept_` and `parked_` with a mapping's id), and functions called `phasegate_…`; but for marks and functions whose
+/// names are like `$3`. The schema may have been made for us, with others' objects and a state store in it.
 const OURS: &str = "\
 SELECT 'FUNCTION', p.oid::regprocedure::text
 FROM pg_proc p WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname::text, 'phasegate_')
+  AND ($3 = '' OR p.proname !~ $3)
 UNION ALL
 SELECT 'TABLE', quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.oid = to_regnamespace($1) AND c.relkind = 'r'
-  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept|parked|drawn|written)_[0-9a-z]+$')";
+  AND (c.relname = ANY ($2) OR c.relname ~ '^(touched|kept|parked|drawn|written)_[0-9a-z]+$' AND ($3 = '' OR c.relname !~ $3))";
 
-/// Removes every object of ours but the table of runs.
-async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {
+/// Removes these tables of the ledger and every sync, but those of mappings with the ids that are kept.
+async fn drop_objects(tx: &mut Tx<'_>, tables: Vec<&str>, kept: &[String]) -> Result<(), Error> {
     let schema = tx.schema().to_owned();
+    let kept = match kept {
+        [] => String::new(),
+        ids => format!("(^|_)({})(_|$)", ids.join("|")),
+    };
     let triggers = sqlx::query(TRIGGERS)
         .bind(&schema)
+        .bind(&kept)
         .fetch_all(tx.conn()?)
         .await
         .map_err(failed("list our triggers"))?;
@@ -297,10 +351,10 @@ async fn drop_objects(tx: &mut Tx<'_>) -> Result<(), Error> {
             .await
             .map_err(failed("remove our triggers"))?;
     }
-    let tables: Vec<&str> = ledger::tables().filter(|table| *table != RUNS).collect();
     let rows = sqlx::query(OURS)
         .bind(&schema)
         .bind(tables)
+        .bind(&kept)
         .fetch_all(tx.conn()?)
         .await
         .map_err(failed("list our objects"))?;
@@ -329,18 +383,34 @@ const fn state_name(ending: Ending) -> &'static str {
 mod tests {
     use super::*;
 
+    fn claimed(objects: &[&str], mappings: &[&str]) -> Claimed {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        Claimed { objects: names(objects), mappings: names(mappings) }
+    }
+
     #[test]
     fn claims_overlap_by_name_and_schema() {
-        let objects = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let table = [
-            (objects(&[]), objects(&["leads"]), true),
-            (objects(&["leads"]), objects(&["leads_v2"]), false),
-            (objects(&["Leads"]), objects(&["public.leads"]), true),
-            (objects(&["crm.leads"]), objects(&["leads"]), false),
+            (vec![], vec!["leads"], true),
+            (vec!["leads"], vec!["leads_v2"], false),
+            (vec!["Leads"], vec!["public.leads"], true),
+            (vec!["crm.leads"], vec!["leads"], false),
         ];
         for (one, two, expected) in table {
-            assert_eq!(overlap(&one, &two, Some("public")), expected, "{one:?} {two:?}");
-            assert_eq!(overlap(&two, &one, Some("public")), expected, "{two:?} {one:?}");
+            let (a, b) = (claimed(&one, &[]), claimed(&two, &[]));
+            assert_eq!(overlap(&a, &b, Some("public")).is_some(), expected, "{one:?} {two:?}");
+            assert_eq!(overlap(&b, &a, Some("public")).is_some(), expected, "{two:?} {one:?}");
         }
+    }
+
+    #[test]
+    fn mappings_of_one_name_overlap_whatever_their_tables() {
+        let (one, two) = (claimed(&["a"], &["m"]), claimed(&["b"], &["x", "m"]));
+        assert_eq!(overlap(&one, &two, None), Some(Shared::Mapping("m".into())));
+        let two = claimed(&["b"], &["M"]);
+        assert_eq!(overlap(&one, &two, None), None);
+        let two = claimed(&["a"], &["m"]);
+        assert_eq!(overlap(&one, &two, None), Some(Shared::Table("a".into())));
+        assert_eq!(overlap(&one, &claimed(&[], &[]), None), Some(Shared::Database));
     }
 }

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
 use super::hints;
 use crate::driver::Error;
-use crate::run::{Failure, FailureClass};
+use crate::run::{Failure, FailureClass, Private};
 
 /// The server's error, if it was the server that gave one.
 pub(super) fn given(error: &sqlx::Error) -> Option<&PgDatabaseError> {
@@ -97,9 +97,11 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
                     .to_owned()
             }),
             line: None,
+            private: Vec::new(),
         };
     };
     let timed_out = given.code() == "57014" && given.message().contains("statement timeout");
+    let private = private(given);
     Failure {
         class: if timed_out { FailureClass::TimedOut } else { class(given.code()) },
         code: Some(given.code().to_owned()),
@@ -107,6 +109,38 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
         detail: given.detail().map(str::to_owned),
         help: given.hint().map(str::to_owned).or_else(|| help_for(given.code(), given.message())),
         line: None,
+        private,
+    }
+}
+
+/// What an error says that is taken from rows. Messages of constraints name constraints and columns, and their details the
+/// values; what a value can't be converted to or computed with, and what a function raises, quotes values in the message itself.
+fn private(given: &PgDatabaseError) -> Vec<Private> {
+    let code = given.code();
+    // Our own triggers name tables and mappings only.
+    let is_raised =
+        given.routine() == Some("exec_stmt_raise") && !given.message().starts_with("phasegate: ");
+    // Extensions' own types complain by XX000.
+    let quotes =
+        is_raised || code == "XX000" || matches!(code.get(..2), Some("22" | "P0" | "38" | "39"));
+    let message = quotes.then(|| Private::value(given.message()).instead(in_general(code)));
+    let details = quotes || code.starts_with("23");
+    let detail = given.detail().filter(|_| details).map(Private::value);
+    let hint = given.hint().filter(|_| is_raised).map(Private::value);
+    message.into_iter().chain(detail).chain(hint).collect()
+}
+
+/// What an SQLSTATE says of a value without showing it.
+fn in_general(code: &str) -> &'static str {
+    match code {
+        "22001" => "a value is too long for its type (the server's words are redacted)",
+        "22003" | "22008" => "a value is out of range (the server's words are redacted)",
+        "22012" => "division by zero",
+        "22P02" | "22007" => {
+            "a text can't be converted to its type (the server's words are redacted)"
+        }
+        _ if code.starts_with("22") => "a value was refused (the server's words are redacted)",
+        _ => "it was refused (the server's words are redacted)",
     }
 }
 

@@ -13,7 +13,7 @@ use super::catalogue::{Column, Table, quote};
 use super::error::given;
 use super::survey::{Look, Side};
 use crate::driver::Error;
-use crate::run::{CopyColumns, Mapping};
+use crate::run::{CopyColumns, Mapping, Private};
 
 /// A way back that doesn't lead back.
 pub(super) const NO_INVERSE: &str = "D220";
@@ -40,11 +40,12 @@ impl Look<'_> {
         match tried {
             Ok(None) => Ok(()),
             Ok(Some(row)) => {
-                let message = said(mapping, &row).map_err(|error| {
+                let (message, private) = said(mapping, &row).map_err(|error| {
                     super::error::failed("try the way back of a mapping")(error)
                 })?;
                 let help = "make reverse the inverse of columns for every value, or use direction: forward";
                 self.error(NO_INVERSE, message, Some(help.to_owned()));
+                self.private(private);
                 Ok(())
             }
             Err(error) => self.not_tried(mapping, &error).await,
@@ -53,15 +54,15 @@ impl Look<'_> {
 
     /// Nobody knows then whether it leads back, which is said.
     async fn not_tried(&mut self, mapping: &Mapping, error: &sqlx::Error) -> Result<(), Error> {
-        let reason = if given(error).is_some_and(|given| given.code() == "57014") {
+        let (reason, private) = if given(error).is_some_and(|given| given.code() == "57014") {
             sqlx::query("ROLLBACK TO SAVEPOINT look")
                 .execute(&mut *self.conn)
                 .await
                 .map_err(super::error::failed("go on looking"))?;
-            "it took longer than 10 s".to_owned()
+            ("it took longer than 10 s".to_owned(), Vec::new())
         } else {
             let Some(refusal) = self.refusal(error).await? else { return Ok(()) };
-            refusal.message
+            (refusal.message, refusal.private)
         };
         let message = format!(
             "the way back of mapping {} could not be tried on rows: {reason}",
@@ -69,24 +70,32 @@ impl Look<'_> {
         );
         let help = "see that columns and reverse can be computed for every row";
         self.warning(NO_INVERSE, message, Some(help.to_owned()));
+        self.private(private);
         Ok(())
     }
 }
 
-fn said(mapping: &Mapping, row: &PgRow) -> Result<String, sqlx::Error> {
+/// What is wrong with a row, and which parts of that are taken from it.
+fn said(mapping: &Mapping, row: &PgRow) -> Result<(String, Vec<Private>), sqlx::Error> {
     let column: String = row.try_get(0)?;
     let (was, became): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
     let key: String = row.try_get(3)?;
     let shown =
         |value: Option<String>| value.map_or("NULL".to_owned(), |value| format!("'{value}'"));
-    Ok(format!(
-        "the way back of mapping {} does not lead back: of the row with {} = {key}, {column} is {}, and what reverse makes \
-         of that gives {}",
+    let key = format!("{} = {key}", mapping.from.key.join(", "));
+    let (was, became) = (shown(was), shown(became));
+    let is = format!("{column} is {was}");
+    let gives = format!("gives {became}");
+    let message = format!(
+        "the way back of mapping {} does not lead back: of the row with {key}, {is}, and what reverse makes of that {gives}",
         mapping.name,
-        mapping.from.key.join(", "),
-        shown(was),
-        shown(became)
-    ))
+    );
+    let private = vec![
+        Private::key(key),
+        Private::value(is).instead(format!("{column} is one value")),
+        Private::value(gives).instead("gives another"),
+    ];
+    Ok((message, private))
 }
 
 /// A row of a table that isn't there: expressions, each with its column's name.

@@ -26,6 +26,7 @@ const TABLES: [(&str, &str); 6] = [
         RUNS,
         "run_id text NOT NULL PRIMARY KEY, plan text NOT NULL, digest text NOT NULL, store text NOT NULL,
          host text NOT NULL, pid bigint NOT NULL, state text NOT NULL, objects text NOT NULL,
+         mappings text NOT NULL DEFAULT '[]',
          started_at timestamptz NOT NULL, ended_at timestamptz, rows_total bigint NOT NULL DEFAULT 0,
          head_version bigint, head_hash text",
     ),

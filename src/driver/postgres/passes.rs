@@ -4,38 +4,50 @@
 //! - One row for each step, written under the fence, so that a runner that lost its lease can't move a pass on.
 //! - [`BASIS`] changes with whatever makes rows compared before and rows compared later a comparison of two things: a column,
 //!   a trigger (switched off and on again, too), a partition that came or went, another table of the same name. Indexes don't.
+//!   The part of it that stands for the sync changes only with its own triggers, their functions, and the tables they are on.
 //!
 //! Absent on purpose: what is in the text that is kept, which is the engine's.
 
-use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::name_sql;
 use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{has_table, signed};
-use crate::driver::{Error, Fence};
+use super::shape::id_of;
+use super::sync_sql::{FUNCTION_PREFIX, TRIGGER_PREFIX};
+use crate::driver::{Basis, Error, Fence};
 use crate::run::{Mapping, RunId, StepId};
 
 /// Stands for the definitions of two tables and their partitions: rows of the catalogue carry the transaction that wrote
-/// them, so that a change that was taken back shows as well. What VACUUM and ANALYZE note does not.
+/// them, so that a change that was taken back shows as well. What VACUUM and ANALYZE note does not. Beside it what stands for the
+/// sync, whose triggers' names begin with `$3` and whose functions' with `$5`, in schema `$4`.
 const BASIS: &str = "\
 SELECT coalesce(string_agg(concat_ws(';', t.place, r.oid,
     (SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a
      WHERE a.attrelid = r.oid AND a.attnum > 0),
     (SELECT string_agg(concat(g.oid, ':', g.xmin), ',' ORDER BY g.oid) FROM pg_trigger g
-     WHERE g.tgrelid = r.oid AND NOT g.tgisinternal)), '|' ORDER BY t.place, r.oid), '')
+     WHERE g.tgrelid = r.oid AND NOT g.tgisinternal)), '|' ORDER BY t.place, r.oid), ''),
+  concat(string_agg(concat_ws(';', t.place, r.oid,
+    (SELECT string_agg(concat(g.oid, ':', g.xmin), ',' ORDER BY g.oid) FROM pg_trigger g
+     WHERE g.tgrelid = r.oid AND starts_with(g.tgname, $3))), '|' ORDER BY t.place, r.oid), '/',
+    (SELECT string_agg(concat(p.oid, ':', p.xmin), ',' ORDER BY p.oid) FROM pg_proc p
+     WHERE p.pronamespace = to_regnamespace($4) AND starts_with(p.proname, $5)))
 FROM (VALUES (1, to_regclass($1)::oid), (2, to_regclass($2)::oid)) AS t (place, oid)
 CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid::oid FROM pg_partition_tree(t.oid) AS p) AS r (oid)";
 
-/// What stands for the definitions of a mapping's tables.
-pub(super) async fn basis(conn: &mut PgConnection, mapping: &Mapping) -> Result<String, Error> {
+/// What stands for the definitions of a mapping's tables and for its sync.
+pub(super) async fn basis(reader: &mut Reader<'_>, mapping: &Mapping) -> Result<Basis, Error> {
+    let (schema, id) = (reader.schema().to_owned(), id_of(mapping));
     sqlx::query(BASIS)
         .bind(name_sql(&mapping.from.table))
         .bind(name_sql(&mapping.into.table))
-        .fetch_one(conn)
+        .bind(format!("{TRIGGER_PREFIX}{id}_"))
+        .bind(schema)
+        .bind(format!("{FUNCTION_PREFIX}{id}_"))
+        .fetch_one(reader.conn()?)
         .await
-        .and_then(|row| row.try_get(0))
+        .and_then(|row| Ok(Basis { tables: row.try_get(0)?, sync: row.try_get(1)? }))
         .map_err(failed("look for changes of the catalogue"))
 }
 
@@ -87,9 +99,9 @@ pub(super) async fn keep(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
-    use super::super::fixture::{Database, entered, mapping};
-    use crate::driver::{Error, Session as _, Verifier as _};
-    use crate::run::StepId;
+    use super::super::fixture::{Database, entered, mapping, work};
+    use crate::driver::{DualWriter as _, Error, Session as _, Verifier as _};
+    use crate::run::{Direction, StepId, Way};
 
     const SCHEMA: &str = "
         CREATE TABLE o (id int PRIMARY KEY, v text);
@@ -124,7 +136,46 @@ mod tests {
         ] {
             let before = postgres.basis(&pairs).await.unwrap();
             database.run(statement).await;
-            assert_eq!(before != postgres.basis(&pairs).await.unwrap(), changes, "{statement}");
+            let after = postgres.basis(&pairs).await.unwrap();
+            assert_eq!(before.tables != after.tables, changes, "{statement}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stands_for_the_sync_changes_with_nothing_else() {
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("ALTER TABLE p RENAME TO q; CREATE TABLE p (LIKE o INCLUDING ALL)").await;
+        let postgres = database.open().await;
+        let pairs = mapping(("o", &["id"]), ("p", &["id"]));
+        let fence = entered(&postgres, 1).await.remove(0);
+        let sync = work("sync", Way::Forward);
+        postgres.install(&fence, &sync, &pairs, Direction::Forward).await.unwrap();
+        let ours = |what: &str| {
+            format!(
+                "DO $$ DECLARE name text; BEGIN
+                   FOR name IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'o'::regclass AND tgname LIKE 'zzzz%' LOOP
+                     EXECUTE format('ALTER TABLE o {what} TRIGGER %I', name); END LOOP; END $$"
+            )
+        };
+        let (off, on) = (ours("DISABLE"), ours("ENABLE ALWAYS"));
+        let away = "DO $$ DECLARE it regprocedure; path text; BEGIN
+             SELECT oid::regprocedure INTO it FROM pg_proc WHERE proname LIKE 'phasegate%' ORDER BY oid LIMIT 1;
+             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', it); END $$";
+        for (statement, changes) in [
+            ("INSERT INTO o VALUES (1, 'x')", false),
+            ("VACUUM FREEZE pg_catalog.pg_trigger", false),
+            ("VACUUM FULL pg_catalog.pg_trigger", false),
+            ("ALTER TABLE o DISABLE TRIGGER t; ALTER TABLE o ENABLE TRIGGER t", false),
+            ("ALTER TABLE p ADD COLUMN w int; CREATE INDEX ON o (v)", false),
+            (&*off, true),
+            (&*on, true),
+            (away, true),
+            ("ALTER TABLE o RENAME TO x; CREATE TABLE o (LIKE x INCLUDING ALL)", true),
+        ] {
+            let before = postgres.basis(&pairs).await.unwrap();
+            database.run(statement).await;
+            let after = postgres.basis(&pairs).await.unwrap();
+            assert_eq!(before.of_sync() != after.of_sync(), changes, "{statement}");
         }
     }
 

@@ -23,7 +23,7 @@ use super::carry::Names;
 use super::catalogue::{name_sql, quote};
 use super::connection::{Tx, TxKind};
 use super::dependents::{Dependent, dependents};
-use super::dual_write::{done_before, finish, sync_state_in};
+use super::dual_write::{done_before, sync_state_in};
 use super::error::{failed, refused};
 use super::locks::lock_all;
 use super::remade::Remade;
@@ -58,7 +58,11 @@ impl Retirer for Postgres {
             Ok((applied, carried))
         }
         .await;
-        let (applied, carried) = finish(tx, done).await?;
+        let (done, carried) = match done {
+            Ok((applied, carried)) => (Ok(applied), carried),
+            Err(error) => (Err(error), Carried::default()),
+        };
+        let applied = self.finish_held(tx, work, done).await?;
         self.check_keys(fence, work, (&carried.keys, Broken::Fails)).await?;
         Ok(applied)
     }
@@ -96,7 +100,7 @@ impl Retirer for Postgres {
             ledger::record(&mut tx, fence, work, (0, Some(detail))).await
         }
         .await;
-        finish(tx, done).await
+        self.finish_held(tx, work, done).await
     }
 }
 

@@ -134,7 +134,7 @@ fn first_step(survey: &Survey) -> Option<&StepId> {
 
 fn error(used: &TableUse, code: &'static str, message: String, help: String) -> Finding {
     let (severity, step) = (Severity::Error, used.step.clone());
-    Finding { severity, step, code, message, help: Some(help) }
+    Finding { severity, step, code, message, help: Some(help), private: Vec::new() }
 }
 
 async fn role(conn: &mut PgConnection) -> Result<String, Error> {
@@ -294,7 +294,8 @@ async fn our_schema(
         };
         let message = format!("{role} lacks {rights} on {object}, where our own tables go");
         let (severity, step) = (Severity::Error, step.clone());
-        Finding { severity, step, code: NO_RIGHT, message, help: Some(help) }
+        let (help, private) = (Some(help), Vec::new());
+        Finding { severity, step, code: NO_RIGHT, message, help, private }
     });
     Ok((Right { step: step.clone(), object, needed, lacking }, finding))
 }

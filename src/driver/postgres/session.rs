@@ -74,7 +74,10 @@ impl Session for Postgres {
         let mut tx = self.connections.begin_unfenced(TxKind::Enter).await?;
         let schema = self.connections.schema().to_owned();
         let entered = match ledger::create(&mut tx, &schema).await {
-            Ok(()) => claim::enter(&mut tx, claim, token, COPY_WORKERS).await,
+            Ok(()) => {
+                let slots_count = claim.parallel.max(1) * (1 + COPY_WORKERS);
+                claim::enter(&mut tx, claim, token, slots_count).await
+            }
             Err(error) => Err(error),
         };
         match entered {

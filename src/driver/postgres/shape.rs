@@ -15,7 +15,7 @@ use sqlx::postgres::PgConnection;
 
 use super::catalogue::{self, Column, Table, quote};
 use crate::driver::Error;
-pub(super) use crate::driver::shape::{KEY_COLUMNS_MAX, Part, id_of};
+pub(super) use crate::driver::shape::{KEY_COLUMNS_MAX, Part, id_of, id_of_name};
 use crate::driver::shape::{Names, Written};
 use crate::run::{CopyColumns, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 use crate::sql::{Dialect, column_refs};

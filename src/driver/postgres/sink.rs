@@ -29,6 +29,7 @@ use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
 use super::{Postgres, ledger, prepared, settle, shape, source};
 use crate::copy::chunk::{Chunk, Key, Planned};
+use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId, plural};
 
@@ -399,16 +400,7 @@ impl Postgres {
             let statements = Statements::of_sync(&tx, &shape, direction);
             prepare(&mut tx, &shape).await?;
             Ok(find_row(tx.conn()?, &statements, range).await?.map(|(key, of_row)| {
-                let mut failure = failure(&of_row);
-                failure.message = format!(
-                    "the row with {} of {} can't be copied: {}",
-                    named(&shape, &key),
-                    shape.old.sql(),
-                    failure.message
-                );
-                failure.help =
-                    Some("mend the row or the mapping's expressions, then retry".to_owned());
-                Error::Failed(failure)
+                uncopied((&named(&shape, &key), &shape.old.sql()), failure(&of_row))
             }))
         }
         .await;

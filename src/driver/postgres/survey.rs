@@ -24,7 +24,7 @@ use super::{gaps, stricter, sync_objects};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
-use crate::run::{Direction, FailureClass, Mapping, Relation, RetireShape, StepId};
+use crate::run::{Direction, FailureClass, Mapping, Private, Relation, RetireShape, StepId};
 
 /// A table isn't there.
 pub(super) const NO_TABLE: &str = "D201";
@@ -471,7 +471,7 @@ impl Look<'_> {
             .map_err(failed("go on looking"))?;
         if code != "42501" {
             let help = given(error).and_then(|given| given.hint()).map(str::to_owned);
-            return Ok(Some(Refusal { code, message: said.message, help }));
+            return Ok(Some(Refusal { code, message: said.message, help, private: said.private }));
         }
         if let Some(name) = said.message.strip_prefix("permission denied for function ") {
             let help = format!("GRANT EXECUTE ON FUNCTION {name} TO the role");
@@ -547,6 +547,13 @@ impl Look<'_> {
         self.find(Severity::Warning, code, message, help);
     }
 
+    /// Says what of the last finding is the plan's data.
+    pub(super) fn private(&mut self, private: Vec<Private>) {
+        if let Some(finding) = self.found.last_mut() {
+            finding.private = private;
+        }
+    }
+
     fn find(
         &mut self,
         severity: Severity,
@@ -555,7 +562,7 @@ impl Look<'_> {
         help: Option<String>,
     ) {
         let Some(step) = self.step.cloned() else { return };
-        self.found.push(Finding { severity, step, code, message, help });
+        self.found.push(Finding { severity, step, code, message, help, private: Vec::new() });
     }
 }
 
@@ -565,6 +572,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// Its hint.
     help: Option<String>,
+    /// What of it is the plan's data.
+    pub(super) private: Vec<Private>,
 }
 
 /// What stands in the first double quotes of a message: the name it is about.

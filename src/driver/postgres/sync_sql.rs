@@ -14,6 +14,9 @@ use crate::run::{Direction, OnDelete};
 /// What names of triggers of ours begin with: behind every other name, since PostgreSQL fires them by name.
 pub(super) const TRIGGER_PREFIX: &str = "zzzz_phasegate_";
 
+/// What the names of a sync's functions begin with, before the mapping's id.
+pub(super) const FUNCTION_PREFIX: &str = "phasegate_";
+
 /// Bits of `pg_trigger.tgtype`.
 pub(super) mod fires {
     pub const ROW: i16 = 1;
@@ -109,7 +112,7 @@ impl Trigger {
 
 /// The name of a function of a mapping.
 pub(super) fn function_name(shape: &Shape, kind: &str) -> String {
-    format!("phasegate_{}_{kind}", shape.id)
+    format!("{FUNCTION_PREFIX}{}_{kind}", shape.id)
 }
 
 /// The name of a trigger of a mapping.

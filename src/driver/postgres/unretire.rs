@@ -56,17 +56,19 @@ impl Postgres {
                 unretire(&mut tx, what, (fence, work), losses).await
             }
             .await;
-            match finish(tx, done).await? {
-                (Attempt::Done(applied), carried) => {
+            match done {
+                Ok((Attempt::Done(applied), carried)) => {
+                    let applied = self.finish_held(tx, work, Ok(applied)).await?;
                     self.check_keys(fence, work, (&carried.keys_back, Broken::Stays)).await?;
                     return Ok(applied);
                 }
-                (Attempt::Written, _) if compared < COMPARED_MAX => {}
-                (Attempt::Written, _) => {
-                    let after = what.mapping.retired(what.shape);
-                    let why = "clients write to the new side alone";
-                    return Err(written::lost(&after, why));
-                }
+                Ok((Attempt::Written, _)) => finish(tx, Ok(())).await?,
+                Err(error) => return self.finish_held(tx, work, Err(error)).await,
+            }
+            if compared >= COMPARED_MAX {
+                let after = what.mapping.retired(what.shape);
+                let why = "clients write to the new side alone";
+                return Err(written::lost(&after, why));
             }
         }
     }

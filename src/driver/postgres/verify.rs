@@ -24,7 +24,7 @@ use super::{Postgres, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
-use crate::driver::{Error, Fence, Verifier};
+use crate::driver::{Basis, Error, Fence, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
     ShownValue, StepId, VALUES_MAX,
@@ -102,9 +102,9 @@ impl Verifier for Postgres {
         Ok(compared)
     }
 
-    async fn basis(&self, mapping: &Mapping) -> Result<String, Error> {
+    async fn basis(&self, mapping: &Mapping) -> Result<Basis, Error> {
         let mut reader = self.connections.read().await?;
-        let basis = passes::basis(reader.conn()?, mapping).await?;
+        let basis = passes::basis(&mut reader, mapping).await?;
         reader.release().await;
         Ok(basis)
     }

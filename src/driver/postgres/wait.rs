@@ -150,8 +150,11 @@ fn age(ms: i64) -> String {
 pub(super) fn shown(query: &str) -> String {
     let mut bare = String::new();
     let mut chars = query.chars();
+    let mut in_name = false;
     while let Some(char) = chars.next() {
+        in_name ^= char == '"';
         match char {
+            _ if in_name => bare.push(char),
             // A doubled quote inside ends one literal and begins the next, which comes to the same.
             '\'' => {
                 bare.push_str("'…'");
@@ -162,6 +165,11 @@ pub(super) fn shown(query: &str) -> String {
                 let rest = chars.as_str().get(1..).unwrap_or_default();
                 chars = rest.split_once("$$").map_or("", |(_, behind)| behind).chars();
             }
+            digit if digit.is_ascii_digit() && !ends_in_a_word(&bare) => {
+                bare.push('…');
+                let is_of_number = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
+                chars = chars.as_str().trim_start_matches(is_of_number).chars();
+            }
             other => bare.push(other),
         }
     }
@@ -170,6 +178,11 @@ pub(super) fn shown(query: &str) -> String {
         Some((at, _)) => format!("{}…", &bare[..at]),
         None => bare,
     }
+}
+
+/// Whether a digit that follows belongs to a name or a parameter, and is no number by itself.
+fn ends_in_a_word(text: &str) -> bool {
+    text.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '"'))
 }
 
 /// Looks at sessions of ours through a session of its own, which is opened when it is first needed.
@@ -306,7 +319,11 @@ mod tests {
     #[test]
     fn a_query_is_shown_in_one_line_without_anybody_s_data() {
         for (query, expected) in [
-            ("UPDATE leads\n  SET n = 1", "UPDATE leads SET n = 1"),
+            ("UPDATE leads_2\n  SET n = 1", "UPDATE leads_2 SET n = …"),
+            (
+                "SELECT 1.5e3, $1, \"2 b\", t4.c5 WHERE id=-77",
+                "SELECT …, $1, \"2 b\", t4.c5 WHERE id=-…",
+            ),
             ("ALTER ROLE app PASSWORD 'hunter2'", "ALTER ROLE app PASSWORD '…'"),
             ("SELECT 'it''s me', \"A\"", "SELECT '…', \"A\""),
             ("SELECT 'cut in the mid", "SELECT '…'"),

@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::catalogue::quote;
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, signed, unsigned};
-use crate::driver::{Claim, Error, Fence, Head, Holder};
+use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, RunId};
 
 /// An unfinished run other than this one.
@@ -38,15 +38,16 @@ pub(super) async fn holder(
         host: text(3)?,
         pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
         since: text(5)?,
+        over: Shared::Database,
     }))
 }
 
-/// Enters a claim and writes the token to every slot from 0 to `slot_last`.
+/// Enters a claim and writes the token to every slot: to so many, and to those that an earlier runner may have had beyond.
 pub(super) async fn enter(
     conn: &mut SqliteConnection,
     claim: &Claim,
     token: u64,
-    slot_last: u32,
+    slots_count: u32,
 ) -> Result<Vec<Fence>, Error> {
     ledger::create(conn).await?;
     if let Some(holder) = holder(conn, &claim.run).await? {
@@ -81,8 +82,14 @@ pub(super) async fn enter(
     .execute(&mut *conn)
     .await
     .map_err(failed("enter the claim"))?;
+    sqlx::query("UPDATE phasegate_slots SET token = ?2 WHERE run_id = ?1")
+        .bind(claim.run.as_str())
+        .bind(signed(token))
+        .execute(&mut *conn)
+        .await
+        .map_err(failed("write the fencing token"))?;
     let mut fences = Vec::new();
-    for slot in 0..=slot_last {
+    for slot in 0..slots_count {
         sqlx::query(
             "INSERT INTO phasegate_slots (run_id, slot, token) VALUES (?1, ?2, ?3)
              ON CONFLICT (run_id, slot) DO UPDATE SET token = ?3",

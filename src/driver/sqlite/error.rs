@@ -4,7 +4,7 @@
 //! purpose: the URL and the statement's values, which may be secrets.
 
 use crate::driver::Error;
-use crate::run::{Failure, FailureClass};
+use crate::run::{Failure, FailureClass, Private};
 
 /// SQLite's primary result codes, which are the low byte of every code.
 /// From <https://www.sqlite.org/rescode.html>.
@@ -113,13 +113,29 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
             detail: None,
             help: help(code).map(str::to_owned),
             line: None,
+            private: private(code, given.message()),
         };
     }
     let class = match error {
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => FailureClass::Unreachable,
         _ => FailureClass::Refused,
     };
-    Failure { class, code: None, message: error.to_string(), detail: None, help: None, line: None }
+    Failure {
+        class,
+        code: None,
+        message: error.to_string(),
+        detail: None,
+        help: None,
+        line: None,
+        private: Vec::new(),
+    }
+}
+
+/// What an error says that is taken from rows: SQLite quotes none in its own words, but a trigger may raise anything
+/// (`SQLITE_CONSTRAINT_TRIGGER`).
+fn private(code: i32, message: &str) -> Vec<Private> {
+    let raised = Private::value(message).instead("a trigger refused it (its words are redacted)");
+    if code == 1811 { vec![raised] } else { Vec::new() }
 }
 
 /// An error of ours from one of sqlx. `doing` completes "could not …" for statements that are ours.

@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - One row for each step, written under the fence, so that a runner that lost its lease can't move a pass on.
-//! - The basis is the text of both tables and their triggers, so it changes with every column and trigger. Indexes don't
-//!   change it. Switching a trigger off and on again is dropping and making it here, and what it missed meanwhile is what the
-//!   next comparison is for.
+//! - The basis is the text of both tables and their triggers, so it changes with every column and trigger, and SQLite's own count
+//!   of changes of the schema. Switching a trigger off and on again is dropping and making it here, which leaves no other
+//!   trace than that count: so any other change of the schema asks for another comparison too.
 //!
 //! Absent on purpose: what is in the text that is kept, which is the engine's.
 
@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::error::failed;
 use super::ledger::{has_table, signed};
-use crate::driver::{Error, Fence};
+use crate::driver::{Basis, Error, Fence};
 use crate::run::{Mapping, RunId, StepId};
 
 const BASIS: &str = "\
@@ -21,15 +21,22 @@ SELECT coalesce(group_concat(sql, ';'), '') FROM (
     SELECT sql FROM sqlite_schema
     WHERE type IN ('table', 'trigger') AND lower(tbl_name) IN (lower(?1), lower(?2)) ORDER BY type, name)";
 
-/// What stands for the definitions of a mapping's tables.
-pub(super) async fn basis(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<String, Error> {
-    sqlx::query(BASIS)
+/// What stands for the definitions of a mapping's tables and for its sync. `conn` is in a transaction.
+pub(super) async fn basis(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<Basis, Error> {
+    let doing = "look for changes of the schema";
+    let tables = sqlx::query(BASIS)
         .bind(mapping.from.table.as_str())
         .bind(mapping.into.table.as_str())
+        .fetch_one(&mut *conn)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed(doing))?;
+    let changes: i64 = sqlx::query("PRAGMA main.schema_version")
         .fetch_one(conn)
         .await
         .and_then(|row| row.try_get(0))
-        .map_err(failed("look for changes of the schema"))
+        .map_err(failed(doing))?;
+    Ok(Basis { tables, sync: changes.to_string() })
 }
 
 /// What was kept of a step's pass.
@@ -96,7 +103,20 @@ mod tests {
         ] {
             let before = sqlite.basis(&pairs).await.unwrap();
             database.run(statement).await;
-            assert_eq!(before != sqlite.basis(&pairs).await.unwrap(), changes, "{statement}");
+            let after = sqlite.basis(&pairs).await.unwrap();
+            assert_eq!(before.tables != after.tables, changes, "{statement}");
+        }
+        let again = "CREATE TRIGGER t AFTER INSERT ON o BEGIN SELECT 1; END";
+        database.run(again).await;
+        for (statement, changes) in [
+            ("INSERT INTO o VALUES (2, 'x')".to_owned(), false),
+            (format!("DROP TRIGGER t; {again}"), true),
+        ] {
+            let before = sqlite.basis(&pairs).await.unwrap();
+            database.run(&statement).await;
+            let after = sqlite.basis(&pairs).await.unwrap();
+            assert_eq!(before.tables, after.tables, "{statement}");
+            assert_eq!(before.of_sync() != after.of_sync(), changes, "{statement}");
         }
     }
 

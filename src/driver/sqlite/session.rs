@@ -38,7 +38,8 @@ impl Session for Sqlite {
 
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
         let mut tx = self.connections.begin_unfenced(TxKind::Enter, &[]).await?;
-        match claim::enter(tx.conn(), claim, token, COPY_WORKERS).await {
+        let slots_count = claim.parallel.max(1) * (1 + COPY_WORKERS);
+        match claim::enter(tx.conn(), claim, token, slots_count).await {
             Ok(fences) => {
                 tx.commit().await?;
                 Ok(fences)

@@ -11,11 +11,12 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::chunks::Rows;
 use super::connection::{Tx, TxKind};
-use super::error::{code, failed, refused};
+use super::error::{code, failed, failure, refused};
 use super::shape::Shape;
 use super::shape_sql::{Which, copy_sql};
 use super::{Sqlite, cells, chunks, ledger, prepared, source};
 use crate::copy::chunk::{Chunk, Planned};
+use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, RunId, StepId, plural};
 
@@ -191,16 +192,7 @@ async fn name_row(
         return refused(&error);
     }
     match find_row(conn, shape, direction, range).await {
-        Ok(Some((key, of_row))) => {
-            let Error::Failed(mut failure) = refused(&of_row) else { return refused(&error) };
-            failure.message = format!(
-                "the row with {key} of {} can't be copied: {}",
-                shape.table(Which::Old),
-                failure.message
-            );
-            failure.help = Some("mend the row or the mapping's expressions, then retry".to_owned());
-            Error::Failed(failure)
-        }
+        Ok(Some((key, of_row))) => uncopied((&key, &shape.table(Which::Old)), failure(&of_row)),
         // Not to be pinned on one row: the error of the whole range is what is known.
         Ok(None) | Err(_) => refused(&error),
     }

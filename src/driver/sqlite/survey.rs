@@ -362,7 +362,7 @@ impl Look<'_> {
 
     fn find(&mut self, code: &'static str, message: String, help: Option<String>) {
         let (severity, step) = (Severity::Error, self.step.clone());
-        self.found.push(Finding { severity, step, code, message, help });
+        self.found.push(Finding { severity, step, code, message, help, private: Vec::new() });
     }
 
     /// Finds what a stricter new side may refuse: that is often what it is made for, and a row that it refuses is named.

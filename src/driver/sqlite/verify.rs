@@ -23,7 +23,7 @@ use super::{Sqlite, catalogue, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
-use crate::driver::{Error, Fence, Verifier};
+use crate::driver::{Basis, Error, Fence, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
     ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX,
@@ -94,7 +94,7 @@ impl Verifier for Sqlite {
         Ok(compared)
     }
 
-    async fn basis(&self, mapping: &Mapping) -> Result<String, Error> {
+    async fn basis(&self, mapping: &Mapping) -> Result<Basis, Error> {
         let mut reader = self.connections.read().await?;
         let basis = passes::basis(reader.conn(), mapping).await?;
         reader.release().await;

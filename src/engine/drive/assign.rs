@@ -3,30 +3,69 @@
 use tokio::sync::watch;
 
 use super::{Drive, Running};
-use crate::driver::{Losses, Work};
+use crate::driver::{Fence, Losses, SharedDriver, Work};
 use crate::engine::probe::{live_syncs, tables_behind};
 use crate::engine::step::{Halt, Job, Moved, shape_of};
 use crate::run::{
     Action, Direction, MappingName, Permit, Program, Progress, State, Step, StepId, TargetName,
-    Verify, Way, is_guarded,
+    Tuning, Verify, Way, is_guarded,
 };
 
+/// Slots for an attempt: which block of its target they are, where that was entered, and their fences.
+type Block = (Option<(TargetName, usize)>, Vec<Fence>);
+
+/// What becomes of an attempt that is to begin.
+pub(super) enum Assigned {
+    /// All that it needs, and what the loop keeps of it.
+    Job(Box<Job>, Box<Running>),
+    /// As many steps as may be work on its database now.
+    NoSlots,
+    /// Its database is not among those that were opened.
+    NoDatabase,
+}
+
 impl Drive<'_> {
-    /// All that an attempt needs; `None` when its database is not among those that were opened.
-    pub(super) fn job(
-        &self,
-        id: &StepId,
-        way: Way,
-        permit: Option<Permit>,
-    ) -> Option<(Job, Running)> {
-        let state = self.state();
-        let program = state.program();
-        let step = program.step(id)?.clone();
-        let target = step.target.clone()?;
-        let driver = self.ctx.drivers.get(&target)?.clone();
-        let name = step.action.mapping().cloned();
+    /// Gives an attempt all that it needs.
+    pub(super) fn job(&self, id: &StepId, way: Way, permit: Option<Permit>) -> Assigned {
+        let step = self.state().program().step(id);
+        let target = step.and_then(|step| step.target.clone());
+        let driver = target.as_ref().and_then(|target| self.ctx.drivers.get(target));
+        let (Some(step), Some(target), Some(driver)) = (step, target, driver) else {
+            return Assigned::NoDatabase;
+        };
+        let Some((block, fences)) = self.block(&target) else { return Assigned::NoSlots };
         let (halt, halted) = watch::channel(Halt::No);
-        let (tuning, tuned) = watch::channel(state.step(id).tuning.clone());
+        let (tuning, tuned) = watch::channel(self.state().step(id).tuning.clone());
+        let running = Running { way, block, halt, tuning };
+        let on = (target, driver.clone(), fences);
+        let job = self.prepared(step.clone(), (way, permit), on, (halted, tuned));
+        Assigned::Job(Box::new(job), Box::new(running))
+    }
+
+    /// Slots that no attempt has; none of them where the target needs none. `None` while all are taken.
+    fn block(&self, target: &TargetName) -> Option<Block> {
+        let Some(slots) = self.slots.get(target) else { return Some((None, Vec::new())) };
+        let taken: Vec<usize> = self
+            .running
+            .values()
+            .filter_map(|running| running.block.as_ref())
+            .filter(|(of, _)| of == target)
+            .map(|(_, at)| *at)
+            .collect();
+        let (at, fences) = slots.free(&taken)?;
+        Some((Some((target.clone(), at)), fences))
+    }
+
+    fn prepared(
+        &self,
+        step: Step,
+        (way, permit): (Way, Option<Permit>),
+        (target, driver, fences): (TargetName, SharedDriver, Vec<Fence>),
+        (halt, tuning): (watch::Receiver<Halt>, watch::Receiver<Tuning>),
+    ) -> Job {
+        let (state, id) = (self.state(), &step.id);
+        let program = state.program();
+        let name = step.action.mapping().cloned();
         let losses = match &name {
             Some(name) if state.accepted_losses().contains(name) => Losses::Accepted,
             _ => Losses::Refused,
@@ -37,16 +76,16 @@ impl Drive<'_> {
             .filter_map(captured_name)
             .filter_map(|name| Some((name.clone(), state.captured(&name)?.clone())))
             .collect();
-        let job = Job {
+        Job {
             work: Work {
                 step: id.clone(),
                 way,
                 head: self.journal.head.clone(),
-                lock_timeout_ms: program.step(id).and_then(|step| step.lock_timeout_ms),
+                lock_timeout_ms: step.lock_timeout_ms,
             },
             permit,
             driver,
-            fences: self.fences.get(&target).cloned().unwrap_or_default(),
+            fences,
             planned: name.as_ref().and_then(|name| program.mappings().get(name).cloned()),
             mapping: name.as_ref().and_then(|name| state.mapping(name)),
             direction: name
@@ -65,14 +104,13 @@ impl Drive<'_> {
                 Vec::new()
             },
             store: self.ctx.store.clone(),
-            tuning: tuned,
-            halt: halted,
+            tuning,
+            halt,
             progress: self.tell.clone(),
             drivers: self.ctx.drivers.clone(),
             throttled: watch::Sender::default(),
             step,
-        };
-        Some((job, Running { way, halt, tuning }))
+        }
     }
 }
 

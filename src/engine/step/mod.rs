@@ -161,7 +161,9 @@ impl Job {
                 End::Seen(Observation::Interrupted)
             }
             Err(Fault::Failed(failure)) => {
-                End::Seen(Observation::Failed(self.as_the_ledger_has_it(failure).await))
+                let mut failure = self.as_the_ledger_has_it(failure).await;
+                failure.redact(self.redact);
+                End::Seen(Observation::Failed(failure))
             }
             Err(Fault::Differs(evidence)) => End::Seen(Observation::Differs(evidence)),
             Err(Fault::Fenced(by)) => End::Fenced(by),
@@ -333,6 +335,7 @@ pub(super) fn failure_of(error: driver::Error) -> Failure {
             detail: None,
             help: None,
             line: None,
+            private: Vec::new(),
         },
     }
 }

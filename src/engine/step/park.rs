@@ -67,6 +67,7 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
     let is_missing = kind == DifferenceKind::Missing;
     let mut evidence = Evidence {
         resumed: false,
+        sync: None,
         verdict: Verdict::Fail,
         began_at,
         ended_at: job.store.now().await?,

@@ -42,6 +42,8 @@ pub(super) struct Whole {
     pub(super) began_at: Timestamp,
     /// Whether it was.
     pub(super) resumed: bool,
+    /// Stands for the sync that it was made under, from its beginning to its end.
+    pub(super) sync: Digest,
 }
 
 /// What became of one chunk.
@@ -63,6 +65,7 @@ struct Work<'a> {
     job: &'a Job,
     workers: usize,
     basis: Digest,
+    sync: Digest,
     began_at: Timestamp,
     resumed: bool,
     resume: Resume,
@@ -91,14 +94,14 @@ pub(super) async fn compare_all(
     for _ in 0..PASSES_MAX {
         let mut work = Work::begin(job, workers, resume).await?;
         work.walk().await?;
-        let Work { basis, began_at, resumed, pass, .. } = work;
-        let is_same = self::basis(job).await? == basis;
+        let Work { basis, sync, began_at, resumed, pass, .. } = work;
+        let is_same = self::basis(job).await?.0 == basis;
         if resume == Resume::Kept {
             keep(job, None).await?;
         }
         if is_same {
             let compared = pass.result().ok_or_else(not_whole)?;
-            return Ok(Whole { compared, began_at, resumed });
+            return Ok(Whole { compared, began_at, resumed, sync });
         }
         let step = &job.step.id;
         tracing::warn!(%step, "a table was altered while it was compared: beginning anew");
@@ -110,22 +113,22 @@ pub(super) async fn compare_all(
     .with_help("let the statements that alter them end, then retry"))
 }
 
-/// Stands for what the result depends on beside the rows.
-async fn basis(job: &Job) -> Result<Digest, Fault> {
+/// Stands for what the result depends on beside the rows; and for that part of it which is the sync.
+async fn basis(job: &Job) -> Result<(Digest, Digest), Fault> {
     let mapping = job.mapping()?;
-    let tables = job.patient(|| job.driver.basis(mapping)).await?;
-    let depends = json!({ "mapping": mapping, "direction": job.direction, "tables": tables });
-    Ok(Digest::of("pass", &depends))
+    let basis = job.patient(|| job.driver.basis(mapping)).await?;
+    let depends = json!({
+        "mapping": mapping,
+        "direction": job.direction,
+        "tables": basis.tables,
+        "sync": basis.sync,
+    });
+    Ok((Digest::of("pass", &depends), basis.of_sync()))
 }
 
 /// Keeps how far a pass has come; `None` forgets it.
 async fn keep(job: &Job, pass: Option<&str>) -> Result<(), Fault> {
-    // Not the step's own slot, which another step of the run may hold for as long as its statements take.
-    let fence = match job.fences.last() {
-        Some(fence) => fence,
-        None => job.fence()?,
-    };
-    let step = &job.work.step;
+    let (fence, step) = (job.fence()?, &job.work.step);
     job.patient(|| job.driver.keep_pass(fence, step, pass)).await
 }
 
@@ -133,7 +136,7 @@ impl<'a> Work<'a> {
     async fn begin(job: &'a Job, workers: Option<u32>, resume: Resume) -> Result<Self, Fault> {
         let (mapping, run) = (job.mapping()?, job.fence()?.run());
         let rows_total = job.patient(|| job.driver.estimate(mapping)).await?;
-        let basis = basis(job).await?;
+        let (basis, sync) = basis(job).await?;
         let kept = match resume {
             Resume::Kept => job.patient(|| job.driver.kept_pass(run, &job.work.step)).await?,
             Resume::Never => None,
@@ -149,6 +152,7 @@ impl<'a> Work<'a> {
             job,
             workers: workers.unwrap_or(WORKERS).min(most).max(1) as usize,
             basis,
+            sync,
             began_at,
             resumed,
             resume,

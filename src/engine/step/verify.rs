@@ -43,9 +43,11 @@ pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault
         }
         Verify::Mapping { method, .. } => {
             let began_at = job.store.now().await?;
+            let mapping = job.mapping()?;
+            let sync = job.patient(|| job.driver.basis(mapping)).await?.of_sync();
             let compared = settled_partly(job, *method).await?;
             still_synced(job).await?;
-            let whole = Whole { compared, began_at, resumed: false };
+            let whole = Whole { compared, began_at, resumed: false, sync };
             conclude(job, whole, Verdict::Partial, None).await
         }
     }
@@ -62,7 +64,7 @@ async fn conclude(
     verdict: Verdict,
     detail: Option<String>,
 ) -> Result<Outcome, Fault> {
-    let Whole { compared, began_at, resumed } = whole;
+    let Whole { compared, began_at, resumed, sync } = whole;
     let clean = compared.is_clean();
     let rows = compared.rows;
     let mut evidence = Evidence {
@@ -75,6 +77,7 @@ async fn conclude(
         different: compared.different,
         samples: compared.samples,
         resumed,
+        sync: Some(sync),
     };
     evidence.redact(job.redact);
     if !clean {
@@ -145,6 +148,7 @@ async fn value(job: &Job, asked: &QueryCheck, began_at: Timestamp) -> Result<Out
     let complaint = complaint(job, asked, &value)?;
     let mut evidence = Evidence {
         resumed: false,
+        sync: None,
         verdict: Verdict::Pass,
         began_at,
         ended_at: job.store.now().await?,

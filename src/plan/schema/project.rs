@@ -53,7 +53,7 @@ struct Policy {
     allow_reviewed: Option<bool>,
     allow_partial_verify: Option<bool>,
     allow_commands: Option<bool>,
-    /// What of the rows that a verify finds to differ is kept out of the journal.
+    /// What of rows is kept out of the journal, of those that a verify finds to differ and of those that errors are about.
     redact: Option<Redact>,
 }
 

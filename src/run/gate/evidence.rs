@@ -10,7 +10,7 @@ use super::super::state::State;
 use super::super::time::Timestamp;
 use super::super::words::duration;
 use super::asked::pass_needed;
-use super::{Condition, ConditionKind, ConditionVerdict, gate_of, is_guarded};
+use super::{Condition, ConditionKind, ConditionVerdict, Observations, gate_of, is_guarded};
 
 /// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
 pub(in crate::run) fn judged_verifies<'a>(
@@ -29,25 +29,57 @@ pub(in crate::run) fn judged_verifies<'a>(
     })
 }
 
-/// Verify steps to run again, when the evidence of any is too old. Those past half of the limit go with it: run one after the
-/// other, each would be too old by the time the next has ended, and so on for ever.
-pub(in crate::run) fn stale_verifies(state: &State, gate: &StepId, now: Timestamp) -> Vec<StepId> {
-    let Some(limit) =
-        state.program().step(gate).and_then(gate_of).and_then(|asks| asks.verified_within_ms)
-    else {
-        return Vec::new();
+/// Verify steps to run again, when the evidence of any is too old or was made under another sync. Those past half of the limit
+/// go with it: run one after the other, each would be too old by the time the next has ended, and so on for ever.
+pub(in crate::run) fn stale_verifies(
+    state: &State,
+    gate: &StepId,
+    seen: &Observations,
+    now: Timestamp,
+) -> Vec<StepId> {
+    let asks = state.program().step(gate).and_then(gate_of);
+    let limit = asks.and_then(|asks| asks.verified_within_ms);
+    let evidence = |step: &Step| state.step(&step.id).evidence.as_ref();
+    let is_void = |step: &Step| {
+        evidence(step)
+            .is_some_and(|known| sync_since(state, step, known, seen) == SyncSince::Another)
     };
-    let aged: Vec<(&Step, u64)> = judged_verifies(state, gate)
-        .filter(|step| frozen_at(state, step).is_none())
-        .map(|step| {
-            let evidence = state.step(&step.id).evidence.as_ref();
-            (step, evidence.map_or(u64::MAX, |evidence| age_ms(state, step, evidence, now)))
-        })
-        .collect();
-    if aged.iter().all(|(_, age)| *age <= limit) {
+    let is_past = |step: &Step, ms: u64| {
+        evidence(step).is_none_or(|known| age_ms(state, step, known, now) > ms)
+    };
+    let verifies: Vec<&Step> =
+        judged_verifies(state, gate).filter(|step| frozen_at(state, step).is_none()).collect();
+    let is_due = |step: &&Step| is_void(step) || limit.is_some_and(|limit| is_past(step, limit));
+    if !verifies.iter().any(is_due) {
         return Vec::new();
     }
-    aged.into_iter().filter(|(_, age)| *age > limit / 2).map(|(step, _)| step.id.clone()).collect()
+    let goes_along = |step: &Step| limit.is_some_and(|limit| is_past(step, limit / 2));
+    let again = verifies.into_iter().filter(|step| is_void(step) || goes_along(step));
+    again.map(|step| step.id.clone()).collect()
+}
+
+/// The sync that keeps the sides of a comparison equal, held against the one that it was made under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SyncSince {
+    /// It is the same, or there is none that has to be.
+    Same,
+    /// It is another: it was switched off, changed or made anew meanwhile. Writes may have passed it by, even where it is whole
+    /// again.
+    Another,
+    /// That can't be told.
+    Unknown,
+}
+
+fn sync_since(state: &State, verify: &Step, evidence: &Evidence, seen: &Observations) -> SyncSince {
+    let now = verify.action.mapping().and_then(|mapping| seen.syncs.get(mapping));
+    match now {
+        // What was kept in step until it was put aside was looked at then.
+        _ if frozen_at(state, verify).is_some() => SyncSince::Same,
+        None => SyncSince::Same,
+        Some(Ok(now)) if evidence.sync.as_ref() == Some(&now.digest) => SyncSince::Same,
+        Some(Ok(_)) => SyncSince::Another,
+        Some(Err(_)) => SyncSince::Unknown,
+    }
 }
 
 /// What must be left of a limit when a comparison has ended, so that there is time to use its result (milliseconds). Without
@@ -76,8 +108,8 @@ fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> 
 
 pub(super) fn verified(
     state: &State,
-    gate: &Step,
-    asks: &Gate,
+    (gate, asks): (&Step, &Gate),
+    seen: &Observations,
     now: Timestamp,
 ) -> Option<Condition> {
     let guarded: Vec<&Step> =
@@ -108,6 +140,9 @@ pub(super) fn verified(
             let have = format!("{} found differences", step.id);
             return Some(condition.judged(ConditionVerdict::Fail, have));
         }
+        if let Some((verdict, have)) = other_sync(state, step, evidence, seen) {
+            return Some(condition.judged(verdict, have));
+        }
         let age = age_ms(state, step, evidence, now);
         oldest = oldest.max(age);
         let Some(limit) = asks.verified_within_ms else { continue };
@@ -131,6 +166,30 @@ pub(super) fn verified(
         }
     }
     Some(condition.judged(ConditionVerdict::Pass, format!("PASS, {} old", duration(oldest))))
+}
+
+/// What is wrong with evidence that was made under another sync than that of now, if it was.
+fn other_sync(
+    state: &State,
+    verify: &Step,
+    evidence: &Evidence,
+    seen: &Observations,
+) -> Option<(ConditionVerdict, String)> {
+    let (step, mapping) = (&verify.id, verify.action.mapping()?);
+    match sync_since(state, verify, evidence, seen) {
+        SyncSince::Same => None,
+        SyncSince::Another => {
+            let have = format!(
+                "{step} is older than the triggers of {mapping}, which were made anew, changed, or switched off and on again: \
+                 writes may have passed them by"
+            );
+            Some((ConditionVerdict::Fail, have))
+        }
+        SyncSince::Unknown => {
+            let have = format!("whether {mapping} was kept in step since {step} can't be told");
+            Some((ConditionVerdict::Unknown, have))
+        }
+    }
 }
 
 /// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, one

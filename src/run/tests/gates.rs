@@ -84,6 +84,72 @@ fn evidence_that_grows_stale_between_opening_and_start_is_made_anew_first() {
     assert!(world.state.is_ended());
 }
 
+/// What is seen of the sync from now on.
+fn is_synced(world: &mut World, sync: &str) {
+    let digest = Digest::of_bytes(sync.as_bytes());
+    world.seen.syncs = BTreeMap::from([("leads".into(), Ok(SyncSeen { wrong: None, digest }))]);
+}
+
+#[test]
+fn what_was_compared_under_another_sync_is_compared_again() {
+    // With a limit and without one: the retire itself wants evidence.
+    for verified_within_ms in [Some(60_000), None] {
+        let switch = Gate { verified_within_ms, ..gate() };
+        let mut world = World::new(leads_steps(switch, gate()));
+        is_synced(&mut world, "one");
+        open_and_wait(&mut world, "switch");
+        is_synced(&mut world, "off and on again");
+        let seen = vec![("switch".into(), world.seen.clone())];
+        let events = world.recheck("retire", seen);
+        let [Event::GateShut { reasons, .. }] = events.as_slice() else { panic!("{events:?}") };
+        assert!(reasons[0].contains("switched off and on again"), "{reasons:?}");
+        assert_eq!(world.missing("switch"), [ConditionKind::VerifiedWithin]);
+        world.go();
+        assert_eq!(world.state.step(&"compare".into()).attempts, 2);
+        assert!(world.state.is_ended());
+    }
+}
+
+#[test]
+fn evidence_counts_for_nothing_while_nobody_can_tell_what_became_of_the_sync() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    is_synced(&mut world, "one");
+    open_and_wait(&mut world, "switch");
+    world.seen.syncs = BTreeMap::from([("leads".into(), Err("the database is gone".into()))]);
+    world.go();
+    let missing = [ConditionKind::InStep("leads".into()), ConditionKind::VerifiedWithin];
+    assert_eq!(world.missing("switch"), missing);
+    assert_eq!(world.state.step(&"compare".into()).attempts, 1);
+    is_synced(&mut world, "one");
+    world.go();
+    assert_eq!(world.state.step(&"compare".into()).attempts, 1);
+    assert!(world.state.is_ended());
+}
+
+#[test]
+fn a_guarded_step_is_judged_when_there_is_room_for_it() {
+    let mut steps = leads_steps(gate(), gate());
+    for id in ["one", "two"] {
+        let sql = Action::Sql(script("ALTER TABLE other ADD COLUMN x int"));
+        steps.insert(5, step(id, Phase::Contract, &["switch"], sql));
+    }
+    let mut world = World::new(steps);
+    open_and_wait(&mut world, "switch");
+    world.feed(&Input::Tick);
+    let begun = |world: &World, id: &str| matches!(world.is(id), Progress::Running { .. });
+    assert!(begun(&world, "one") && begun(&world, "two"), "the target takes two at once");
+    let is_judged = |world: &World| {
+        let ready = ready(&world.state, &Goal::End, world.now);
+        ready.iter().any(|effect| matches!(effect, Effect::Recheck { .. }))
+    };
+    assert!(!is_judged(&world));
+    let (step, way, result) = ("one".into(), Way::Forward, Observation::Done(Outcome::default()));
+    world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.0 });
+    assert!(is_judged(&world));
+    world.go();
+    assert!(world.state.is_ended());
+}
+
 #[test]
 fn an_approval_that_is_taken_back_or_expires_before_the_start_shuts_the_gate() {
     let switch = || Gate { approvals: approvals("dba", 1), expires_ms: 10_000, ..gate() };
@@ -285,6 +351,7 @@ fn a_failed_step_uses_its_approvals_again() {
         detail: None,
         help: None,
         line: None,
+        private: Vec::new(),
     };
     let (result, way) = (Observation::Failed(failure), Way::Forward);
     world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });

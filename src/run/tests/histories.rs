@@ -396,7 +396,15 @@ impl History {
 }
 
 fn failed(class: FailureClass) -> Failure {
-    Failure { class, code: None, message: "no".into(), detail: None, help: None, line: None }
+    Failure {
+        class,
+        code: None,
+        message: "no".into(),
+        detail: None,
+        help: None,
+        line: None,
+        private: Vec::new(),
+    }
 }
 
 /// Any history keeps the promises on order, permits and the way back, and comes to an end or to a reason.

@@ -3,7 +3,15 @@
 use super::*;
 
 fn failure(class: FailureClass) -> Failure {
-    Failure { class, code: None, message: "no".into(), detail: None, help: None, line: None }
+    Failure {
+        class,
+        code: None,
+        message: "no".into(),
+        detail: None,
+        help: None,
+        line: None,
+        private: Vec::new(),
+    }
 }
 
 fn rollback(accept: &[&str]) -> Command {
