@@ -122,6 +122,7 @@ pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: crate::run::Parking::default(),
     }
 }
 
