@@ -14,6 +14,7 @@ use crate::services;
 mod parking;
 mod replica;
 mod throttle;
+mod tied;
 mod together;
 mod waiting;
 mod workers;

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::run::{Digest, Mapping, Step};
+use crate::run::{Action, Digest, Mapping, Step};
 
 use super::files::Files;
 
@@ -53,6 +53,13 @@ pub fn step_digest(step: &Step, mapping: Option<&Mapping>) -> Digest {
         "retry": step.retry,
         "mapping": mapping,
     });
+    // What a mapping's steps do with refused rows is no business of its other steps: a backfill says it in its own action.
+    if let Some(Value::Object(mapping)) = work.get_mut("mapping") {
+        mapping.remove("parking");
+    }
+    if matches!(step.action, Action::DualWrite(_)) && mapping.is_some_and(|it| it.parking.writes) {
+        work["on_error"] = json!("park");
+    }
     for place in ["/action/sql/statements", "/undo/script/statements"] {
         let statements = work.pointer_mut(place).and_then(Value::as_array_mut);
         for statement in statements.into_iter().flatten() {

@@ -107,15 +107,13 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 .error(codes::ACTION_NOT_YET, span, message)
                 .help("it comes with a later version");
         }
-        ActionDef::DualWrite(dual_write) => {
-            match dual_write.by {
-                Some(by) if by.value == Writer::Application => {
-                    option(reports, by.span, "`by: application`");
-                }
-                Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
-                _ => {}
+        ActionDef::DualWrite(dual_write) => match dual_write.by {
+            Some(by) if by.value == Writer::Application => {
+                option(reports, by.span, "`by: application`");
             }
-        }
+            Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
+            _ => {}
+        },
         ActionDef::Backfill(backfill) => {
             for throttle in &backfill.throttle {
                 if let SignalDef::Later(what) = &throttle.signal {

@@ -16,8 +16,7 @@ pub(super) fn problem(new: &Surroundings) -> Option<(String, String)> {
         .iter()
         .filter(|it| matches!(it.kind, 'p' | 'u' | 'x' | 'f'))
         .map(|it| (it.kind, &it.name, &new.name, &it.definition));
-    let of_others =
-        new.references.iter().map(|it| ('f', &it.name, &it.table, &it.definition));
+    let of_others = new.references.iter().map(|it| ('f', &it.name, &it.table, &it.definition));
     let (kind, name, table, _) =
         own.chain(of_others).find(|(_, _, _, definition)| is_deferrable(definition))?;
     let message = format!(

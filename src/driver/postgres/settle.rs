@@ -26,7 +26,7 @@ use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
 use super::park::{Refusal, enter};
-use super::settle_sql::{How, TRADABLE, forget_notes, note_again, statements, take_notes};
+use super::settle_sql::{How, TRADABLE, forget_notes, locks, note_again, statements, take_notes};
 use super::shape::{Shape, shape};
 use super::sink::{is_of_a_row, named};
 use super::sync_sql::trigger_name;
@@ -35,8 +35,9 @@ use crate::copy::chunk::{Cell, Key};
 use crate::driver::{Error, Fence};
 use crate::run::{Direction, Failure, FailureClass, Mapping, plural};
 
-/// Notes put right in one transaction.
+/// Notes put right in one transaction; and where it takes many tries to find out which can't be.
 const BATCH_NOTES: u32 = 500;
+const THOROUGH_NOTES: u32 = 100;
 /// Keys that are put right at once where they are in each other's way, and kept in mind at most.
 const STUCK_MAX: usize = 10_000;
 /// How often what was refused is tried again in one batch, while that frees some.
@@ -107,10 +108,7 @@ pub(super) async fn settle(
 }
 
 /// Goes over the notes of a mapping once.
-pub(super) async fn go_over(
-    at: (&Connections, &Fence),
-    mapping: &Mapping,
-) -> Result<Swept, Error> {
+pub(super) async fn go_over(at: (&Connections, &Fence), mapping: &Mapping) -> Result<Swept, Error> {
     let mut reader = at.0.read().await?;
     let shape = shape(reader.conn()?, mapping).await?;
     let touched = reader.ours(&shape.touched_name());
@@ -231,8 +229,10 @@ async fn settle_some(
     (shape, direction): (&Shape, Direction),
     care: Care,
 ) -> Result<(u64, Vec<Stuck>), Error> {
-    let take = take_notes(shape, &tx.ours(&shape.touched_name()), BATCH_NOTES);
-    let row = sqlx::query(AssertSqlSafe(take)).fetch_one(tx.conn()?).await.map_err(failed(DOING))?;
+    let most = if care == Care::Quick { BATCH_NOTES } else { THOROUGH_NOTES };
+    let take = take_notes(shape, &tx.ours(&shape.touched_name()), most);
+    let row =
+        sqlx::query(AssertSqlSafe(take)).fetch_one(tx.conn()?).await.map_err(failed(DOING))?;
     let taken = ledger::unsigned(row.try_get(0).map_err(failed(DOING))?)?;
     if taken == 0 || shape.in_place {
         return Ok((taken, Vec::new()));
@@ -242,7 +242,7 @@ async fn settle_some(
         .collect::<Result<_, _>>()
         .map_err(failed(DOING))?;
     let keys = rows_of(&keys);
-    marks::guard(tx, shape).await?;
+    prepare(tx, shape, &keys).await?;
     let written = statements(shape, direction, How::Written);
     let Err(failure) = put_right(tx.conn()?, &written, &keys).await? else {
         return Ok((taken, Vec::new()));
@@ -296,10 +296,20 @@ async fn trade(
         return Ok(false);
     }
     forget(tx, shape, stuck).await?;
-    marks::guard(tx, shape).await?;
     let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
+    prepare(tx, shape, &keys).await?;
     let traded = statements(shape, direction, How::Traded);
     Ok(put_right(tx.conn()?, &traded, &keys).await?.is_ok())
+}
+
+/// Locks the rows of keys, and has what is written to their copies not mirrored.
+async fn prepare(tx: &mut Tx<'_>, shape: &Shape, keys: &[Vec<String>]) -> Result<(), Error> {
+    marks::guard(tx, shape).await?;
+    let columns = columns_of(keys);
+    for sql in locks(shape) {
+        bound(sql, &columns).execute(tx.conn()?).await.map_err(failed(DOING))?;
+    }
+    Ok(())
 }
 
 async fn is_tradable(conn: &mut PgConnection, shape: &Shape) -> Result<bool, Error> {
@@ -446,11 +456,8 @@ fn refused(shape: &Shape, stuck: &[Stuck]) -> Error {
     let Some(first) = stuck.first() else {
         return Error::failed(FailureClass::Refused, "noted keys can't be put right");
     };
-    let mut names: Vec<String> = stuck
-        .iter()
-        .take(NAMED_MAX)
-        .map(|it| named(shape, &as_key(shape, &it.key)))
-        .collect();
+    let mut names: Vec<String> =
+        stuck.iter().take(NAMED_MAX).map(|it| named(shape, &as_key(shape, &it.key))).collect();
     if stuck.len() > NAMED_MAX {
         names.push(plural(number(stuck.len() - NAMED_MAX), "more key"));
     }

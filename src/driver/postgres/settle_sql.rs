@@ -102,7 +102,7 @@ fn lock(shape: &Shape, side: Side, strength: &str) -> String {
     )
 }
 
-/// What puts the bound keys right, in order.
+/// What puts the bound keys right, in order, once their rows are locked.
 pub(super) fn statements(shape: &Shape, direction: Direction, how: How) -> Vec<String> {
     let marks = shape.mark_columns();
     let (olds, news) = (shape.named_key(Side::Old), shape.named_key(Side::New));
@@ -122,15 +122,20 @@ pub(super) fn statements(shape: &Shape, direction: Direction, how: How) -> Vec<S
     if Fault::SweepInOneStatement.is_planted() {
         return removal(shape, Side::New, &gone).into_iter().collect();
     }
-    let mut statements =
-        vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")];
-    statements.extend(removal(shape, Side::New, &gone));
-    statements.extend(match how {
+    let changed = match how {
         How::Written => update(shape, direction),
         How::Traded => trade(shape, direction),
-    });
-    statements.push(insert(shape));
-    statements
+    };
+    let removed = removal(shape, Side::New, &gone);
+    removed.into_iter().chain(changed).chain([insert(shape)]).collect()
+}
+
+/// What locks the rows of the bound keys before anything is decided: the sources, then their copies.
+pub(super) fn locks(shape: &Shape) -> Vec<String> {
+    if Fault::SweepInOneStatement.is_planted() {
+        return Vec::new();
+    }
+    vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")]
 }
 
 /// Behind FROM: the sources of the bound keys as `phasegate_f` and their copies as `phasegate_o`; and that one is the other's.

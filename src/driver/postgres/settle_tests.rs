@@ -60,10 +60,10 @@ async fn values_that_go_round_are_put_right_however_many_they_are() {
 #[tokio::test]
 async fn a_chain_whose_end_is_free_is_put_right_from_there() {
     // Each takes the next one's email; the last one takes one that is free, or is gone.
-    let next = "UPDATE leads SET email = 'away ' || id WHERE id > 650; UPDATE leads SET email = 'e' || (id + 1) WHERE id > 650";
+    let next = "UPDATE leads SET email = 'away ' || id WHERE id > 1240; UPDATE leads SET email = 'e' || (id + 1) WHERE id > 1240";
     let cascade = "CREATE TABLE tags (lead bigint REFERENCES leads_v2 ON DELETE CASCADE);";
     for (change, references) in [
-        (next.replace("650", "0"), ""),
+        (next.replace("1240", "0"), ""),
         (format!("DELETE FROM leads WHERE id = 1300; {next}"), ""),
         (next.to_owned(), cascade),
     ] {
@@ -85,7 +85,8 @@ async fn a_chain_whose_end_is_free_is_put_right_from_there() {
 
 #[tokio::test]
 async fn values_that_go_round_among_rows_that_may_not_go_for_a_moment_are_named() {
-    let setup = format!("{UNIQUE} CREATE TABLE tags (lead bigint REFERENCES leads_v2 ON DELETE CASCADE)");
+    let setup =
+        format!("{UNIQUE} CREATE TABLE tags (lead bigint REFERENCES leads_v2 ON DELETE CASCADE)");
     let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };
     stale(&bed, &round(3)).await;
     bed.run("INSERT INTO tags SELECT id FROM leads_v2 WHERE id < 9").await;
@@ -105,15 +106,22 @@ async fn values_that_go_round_among_rows_that_may_not_go_for_a_moment_are_named(
 async fn values_go_round_with_both_directions_and_under_partial_and_expression_indexes() {
     for (index, direction) in [
         ("ALTER TABLE leads_v2 ADD UNIQUE (email)", Direction::Both),
-        ("CREATE UNIQUE INDEX ON leads_v2 (lower(email)) WHERE status_code <> 'gone'", Direction::Forward),
+        (
+            "CREATE UNIQUE INDEX ON leads_v2 (lower(email)) WHERE status_code <> 'gone'",
+            Direction::Forward,
+        ),
         ("ALTER TABLE leads_v2 ADD EXCLUDE (email WITH =)", Direction::Both),
     ] {
         let setup = format!(
             "{} {index}; ALTER TABLE leads_v2 ADD COLUMN drawn int GENERATED ALWAYS AS IDENTITY, \
              ADD COLUMN twice text GENERATED ALWAYS AS (email || email) STORED;",
-            UNIQUE.replace("email text NOT NULL UNIQUE, status_code", "email text NOT NULL, status_code")
+            UNIQUE.replace(
+                "email text NOT NULL UNIQUE, status_code",
+                "email text NOT NULL, status_code"
+            )
         );
-        let mapping = Mapping { reverse: vec![("status".into(), "initcap(status_code)".into())], ..leads() };
+        let mapping =
+            Mapping { reverse: vec![("status".into(), "initcap(status_code)".into())], ..leads() };
         let Some(bed) = Bed::with(&setup, mapping, direction).await else { return };
         bed.run(&chunk("true")).await;
         let drawn = "SELECT sum(drawn * id) FROM leads_v2";
@@ -154,8 +162,7 @@ async fn a_noted_row_that_the_new_side_refuses_is_named_or_parked() {
         CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text, status_code text CHECK (status_code <> 'refused'), note text);
         INSERT INTO leads SELECT n, 'e' || n, n::text FROM generate_series(1, 20) AS n;";
     for parks in [None, Some(5), Some(1)] {
-        let mapping =
-            Mapping { parking: Parking { rows_max: parks, writes: false }, ..leads() };
+        let mapping = Mapping { parking: Parking { rows_max: parks, writes: false }, ..leads() };
         let Some(bed) = Bed::with(setup, mapping, Direction::Forward).await else { return };
         bed.run(&chunk("true")).await;
         noted_write(&bed, "UPDATE leads SET status = 'Refused' WHERE id IN (3, 7); UPDATE leads SET status = 'Fine' WHERE id IN (4, 8)").await;
@@ -169,13 +176,23 @@ async fn a_noted_row_that_the_new_side_refuses_is_named_or_parked() {
             let rows: Vec<_> = parked
                 .rows
                 .iter()
-                .map(|row| (row.key[0].1.as_str(), row.code.as_deref(), row.reason.contains("violates check")))
+                .map(|row| {
+                    (
+                        row.key[0].1.as_str(),
+                        row.code.as_deref(),
+                        row.reason.contains("violates check"),
+                    )
+                })
                 .collect();
             assert_eq!(rows, [("3", Some("23514"), true), ("7", Some("23514"), true)]);
         } else {
             let Err(Error::Failed(failure)) = settled else { panic!("{settled:?}") };
-            assert_eq!((failure.class, failure.code.as_deref()), (FailureClass::Refused, Some("23514")));
-            let said = if parks.is_some() { "more than 1 row of " } else { "\"id\" = 3; \"id\" = 7 of " };
+            assert_eq!(
+                (failure.class, failure.code.as_deref()),
+                (FailureClass::Refused, Some("23514"))
+            );
+            let said =
+                if parks.is_some() { "more than 1 row of " } else { "\"id\" = 3; \"id\" = 7 of " };
             assert!(failure.message.contains(said), "{failure:?}");
             assert_eq!(bed.noted().await, 2, "and is noted still");
         }

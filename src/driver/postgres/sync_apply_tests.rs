@@ -28,7 +28,9 @@ struct Subscription<'a> {
 impl<'a> Subscription<'a> {
     async fn new(publisher: &'a Database, bed: &'a Bed) -> Self {
         let slot = format!("slot_{}", uuid::Uuid::now_v7().simple());
-        publisher.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
+        publisher
+            .run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"))
+            .await;
         bed.run(&format!(
             "CREATE SUBSCRIPTION leads_s CONNECTION '{}' PUBLICATION leads_p
              WITH (create_slot = false, slot_name = '{slot}', copy_data = false)",
@@ -49,14 +51,15 @@ impl<'a> Subscription<'a> {
     }
 
     async fn end(self) {
-        self.bed
-            .run("ALTER SUBSCRIPTION leads_s DISABLE")
-            .await;
+        self.bed.run("ALTER SUBSCRIPTION leads_s DISABLE").await;
         self.bed.run("ALTER SUBSCRIPTION leads_s SET (slot_name = NONE)").await;
         self.bed.run("DROP SUBSCRIPTION leads_s").await;
         // The worker lets go of the slot when it has ended.
         let since = Stopwatch::start();
-        let held = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active", self.slot);
+        let held = format!(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}' AND active",
+            self.slot
+        );
         while self.publisher.number(&held).await > 0 {
             assert!(since.elapsed_ms() < ARRIVES_WITHIN_MS, "the slot is held");
         }
@@ -70,7 +73,8 @@ async fn rows_that_come_by_replication_are_on_the_other_side_too() {
         let Some(publisher) = Database::with(PUBLISHER).await else { return };
         let mapping = super::sync_tests::both_leads();
         let Some(bed) = Bed::with(SUBSCRIBER, mapping, direction).await else { return };
-        bed.run("INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 9) AS n").await;
+        bed.run("INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 9) AS n")
+            .await;
         let subscription = Subscription::new(&publisher, &bed).await;
         for script in [
             "INSERT INTO leads VALUES (20, 'new', 'New')",
@@ -99,7 +103,10 @@ async fn a_trigger_that_sleeps_through_replication_is_noticed() {
     bed.run(&chunk("true")).await;
     let subscription = Subscription::new(&publisher, &bed).await;
     let trigger = format!("zzzz_phasegate_{}_a", id(&leads()));
-    bed.run(&format!("ALTER TABLE leads DISABLE TRIGGER {trigger}; ALTER TABLE leads ENABLE TRIGGER {trigger}")).await;
+    bed.run(&format!(
+        "ALTER TABLE leads DISABLE TRIGGER {trigger}; ALTER TABLE leads ENABLE TRIGGER {trigger}"
+    ))
+    .await;
     subscription.send("UPDATE leads SET status = 'Won' WHERE id = 1").await;
     assert_eq!(bed.number(WRONG).await, 2, "nobody has followed");
     let state = bed.state().await;

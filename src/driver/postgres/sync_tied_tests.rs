@@ -44,6 +44,25 @@ impl Two {
         Some(Self { bed, items })
     }
 
+    /// All rows as they were at first, on both sides.
+    async fn anew(&self) {
+        self.bed
+            .run(
+                "DELETE FROM items; DELETE FROM boxes; INSERT INTO boxes SELECT n, 'box ' || n FROM generate_series(1, 9) AS n;
+                 INSERT INTO items SELECT n, n, 'item ' || n FROM generate_series(1, 9) AS n",
+            )
+            .await;
+        for mapping in [&self.bed.mapping, &self.items] {
+            assert_eq!(self.settle(mapping).await, Ok(0));
+        }
+    }
+
+    /// The same, and nothing of it copied yet. Only forward, where nobody follows what the new side does.
+    async fn uncopied(&self) {
+        self.anew().await;
+        self.bed.run("DELETE FROM items_v2; DELETE FROM boxes_v2").await;
+    }
+
     /// What the copy of a mapping would bring.
     async fn copy(&self, mapping: &Mapping) {
         let (from, into) = (&mapping.from.table, &mapping.into.table);
@@ -94,9 +113,10 @@ impl Two {
 
 #[tokio::test]
 async fn a_row_and_what_refers_to_it_are_deleted_though_the_copy_that_refers_is_not_seen() {
+    let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
     for level in &LEVELS[1..] {
         for items_first in [false, true] {
-            let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
+            two.uncopied().await;
             two.copy(&two.bed.mapping).await;
             let mut client = two.bed.client().await;
             say(
@@ -106,8 +126,7 @@ async fn a_row_and_what_refers_to_it_are_deleted_though_the_copy_that_refers_is_
             .await
             .unwrap();
             two.copy(&two.items).await;
-            let script =
-                "DELETE FROM items WHERE id = 5; DELETE FROM boxes WHERE id = 5; COMMIT";
+            let script = "DELETE FROM items WHERE id = 5; DELETE FROM boxes WHERE id = 5; COMMIT";
             say(&mut client, script).await.unwrap_or_else(|error| panic!("{level}: {error}"));
             assert_eq!(two.noted(&two.items).await, 1);
             assert_eq!(two.noted(&two.bed.mapping).await, 1, "its copy is still referred to");
@@ -118,13 +137,14 @@ async fn a_row_and_what_refers_to_it_are_deleted_though_the_copy_that_refers_is_
 
 #[tokio::test]
 async fn a_row_is_deleted_whose_copy_a_noted_one_refers_to() {
+    let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
     for level in LEVELS {
         for statement in [
             "DELETE FROM boxes WHERE id = 5",
             "UPDATE boxes SET id = 50 WHERE id = 5",
             "WITH moved AS (DELETE FROM boxes WHERE id = 5 RETURNING *) INSERT INTO boxes SELECT 51, label FROM moved",
         ] {
-            let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
+            two.uncopied().await;
             two.copy(&two.bed.mapping).await;
             let mut client = two.bed.client().await;
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM items LIMIT 1";
@@ -142,6 +162,7 @@ async fn a_row_is_deleted_whose_copy_a_noted_one_refers_to() {
 
 #[tokio::test]
 async fn a_row_comes_whose_referred_one_is_not_copied_yet() {
+    let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
     for level in LEVELS {
         for statement in [
             "INSERT INTO items VALUES (20, 7, 'new')",
@@ -149,7 +170,7 @@ async fn a_row_comes_whose_referred_one_is_not_copied_yet() {
             "UPDATE items SET id = 30, box = 8 WHERE id = 5",
             "INSERT INTO items VALUES (5, 1, 'other') ON CONFLICT (id) DO UPDATE SET box = 3",
         ] {
-            let Some(two) = Two::with(TABLES, Direction::Forward).await else { return };
+            two.uncopied().await;
             let script = format!("BEGIN ISOLATION LEVEL {level}; {statement}; COMMIT");
             let case = format!("{level}: {statement}");
             let mut client = two.bed.client().await;
@@ -171,22 +192,45 @@ async fn a_row_comes_whose_referred_one_is_not_copied_yet() {
 
 #[tokio::test]
 async fn what_one_statement_or_transaction_does_to_both_tables_is_followed() {
-    let cascading = TABLES.replacen("REFERENCES boxes,", "REFERENCES boxes ON UPDATE CASCADE ON DELETE CASCADE,", 1);
-    let late = TABLES.replacen("REFERENCES boxes,", "REFERENCES boxes DEFERRABLE INITIALLY DEFERRED,", 1);
-    for (setup, statement) in [
-        (&cascading, "UPDATE boxes SET id = id + 100 WHERE id IN (2, 3)"),
-        (&cascading, "UPDATE boxes SET id = -id"),
-        (&cascading, "DELETE FROM boxes WHERE id < 4"),
-        (&late, "INSERT INTO items VALUES (40, 40, 'first'); INSERT INTO boxes VALUES (40, 'then')"),
-        (&late, "DELETE FROM boxes WHERE id = 3; UPDATE items SET box = 4 WHERE box = 3"),
-        (&late, "UPDATE boxes SET id = 60 WHERE id = 6; UPDATE items SET box = 60 WHERE box = 6"),
-        (&TABLES.to_owned(), "WITH b AS (DELETE FROM boxes WHERE id = 9) DELETE FROM items WHERE id = 9"),
-        (&TABLES.to_owned(), "WITH i AS (DELETE FROM items WHERE id = 9) DELETE FROM boxes WHERE id = 9"),
+    let cascading = TABLES.replacen(
+        "REFERENCES boxes,",
+        "REFERENCES boxes ON UPDATE CASCADE ON DELETE CASCADE,",
+        1,
+    );
+    let late =
+        TABLES.replacen("REFERENCES boxes,", "REFERENCES boxes DEFERRABLE INITIALLY DEFERRED,", 1);
+    for (setup, statements) in [
+        (
+            cascading.as_str(),
+            &[
+                "UPDATE boxes SET id = id + 100 WHERE id IN (2, 3)",
+                "UPDATE boxes SET id = -id",
+                "DELETE FROM boxes WHERE id < 4",
+            ][..],
+        ),
+        (
+            late.as_str(),
+            &[
+                "INSERT INTO items VALUES (40, 40, 'first'); INSERT INTO boxes VALUES (40, 'then')",
+                "DELETE FROM boxes WHERE id = 3; UPDATE items SET box = 4 WHERE box = 3",
+                "UPDATE boxes SET id = 60 WHERE id = 6; UPDATE items SET box = 60 WHERE box = 6",
+            ],
+        ),
+        (
+            TABLES,
+            &[
+                "WITH b AS (DELETE FROM boxes WHERE id = 9) DELETE FROM items WHERE id = 9",
+                "WITH i AS (DELETE FROM items WHERE id = 9) DELETE FROM boxes WHERE id = 9",
+            ],
+        ),
     ] {
         for direction in [Direction::Forward, Direction::Both] {
-            for level in LEVELS {
-                let Some(two) = Two::copied(setup, direction).await else { return };
-                let mut client = two.bed.client().await;
+            let Some(two) = Two::copied(setup, direction).await else { return };
+            let mut client = two.bed.client().await;
+            for (statement, level) in
+                statements.iter().flat_map(|it| LEVELS.map(|level| (it, level)))
+            {
+                two.anew().await;
                 let script = format!("BEGIN ISOLATION LEVEL {level}; {statement}; COMMIT");
                 let case = format!("{direction:?} {level}: {statement}");
                 say(&mut client, &script).await.unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -198,13 +242,19 @@ async fn what_one_statement_or_transaction_does_to_both_tables_is_followed() {
 
 #[tokio::test]
 async fn tables_that_are_emptied_together_leave_no_copy() {
-    for statement in
-        ["TRUNCATE boxes, items", "TRUNCATE items, boxes", "TRUNCATE boxes CASCADE", "TRUNCATE items"]
-    {
-        let Some(two) = Two::copied(TABLES, Direction::Forward).await else { return };
+    let Some(two) = Two::copied(TABLES, Direction::Forward).await else { return };
+    for statement in [
+        "TRUNCATE boxes, items",
+        "TRUNCATE items, boxes",
+        "TRUNCATE boxes CASCADE",
+        "TRUNCATE items",
+    ] {
+        two.anew().await;
         two.bed.run(statement).await;
         two.comes_right(false, statement).await;
-        two.bed.run("INSERT INTO boxes VALUES (70, 'b'); INSERT INTO items VALUES (70, 70, 'i')").await;
+        two.bed
+            .run("INSERT INTO boxes VALUES (70, 'b'); INSERT INTO items VALUES (70, 70, 'i')")
+            .await;
         two.comes_right(true, statement).await;
     }
 }
@@ -257,14 +307,22 @@ async fn what_can_never_be_put_right_is_named_or_parked() {
             let parked = parker().await.unwrap();
             let keys: Vec<&str> = parked.rows.iter().map(|row| row.key[0].1.as_str()).collect();
             assert_eq!((parked.total, keys), (2, vec!["3", "4"]));
-            assert!(parked.rows.iter().all(|row| row.code.as_deref() == Some("23503")
-                && row.reason.contains("(name)=(unheard)")), "{parked:?}");
+            assert!(
+                parked.rows.iter().all(|row| row.code.as_deref() == Some("23503")
+                    && row.reason.contains("(name)=(unheard)")),
+                "{parked:?}"
+            );
             two.bed.run("INSERT INTO names VALUES ('unheard')").await;
-            let retry = two.bed.postgres.retry_parked(&two.bed.fence, &two.items, Direction::Forward);
+            let retry =
+                two.bed.postgres.retry_parked(&two.bed.fence, &two.items, Direction::Forward);
             assert_eq!(retry.await, Ok(0));
         } else {
             let Err(Error::Failed(failure)) = settled else { panic!("{settled:?}") };
-            let said = ["the row with \"id\" = 3; \"id\" = 4 of ", "can't be put right: ", "violates foreign key"];
+            let said = [
+                "the row with \"id\" = 3; \"id\" = 4 of ",
+                "can't be put right: ",
+                "violates foreign key",
+            ];
             assert!(said.iter().all(|said| failure.message.contains(said)), "{}", failure.message);
             assert_eq!(class::<u64>(Err(Error::Failed(failure))), FailureClass::Refused);
             assert_eq!(two.noted(&two.items).await, 2, "they are noted still");
@@ -289,11 +347,20 @@ async fn a_key_that_comes_while_the_sync_lives_is_noticed_by_it() {
 #[tokio::test]
 async fn a_constraint_that_may_wait_for_the_end_lets_no_sync_begin() {
     for (change, name) in [
-        ("ALTER TABLE items_v2 ALTER CONSTRAINT items_v2_box_fkey DEFERRABLE INITIALLY DEFERRED", "items_v2_box_fkey"),
+        (
+            "ALTER TABLE items_v2 ALTER CONSTRAINT items_v2_box_fkey DEFERRABLE INITIALLY DEFERRED",
+            "items_v2_box_fkey",
+        ),
         ("ALTER TABLE items_v2 ALTER CONSTRAINT items_v2_box_fkey DEFERRABLE", "items_v2_box_fkey"),
         ("ALTER TABLE items_v2 ADD CONSTRAINT once UNIQUE (name) DEFERRABLE", "once"),
-        ("ALTER TABLE items_v2 ADD CONSTRAINT apart EXCLUDE (name WITH =) INITIALLY DEFERRED", "apart"),
-        ("CREATE TABLE tags (item bigint CONSTRAINT of_item REFERENCES items_v2 DEFERRABLE)", "of_item"),
+        (
+            "ALTER TABLE items_v2 ADD CONSTRAINT apart EXCLUDE (name WITH =) INITIALLY DEFERRED",
+            "apart",
+        ),
+        (
+            "CREATE TABLE tags (item bigint CONSTRAINT of_item REFERENCES items_v2 DEFERRABLE)",
+            "of_item",
+        ),
     ] {
         let Some(bed) = Bed::with(TABLES, named("boxes"), Direction::Forward).await else { return };
         bed.run(change).await;
@@ -304,10 +371,15 @@ async fn a_constraint_that_may_wait_for_the_end_lets_no_sync_begin() {
         let refused = install().await;
         let Err(Error::Failed(failure)) = &refused else { panic!("{change}: {refused:?}") };
         assert_eq!(failure.class, FailureClass::Unsafe);
-        assert!(failure.message.contains(name) && failure.message.contains("DEFERRABLE"), "{failure:?}");
+        assert!(
+            failure.message.contains(name) && failure.message.contains("DEFERRABLE"),
+            "{failure:?}"
+        );
         assert!(failure.help.as_ref().unwrap().contains("NOT DEFERRABLE"), "{failure:?}");
         bed.run(match name {
-            "items_v2_box_fkey" => "ALTER TABLE items_v2 ALTER CONSTRAINT items_v2_box_fkey NOT DEFERRABLE",
+            "items_v2_box_fkey" => {
+                "ALTER TABLE items_v2 ALTER CONSTRAINT items_v2_box_fkey NOT DEFERRABLE"
+            }
             "of_item" => "ALTER TABLE tags ALTER CONSTRAINT of_item NOT DEFERRABLE",
             "once" => "ALTER TABLE items_v2 DROP CONSTRAINT once",
             _ => "ALTER TABLE items_v2 DROP CONSTRAINT apart",

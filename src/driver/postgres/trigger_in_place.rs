@@ -90,9 +90,8 @@ impl InPlace<'_> {
             self.shape.mark_columns().join(", "),
             self.key("NEW").join(", ")
         );
-        let caught = format!(
-            "BEGIN\n{convert}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{park}\nEND;"
-        );
+        let caught =
+            format!("BEGIN\n{convert}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{park}\nEND;");
         ("phasegate_detail text;\n", caught)
     }
 

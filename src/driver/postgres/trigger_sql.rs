@@ -445,7 +445,8 @@ impl<'a> Flow<'a> {
             return followed.to_owned();
         }
         let typed = self.shape.named_key(self.to()).into_iter().zip(&self.shape.keys);
-        let keys: Vec<String> = typed.map(|(key, pair)| format!("{key}::{}", pair.type_sql)).collect();
+        let keys: Vec<String> =
+            typed.map(|(key, pair)| format!("{key}::{}", pair.type_sql)).collect();
         let note = format!(
             "INSERT INTO {}.{} ({}) SELECT {} FROM {} WHERE {which};",
             self.schema,
