@@ -16,6 +16,7 @@ mod parking;
 mod replica;
 mod signals;
 mod throttle;
+mod tied;
 mod together;
 mod tuning;
 mod waiting;

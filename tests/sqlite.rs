@@ -41,6 +41,7 @@ fn leads() -> Mapping {
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: phasegate::run::Parking::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tempfile::TempDir;
 
 /// How the server is set up: everything is durable; checkpoints and autovacuum don't fall into one round and not into another.
-pub const SETTINGS: [&str; 9] = [
+pub const SETTINGS: [&str; 10] = [
     "fsync=on",
     "full_page_writes=on",
     "synchronous_commit=on",
@@ -18,6 +18,7 @@ pub const SETTINGS: [&str; 9] = [
     "min_wal_size=2GB",
     "checkpoint_timeout=30min",
     "autovacuum=off",
+    "wal_level=replica",
 ];
 
 /// The expressions of the mapping, over a row of the source.

@@ -63,6 +63,7 @@ pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: crate::run::Parking::default(),
     }
 }
 

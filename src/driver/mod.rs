@@ -327,6 +327,18 @@ pub trait DualWriter: Send + Sync {
 
     /// Puts right the keys that the sync could only note. Returns how many are still noted.
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error>;
+
+    /// As [`settle`](Self::settle), where rows of the mapping refer to rows of others that are kept in step, or those to these:
+    /// what has to wait for keys that others have noted is put right with them.
+    async fn settle_among(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        beside: &[Mapping],
+    ) -> Result<u64, Error> {
+        let _ = beside;
+        self.settle(fence, mapping).await
+    }
 }
 
 /// The reading side of a copy: where chunks begin and end.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
-    Hazard, Mapping, MappingName, OnDelete, OnExisting, Policy, Program, ProgramError,
+    Hazard, Mapping, MappingName, OnDelete, OnExisting, Parking, Policy, Program, ProgramError,
     ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Signal,
     Soak, Step, StepId, Target, TargetName, Throttle, Undo, UnusedFor, UsedBy, Verify, Winner,
     Within,
@@ -117,10 +117,32 @@ fn policy(view: &View<'_>, steps: &[Step]) -> Policy {
 fn mappings(view: &View<'_>) -> Result<BTreeMap<MappingName, Mapping>, CompileError> {
     let mut mappings = BTreeMap::new();
     for def in &view.document.mappings {
-        let mapping = mapping(def)?;
+        let parking = parking(view, def.name.value.as_str());
+        let mapping = Mapping { parking, ..mapping(def)? };
         mappings.insert(mapping.name.clone(), mapping);
     }
     Ok(mappings)
+}
+
+/// What the steps of a mapping do with rows that the new side refuses.
+fn parking(view: &View<'_>, mapping: &str) -> Parking {
+    let mut parking = Parking::default();
+    for action in view.document.steps.iter().filter_map(|step| step.action.as_ref()) {
+        match &action.value {
+            ActionDef::Backfill(def) if def.mapping.value == mapping => {
+                parking.rows_max = park_max(def).or(parking.rows_max);
+            }
+            ActionDef::DualWrite(def) if def.mapping.value == mapping => {
+                parking.writes |= def.on_error.is_some_and(|on| on.value == OnError::Park);
+            }
+            _ => {}
+        }
+    }
+    if parking.writes {
+        // What a client's write could only note is parked too when it is put right.
+        parking.rows_max.get_or_insert(PARK_USUAL);
+    }
+    parking
 }
 
 fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
@@ -148,6 +170,7 @@ fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
         filter: def.filter.as_ref().map(|filter| filter.value.trim().to_owned()),
         on_existing: def.on_existing.map_or(OnExisting::Keep, |on| on.value),
         on_delete: def.on_delete.map_or(OnDelete::Delete, |on| on.value),
+        parking: Parking::default(),
     })
 }
 
@@ -270,6 +293,12 @@ fn compile_action(
 /// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.
 const PARK_USUAL: u32 = 1_000;
 
+fn park_max(def: &BackfillDef) -> Option<u32> {
+    def.on_row_error
+        .filter(|on| on.value == OnError::Park)
+        .map(|_| def.park_max.as_ref().map_or(PARK_USUAL, |most| most.value))
+}
+
 fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, CompileError> {
     let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
     let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
@@ -282,10 +311,7 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, C
         chunk_time_ms: def.chunk_time_ms.unwrap_or(usual_ms),
         workers: def.workers.unwrap_or(1),
         pause_between_ms: def.pause_between_ms.unwrap_or(0),
-        park_max: def
-            .on_row_error
-            .filter(|on| on.value == OnError::Park)
-            .map(|_| def.park_max.as_ref().map_or(PARK_USUAL, |most| most.value)),
+        park_max: park_max(def),
         throttle: throttle?,
         max_throttled_for_ms: def.max_throttled_for_ms.map(|at| at.value),
     })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::run::{Digest, Limit, Mapping, Step, Unit};
+use crate::run::{Action, Digest, Limit, Mapping, Step, Unit};
 
 use super::files::Files;
 use super::limit::limit;
@@ -160,6 +160,13 @@ pub fn step_digest(step: &Step, mapping: Option<&Mapping>) -> Digest {
         "hazard": step.hazard,
         "mapping": mapping,
     });
+    // What a mapping's steps do with refused rows is no business of its other steps: a backfill says it in its own action.
+    if let Some(Value::Object(mapping)) = work.get_mut("mapping") {
+        mapping.remove("parking");
+    }
+    if matches!(step.action, Action::DualWrite(_)) && mapping.is_some_and(|it| it.parking.writes) {
+        work["on_error"] = json!("park");
+    }
     for place in ["/action/sql/statements", "/undo/script/statements"] {
         let statements = work.pointer_mut(place).and_then(Value::as_array_mut);
         for statement in statements.into_iter().flatten() {

@@ -3,9 +3,11 @@
 //! Each entry goes when its part of the engine comes.
 
 use crate::diagnostic::known as codes;
-use crate::run::{Engine, Identity};
+use crate::run::{Direction, Engine, Identity};
 
-use super::document::{ActionDef, CheckDef, OnError, RelationDef, SignalDef, UndoDef, Writer};
+use super::document::{
+    ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SignalDef, UndoDef, Writer,
+};
 use super::node::Span;
 use super::reports::Reports;
 use super::resolve::View;
@@ -44,9 +46,27 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if let Some(action) = view.action(at) {
             let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
             actions(action, span, reports);
+            if let ActionDef::DualWrite(dual_write) = action {
+                parked_writes(dual_write, engine.map(|engine| engine.value), reports);
+            }
         }
     }
     people(view, reports);
+}
+
+/// A client's write can be parked where a trigger can catch what refuses it, and where the old side is the one that is right.
+fn parked_writes(dual_write: &DualWriteDef, engine: Option<Engine>, reports: &mut Reports) {
+    let Some(on_error) = dual_write.on_error.filter(|on| on.value == OnError::Park) else { return };
+    let is_ours = dual_write.by.is_none_or(|by| by.value == Writer::Engine);
+    let what = match (engine, dual_write.direction.value) {
+        (Some(Engine::Postgres), Direction::Forward) if is_ours => return,
+        (Some(Engine::Postgres), Direction::Both) => "`on_error: park` with `direction: both`",
+        (Some(Engine::Sqlite), _) => "`on_error: park` on sqlite",
+        _ => "`on_error: park` for writes of the application",
+    };
+    reports
+        .error(codes::OPTION_NOT_YET, on_error.span, format!("{what} can't be used yet"))
+        .help("use `on_error: fail`, and a new side that takes whatever the old one does");
 }
 
 fn option(reports: &mut Reports, span: Span, what: &str) {
@@ -87,18 +107,13 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 .error(codes::ACTION_NOT_YET, span, message)
                 .help("it comes with a later version");
         }
-        ActionDef::DualWrite(dual_write) => {
-            match dual_write.by {
-                Some(by) if by.value == Writer::Application => {
-                    option(reports, by.span, "`by: application`");
-                }
-                Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
-                _ => {}
+        ActionDef::DualWrite(dual_write) => match dual_write.by {
+            Some(by) if by.value == Writer::Application => {
+                option(reports, by.span, "`by: application`");
             }
-            if let Some(on_error) = dual_write.on_error.filter(|on| on.value == OnError::Park) {
-                option(reports, on_error.span, "`on_error: park`");
-            }
-        }
+            Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
+            _ => {}
+        },
         ActionDef::Backfill(backfill) => {
             for throttle in &backfill.throttle {
                 if let SignalDef::Later(what) = &throttle.signal {

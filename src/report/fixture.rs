@@ -41,6 +41,7 @@ fn mapping() -> Mapping {
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: crate::run::Parking::default(),
     }
 }
 

@@ -28,6 +28,28 @@ pub struct Mapping {
     pub on_existing: OnExisting,
     /// What a deleted source row does to its copy.
     pub on_delete: OnDelete,
+    /// What becomes of rows that the new side refuses.
+    #[serde(default, skip_serializing_if = "Parking::is_none")]
+    pub parking: Parking,
+}
+
+/// What becomes of rows that the new side refuses: they are parked with the reason, or fail whoever writes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parking {
+    /// How many rows the engine may park; `None`: the first one fails the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_max: Option<u32>,
+    /// Whether a client's write that can't be mirrored is parked, and the client never fails for it.
+    #[serde(default)]
+    pub writes: bool,
+}
+
+impl Parking {
+    /// Whether nothing is parked.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A table with its identifying key.

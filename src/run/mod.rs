@@ -54,7 +54,7 @@ pub use gate::{
     Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations, SyncSeen,
     TargetFacts, asks, is_guarded, judged, report,
 };
-pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Relation, Winner};
+pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Parking, Relation, Winner};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
 pub use parked::{Parked, ParkedRow};

@@ -368,10 +368,12 @@ impl Program {
 
     /// The mappings of which the plan lets rows be parked.
     pub fn parks(&self) -> impl Iterator<Item = &MappingName> {
-        self.parts.steps.iter().filter_map(|step| match &step.action {
+        let by_copies = self.parts.steps.iter().filter_map(|step| match &step.action {
             Action::Backfill(backfill) if backfill.park_max.is_some() => Some(&backfill.mapping),
             _ => None,
-        })
+        });
+        let others = self.parts.mappings.values().filter(|mapping| !mapping.parking.is_none());
+        by_copies.chain(others.map(|mapping| &mapping.name))
     }
 
     /// Every step that a step needs, directly or not.

@@ -153,3 +153,32 @@ fn a_process_that_dies_while_it_parks_leaves_no_row_out_and_none_twice() {
         bed.phasegate(&["run", "plan.yaml"]).expect(0);
     }
 }
+
+#[test]
+fn what_clients_write_and_the_new_table_refuses_is_parked_and_shuts_the_gate() {
+    let plan = plan(PARK, GATE).replace("direction: forward }", "on_error: park }");
+    let Some(bed) = Bed::new("parked writes of clients", &plan) else { return };
+    bed.phasegate(&["run", "plan.yaml", "--to", "sync"]).expect(0);
+    bed.run(
+        "UPDATE leads SET email = 'lead x' WHERE id = 7; INSERT INTO leads VALUES (500, 'lead y')",
+    );
+    assert_eq!(total(&bed), 2);
+    let ran = bed.phasegate(&["run", "plan.yaml"]).expect(4);
+    mentions(&ran, &["3 rows parked", "status leads --parked"]);
+    // After the copy as well.
+    bed.run("UPDATE leads SET email = 'lead z' WHERE id = 8");
+    let rows = listed(&bed)["parked"]["leads"]["rows"].as_array().unwrap().clone();
+    let codes: Vec<_> =
+        rows.iter().map(|row| (row["key"]["id"].as_str(), row["code"].as_str())).collect();
+    assert_eq!(
+        codes,
+        [("7", "22P02"), ("8", "22P02"), ("100", "23514"), ("500", "22P02")]
+            .map(|(key, code)| (Some(key), Some(code)))
+    );
+    bed.phasegate(&["run", "plan.yaml"]).expect(4);
+    bed.run("UPDATE leads SET email = 'lead 1' WHERE id IN (7, 8, 100); DELETE FROM leads WHERE id = 500");
+    assert_eq!(total(&bed), 0);
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    let same = "SELECT count(*) FROM leads JOIN leads_v2 USING (id, email)";
+    assert_eq!(bed.number(same), 400);
+}

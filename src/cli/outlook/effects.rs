@@ -168,7 +168,13 @@ fn syncing(mapping: &Mapping, dual_write: &DualWrite) -> Effect {
     if is_both && !mapping.is_in_place() {
         locks.push(lock(into));
     }
-    Effect { does: vec![does], locks }
+    let mut does = vec![does];
+    if mapping.parking.writes {
+        does.push(format!(
+            "what {into} refuses of a client's write is parked, and the client goes on"
+        ));
+    }
+    Effect { does, locks }
 }
 
 fn copying(mapping: &Mapping, backfill: &Backfill) -> Effect {

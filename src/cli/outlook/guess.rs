@@ -116,6 +116,7 @@ mod tests {
             filter: None,
             on_existing: OnExisting::Keep,
             on_delete: OnDelete::Delete,
+            parking: crate::run::Parking::default(),
         }
     }
 

@@ -235,7 +235,16 @@ impl DualWriter for Postgres {
     }
 
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {
-        settle::settle(&self.connections, fence, mapping).await
+        settle::settle((&self.connections, fence), mapping, &[]).await
+    }
+
+    async fn settle_among(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        beside: &[Mapping],
+    ) -> Result<u64, Error> {
+        settle::settle((&self.connections, fence), mapping, beside).await
     }
 }
 

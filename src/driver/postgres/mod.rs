@@ -23,6 +23,7 @@ mod connection;
 #[cfg(test)]
 mod copy_tests;
 mod counterpart;
+mod deferrable;
 mod dependents;
 mod dual_write;
 mod emptying;
@@ -72,6 +73,9 @@ mod script;
 mod sequences;
 mod session;
 mod settle;
+mod settle_sql;
+#[cfg(test)]
+mod settle_tests;
 mod shape;
 mod shape_sql;
 mod signals;
@@ -85,6 +89,8 @@ mod survey;
 #[cfg(test)]
 mod survey_tests;
 #[cfg(test)]
+mod sync_apply_tests;
+#[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
 mod sync_event_tests;
@@ -94,6 +100,8 @@ mod sync_in_place_tests;
 mod sync_live_tests;
 mod sync_objects;
 #[cfg(test)]
+mod sync_parking_tests;
+#[cfg(test)]
 mod sync_race_tests;
 #[cfg(test)]
 mod sync_rights_tests;
@@ -101,6 +109,8 @@ mod sync_sql;
 mod sync_state;
 #[cfg(test)]
 mod sync_tests;
+#[cfg(test)]
+mod sync_tied_tests;
 mod trigger_in_place;
 mod trigger_key;
 mod trigger_sql;

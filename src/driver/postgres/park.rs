@@ -143,7 +143,7 @@ impl Postgres {
         let shape = prepared::shape_at(&self.shapes, tx.conn()?, mapping, version).await?;
         let statements = Statements::of_sync(tx, &shape, direction);
         let (rows, refusals) = set_apart(tx.conn()?, &statements, &chunk.chunk, most).await?;
-        enter(tx, of, &shape, (refusals, most)).await?;
+        enter(tx, (of.0, Some(of.1)), &shape, (refusals, most)).await?;
         Book::of_tx(tx, of)?.commit(fence, (chunk.seq, rows), &work.head).await?;
         Ok((false, rows))
     }
@@ -268,10 +268,11 @@ async fn run(conn: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
     sqlx::query(sql).execute(conn).await.map(|_| ()).map_err(|error| refused(&error))
 }
 
-/// Parks rows, as long as there are not too many.
-async fn enter(
+/// Parks rows, as long as there are not too many. Without a step they are of the sync: the row may be on the other side, as it
+/// was before.
+pub(super) async fn enter(
     tx: &mut Tx<'_>,
-    (run, step): (&RunId, &StepId),
+    (run, step): (&RunId, Option<&StepId>),
     shape: &Shape,
     (mut refusals, most): (Vec<Refusal>, u32),
 ) -> Result<(), Error> {
@@ -305,7 +306,7 @@ async fn enter(
     for refusal in &refusals {
         let query = sqlx::query(AssertSqlSafe(sql.clone()))
             .bind(run.as_str())
-            .bind(step.as_str())
+            .bind(step.map(StepId::as_str))
             .bind(refusal.failure.code.as_deref())
             .bind(reason(&refusal.failure));
         let query = cells::bind_key(query, &refusal.key);

@@ -6,52 +6,166 @@
 //! made as their source says. A source row that is being inserted can't be locked; the client that inserts it comes to its
 //! copy after us and makes it anew, or before us, and then we wait for it.
 //!
-//! Absent on purpose: retries. A lock that isn't had in time is the caller's to try again; nothing of the batch stays.
+//! What the server refuses stays noted and is tried again, as long as that makes a difference:
+//! - A value that must be unique may be held by the copy of another noted row, and that one's by the next: all of them are taken
+//!   out and put in again at once.
+//! - Rows of other mappings may refer to the copy, or it to them: their notes are put right as well.
+//!
+//! What is refused even so is parked with the reason where the plan lets rows be parked; else it is an error that names the
+//! keys.
+//!
+//! Absent on purpose: waiting. A lock that isn't had in time is the caller's to try again; nothing of the batch stays.
+
+use std::collections::BTreeSet;
 
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 
-use super::catalogue::quote;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
-use super::error::{code, failed};
-use super::planted::Fault;
+use super::error::{code, failed, failure};
+use super::park::enter;
+use super::settle_sql::{How, TRADABLE, forget_notes, locks, note_again, statements, take_notes};
 use super::shape::{Shape, shape};
-use super::sink::is_of_a_row;
-use super::sync_sql::{Side, cast, removal, trigger_name};
+use super::sink::{is_of_a_row, named};
+use super::sync_sql::trigger_name;
 use super::{ledger, marks};
+use crate::copy::chunk::{Cell, Key};
+use crate::driver::parking::Refusal;
 use crate::driver::{Error, Fence};
-use crate::run::{Direction, Mapping};
+use crate::run::{Direction, Failure, FailureClass, Mapping, plural};
 
-/// Keys put right in one transaction.
-const BATCH_KEYS: u32 = 500;
+/// Notes put right in one transaction; and where it takes many tries to find out which can't be.
+const BATCH_NOTES: u32 = 500;
+const THOROUGH_NOTES: u32 = 100;
+/// Keys that are put right at once where they are in each other's way, and kept in mind at most.
+const STUCK_MAX: usize = 10_000;
+/// How often what was refused is tried again in one batch, while that frees some.
+const PASSES_MAX: u32 = 10;
+/// Keys that an error names.
+const NAMED_MAX: usize = 3;
+const DOING: &str = "put noted keys right";
 
-/// Puts right what is noted now. Returns how many keys are noted afterwards.
+/// A key that the server would not have put right, and what it said.
+struct Stuck {
+    /// Its columns as the server writes them.
+    key: Vec<String>,
+    failure: Failure,
+}
+
+/// What came of going over the notes of a mapping.
+#[derive(Default)]
+pub(super) struct Swept {
+    /// Notes that were put right.
+    pub righted: u64,
+    /// Keys that still are noted afterwards.
+    pub left: u64,
+    stuck: Vec<Stuck>,
+}
+
+/// How much is done to find out which keys of a batch are to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// Where keys are in each other's way, none of the batch is told from the others.
+    Quick,
+    Thorough,
+}
+
+/// Puts right what is noted now, and with it what other mappings have noted and this has to wait for. Returns how many keys
+/// of the mapping are noted afterwards.
 pub(super) async fn settle(
-    connections: &Connections,
-    fence: &Fence,
+    at: (&Connections, &Fence),
     mapping: &Mapping,
+    beside: &[Mapping],
 ) -> Result<u64, Error> {
-    let mut reader = connections.read().await?;
+    // Each round may free what the next one goes on with, from mapping to mapping.
+    let idle_max = if beside.is_empty() { 0 } else { beside.len() + 1 };
+    let (mut least, mut idle) = (usize::MAX, 0);
+    loop {
+        let swept = go_over(at, mapping).await?;
+        if swept.stuck.is_empty() {
+            return Ok(swept.left);
+        }
+        if swept.stuck.len() < least {
+            (least, idle) = (swept.stuck.len(), 0);
+        } else {
+            idle += 1;
+        }
+        if idle > idle_max {
+            park_or_refuse(at, mapping, swept.stuck).await?;
+            (least, idle) = (usize::MAX, 0);
+        }
+        for other in beside {
+            match go_over(at, other).await {
+                Ok(_) => {}
+                // Its own steps say what is wrong with it.
+                Err(Error::Failed(failure))
+                    if matches!(failure.class, FailureClass::Refused | FailureClass::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Goes over the notes of a mapping once.
+pub(super) async fn go_over(at: (&Connections, &Fence), mapping: &Mapping) -> Result<Swept, Error> {
+    let mut reader = at.0.read().await?;
     let shape = shape(reader.conn()?, mapping).await?;
     let touched = reader.ours(&shape.touched_name());
-    let mut noted = count_noted(reader.conn()?, &touched).await?;
+    let noted = count_noted(reader.conn()?, &touched).await?;
     let direction = direction(reader.conn()?, &shape).await?;
     reader.release().await;
-    while noted > 0 {
+    if noted == 0 {
+        return Ok(Swept::default());
+    }
+    let of = (&shape, direction);
+    let mut swept = sweep(at, of, (noted, Care::Quick)).await?;
+    if !swept.stuck.is_empty() {
+        let (righted, stuck) = (swept.righted, number(swept.stuck.len()));
+        if trade_alone(at, of, &swept.stuck).await? {
+            swept = Swept { righted: righted + stuck, ..Swept::default() };
+        } else {
+            let noted = still_noted(at.0, &touched).await?;
+            swept = sweep(at, of, (noted, Care::Thorough)).await?;
+            swept.righted += righted;
+        }
+    }
+    swept.left = still_noted(at.0, &touched).await?;
+    Ok(swept)
+}
+
+async fn still_noted(connections: &Connections, touched: &str) -> Result<u64, Error> {
+    let mut reader = connections.read().await?;
+    let noted = count_noted(reader.conn()?, touched).await?;
+    reader.release().await;
+    Ok(noted)
+}
+
+fn number(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+/// Puts right as many notes as there were, a batch in each transaction.
+async fn sweep(
+    (connections, fence): (&Connections, &Fence),
+    (shape, direction): (&Shape, Direction),
+    (mut noted, care): (u64, Care),
+) -> Result<Swept, Error> {
+    let (mut swept, mut seen) = (Swept::default(), BTreeSet::new());
+    while noted > 0 && swept.stuck.len() < STUCK_MAX {
         let mut tx = connections.begin(fence, TxKind::Settle).await?;
-        let settled = settle_some(&mut tx, &shape, direction).await;
-        let taken = finish(tx, settled).await?;
+        let settled = settle_some(&mut tx, (shape, direction), care).await;
+        let (taken, stuck) = finish(tx, settled).await?;
         if taken == 0 {
             break;
         }
         noted = noted.saturating_sub(taken);
+        swept.righted += taken.saturating_sub(number(stuck.len()));
+        // Their notes are behind the others, and may be taken once more.
+        swept.stuck.extend(stuck.into_iter().filter(|it| seen.insert(it.key.clone())));
     }
-    let mut reader = connections.read().await?;
-    let left = count_noted(reader.conn()?, &touched).await?;
-    reader.release().await;
-    Ok(left)
+    Ok(swept)
 }
 
 /// As [`settle`], in a transaction of the caller that keeps clients out: everything that is noted. Returns the notes taken.
@@ -61,17 +175,26 @@ pub(super) async fn settle_in(
     direction: Direction,
 ) -> Result<u64, Error> {
     let touched = tx.ours(&shape.touched_name());
-    if count_noted(tx.conn()?, &touched).await? == 0 {
-        return Ok(0);
-    }
-    let mut settled = 0;
-    loop {
-        let taken = settle_some(tx, shape, direction).await?;
+    let noted = count_noted(tx.conn()?, &touched).await?;
+    let (mut open, mut stuck, mut seen) = (noted, Vec::new(), BTreeSet::new());
+    while open > 0 {
+        let (taken, left) = settle_some(tx, (shape, direction), Care::Thorough).await?;
         if taken == 0 {
-            return Ok(settled);
+            break;
         }
-        settled += taken;
+        open = open.saturating_sub(taken);
+        stuck.extend(left.into_iter().filter(|it| seen.insert(it.key.clone())));
     }
+    if stuck.is_empty() || trade(tx, (shape, direction), &stuck).await? {
+        return Ok(noted);
+    }
+    Err(match refused(shape, &stuck) {
+        // Rows of other mappings are in the way, whose notes are not put right in here.
+        Error::Failed(failure) if is_tied(&failure) => {
+            Error::Failed(Failure { class: FailureClass::Contention, ..failure })
+        }
+        error => error,
+    })
 }
 
 /// How many notes there are; none where there is no table of them.
@@ -100,53 +223,137 @@ pub(super) async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<
     Ok(if is_both { Direction::Both } else { Direction::Forward })
 }
 
-/// Takes some notes and puts their keys right. Returns how many notes were taken.
-async fn settle_some(tx: &mut Tx<'_>, shape: &Shape, direction: Direction) -> Result<u64, Error> {
-    let doing = "put noted keys right";
-    let take = take_notes(shape, &tx.ours(&shape.touched_name()));
+/// Takes some notes and puts their keys right, but for those that the server refuses, which are noted again. Returns how many
+/// notes were taken.
+async fn settle_some(
+    tx: &mut Tx<'_>,
+    (shape, direction): (&Shape, Direction),
+    care: Care,
+) -> Result<(u64, Vec<Stuck>), Error> {
+    let most = if care == Care::Quick { BATCH_NOTES } else { THOROUGH_NOTES };
+    let take = take_notes(shape, &tx.ours(&shape.touched_name()), most);
     let row =
-        sqlx::query(AssertSqlSafe(take)).fetch_one(tx.conn()?).await.map_err(failed(doing))?;
-    let taken = ledger::unsigned(row.try_get(0).map_err(failed(doing))?)?;
+        sqlx::query(AssertSqlSafe(take)).fetch_one(tx.conn()?).await.map_err(failed(DOING))?;
+    let taken = ledger::unsigned(row.try_get(0).map_err(failed(DOING))?)?;
     if taken == 0 || shape.in_place {
-        return Ok(taken);
+        return Ok((taken, Vec::new()));
     }
     let keys: Vec<Vec<String>> = (1..=shape.keys.len())
         .map(|at| row.try_get(at))
         .collect::<Result<_, _>>()
-        .map_err(failed(doing))?;
-    marks::guard(tx, shape).await?;
-    let (sqls, conn) = (statements(shape, direction), tx.conn()?);
-    if put_right(conn, &sqls, &keys).await?.is_err() {
-        one_by_one(conn, &sqls, &keys).await?;
+        .map_err(failed(DOING))?;
+    let keys = rows_of(&keys);
+    prepare(tx, shape, &keys).await?;
+    let written = statements(shape, direction, How::Written);
+    let Err(failure) = put_right(tx.conn()?, &written, &keys).await? else {
+        return Ok((taken, Vec::new()));
+    };
+    let stuck = if !is_held(&failure) {
+        apart(tx.conn()?, &written, &keys).await?
+    } else if is_tradable(tx.conn()?, shape).await?
+        && put_right(tx.conn()?, &statements(shape, direction, How::Traded), &keys).await?.is_ok()
+    {
+        Vec::new()
+    } else if care == Care::Quick {
+        keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }).collect()
+    } else {
+        apart(tx.conn()?, &written, &keys).await?
+    };
+    if !stuck.is_empty() {
+        let again = note_again(shape, &tx.ours(&shape.touched_name()));
+        let keys = keys_of(&stuck);
+        bound(again, &keys).execute(tx.conn()?).await.map_err(failed(DOING))?;
     }
-    Ok(taken)
+    Ok((taken, stuck))
 }
 
-/// Puts keys right each by itself: one may be in the way of another until it is right, so that what failed is tried again as long
-/// as something went well.
-async fn one_by_one(
+/// As [`trade`], in a transaction of its own, of which nothing stays where that is refused.
+async fn trade_alone(
+    (connections, fence): (&Connections, &Fence),
+    of: (&Shape, Direction),
+    stuck: &[Stuck],
+) -> Result<bool, Error> {
+    if !stuck.iter().all(|it| is_held(&it.failure)) {
+        return Ok(false);
+    }
+    let mut tx = connections.begin(fence, TxKind::Settle).await?;
+    match trade(&mut tx, of, stuck).await {
+        Ok(true) => finish(tx, Ok(true)).await,
+        Ok(false) => {
+            tx.roll_back().await;
+            Ok(false)
+        }
+        Err(error) => Err(tx.give_up(error).await),
+    }
+}
+
+/// Puts right keys that are in each other's way, all at once. Whether that went well; where not, their notes may be gone.
+async fn trade(
+    tx: &mut Tx<'_>,
+    (shape, direction): (&Shape, Direction),
+    stuck: &[Stuck],
+) -> Result<bool, Error> {
+    if !is_tradable(tx.conn()?, shape).await? {
+        return Ok(false);
+    }
+    forget(tx, shape, stuck).await?;
+    let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
+    prepare(tx, shape, &keys).await?;
+    let traded = statements(shape, direction, How::Traded);
+    Ok(put_right(tx.conn()?, &traded, &keys).await?.is_ok())
+}
+
+/// Locks the rows of keys, and has what is written to their copies not mirrored.
+async fn prepare(tx: &mut Tx<'_>, shape: &Shape, keys: &[Vec<String>]) -> Result<(), Error> {
+    marks::guard(tx, shape).await?;
+    let columns = columns_of(keys);
+    for sql in locks(shape) {
+        bound(sql, &columns).execute(tx.conn()?).await.map_err(failed(DOING))?;
+    }
+    Ok(())
+}
+
+async fn is_tradable(conn: &mut PgConnection, shape: &Shape) -> Result<bool, Error> {
+    let asked = sqlx::query(TRADABLE).bind(i64::from(shape.new.oid)).fetch_one(conn).await;
+    asked.and_then(|row| row.try_get(0)).map_err(failed(DOING))
+}
+
+/// Takes the notes of keys away.
+async fn forget(tx: &mut Tx<'_>, shape: &Shape, stuck: &[Stuck]) -> Result<(), Error> {
+    let sql = forget_notes(shape, &tx.ours(&shape.touched_name()));
+    let keys = keys_of(stuck);
+    bound(sql, &keys).execute(tx.conn()?).await.map(|_| ()).map_err(failed(DOING))
+}
+
+/// Puts keys right in halves, down to the single ones that are refused. One may be in the way of another until it is right, so
+/// that what failed is tried again while that frees some.
+async fn apart(
     conn: &mut PgConnection,
     sqls: &[String],
     keys: &[Vec<String>],
-) -> Result<(), Error> {
-    let mut open: Vec<usize> = (0..keys.first().map_or(0, Vec::len)).collect();
+) -> Result<Vec<Stuck>, Error> {
+    let (mut open, mut passes) = (keys.to_vec(), 0);
     loop {
-        let (before, mut left, mut last) = (open.len(), Vec::new(), None);
-        for at in open {
-            let one: Vec<Vec<String>> =
-                keys.iter().map(|column| vec![column[at].clone()]).collect();
-            if let Err(error) = put_right(conn, sqls, &one).await? {
-                left.push(at);
-                last = Some(error);
+        passes += 1;
+        let before = open.len();
+        if passes % 2 == 0 {
+            // What waits for the next one goes backwards at once.
+            open.reverse();
+        }
+        let (mut stuck, mut ranges) = (Vec::new(), vec![open]);
+        while let Some(mut range) = ranges.pop() {
+            let Err(failure) = put_right(conn, sqls, &range).await? else { continue };
+            let behind = range.split_off(range.len().div_ceil(2));
+            if behind.is_empty() {
+                stuck.extend(range.pop().map(|key| Stuck { key, failure }));
+            } else {
+                ranges.extend([behind, range]);
             }
         }
-        match last {
-            None => return Ok(()),
-            Some(error) if left.len() == before => {
-                return Err(failed("put noted keys right")(error));
-            }
-            Some(_) => open = left,
+        if stuck.is_empty() || stuck.len() == before || passes == PASSES_MAX {
+            return Ok(stuck);
         }
+        open = stuck.into_iter().map(|it| it.key).collect();
     }
 }
 
@@ -155,189 +362,116 @@ async fn put_right(
     conn: &mut PgConnection,
     sqls: &[String],
     keys: &[Vec<String>],
-) -> Result<Result<(), sqlx::Error>, Error> {
-    let doing = "put noted keys right";
+) -> Result<Result<(), Failure>, Error> {
     let say = async |conn: &mut PgConnection, words: &'static str| {
-        sqlx::query(words).execute(conn).await.map(|_| ()).map_err(failed(doing))
+        sqlx::query(words).execute(conn).await.map(|_| ()).map_err(failed(DOING))
     };
     say(conn, "SAVEPOINT phasegate_noted").await?;
-    for sql in sqls {
-        match bound(sql.clone(), keys).execute(&mut *conn).await {
-            Ok(_) => {}
-            Err(error) if code(&error).is_some_and(is_of_a_row) => {
-                say(conn, "ROLLBACK TO SAVEPOINT phasegate_noted").await?;
-                return Ok(Err(error));
-            }
-            Err(error) => return Err(failed(doing)(error)),
+    let columns = columns_of(keys);
+    let tried = async {
+        for sql in sqls {
+            bound(sql.clone(), &columns).execute(&mut *conn).await?;
         }
+        // What waits for the end of the transaction would undo all of it.
+        sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *conn).await
     }
-    say(conn, "RELEASE SAVEPOINT phasegate_noted").await.map(Ok)
+    .await;
+    match tried {
+        Ok(_) => say(conn, "RELEASE SAVEPOINT phasegate_noted").await.map(Ok),
+        Err(error) if code(&error).is_some_and(is_of_a_row) => {
+            say(conn, "ROLLBACK TO SAVEPOINT phasegate_noted").await?;
+            Ok(Err(failure(&error)))
+        }
+        Err(error) => Err(failed(DOING)(error)),
+    }
 }
 
-fn bound(sql: String, keys: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
+fn bound(sql: String, columns: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-    for column in keys {
+    for column in columns {
         query = query.bind(column);
     }
     query
 }
 
-/// Takes notes: their number, and their keys as a list of texts for each column.
-fn take_notes(shape: &Shape, touched: &str) -> String {
-    let marks = shape.mark_columns();
-    let texts: Vec<String> =
-        marks.iter().map(|mark| format!("coalesce(array_agg({mark}::text), '{{}}')")).collect();
-    format!(
-        "WITH phasegate_n AS (DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {touched} LIMIT {BATCH_KEYS})) \
-         RETURNING {}) SELECT count(*), {} FROM phasegate_n",
-        marks.join(", "),
-        texts.join(", "),
-    )
+/// Keys from their columns.
+fn rows_of(columns: &[Vec<String>]) -> Vec<Vec<String>> {
+    let rows = columns.first().map_or(0, Vec::len);
+    (0..rows).map(|at| columns.iter().map(|column| column[at].clone()).collect()).collect()
 }
 
-/// The keys that are bound, each once, as what follows FROM.
-fn keys(shape: &Shape) -> String {
-    let marks = shape.mark_columns();
-    let typed: Vec<String> = shape
-        .keys
-        .iter()
-        .zip(&marks)
-        .map(|(pair, mark)| format!("phasegate_u.{mark}::{} AS {mark}", pair.type_sql))
-        .collect();
-    let lists: Vec<String> = (1..=marks.len()).map(|at| format!("${at}::text[]")).collect();
-    format!(
-        "(SELECT DISTINCT {} FROM unnest({}) AS phasegate_u ({})) AS phasegate_s",
-        typed.join(", "),
-        lists.join(", "),
-        marks.join(", "),
-    )
+/// Columns from keys.
+fn columns_of(keys: &[Vec<String>]) -> Vec<Vec<String>> {
+    let width = keys.first().map_or(0, Vec::len);
+    (0..width).map(|at| keys.iter().map(|key| key[at].clone()).collect()).collect()
 }
 
-/// That columns are the key of a note.
-fn is_noted(columns: &[String], marks: &[String]) -> String {
-    let pairs = columns.iter().zip(marks);
-    pairs
-        .map(|(column, mark)| format!("{column} = phasegate_s.{mark}"))
-        .collect::<Vec<_>>()
-        .join(" AND ")
+fn keys_of(stuck: &[Stuck]) -> Vec<Vec<String>> {
+    let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
+    columns_of(&keys)
 }
 
-fn lock(shape: &Shape, side: Side, strength: &str) -> String {
-    let alias = quote(&shape.side(side).name);
-    let key = shape.named_key(side);
-    format!(
-        "SELECT 1 FROM {}, {} WHERE {} ORDER BY {} {strength} OF {alias}",
-        shape.named(side),
-        keys(shape),
-        is_noted(&key, &shape.mark_columns()),
-        key.join(", "),
-    )
+/// Whether a value is another row's that may be only one's.
+fn is_held(failure: &Failure) -> bool {
+    matches!(failure.code.as_deref(), Some("23505" | "23P01"))
 }
 
-/// What puts the bound keys right, in order.
-fn statements(shape: &Shape, direction: Direction) -> Vec<String> {
-    let marks = shape.mark_columns();
-    let (olds, news) = (shape.named_key(Side::Old), shape.named_key(Side::New));
-    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
-    let has_source = format!(
-        "EXISTS (SELECT 1 FROM {} WHERE {}{})",
-        shape.named(Side::Old),
-        is_noted(&olds, &marks),
-        shape.and_filter(Side::Old),
-    );
-    let gone = format!(
-        "({}) IN (SELECT {} FROM {} WHERE NOT {has_source})",
-        news.join(", "),
-        noted.join(", "),
-        keys(shape),
-    );
-    if Fault::SweepInOneStatement.is_planted() {
-        return removal(shape, Side::New, &gone).into_iter().collect();
-    }
-    let mut statements =
-        vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")];
-    statements.extend(removal(shape, Side::New, &gone));
-    statements.extend(update(shape, direction));
-    statements.push(insert(shape));
-    statements
+/// Whether a row of another table is in the way, or missing.
+fn is_tied(failure: &Failure) -> bool {
+    matches!(failure.code.as_deref(), Some("23503" | "23001"))
 }
 
-/// Makes the copies that are there as their sources say.
-fn update(shape: &Shape, direction: Direction) -> Option<String> {
-    let marks = shape.mark_columns();
-    let sets: Vec<String> = shape
-        .written_over(Side::New)
-        .map(|(at, write)| {
-            let value = shape.value_in_pair(Side::New, at, direction);
-            format!("{} = {value}", quote(&write.column))
-        })
-        .collect();
-    let side = |side: Side, list: &str, alias: &str, filter: &str| {
-        let key = shape.named_key(side);
-        let named: Vec<String> = key
-            .iter()
-            .zip(&marks)
-            .map(|(name, mark)| format!("{name} AS phasegate_{mark}"))
-            .collect();
-        let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
-        format!(
-            "(SELECT {}, {list} FROM {} WHERE ({}) IN (SELECT {} FROM {}){filter}) AS {alias}",
-            named.join(", "),
-            shape.named(side),
-            key.join(", "),
-            noted.join(", "),
-            keys(shape),
-        )
+/// A key as the ledger and people know it.
+fn as_key(shape: &Shape, key: &[String]) -> Key {
+    let cell = |(pair, text): (&super::shape::KeyPair, &String)| {
+        let number = pair.is_integer().then(|| text.parse().ok()).flatten();
+        number.map_or_else(|| Cell::Text(text.clone()), Cell::Integer)
     };
-    let joined = |alias: &str, names: Vec<String>| {
-        let pairs = names.into_iter().zip(&marks);
-        pairs
-            .map(|(name, mark)| format!("{name} = {alias}.phasegate_{mark}"))
-            .collect::<Vec<_>>()
-            .join(" AND ")
-    };
-    let others = marks.iter().map(|mark| format!("phasegate_o.phasegate_{mark}")).collect();
-    let targets =
-        shape.bare_key(Side::New).iter().map(|name| format!("phasegate_t.{name}")).collect();
-    (!sets.is_empty()).then(|| {
-        format!(
-            "UPDATE {} AS phasegate_t SET {} FROM {}, {} WHERE {} AND {} AND NOT {}",
-            shape.new.sql(),
-            sets.join(", "),
-            side(
-                Side::Old,
-                &shape.old_list(direction),
-                "phasegate_f",
-                &shape.and_filter(Side::Old)
-            ),
-            side(Side::New, &shape.new_list(direction), "phasegate_o", ""),
-            joined("phasegate_f", others),
-            joined("phasegate_f", targets),
-            shape.is_right(direction),
-        )
-    })
+    Key(shape.keys.iter().zip(key).map(cell).collect())
 }
 
-/// Makes the copies that are missing. One that a chunk has made meanwhile is right: its source is locked.
-fn insert(shape: &Shape) -> String {
-    let mut columns = shape.bare_key(Side::New);
-    let mut values = shape.named_key(Side::Old);
-    for (_, write) in shape.written_beside_keys(Side::New) {
-        columns.push(quote(&write.column));
-        values.push(cast(write));
+/// Parks what can't be put right, where the plan lets rows be parked; else fails with its keys.
+async fn park_or_refuse(
+    (connections, fence): (&Connections, &Fence),
+    mapping: &Mapping,
+    stuck: Vec<Stuck>,
+) -> Result<(), Error> {
+    let mut reader = connections.read().await?;
+    let shape = shape(reader.conn()?, mapping).await?;
+    reader.release().await;
+    let Some(most) = shape.park_max else { return Err(refused(&shape, &stuck)) };
+    let mut tx = connections.begin(fence, TxKind::Park).await?;
+    let parked = async {
+        forget(&mut tx, &shape, &stuck).await?;
+        let refusal = |it: Stuck| Refusal { key: as_key(&shape, &it.key), failure: it.failure };
+        let refusals = stuck.into_iter().map(refusal).collect();
+        // As those that triggers park: the row may be on the other side, as it was before.
+        enter(&mut tx, (fence.run(), None), &shape, (refusals, most)).await
     }
-    let noted: Vec<String> =
-        shape.mark_columns().iter().map(|mark| format!("phasegate_s.{mark}")).collect();
-    format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM {}){} ON CONFLICT ({}) DO NOTHING",
-        shape.new.sql(),
-        columns.join(", "),
-        values.join(", "),
-        shape.named(Side::Old),
-        shape.named_key(Side::Old).join(", "),
-        noted.join(", "),
-        keys(shape),
-        shape.and_filter(Side::Old),
-        shape.bare_key(Side::New).join(", "),
-    )
+    .await;
+    finish(tx, parked).await
+}
+
+/// The error of keys that can't be put right.
+fn refused(shape: &Shape, stuck: &[Stuck]) -> Error {
+    let Some(first) = stuck.first() else {
+        return Error::failed(FailureClass::Refused, "noted keys can't be put right");
+    };
+    let mut names: Vec<String> =
+        stuck.iter().take(NAMED_MAX).map(|it| named(shape, &as_key(shape, &it.key))).collect();
+    if stuck.len() > NAMED_MAX {
+        names.push(plural(number(stuck.len() - NAMED_MAX), "more key"));
+    }
+    let message = format!(
+        "what clients wrote to the row with {} of {} could only be noted, and its copy can't be put right: {}",
+        names.join("; "),
+        shape.old.sql(),
+        first.failure.message
+    );
+    let help = if is_tied(&first.failure) {
+        "have the rows that they refer to copied first, or mend these, then retry"
+    } else {
+        "mend the row or what refuses its copy, then retry"
+    };
+    Error::Failed(Failure { message, help: Some(help.to_owned()), ..first.failure.clone() })
 }

@@ -44,6 +44,10 @@ pub(super) struct Shape {
     pub on_existing: OnExisting,
     pub on_delete: OnDelete,
     pub winner: Winner,
+    /// How many rows that the new side refuses the engine may park, where it may.
+    pub park_max: Option<u32>,
+    /// Whether triggers park what clients write and the new side refuses.
+    pub parks_writes: bool,
 }
 
 /// A pair of key columns.
@@ -113,6 +117,8 @@ impl Shape {
             on_existing: mapping.on_existing,
             on_delete: mapping.on_delete,
             winner: mapping.winner,
+            park_max: mapping.parking.rows_max,
+            parks_writes: mapping.parking.writes,
         }
     }
 

@@ -374,17 +374,10 @@ impl Postgres {
         tx.commit().await.map(|_| ())
     }
 
-    /// Puts noted keys right, if there are any.
+    /// Puts noted keys right, if there are any that can be.
     async fn puts_right(&self, fence: &Fence, mapping: &Mapping) -> Result<bool, Error> {
-        let mut reader = self.connections.read().await?;
-        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
-        let touched = reader.ours(&shape.touched_name());
-        let noted = settle::count_noted(reader.conn()?, &touched).await?;
-        reader.release().await;
-        if noted > 0 {
-            settle::settle(&self.connections, fence, mapping).await?;
-        }
-        Ok(noted > 0)
+        let swept = settle::go_over((&self.connections, fence), mapping).await?;
+        Ok(swept.righted > 0)
     }
 
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.

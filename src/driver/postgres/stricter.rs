@@ -216,8 +216,12 @@ fn constraints(from: &Side, into: &Side, found: &mut Vec<Found>) {
             other.kind == constraint.kind && bare(&other.definition) == bare(&constraint.definition)
         });
         if !has {
+            let fate = match constraint.kind {
+                'f' => "fails in the copy, and is only noted when a client writes it",
+                _ => "fails in the copy and in a client's write",
+            };
             let message = format!(
-                "{} has {} ({}) and {} has not: a row that it refuses fails in the copy and in a client's write",
+                "{} has {} ({}) and {} has not: a row that it refuses {fate}",
                 into.table.name, constraint.name, constraint.definition, from.table.name
             );
             let help =

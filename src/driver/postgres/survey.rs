@@ -20,7 +20,7 @@ use super::rights::{self, NO_RIGHT};
 use super::shape::Shape;
 use super::steady::{Steadiness, steadiness};
 use super::surroundings::{Surroundings, around};
-use super::{gaps, stricter, sync_objects};
+use super::{deferrable, gaps, stricter, sync_objects};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
@@ -199,6 +199,11 @@ impl Look<'_> {
         let followed = shape.and_then(|shape| sync_objects::can_follow(&shape, direction));
         if let Err(Error::Failed(failure)) = followed {
             self.error(NO_SYNC, failure.message, failure.help);
+        } else if surveyed.direction.is_some()
+            && !mapping.is_in_place()
+            && let Some((message, help)) = deferrable::problem(&into.around)
+        {
+            self.error(NO_SYNC, format!("mapping {}: {message}", mapping.name), Some(help));
         }
     }
 

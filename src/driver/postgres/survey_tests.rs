@@ -35,6 +35,7 @@ const SCHEMA: &str = "
     CREATE POLICY mine ON rich USING (true);
     GRANT SELECT ON rich TO PUBLIC;
     CREATE TABLE rich_v2 (LIKE rich INCLUDING ALL);
+    CREATE TABLE late (id bigint PRIMARY KEY, email text, account bigint CONSTRAINT late_fk REFERENCES accounts DEFERRABLE);
     CREATE TABLE ruled (id bigint PRIMARY KEY, email text);
     CREATE RULE away AS ON INSERT TO ruled DO INSTEAD NOTHING;";
 
@@ -107,6 +108,16 @@ async fn each_finding_names_its_cause() {
         ),
         (side("loose", "plain_v2"), &[("D219 warning loose is unlogged", "SET LOGGED")]),
         (side("plain", "ruled"), &[("D211 error ruled has rewrite rules (away)", "")]),
+        (
+            side("plain", "late"),
+            &[
+                ("D214 warning late has late_fk", "only noted"),
+                (
+                    "D211 error mapping leads: late_fk on late is DEFERRABLE",
+                    "ALTER TABLE late ALTER CONSTRAINT late_fk NOT DEFERRABLE",
+                ),
+            ],
+        ),
         (
             listed("emial", "email"),
             &[("D203 error the table plain_v2 has no column emial", "did you mean email?")],

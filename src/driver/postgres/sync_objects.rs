@@ -10,9 +10,10 @@ use super::connection::Tx;
 use super::dual_write::{run, sync_sql};
 use super::error::{failed, refused};
 use super::shape::{Shape, Write, reads};
+use super::surroundings::around;
 use super::sync_sql::{Function, Side, Trigger, cast, function_name};
 use super::sync_state::{hidden_rows, late_trigger, own_triggers};
-use super::{marks, sequences};
+use super::{deferrable, marks, sequences};
 use crate::driver::Error;
 use crate::run::{Direction, FailureClass, OnDelete};
 
@@ -288,6 +289,13 @@ pub(super) async fn check_sync(
     direction: Direction,
 ) -> Result<(), Error> {
     can_follow(shape, direction)?;
+    if !shape.in_place {
+        let schema = tx.schema().to_owned();
+        let new = around(tx.conn()?, shape.new.oid, &schema).await?;
+        if let Some((message, help)) = deferrable::problem(&new) {
+            return Err(unsafe_because(shape, &message).with_help(help));
+        }
+    }
     for side in [Side::Old, Side::New] {
         check_inheritance(tx.conn()?, shape, side).await?;
     }

@@ -2,7 +2,8 @@
 //!
 //! They fire before the row is written and after everybody else's, so that what they see is what will be stored.
 //!
-//! Forward, every write of a row leaves its target columns as the mapping says.
+//! Forward, every write of a row leaves its target columns as the mapping says; where clients' writes may be parked, one whose
+//! expressions can't be worked out leaves them as they were, and a note of it.
 //!
 //! With `both` it depends on who wrote, part by part (a part is a group of columns that depend on each other): a changed
 //! column of one side brings the other side's after it; if both changed, the mapping's winner. A client of the new shape
@@ -26,11 +27,14 @@ use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
     trigger_name,
 };
+use super::trigger_sql::{OF_A_ROW, REASON};
 use crate::run::{Direction, Winner};
 
 /// What keeps columns of one table in step. `schema` is our own, quoted.
 pub(super) fn in_place_sync(shape: &Shape, direction: Direction, schema: &str) -> SyncSql {
-    let place = InPlace { shape, kept: format!("{schema}.{}", quote(&shape.kept_name())) };
+    let ours = |name: &str| format!("{schema}.{}", quote(name));
+    let place =
+        InPlace { shape, kept: ours(&shape.kept_name()), parked: ours(&shape.parked_name()) };
     match direction {
         Direction::Forward => place.forward(),
         Direction::Both => place.both(),
@@ -41,6 +45,8 @@ struct InPlace<'a> {
     shape: &'a Shape,
     /// The table of kept keys.
     kept: String,
+    /// The table of parked rows.
+    parked: String,
 }
 
 impl InPlace<'_> {
@@ -54,20 +60,39 @@ impl InPlace<'_> {
             .collect();
         let sets: Vec<String> =
             (0..shape.writes.len()).map(|at| set(Side::New, shape, at)).collect();
-        let inner = format!(
-            "SELECT {} INTO phasegate_r FROM {};\nIF FOUND THEN\n{}\nEND IF;\nRETURN NEW;",
+        let convert = format!(
+            "SELECT {} INTO phasegate_r FROM {};\nIF FOUND THEN\n{}\nEND IF;",
             values.join(", "),
             self.row(),
             sets.join("\n"),
         );
+        let (declare, convert) = self.parking(convert);
+        let inner = format!("{convert}\nRETURN NEW;");
         let mut sync = SyncSql::default();
         self.add(
             &mut sync,
             ("w", fires::BEFORE | fires::ROW | fires::INSERT | fires::UPDATE),
             Vec::new(),
-            body("phasegate_r record;\n", &inner),
+            body(&format!("phasegate_r record;\n{declare}"), &inner),
         );
         sync
+    }
+
+    /// Where clients' writes may be parked, what the row's content is to blame for leaves the target columns as the client has
+    /// them, and the row's key among the parked ones.
+    fn parking(&self, convert: String) -> (&'static str, String) {
+        if !self.shape.parks_writes {
+            return ("", convert);
+        }
+        let park = format!(
+            "INSERT INTO {} ({}, code, reason) VALUES ({}, SQLSTATE, phasegate_detail);",
+            self.parked,
+            self.shape.mark_columns().join(", "),
+            self.key("NEW").join(", ")
+        );
+        let caught =
+            format!("BEGIN\n{convert}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{park}\nEND;");
+        ("phasegate_detail text;\n", caught)
     }
 
     fn add(

@@ -10,6 +10,8 @@
 //!   doesn't keep it out.
 //! - Under REPEATABLE READ the copy's row has changed since the client's snapshot, and the server refuses to write it. A
 //!   failure that SERIALIZABLE asks for (it comes with a detail) is never caught: the client must see it.
+//! - Foreign keys of the other side's table, or to it, don't hold at that moment: what the row refers to isn't copied yet, is
+//!   noted itself, or is followed later in the same statement or transaction; or the copy of a row that is gone refers to it.
 //!
 //! Notes are only ever added. A note that is there already may be taken by `settle` a moment before the client commits, so
 //! that relying on it would lose the key.
@@ -21,7 +23,10 @@
 //! A row that an UPDATE leaves as it was, as far as the mapping reads it, is left alone: its copy is as right as it was, and
 //! where there is none yet the copy brings it. What happens most often (one row written forward under READ COMMITTED) is done by
 //! the trigger's own function in one statement; everything else by functions that it calls. Blocks that catch errors are
-//! subtransactions, which cost everybody, and stand only where there is an error to expect.
+//! subtransactions, which cost everybody, and are entered only where there is an error to expect.
+//!
+//! Where clients' writes may be parked (`on_error: park`), what the row's content is to blame for is caught as well: the key is
+//! entered with the reason among the parked ones, and the copy stays as it was.
 //!
 //! Absent on purpose: `NEW` and `OLD` in statements that read tables. A table may be called like that; keys get in as
 //! parameters or variables that are qualified by the function's name, which nobody else uses.
@@ -49,6 +54,15 @@ pub(super) fn table_sync(shape: &Shape, direction: Direction, schema: &str) -> S
     }
     sync
 }
+
+/// What a row's content may be to blame for, as functions catch it: `is_of_a_row` has the same classes.
+pub(super) const OF_A_ROW: &str = "cardinality_violation OR data_exception OR integrity_constraint_violation OR \
+     with_check_option_violation OR program_limit_exceeded OR plpgsql_error";
+
+/// Takes down what was said of it, as `parking::reason` does.
+pub(super) const REASON: &str = "GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
+     phasegate_detail := left(CASE WHEN starts_with(phasegate_detail, 'Key ') \
+     THEN SQLERRM || ' (' || rtrim(phasegate_detail, '.') || ')' ELSE SQLERRM END, 1000);";
 
 /// Where a key is: a function, and the letter of its parameters.
 pub(super) type Holder = (&'static str, char);
@@ -229,8 +243,9 @@ impl<'a> Flow<'a> {
             (Side::Old, Direction::Both) => self.caught(&calls, &calls),
             (Side::Old, Direction::Forward) => self.caught(&self.at_once(), &calls),
         };
+        let inner = if self.from == Side::Old { self.parked(&inner) } else { inner };
         let mut declare = "phasegate_same boolean := false;\nphasegate_passed boolean := true;\n\
-             phasegate_done boolean;\nphasegate_detail text;\n"
+             phasegate_done boolean;\nphasegate_detail text;\nphasegate_noted boolean;\nphasegate_tied boolean;\n"
             .to_owned();
         if self.direction == Direction::Forward {
             let keys = self.shape.keys.iter().enumerate();
@@ -336,23 +351,69 @@ impl<'a> Flow<'a> {
     /// Under READ COMMITTED what is in the way is there; but it may be the copy of a row that is gone, as long as that is only
     /// noted. Then this is noted, too. Whoever could be in the way of this row had to commit its note before: both write the same
     /// source row, or the same value of the source's own unique index.
+    ///
+    /// What foreign keys refuse is noted at every level: each row is followed by itself, and the one that it refers to may come
+    /// to its copy later.
     fn caught(&self, at_once: &str, calls: &str) -> String {
-        let notes = format!(
-            "IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;",
-            self.note(&self.key_of("OLD")),
-            self.note(&self.key_of("NEW")),
-        );
+        let notes = self.of_keys(|key| self.note(key));
+        let tied = "foreign_key_violation OR restrict_violation";
+        let held = "unique_violation OR exclusion_violation";
         let seen = format!(
-            "IF NOT EXISTS (SELECT 1 FROM {}.{}) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN unique_violation OR exclusion_violation THEN\n{notes}\nEND;\nEND IF;",
+            "SELECT EXISTS (SELECT 1 FROM {}.{}), {} INTO phasegate_noted, phasegate_tied;\n\
+             IF NOT (phasegate_noted OR phasegate_tied) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
+             EXCEPTION WHEN {held} OR {tied} THEN\n\
+             IF SQLSTATE IN ('23505', '23P01') AND NOT phasegate_noted THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
             self.schema,
             quote(&self.shape.touched_name()),
+            self.is_tied(),
         );
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
-             EXCEPTION WHEN serialization_failure OR unique_violation OR exclusion_violation THEN\n\
+             EXCEPTION WHEN serialization_failure OR {held} OR {tied} THEN\n\
              GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
              IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
+        )
+    }
+
+    /// Whether foreign keys are on the other side's table, or lead to it. They come and go while the sync lives, so that the
+    /// catalogue is asked each time, by its index. Of a partitioned table they may be on its partitions.
+    fn is_tied(&self) -> String {
+        let table = self.shape.side(self.to());
+        if table.kind == 'p' {
+            return "true".to_owned();
+        }
+        format!(
+            "EXISTS (SELECT 1 FROM pg_catalog.pg_trigger AS phasegate_g WHERE phasegate_g.tgrelid = {}::regclass \
+             AND phasegate_g.tgconstrrelid <> 0)",
+            literal(&table.sql())
+        )
+    }
+
+    /// A statement for each key that the row had or has.
+    fn of_keys(&self, statement: impl Fn(&[String]) -> String) -> String {
+        format!(
+            "IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;",
+            statement(&self.key_of("OLD")),
+            statement(&self.key_of("NEW")),
+        )
+    }
+
+    /// The same, where the row's content may be to blame: then it is parked.
+    fn parked(&self, inner: &str) -> String {
+        if !self.shape.parks_writes {
+            return inner.to_owned();
+        }
+        let parked = format!("{}.{}", self.schema, quote(&self.shape.parked_name()));
+        let park = |key: &[String]| {
+            format!(
+                "INSERT INTO {parked} ({}, code, reason) VALUES ({}, SQLSTATE, phasegate_detail);",
+                self.shape.mark_columns().join(", "),
+                key.join(", ")
+            )
+        };
+        format!(
+            "BEGIN\n{inner}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{}\nEND;",
+            self.of_keys(park)
         )
     }
 
@@ -374,6 +435,28 @@ impl<'a> Flow<'a> {
                  phasegate_set := set_config({name}, phasegate_guard, true);\nRETURN NULL;",
                 is_guarded(self.shape),
             ),
+        )
+    }
+
+    /// Where foreign keys refuse what follows a TRUNCATE, since the table that refers to this one is emptied in the same statement
+    /// and comes after it, every key of it is noted.
+    fn truncated(&self, followed: &str, which: &str) -> String {
+        if self.from == Side::New {
+            return followed.to_owned();
+        }
+        let typed = self.shape.named_key(self.to()).into_iter().zip(&self.shape.keys);
+        let keys: Vec<String> =
+            typed.map(|(key, pair)| format!("{key}::{}", pair.type_sql)).collect();
+        let note = format!(
+            "INSERT INTO {}.{} ({}) SELECT {} FROM {} WHERE {which};",
+            self.schema,
+            quote(&self.shape.touched_name()),
+            self.shape.mark_columns().join(", "),
+            keys.join(", "),
+            self.shape.named(self.to()),
+        );
+        format!(
+            "BEGIN\n{followed}\nEXCEPTION WHEN foreign_key_violation OR restrict_violation THEN\n{note}\nEND;"
         )
     }
 
@@ -417,6 +500,7 @@ impl<'a> Flow<'a> {
         } else {
             refused
         };
+        let followed = self.truncated(&followed, &which);
         let inner = format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{followed}\nELSE\n{blind}\nEND IF;"
         );

@@ -32,6 +32,7 @@ pub(super) fn mapping(from: &str, into: &str, columns: &[(&str, &str)]) -> Mappi
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: crate::run::Parking::default(),
     }
 }
 

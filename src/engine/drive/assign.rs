@@ -88,6 +88,11 @@ impl Drive<'_> {
             fences,
             planned: name.as_ref().and_then(|name| program.mappings().get(name).cloned()),
             mapping: name.as_ref().and_then(|name| state.mapping(name)),
+            beside: live_syncs(state)
+                .into_iter()
+                .map(|(mapping, _)| mapping)
+                .filter(|other| other.from.target == target && Some(&other.name) != name.as_ref())
+                .collect(),
             direction: name
                 .as_ref()
                 .and_then(|name| state.direction(name))

@@ -119,6 +119,7 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         // An earlier attempt may have ended because there were too many; those that are mended are no longer counted.
         park::retry(job).await?;
     }
+    verify::settle_beside(job).await;
     let mut throttle = Brake::start(job, backfill)?;
     let mapping = job.mapping()?.clone();
     let rows_total = job.patient(|| job.driver.estimate(&mapping)).await?;

@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) planned: Option<Mapping>,
     /// The mapping under the names that hold now.
     pub(super) mapping: Option<Mapping>,
+    /// The other mappings on this target that are kept in step now, under the names that hold now.
+    pub(super) beside: Vec<Mapping>,
     pub(super) direction: Direction,
     /// The step that put the sync of this mapping in.
     pub(super) sync: Option<StepId>,

@@ -90,11 +90,22 @@ async fn conclude(
 pub(super) async fn settle(job: &Job, mapping: &Mapping) -> Result<(), Fault> {
     let fence = job.fence()?;
     for _ in 0..SETTLE_TRIES {
-        if job.patient(|| job.driver.settle(fence, mapping)).await? == 0 {
+        if job.patient(|| job.driver.settle_among(fence, mapping, &job.beside)).await? == 0 {
             return Ok(());
         }
     }
     Err(keeps_changing())
+}
+
+/// Puts right what other mappings have noted, as far as it can be: a row that is copied may refer to one that is only noted there.
+/// What can't be put right is for their own steps to say.
+pub(super) async fn settle_beside(job: &Job) {
+    let Ok(fence) = job.fence() else { return };
+    for other in &job.beside {
+        if let Err(error) = job.driver.settle(fence, other).await {
+            tracing::debug!(mapping = %other.name, %error, "putting noted keys of another mapping right");
+        }
+    }
 }
 
 pub(super) fn keeps_changing() -> Fault {

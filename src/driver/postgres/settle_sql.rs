@@ -1,0 +1,266 @@
+//! The statements that put noted keys right.
+//!
+//! Keys are bound as one list of texts for each column, so that a statement is about as many of them as its caller says.
+//! Absent on purpose: which keys those are, and what happens when the server refuses, which is `settle`'s.
+
+use super::catalogue::quote;
+use super::planted::Fault;
+use super::shape::Shape;
+use super::sync_sql::{Side, cast, removal};
+use crate::run::Direction;
+
+/// How copies that are there become as their sources say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Each where it is.
+    Written,
+    /// All of them are taken out and put in again by one statement, with what only the new side has of them: values that must be
+    /// unique can go from row to row, which the server refuses row by row.
+    Traded,
+}
+
+/// Takes notes: their number, and their keys as a list of texts for each column.
+pub(super) fn take_notes(shape: &Shape, touched: &str, notes_max: u32) -> String {
+    let marks = shape.mark_columns();
+    let all = marks.join(", ");
+    let text = |mark: &String| format!("coalesce(array_agg({mark}::text ORDER BY {all}), '{{}}')");
+    let texts: Vec<String> = marks.iter().map(text).collect();
+    let marks = &all;
+    format!(
+        "WITH phasegate_n AS (DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {touched} LIMIT {notes_max})) \
+         RETURNING {marks}) SELECT (SELECT count(*) FROM phasegate_n), {} FROM (SELECT DISTINCT {marks} FROM phasegate_n) AS phasegate_d",
+        texts.join(", "),
+    )
+}
+
+/// Takes the notes of the bound keys away.
+pub(super) fn forget_notes(shape: &Shape, touched: &str) -> String {
+    let marks = shape.mark_columns();
+    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+    format!(
+        "DELETE FROM {touched} WHERE ({}) IN (SELECT {} FROM {})",
+        marks.join(", "),
+        noted.join(", "),
+        keys(shape),
+    )
+}
+
+/// Notes the bound keys.
+pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
+    let marks = shape.mark_columns();
+    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+    format!(
+        "INSERT INTO {touched} ({}) SELECT {} FROM {}",
+        marks.join(", "),
+        noted.join(", "),
+        keys(shape),
+    )
+}
+
+/// Whether copies may be taken out for a moment: foreign keys that would do more than to look on when a row goes, and what they
+/// would do, is not undone when it comes back. `$1` is the new table.
+pub(super) const TRADABLE: &str = "SELECT NOT EXISTS (SELECT FROM pg_constraint \
+     WHERE contype = 'f' AND confdeltype <> 'a' AND confrelid IN \
+     (SELECT $1::bigint::oid UNION ALL SELECT relid FROM pg_partition_tree($1::bigint::oid::regclass)))";
+
+/// The keys that are bound, each once, as what follows FROM.
+fn keys(shape: &Shape) -> String {
+    let marks = shape.mark_columns();
+    let typed: Vec<String> = shape
+        .keys
+        .iter()
+        .zip(&marks)
+        .map(|(pair, mark)| format!("phasegate_u.{mark}::{} AS {mark}", pair.type_sql))
+        .collect();
+    let lists: Vec<String> = (1..=marks.len()).map(|at| format!("${at}::text[]")).collect();
+    format!(
+        "(SELECT DISTINCT {} FROM unnest({}) AS phasegate_u ({})) AS phasegate_s",
+        typed.join(", "),
+        lists.join(", "),
+        marks.join(", "),
+    )
+}
+
+/// That columns are the key of a note.
+fn is_noted(columns: &[String], marks: &[String]) -> String {
+    let pairs = columns.iter().zip(marks);
+    pairs
+        .map(|(column, mark)| format!("{column} = phasegate_s.{mark}"))
+        .collect::<Vec<_>>()
+        .join(" AND ")
+}
+
+fn lock(shape: &Shape, side: Side, strength: &str) -> String {
+    let alias = quote(&shape.side(side).name);
+    let key = shape.named_key(side);
+    format!(
+        "SELECT 1 FROM {}, {} WHERE {} ORDER BY {} {strength} OF {alias}",
+        shape.named(side),
+        keys(shape),
+        is_noted(&key, &shape.mark_columns()),
+        key.join(", "),
+    )
+}
+
+/// What puts the bound keys right, in order, once their rows are locked.
+pub(super) fn statements(shape: &Shape, direction: Direction, how: How) -> Vec<String> {
+    let marks = shape.mark_columns();
+    let (olds, news) = (shape.named_key(Side::Old), shape.named_key(Side::New));
+    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+    let has_source = format!(
+        "EXISTS (SELECT 1 FROM {} WHERE {}{})",
+        shape.named(Side::Old),
+        is_noted(&olds, &marks),
+        shape.and_filter(Side::Old),
+    );
+    let gone = format!(
+        "({}) IN (SELECT {} FROM {} WHERE NOT {has_source})",
+        news.join(", "),
+        noted.join(", "),
+        keys(shape),
+    );
+    if Fault::SweepInOneStatement.is_planted() {
+        return removal(shape, Side::New, &gone).into_iter().collect();
+    }
+    let changed = match how {
+        How::Written => update(shape, direction),
+        How::Traded => trade(shape, direction),
+    };
+    let removed = removal(shape, Side::New, &gone);
+    removed.into_iter().chain(changed).chain([insert(shape)]).collect()
+}
+
+/// What locks the rows of the bound keys before anything is decided: the sources, then their copies.
+pub(super) fn locks(shape: &Shape) -> Vec<String> {
+    if Fault::SweepInOneStatement.is_planted() {
+        return Vec::new();
+    }
+    vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")]
+}
+
+/// Behind FROM: the sources of the bound keys as `phasegate_f` and their copies as `phasegate_o`; and that one is the other's.
+fn pairs(shape: &Shape, direction: Direction) -> (String, String) {
+    let marks = shape.mark_columns();
+    let side = |side: Side, list: &str, alias: &str, filter: &str| {
+        let key = shape.named_key(side);
+        let named: Vec<String> = key
+            .iter()
+            .zip(&marks)
+            .map(|(name, mark)| format!("{name} AS phasegate_{mark}"))
+            .collect();
+        let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+        format!(
+            "(SELECT {}, {list} FROM {} WHERE ({}) IN (SELECT {} FROM {}){filter}) AS {alias}",
+            named.join(", "),
+            shape.named(side),
+            key.join(", "),
+            noted.join(", "),
+            keys(shape),
+        )
+    };
+    let others: Vec<String> =
+        marks.iter().map(|mark| format!("phasegate_o.phasegate_{mark}")).collect();
+    let both = format!(
+        "{}, {}",
+        side(Side::Old, &shape.old_list(direction), "phasegate_f", &shape.and_filter(Side::Old)),
+        side(Side::New, &shape.new_list(direction), "phasegate_o", ""),
+    );
+    (both, joined(&marks, "phasegate_f", &others))
+}
+
+/// That columns are the key that something has under an alias.
+fn joined(marks: &[String], alias: &str, columns: &[String]) -> String {
+    let pairs = columns.iter().zip(marks);
+    pairs
+        .map(|(column, mark)| format!("{column} = {alias}.phasegate_{mark}"))
+        .collect::<Vec<_>>()
+        .join(" AND ")
+}
+
+/// The key columns of the copies under an alias.
+fn key_of_copies(shape: &Shape, alias: &str) -> Vec<String> {
+    shape.bare_key(Side::New).iter().map(|name| format!("{alias}.{name}")).collect()
+}
+
+/// Makes the copies that are there as their sources say.
+fn update(shape: &Shape, direction: Direction) -> Option<String> {
+    let sets: Vec<String> = shape
+        .written_over(Side::New)
+        .map(|(at, write)| {
+            let value = shape.value_in_pair(Side::New, at, direction);
+            format!("{} = {value}", quote(&write.column))
+        })
+        .collect();
+    let (both, is_pair) = pairs(shape, direction);
+    let targets = key_of_copies(shape, "phasegate_t");
+    (!sets.is_empty()).then(|| {
+        format!(
+            "UPDATE {} AS phasegate_t SET {} FROM {both} WHERE {is_pair} AND {} AND NOT {}",
+            shape.new.sql(),
+            sets.join(", "),
+            joined(&shape.mark_columns(), "phasegate_f", &targets),
+            shape.is_right(direction),
+        )
+    })
+}
+
+/// The same, taking them out and putting them in again. They are put in by the order of their keys, so that all of them are out
+/// before the first comes back.
+fn trade(shape: &Shape, direction: Direction) -> Option<String> {
+    let marks = shape.mark_columns();
+    let written: Vec<(usize, String)> =
+        shape.written_over(Side::New).map(|(at, write)| (at, write.column.clone())).collect();
+    if written.is_empty() {
+        return None;
+    }
+    let (both, is_pair) = pairs(shape, direction);
+    let keys = marks.iter().map(|mark| format!("phasegate_f.phasegate_{mark}"));
+    let values = written.iter().map(|(at, _)| {
+        format!("{} AS phasegate_v{at}", shape.value_in_pair(Side::New, *at, direction))
+    });
+    let worked_out: Vec<String> = keys.chain(values).collect();
+    let given: Vec<String> =
+        written.iter().map(|(at, _)| format!("phasegate_e.phasegate_v{at}")).collect();
+    let columns = || shape.new.columns.iter().filter(|column| !column.is_generated);
+    let value = |name: &String| match written.iter().find(|(_, column)| column == name) {
+        Some((at, _)) => format!("phasegate_g.phasegate_v{at}"),
+        None => format!("phasegate_g.{}", quote(name)),
+    };
+    Some(format!(
+        "WITH phasegate_e AS MATERIALIZED (SELECT {} FROM {both} WHERE {is_pair} AND NOT {}), \
+         phasegate_g AS (DELETE FROM {table} AS phasegate_t USING phasegate_e WHERE {} RETURNING phasegate_t.*, {}) \
+         INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM phasegate_g ORDER BY {}",
+        worked_out.join(", "),
+        shape.is_right(direction),
+        joined(&marks, "phasegate_e", &key_of_copies(shape, "phasegate_t")),
+        given.join(", "),
+        columns().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", "),
+        columns().map(|column| value(&column.name)).collect::<Vec<_>>().join(", "),
+        key_of_copies(shape, "phasegate_g").join(", "),
+        table = shape.new.sql(),
+    ))
+}
+
+/// Makes the copies that are missing. One that a chunk has made meanwhile is right: its source is locked.
+fn insert(shape: &Shape) -> String {
+    let mut columns = shape.bare_key(Side::New);
+    let mut values = shape.named_key(Side::Old);
+    for (_, write) in shape.written_beside_keys(Side::New) {
+        columns.push(quote(&write.column));
+        values.push(cast(write));
+    }
+    let noted: Vec<String> =
+        shape.mark_columns().iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+    format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} WHERE ({}) IN (SELECT {} FROM {}){} ON CONFLICT ({}) DO NOTHING",
+        shape.new.sql(),
+        columns.join(", "),
+        values.join(", "),
+        shape.named(Side::Old),
+        shape.named_key(Side::Old).join(", "),
+        noted.join(", "),
+        keys(shape),
+        shape.and_filter(Side::Old),
+        shape.bare_key(Side::New).join(", "),
+    )
+}
