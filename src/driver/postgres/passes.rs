@@ -14,6 +14,7 @@ use super::catalogue::name_sql;
 use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{has_table, signed};
+use super::partitions::partitions;
 use crate::driver::{Error, Fence};
 use crate::run::{Mapping, RunId, StepId};
 
@@ -30,13 +31,15 @@ CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid::oid FROM pg_partition_tre
 
 /// What stands for the definitions of a mapping's tables.
 pub(super) async fn basis(conn: &mut PgConnection, mapping: &Mapping) -> Result<String, Error> {
-    sqlx::query(BASIS)
+    let tables: String = sqlx::query(BASIS)
         .bind(name_sql(&mapping.from.table))
         .bind(name_sql(&mapping.into.table))
-        .fetch_one(conn)
+        .fetch_one(&mut *conn)
         .await
         .and_then(|row| row.try_get(0))
-        .map_err(failed("look for changes of the catalogue"))
+        .map_err(failed("look for changes of the catalogue"))?;
+    // TRUNCATE of a partition that the sync knows nothing of, too.
+    Ok(format!("{tables}/{}", partitions(conn, mapping).await?))
 }
 
 /// What was kept of a step's pass.
