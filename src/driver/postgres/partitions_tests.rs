@@ -89,13 +89,11 @@ async fn what_partitions_bring_and_take_asks_for_another_comparison_which_finds_
 async fn a_truncate_that_is_followed_asks_for_nothing() {
     let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
     bed.run(&chunk("true")).await;
+    let compared = basis(&bed).await;
     bed.run("TRUNCATE leads_2").await;
+    assert_eq!(basis(&bed).await, compared);
     assert_eq!(differing(&bed).await, (0, 0, 0));
     assert_eq!(bed.number("SELECT count(*) FROM leads_v2").await, 20);
-    // On the old side alone: the new side's file is another one after the first of these.
-    let compared = basis(&bed).await;
-    bed.run("TRUNCATE leads_1").await;
-    assert_eq!(basis(&bed).await, compared);
     // Where the copies of rows that are gone stay, nobody follows.
     let kept = Mapping { on_delete: OnDelete::Ignore, ..leads() };
     let Some(bed) = Bed::with(TABLES, kept, Direction::Forward).await else { return };

