@@ -360,7 +360,12 @@ fn with_both_what_clients_of_the_new_shape_wrote_unfollowed_is_left_and_said() {
 #[test]
 fn rows_are_repaired_while_a_client_writes_them() {
     let Some(bed) = Bed::on_server("a repair beside a client", 6_000) else { return };
-    bed.edit("method: full }", "method: full, repair: true }");
+    // A run that is over has taken its triggers along, while the client still writes.
+    let goes_on = "method: full, repair: true }
+  - id: stop
+    phase: contract
+    stop_dual_write: { mapping: leads }";
+    bed.edit("method: full }", goes_on);
     bed.copied();
     bed.sql(
         "UPDATE leads_v2 SET status_code = 'bad' WHERE id % 3 = 0; DELETE FROM leads_v2 WHERE id % 5 = 0;
