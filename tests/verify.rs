@@ -2,6 +2,7 @@
 //! but a whole comparison is a PASS: not one that was killed, interrupted, failed or lost a worker, nor one that repaired.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -305,6 +306,110 @@ fn a_repair_that_is_killed_is_no_pass_and_the_next_one_needs_a_clean_pass_too() 
         assert_eq!(bed.value(wrong), "0");
         assert_eq!(bed.value("SELECT count(*) FROM leads_v2"), ROWS.to_string());
     }
+}
+
+#[test]
+fn with_both_what_clients_of_the_new_shape_wrote_unfollowed_is_left_and_said() {
+    for bed in Bed::both("a repair with both", 100) {
+        bed.edit("    columns:\n      status_code: lower(status)\n", "");
+        bed.edit("direction: forward", "direction: both");
+        bed.edit("method: full }", "method: full, repair: true }");
+        bed.copied();
+        // The new table's triggers are away while a client writes, and back as they were.
+        let theirs = "FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'leads_v2'";
+        let (off, on) = if bed.server.is_some() {
+            let switch = |how: &str| {
+                format!(
+                    "DO $$ DECLARE name text; BEGIN
+                       FOR name IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'leads_v2'::regclass AND NOT tgisinternal LOOP
+                         EXECUTE format('ALTER TABLE leads_v2 {how} TRIGGER %I', name);
+                       END LOOP; END $$"
+                )
+            };
+            (switch("DISABLE"), switch("ENABLE ALWAYS"))
+        } else {
+            let names =
+                format!("SELECT group_concat('DROP TRIGGER \"' || name || '\"', ';') {theirs}");
+            (bed.value(&names), bed.value(&format!("SELECT group_concat(sql, ';') {theirs}")))
+        };
+        bed.sql(&off);
+        bed.sql("INSERT INTO leads_v2 VALUES (900, 'mine', 'Mine', NULL); DELETE FROM leads_v2 WHERE id = 2;
+            UPDATE leads_v2 SET status = 'Mine' WHERE id = 3");
+        bed.sql(&on);
+        let told = bed.phasegate(&["run", "plan.yaml", "--to", "compare"]).expect(7);
+        let said = format!("{}{}", told.stdout, told.stderr);
+        assert!(said.contains("see for each row which side is right"), "{}: {told}", bed.kind());
+        let evidence = bed.evidence().unwrap();
+        for (what, count) in [("missing", 1), ("extra", 1), ("different", 1)] {
+            assert_eq!(evidence[what], count, "{}: {what}", bed.kind());
+        }
+        let mine = "SELECT count(*) FROM leads_v2 WHERE status = 'Mine' AND id IN (3, 900)";
+        assert_eq!(bed.value(mine), "2", "{}", bed.kind());
+        assert_eq!(bed.value("SELECT count(*) FROM leads_v2 WHERE id = 2"), "0", "{}", bed.kind());
+        // As it says: what is right is written on the other side.
+        bed.sql(
+            "INSERT INTO leads VALUES (900, 'mine', 'Mine'); DELETE FROM leads WHERE id = 2;
+            UPDATE leads SET status = 'Mine' WHERE id = 3",
+        );
+        bed.phasegate(&["retry", "leads", "--to", "compare"]).expect(0);
+        assert_eq!(bed.value(mine), "2", "{}", bed.kind());
+        assert_eq!(bed.value("SELECT count(*) FROM leads_v2"), "100", "{}", bed.kind());
+    }
+}
+
+#[test]
+fn rows_are_repaired_while_a_client_writes_them() {
+    let Some(bed) = Bed::on_server("a repair beside a client", 6_000) else { return };
+    // A run that is over has taken its triggers along, while the client still writes.
+    let goes_on = "method: full, repair: true }
+  - id: stop
+    phase: contract
+    stop_dual_write: { mapping: leads }";
+    bed.edit("method: full }", goes_on);
+    bed.copied();
+    bed.sql(
+        "UPDATE leads_v2 SET status_code = 'bad' WHERE id % 3 = 0; DELETE FROM leads_v2 WHERE id % 5 = 0;
+         INSERT INTO leads_v2 SELECT n, 'x', 'x', 'x' FROM generate_series(6001, 7000) AS n",
+    );
+    let ended = AtomicBool::new(false);
+    let writes = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut turn: u64 = 0;
+            while !ended.load(Ordering::Relaxed) {
+                turn += 1;
+                let at = turn * 7919 % 6_000 + 1;
+                let written = [
+                    format!("UPDATE leads SET status = 'W{turn}' WHERE id BETWEEN {at} AND {at} + 20"),
+                    format!("DELETE FROM leads WHERE id BETWEEN {at} AND {at} + 3"),
+                    format!(
+                        "UPDATE leads SET id = {at} + 100000 WHERE id = {at} AND NOT EXISTS (SELECT FROM leads WHERE id = {at} + 100000)"
+                    ),
+                    format!(
+                        "INSERT INTO leads VALUES (6000 + {turn} % 1000, 'y', 'Y{turn}') ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status"
+                    ),
+                    format!(
+                        "WITH gone AS (DELETE FROM leads WHERE id = {at} RETURNING *) SELECT count(*) FROM gone; \
+                         INSERT INTO leads VALUES ({at}, 'again', 'Again') ON CONFLICT DO NOTHING"
+                    ),
+                ];
+                bed.sql(&written.join("; "));
+            }
+            turn
+        });
+        let told = bed.phasegate(&["run", "plan.yaml", "--to", "compare"]);
+        ended.store(true, Ordering::Relaxed);
+        let writes = client.join().unwrap();
+        told.expect(0);
+        writes
+    });
+    assert!(writes > 0, "the client came too late");
+    let wrong = "SELECT count(*) FROM (
+        (SELECT id, email, status, lower(status) FROM leads EXCEPT SELECT id, email, status, status_code FROM leads_v2)
+        UNION ALL
+        (SELECT id, email, status, status_code FROM leads_v2 EXCEPT SELECT id, email, status, lower(status) FROM leads)) AS d";
+    assert_eq!(bed.value(wrong), "0", "{writes} rounds of writes");
+    let history = bed.phasegate(&["history", "leads"]).expect(0);
+    assert!(history.stdout.contains("repaired"), "{history}");
 }
 
 #[test]

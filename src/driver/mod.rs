@@ -455,7 +455,8 @@ pub trait Verifier: Send + Sync {
     ) -> Result<(), Error>;
 
     /// Makes the new side of one chunk as the old side says, through the same guarded path as the copy. Returns the
-    /// rows changed.
+    /// rows changed. With `both` it does so only where `winner: old` says so, or where it is proven that no write of the new
+    /// side was missed; else it changes nothing, since what it would take away may be what a client wrote.
     async fn repair_chunk(
         &self,
         fence: &Fence,

@@ -1,8 +1,8 @@
 //! What to do next: one sentence on where a run stands, and the exact commands that help.
 
 use crate::run::{
-    self, Action, ConditionKind, ConditionVerdict, Ending, Observations, Progress, Standing, State,
-    Step, Timestamp, Way,
+    self, Action, ConditionKind, ConditionVerdict, Direction, Ending, Observations, Progress,
+    Standing, State, Step, Timestamp, Verify, Way, Winner,
 };
 use crate::store::Lease;
 
@@ -255,7 +255,7 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             ],
         ),
         _ => (
-            format!("Verify {id} found differences."),
+            format!("Verify {id} found differences.{}", left_to_people(state, step)),
             vec![
                 suggestion(line.of("status {run}"), "how many, and which rows"),
                 suggestion(line.of("retry {run}"), "compares again, once they are put right"),
@@ -264,6 +264,21 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
         ),
     };
     Advice { sentence, tone: Tone::Bad, suggestions }
+}
+
+/// What to do about rows that no repair touches: with `both` either side's may be what a client meant.
+fn left_to_people(state: &State, step: &Step) -> &'static str {
+    let Action::Verify(Verify::Mapping { mapping, .. }) = &step.action else { return "" };
+    let is_both = state.direction(mapping) == Some(Direction::Both);
+    let has_winner =
+        state.program().mappings().get(mapping).is_some_and(|it| it.winner == Winner::Old);
+    if is_both && !has_winner {
+        " Where they are left, clients of either side may have meant what is there: see for each row which side is right, \
+         and INSERT, UPDATE or DELETE it on the other, from where the sync goes on. (A plan whose mapping says `winner: old` \
+         from the start has `repair` do so by the old side.)"
+    } else {
+        ""
+    }
 }
 
 /// A text that a full stop may follow.

@@ -21,19 +21,24 @@ pub struct Server {
 impl Server {
     /// A server beside the one that all share; `None`, said loudly, where there is none at all.
     pub fn new(test: &str) -> Option<Self> {
+        Self::with(test, "")
+    }
+
+    /// The same with settings of its own, as `-c name=value …`.
+    pub fn with(test: &str, settings: &str) -> Option<Self> {
         services::postgres(test)?;
-        Some(Self::made(&["start"]))
+        Some(Self::made(&["start"], settings))
     }
 
     /// A standby of a server.
     pub fn following(primary: &str) -> Self {
-        Self::made(&["replica", primary, "standby"])
+        Self::made(&["replica", primary, "standby"], "")
     }
 
-    fn made(how: &[&str]) -> Self {
+    fn made(how: &[&str], settings: &str) -> Self {
         let folder =
             std::env::temp_dir().join(format!("phasegate-{}", uuid::Uuid::now_v7().simple()));
-        let started = script(how[0], &folder, &how[1..]);
+        let started = script(how[0], &folder, (&how[1..], settings));
         let url = started.split_once('=').unwrap().1.trim().to_owned();
         Self { folder, url }
     }
@@ -68,17 +73,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        script("stop", &self.folder, &[]);
+        script("stop", &self.folder, (&[], ""));
     }
 }
 
-fn script(action: &str, folder: &std::path::Path, more: &[&str]) -> String {
+fn script(action: &str, folder: &std::path::Path, (more, settings): (&[&str], &str)) -> String {
     let script = format!("{}/tests/services/postgres.sh", env!("CARGO_MANIFEST_DIR"));
     let log = folder.with_extension("out");
     // Into a file: what the server inherits must not be a pipe that is waited for.
     let out = std::fs::File::create(&log).unwrap();
-    let done =
-        Command::new(script).arg(action).arg(folder).args(more).stdout(out).status().unwrap();
+    let mut command = Command::new(script);
+    command.arg(action).arg(folder).args(more).stdout(out);
+    if !settings.is_empty() {
+        command.env("PHASEGATE_POSTGRES_SETTINGS", settings);
+    }
+    let done = command.status().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     assert!(done.success(), "postgres.sh {action}: {said}");
@@ -125,6 +134,46 @@ fn restarted_while_a_chunk_runs_the_server_finds_every_row_copied_once() {
         assert_eq!(rows_copied(&example), u64::from(ROWS), "{how}");
         assert_eq!(example.database.ours(), ["phasegate.runs"]);
     }
+}
+
+/// A chunk's commit doesn't wait for the disk. What the process was told is done may be gone, and the very same process, which
+/// believes that nothing is left to copy, finds that out before it says so.
+#[test]
+fn chunks_whose_commits_were_answered_and_that_a_crash_took_are_copied_again() {
+    // Nothing but a commit that waits for the disk writes the log.
+    let settings = "-c wal_writer_delay=10s -c wal_writer_flush_after=1GB -c autovacuum=off -c bgwriter_lru_maxpages=0";
+    let Some(server) = Server::with("a crash that takes commits", settings) else { return };
+    let example = leads_on(&server.url);
+    let signal = |child: &std::process::Child, name: &str| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let plan = example.plan();
+    // 2,000 rows, 150 in a chunk: asleep behind the commit of the last one.
+    let child = example
+        .command(&["run", &plan])
+        .env("FAILPOINTS", "postgres::after-commit::chunk=13*off->1*sleep(4000)->off")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let in_ledger = "SELECT (SELECT coalesce(sum(rows_read), 0) FROM phasegate.copies)
+        + (SELECT coalesce(sum(rows_read), 0) FROM phasegate.chunks WHERE committed)";
+    let copied = || {
+        example.database.value("SELECT to_regclass('phasegate.chunks') IS NOT NULL") == "t"
+            && example.database.value(in_ledger) == ROWS.to_string()
+    };
+    assert!(wait_for(Duration::from_mins(1), copied), "the copy does not come to its end");
+    signal(&child, "-STOP");
+    server.control(&["-m", "immediate", "restart"]);
+    let left: u32 = example.database.value(in_ledger).parse().unwrap();
+    assert!(left < ROWS, "nothing was lost");
+    assert_eq!(example.database.value("SELECT count(*) FROM leads_v2"), left.to_string());
+    signal(&child, "-CONT");
+    Ran::from(child.wait_with_output().unwrap()).expect(0);
+    check_rows(&example);
+    assert_eq!(rows_copied(&example), u64::from(ROWS));
+    assert_eq!(example.database.ours(), ["phasegate.runs"]);
 }
 
 #[test]

@@ -89,15 +89,20 @@ fn a_gate_shuts_when_the_sync_is_switched_off_and_says_what_helps() {
     assert_eq!(bed.in_step("ready"), None);
     bed.approve("ready");
 
-    for (trouble, words) in [
-        ("ALTER TABLE orders DISABLE TRIGGER USER", "is disabled"),
-        ("ALTER TABLE orders ENABLE TRIGGER USER", "was switched off and on again"),
-        ("ALTER TABLE orders_v2 DISABLE TRIGGER USER", "on orders_v2 is disabled"),
+    let repair = "verify with repair";
+    for (trouble, words, helps) in [
+        ("ALTER TABLE orders DISABLE TRIGGER USER", "is disabled", repair),
+        ("ALTER TABLE orders ENABLE TRIGGER USER", "was switched off and on again", repair),
+        (
+            "ALTER TABLE orders_v2 DISABLE TRIGGER USER",
+            "on orders_v2 is disabled",
+            "repair leaves what differs to you",
+        ),
     ] {
         bed.database.run(trouble);
         let (verdict, have) = bed.in_step("ready").unwrap();
         assert_eq!(verdict, "fail", "{trouble}");
-        for words in [words, "ENABLE ALWAYS TRIGGER", "verify with repair"] {
+        for words in [words, "ENABLE ALWAYS TRIGGER", helps] {
             assert!(have.contains(words), "{trouble}: {have}");
         }
         let stopped = bed.run(&["run", "plan.yaml"]).expect(4);

@@ -7,7 +7,7 @@ use crate::report::dry_run::LockOutlook;
 use crate::report::words;
 use crate::run::{
     Action, Backfill, ChunkRows, Direction, DualWrite, Engine, Mapping, MappingName, Method,
-    Program, QueryCheck, Retire, RetireShape, Step, Transaction, Verify,
+    Program, QueryCheck, Retire, RetireShape, Step, Transaction, Verify, Winner,
 };
 use crate::sql::{self, Dialect, LockMode, RowWork};
 
@@ -39,7 +39,7 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
         }
         (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
         (Action::Verify(Verify::Mapping { method, repair, .. }), Some(mapping)) => {
-            comparing(mapping, *method, *repair)
+            comparing((mapping, direction(program, &mapping.name)), *method, *repair)
         }
         (Action::DualWrite(dual_write), Some(mapping)) => syncing(mapping, dual_write),
         (Action::Backfill(backfill), Some(mapping)) => copying(mapping, backfill),
@@ -117,7 +117,7 @@ fn asking(query: &QueryCheck, dialect: Option<Dialect>) -> Effect {
     Effect { does, locks }
 }
 
-fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {
+fn comparing((mapping, direction): (&Mapping, Direction), method: Method, repair: bool) -> Effect {
     let (from, into) = (&mapping.from.table, &mapping.into.table);
     let what = match method {
         Method::Full => format!("compares every row of {from} with {into}, both ways"),
@@ -129,7 +129,15 @@ fn comparing(mapping: &Mapping, method: Method, repair: bool) -> Effect {
     };
     let mut does = vec![what];
     if repair {
-        does.push("puts differences right by the old side, and compares again".to_owned());
+        let where_sure = match (direction, mapping.winner) {
+            (Direction::Both, Winner::New) => {
+                " where no write of the new side can have been missed"
+            }
+            _ => "",
+        };
+        does.push(format!(
+            "puts differences right by the old side{where_sure}, and compares again"
+        ));
     }
     let (work, reason) = match method {
         Method::Full => (RowWork::Scan, "both sides, chunk by chunk"),

@@ -17,7 +17,7 @@ use super::{Postgres, marks};
 use crate::copy::chunk::{Chunk, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::driver::{Copied, Error, Fence, Sink as _, Source as _, Verifier as _, Window};
-use crate::run::{Difference, Direction, FailureClass, Mapping, OnExisting, Way};
+use crate::run::{Difference, Direction, FailureClass, Mapping, OnExisting, Way, Winner};
 
 /// Tables of 1,000 rows, each with another kind of key, and a copy of each that is empty.
 pub(super) const KEYS: [(&str, &[&str], &str, &str); 11] = [
@@ -531,6 +531,7 @@ async fn in_place_the_copy_leaves_alone_what_a_new_client_wrote_while_it_waited(
     let (sum, _) = compare_all(&postgres, &people, Direction::Both).await;
     assert_eq!(shown(&sum), ["Different 4 b", "Different 7 b"]);
     let all = Chunk { lo: None, hi: None };
+    people.winner = Winner::Old;
     let repaired = postgres.repair_chunk(&fences[0], &people, Direction::Both, &all).await;
     assert_eq!(repaired.unwrap(), 2);
     assert!(compare_all(&postgres, &people, Direction::Both).await.0.is_clean());

@@ -50,6 +50,9 @@ mod overlap;
 mod park;
 #[cfg(test)]
 mod park_tests;
+mod partitions;
+#[cfg(test)]
+mod partitions_tests;
 mod passes;
 mod planted;
 mod prepared;
@@ -59,6 +62,11 @@ mod probe_server;
 mod probe_tests;
 mod remade;
 mod rename;
+mod repair;
+#[cfg(test)]
+mod repair_live_tests;
+#[cfg(test)]
+mod repair_tests;
 mod retirable;
 mod retire;
 #[cfg(test)]

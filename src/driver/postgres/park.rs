@@ -22,11 +22,12 @@ use super::connection::{Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure, refused};
 use super::marks::parked_name;
+use super::repair::repair_keys;
 use super::shape::{Shape, id_of};
 use super::shape_sql::{Found, Pick, Statements};
 use super::sink::{copied, copied_before, copy_rows, is_of_a_row, named, open, prepare};
 use super::source::{as_text, nth_key, size};
-use super::verify::{by_index, repair_keys};
+use super::verify::by_index;
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::{

@@ -14,6 +14,7 @@ use super::catalogue::name_sql;
 use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{has_table, signed};
+use super::partitions::partitions;
 use super::shape::id_of;
 use super::sync_sql::{FUNCTION_PREFIX, TRIGGER_PREFIX};
 use crate::driver::{Basis, Error, Fence};
@@ -39,7 +40,7 @@ CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid::oid FROM pg_partition_tre
 /// What stands for the definitions of a mapping's tables and for its sync.
 pub(super) async fn basis(reader: &mut Reader<'_>, mapping: &Mapping) -> Result<Basis, Error> {
     let (schema, id) = (reader.schema().to_owned(), id_of(mapping));
-    sqlx::query(BASIS)
+    let basis = sqlx::query(BASIS)
         .bind(name_sql(&mapping.from.table))
         .bind(name_sql(&mapping.into.table))
         .bind(format!("{TRIGGER_PREFIX}{id}_"))
@@ -48,7 +49,10 @@ pub(super) async fn basis(reader: &mut Reader<'_>, mapping: &Mapping) -> Result<
         .fetch_one(reader.conn()?)
         .await
         .and_then(|row| Ok(Basis { tables: row.try_get(0)?, sync: row.try_get(1)? }))
-        .map_err(failed("look for changes of the catalogue"))
+        .map_err(failed("look for changes of the catalogue"))?;
+    // TRUNCATE of a partition that the sync knows nothing of, too.
+    let sync = format!("{}/{}", basis.sync, partitions(reader.conn()?, mapping).await?);
+    Ok(Basis { sync, ..basis })
 }
 
 /// What was kept of a step's pass.

@@ -22,7 +22,7 @@ const OLDER_INDEX: &str = "
 
 /// What the engine does, and what a client does once the engine waits for it. The engine waits for a moment only: on a slow
 /// machine it may have given up before that was seen.
-async fn meet<T, C>(
+pub(super) async fn meet<T, C>(
     bed: &Bed,
     engine: impl Future<Output = T>,
     (condition, client): (&str, impl Future<Output = C>),
@@ -39,7 +39,7 @@ async fn meet<T, C>(
 }
 
 /// What the engine's sessions are told by.
-const OURS: &str = "application_name LIKE 'phasegate%'";
+pub(super) const OURS: &str = "application_name LIKE 'phasegate%'";
 
 /// Somebody who holds the advisory lock.
 async fn gate(bed: &Bed) -> PgConnection {

@@ -4,7 +4,7 @@
 //! `session_replication_role = replica`. One that was switched off and on again by ENABLE TRIGGER doesn't any more.
 //!
 //! A partition that was attached later has the triggers for rows, since PostgreSQL makes them, and none for TRUNCATE, which
-//! counts as in place: verify finds what a TRUNCATE of that partition alone left behind.
+//! counts as in place: what was compared before a TRUNCATE of that partition alone counts no more (see `partitions`).
 
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -18,6 +18,7 @@ use super::sync_sql::{
     Function, Side, SyncSql, TRIGGER_PREFIX, Trigger, function_name, trigger_name,
 };
 use crate::driver::{Error, SyncState};
+use crate::run::Winner;
 
 /// A function as the catalogue has it.
 struct FoundFunction {
@@ -84,7 +85,8 @@ pub(super) async fn judge(
         let expected: Vec<&Trigger> =
             expected.triggers.iter().filter(|trigger| trigger.side == *side).collect();
         let found = triggers(conn, shape, (shape.side(*side), schema)).await?;
-        judge_triggers(&expected, (shape.side(*side), &found), &mut wrong);
+        let helps = helps(shape, *side, &expected);
+        judge_triggers(&expected, (shape.side(*side), &found), (&mut wrong, &helps));
     }
     if shape.in_place
         && let Some((table, name)) = late_trigger(conn, shape).await?
@@ -236,10 +238,25 @@ async fn triggers(
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
 }
 
+/// What to do once a trigger that was off is on again. What clients of the new shape wrote meanwhile may be nowhere else.
+fn helps(shape: &Shape, side: Side, expected: &[&Trigger]) -> String {
+    // In place there is one trigger with `forward`, and more with `both`.
+    let follows_new = side == Side::New || (shape.in_place && expected.len() > 1);
+    if follows_new && shape.winner == Winner::New {
+        let table = &shape.side(side).name;
+        format!(
+            "verify: what clients of the new shape wrote to {table} meanwhile may be nowhere else, so repair leaves \
+             what differs to you"
+        )
+    } else {
+        "verify with repair, since writes may have been missed".to_owned()
+    }
+}
+
 fn judge_triggers(
     expected: &[&Trigger],
     (root, found): (&Table, &[FoundTrigger]),
-    wrong: &mut Vec<String>,
+    (wrong, helps): (&mut Vec<String>, &str),
 ) {
     let mut tables: Vec<(i64, &str)> =
         found.iter().map(|it| (it.table_oid, it.table.as_str())).collect();
@@ -257,8 +274,7 @@ fn judge_triggers(
             };
             if there.enabled != "A" {
                 wrong.push(format!(
-                    "trigger {} on {table} {} (ALTER TABLE … ENABLE ALWAYS TRIGGER; then verify with repair, since writes may have \
-                     been missed)",
+                    "trigger {} on {table} {} (ALTER TABLE … ENABLE ALWAYS TRIGGER; then {helps})",
                     trigger.name,
                     match there.enabled.as_str() {
                         "D" => "is disabled",

@@ -6,19 +6,17 @@
 //!   keys belongs to a chunk too.
 //! - On a live table both sides are equal in every snapshot, so that a difference is a difference, unless the same snapshot has
 //!   its key among those that the sync could only note: such rows are counted apart, and are neither right nor wrong yet.
-//! - What repair writes it has locked before, and decided on in a statement of its own.
 //!
-//! Absent on purpose: verdicts, and the order of chunks.
+//! Absent on purpose: verdicts, the order of chunks, and putting right what differs, which is in `repair`.
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::{Tx, TxKind};
+use super::connection::TxKind;
 use super::error::{failed, refused};
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Found, Pick, Statements, Which};
-use super::sink::{number, prepare, write};
 use super::source::{as_text, estimate};
 use super::{Postgres, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
@@ -30,8 +28,6 @@ use crate::run::{
     ShownValue, StepId, VALUES_MAX,
 };
 
-/// Rows that are repaired in one transaction: as many as may be locked at once.
-const REPAIRED_MAX: usize = 1_000;
 /// Up to how many rows a sample is drawn from all of them; beyond that, from random pages.
 const DRAWN_MAX: u64 = 100_000;
 /// How many times a sample's size the random pages should hold, so that few rows of a page are in it.
@@ -393,75 +389,6 @@ async fn draw(
     rows.iter().map(|row| cells::key(row, shape)).collect()
 }
 
-impl Postgres {
-    /// Puts the first wrong rows of a range right. Returns the rows changed, and the last key when there may be more behind it.
-    async fn repair(
-        &self,
-        tx: &mut Tx<'_>,
-        (mapping, direction): (&Mapping, Direction),
-        range: &Chunk,
-    ) -> Result<(u64, Option<Key>), Error> {
-        let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
-        prepare(tx, &shape).await?;
-        let schema = tx.schema().to_owned();
-        let statements = Statements::of(tx.conn()?, &schema, (&shape, direction)).await?;
-        let keys = wrong_keys(tx.conn()?, &statements, range).await?;
-        if keys.is_empty() {
-            return Ok((0, None));
-        }
-        let rows = repair_keys(tx.conn()?, &statements, &Pick::Keys(&keys)).await;
-        let rows = rows.map_err(|error| refused(&error))?;
-        let is_more = keys.len() == REPAIRED_MAX;
-        Ok((rows, keys.into_iter().next_back().filter(|_| is_more)))
-    }
-}
-
-/// The keys of rows that aren't right, or are noted, in their order.
-async fn wrong_keys(
-    conn: &mut PgConnection,
-    statements: &Statements<'_>,
-    range: &Chunk,
-) -> Result<Vec<Key>, Error> {
-    let shape = statements.shape;
-    let keys: Vec<String> = (0..shape.keys.len()).map(|at| format!("x{at}")).collect();
-    let pick = Pick::Chunk(range);
-    let sql = format!(
-        "SELECT {} FROM {} WHERE found <> {} ORDER BY {} LIMIT {REPAIRED_MAX}",
-        as_text(&keys),
-        statements.judged(&pick),
-        Found::Right as u8,
-        keys.iter().map(|x| format!("phasegate_found.{x}")).collect::<Vec<_>>().join(", ")
-    );
-    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), shape);
-    let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
-    rows.iter().map(|row| cells::key(row, shape)).collect()
-}
-
-/// Locks the rows of both sides first, source before target; then each statement finds anew what is still wrong with them.
-pub(super) async fn repair_keys(
-    conn: &mut PgConnection,
-    statements: &Statements<'_>,
-    pick: &Pick<'_>,
-) -> Result<u64, sqlx::Error> {
-    number(conn, statements, pick, statements.lock(Which::Old, pick)).await?;
-    let mut rows = 0;
-    if statements.shape.in_place {
-        for sql in statements.forget_kept(pick) {
-            write(conn, statements, pick, sql).await?;
-        }
-    } else {
-        number(conn, statements, pick, statements.lock(Which::New, pick)).await?;
-        if let Some(sql) = statements.remove_extra(pick) {
-            rows += write(conn, statements, pick, sql).await?;
-        }
-        rows += write(conn, statements, pick, statements.insert(pick)).await?;
-    }
-    if let Some(sql) = statements.update(pick) {
-        rows += write(conn, statements, pick, sql).await?;
-    }
-    Ok(rows)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
@@ -470,6 +397,7 @@ mod tests {
     use super::super::shape::shape;
     use super::*;
     use crate::copy::chunk::Cell;
+    use crate::run::Winner;
     use sqlx::Connection as _;
 
     const SCHEMA: &str = "
@@ -548,7 +476,8 @@ mod tests {
         // What is right by its own side stays as it is when something else of the row is repaired.
         database.run("UPDATE leads_v2 SET n = 0 WHERE id = 2").await;
         let fence = entered(&postgres, 1).await.remove(0);
-        assert_eq!(postgres.repair_chunk(&fence, &leads(), Direction::Both, &ALL).await, Ok(2));
+        let leads = Mapping { winner: Winner::Old, ..leads() };
+        assert_eq!(postgres.repair_chunk(&fence, &leads, Direction::Both, &ALL).await, Ok(2));
         let row = "SELECT status_code || ' ' || (n > 0) FROM leads_v2 WHERE id = 2";
         assert_eq!(database.text(row).await, "Mixed true");
     }
@@ -598,6 +527,7 @@ mod tests {
     async fn repair_makes_a_chunk_right_and_leaves_others_alone() {
         let spoil = "DELETE FROM leads WHERE id IN (10, 20); DELETE FROM leads_v2 WHERE id IN (11, 900);
             UPDATE leads_v2 SET status_code = 'bad' WHERE id IN (12, 901); INSERT INTO leads_v2 VALUES (-1, 'x', 0)";
+        let leads = || Mapping { winner: Winner::Old, ..leads() };
         for direction in [Direction::Forward, Direction::Both] {
             let Some(database) = Database::with(SCHEMA).await else { return };
             database.run(spoil).await;

@@ -10,7 +10,7 @@ use crate::driver::{
     DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState, Verifier as _,
 };
 use crate::run::{
-    CopyColumns, Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way,
+    CopyColumns, Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way, Winner,
 };
 
 const SCHEMA: &str = "
@@ -60,7 +60,8 @@ impl Ready {
         let (fence, _) = entered(&sqlite, 1).await;
         let step = work("sync", Way::Forward);
         sqlite.install(&fence, &step, &mapping, direction).await.unwrap();
-        sqlite.repair_chunk(&fence, &mapping, direction, &ALL).await.unwrap();
+        let copied = Mapping { winner: Winner::Old, ..mapping.clone() };
+        sqlite.repair_chunk(&fence, &copied, direction, &ALL).await.unwrap();
         Self { database, sqlite, fence, mapping, direction, shape }
     }
 

@@ -26,7 +26,7 @@ use crate::copy::compare::{Compared, SAMPLES_MAX};
 use crate::driver::{Basis, Error, Fence, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
-    ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX,
+    ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX, Winner,
 };
 
 /// Up to how many columns values are asked for: five results for each, and SQLite gives 2,000 at most.
@@ -126,6 +126,11 @@ impl Verifier for Sqlite {
         direction: Direction,
         chunk: &Chunk,
     ) -> Result<u64, Error> {
+        // A trigger that was dropped and made again leaves no trace, so that with `both` nobody can tell whose write is missing
+        // on the other side unless the mapping says whose counts.
+        if direction == Direction::Both && mapping.winner == Winner::New {
+            return Ok(0);
+        }
         let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
         let repaired = async {
             let shape = prepared::shape(&self.shapes, tx.conn(), mapping).await?;

@@ -6,7 +6,7 @@ use super::fixture::{Database, entered, mapping, work};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
 use crate::driver::{DualWriter as _, Verifier as _};
-use crate::run::{Difference, Direction, Mapping, Method, OnDelete, Way};
+use crate::run::{Difference, Direction, Mapping, Method, OnDelete, Way, Winner};
 
 const SCHEMA: &str = "
     CREATE TABLE leads (id INTEGER PRIMARY KEY, status TEXT, n REAL);
@@ -149,23 +149,71 @@ async fn a_sample_is_spread_over_all_keys_of_both_sides() {
 async fn repair_makes_a_chunk_right_and_leaves_others_alone() {
     let spoil = "DELETE FROM leads WHERE id IN (10, 20); DELETE FROM leads_v2 WHERE id IN (11, 900);
         UPDATE leads_v2 SET status_code = 'bad' WHERE id IN (12, 901); INSERT INTO leads_v2 VALUES (-1, 'x', 0)";
+    let leads = Mapping { winner: Winner::Old, ..leads() };
     for direction in [Direction::Forward, Direction::Both] {
         let database = Database::with(SCHEMA).await;
         database.run(spoil).await;
         let sqlite = database.open().await;
         let (fence, _) = entered(&sqlite, 1).await;
-        sqlite.install(&fence, &work("sync", Way::Forward), &leads(), direction).await.unwrap();
+        sqlite.install(&fence, &work("sync", Way::Forward), &leads, direction).await.unwrap();
         let chunk = Chunk { lo: None, hi: Some(key(500)) };
-        assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &chunk).await, Ok(5));
-        let (sum, _) = compare_all(&sqlite, &leads(), direction).await;
+        assert_eq!(sqlite.repair_chunk(&fence, &leads, direction, &chunk).await, Ok(5));
+        let (sum, _) = compare_all(&sqlite, &leads, direction).await;
         assert_eq!((sum.missing, sum.extra, sum.different), (1, 0, 1));
-        assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(2));
-        assert_eq!(sqlite.repair_chunk(&fence, &leads(), direction, &ALL).await, Ok(0));
-        assert!(compare_all(&sqlite, &leads(), direction).await.0.is_clean());
+        assert_eq!(sqlite.repair_chunk(&fence, &leads, direction, &ALL).await, Ok(2));
+        assert_eq!(sqlite.repair_chunk(&fence, &leads, direction, &ALL).await, Ok(0));
+        assert!(compare_all(&sqlite, &leads, direction).await.0.is_clean());
         let wrong = "SELECT count(*) FROM leads l LEFT JOIN leads_v2 v USING (id) WHERE v.status_code IS NOT 'open'";
         assert_eq!(database.number(wrong).await, 0);
         assert_eq!(database.number("SELECT count(*) FROM leads").await, 998);
     }
+}
+
+#[tokio::test]
+async fn with_both_nothing_is_taken_from_the_new_side_unless_the_old_one_wins() {
+    let database = Database::with(SCHEMA).await;
+    let sqlite = database.open().await;
+    let (fence, _) = entered(&sqlite, 1).await;
+    let sync = work("sync", Way::Forward);
+    sqlite.install(&fence, &sync, &leads(), Direction::Both).await.unwrap();
+    // A client of the new shape whose writes the triggers are away for.
+    let mut client = database.client().await;
+    let triggers: Vec<(String, String)> = sqlx::query_as(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'leads_v2'",
+    )
+    .fetch_all(&mut client)
+    .await
+    .unwrap();
+    assert!(!triggers.is_empty());
+    for (name, _) in &triggers {
+        database.run(&format!("DROP TRIGGER {}", super::catalogue::quote(name))).await;
+    }
+    database
+        .run(
+            "INSERT INTO leads_v2 VALUES (5000, 'mine', 1); DELETE FROM leads_v2 WHERE id = 2;
+            UPDATE leads_v2 SET status_code = 'mine' WHERE id = 3",
+        )
+        .await;
+    for (_, sql) in &triggers {
+        database.run(sql).await;
+    }
+    let state = sqlite.sync_state(&leads(), Direction::Both).await;
+    assert_eq!(state, Ok(crate::driver::SyncState::Active), "nothing tells of it");
+    let repaired = sqlite.repair_chunk(&fence, &leads(), Direction::Both, &ALL).await;
+    assert_eq!(repaired, Ok(0));
+    let (sum, _) = compare_all(&sqlite, &leads(), Direction::Both).await;
+    assert_eq!((sum.missing, sum.extra, sum.different), (1, 1, 1));
+    // People decide: what is written to one side gets to the other.
+    database
+        .run(
+            "INSERT INTO leads VALUES (5000, 'mine', 1); DELETE FROM leads WHERE id = 2;
+            UPDATE leads SET status = 'mine' WHERE id = 3",
+        )
+        .await;
+    assert!(compare_all(&sqlite, &leads(), Direction::Both).await.0.is_clean());
+    let mine = "SELECT count(*) FROM leads_v2 WHERE status_code = 'mine'";
+    assert_eq!(database.number(mine).await, 2);
+    assert_eq!(database.number("SELECT count(*) FROM leads_v2 WHERE id = 2").await, 0);
 }
 
 #[tokio::test]
@@ -178,6 +226,7 @@ async fn in_place_rows_differ_or_not() {
     let mut people = mapping(("p", &["id"]), ("p", &["id"]));
     people.columns = vec![("b".into(), "lower(a)".into())];
     people.reverse = vec![("a".into(), "b".into())];
+    people.winner = Winner::Old;
     let sqlite = database.open().await;
     let (fence, _) = entered(&sqlite, 1).await;
     for direction in [Direction::Forward, Direction::Both] {
