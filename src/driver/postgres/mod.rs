@@ -63,6 +63,8 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_snapshot_tests;
+#[cfg(test)]
 mod retire_tests;
 mod rights;
 mod same;
@@ -76,6 +78,7 @@ mod shape;
 mod shape_sql;
 mod signals;
 mod sink;
+mod snapshots;
 mod source;
 mod statements;
 mod steady;
@@ -97,6 +100,8 @@ mod sync_objects;
 mod sync_race_tests;
 #[cfg(test)]
 mod sync_rights_tests;
+#[cfg(test)]
+mod sync_snapshot_tests;
 mod sync_sql;
 mod sync_state;
 #[cfg(test)]
@@ -128,6 +133,7 @@ pub struct Postgres {
     positions: signals::Positions,
     luck: at_once::Luck,
     holds: held::Holds,
+    moments: snapshots::Moments,
 }
 
 impl Postgres {
@@ -144,6 +150,7 @@ impl Postgres {
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
             holds: held::Holds::default(),
+            moments: snapshots::Moments::default(),
         };
         postgres.connections.are_sessions().await?;
         postgres.connections.read().await?.release().await;

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 
+use super::Postgres;
 use super::catalogue::quote;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
@@ -19,17 +20,20 @@ use super::error::{code, failed};
 use super::planted::Fault;
 use super::shape::{Shape, shape};
 use super::sink::is_of_a_row;
+use super::snapshots::Moments;
 use super::sync_sql::{Side, cast, removal, trigger_name};
 use super::{ledger, marks};
 use crate::driver::{Error, Fence};
-use crate::run::{Direction, Mapping};
+use crate::run::{Direction, FailureClass, Mapping};
 
 /// Keys put right in one transaction.
 const BATCH_KEYS: u32 = 500;
+/// How often noted keys are put right before it is given up.
+const SETTLED_MAX: u32 = 5;
 
 /// Puts right what is noted now. Returns how many keys are noted afterwards.
 pub(super) async fn settle(
-    connections: &Connections,
+    (connections, moments): (&Connections, &Moments),
     fence: &Fence,
     mapping: &Mapping,
 ) -> Result<u64, Error> {
@@ -42,7 +46,9 @@ pub(super) async fn settle(
     while noted > 0 {
         let mut tx = connections.begin(fence, TxKind::Settle).await?;
         let settled = settle_some(&mut tx, &shape, direction).await;
+        moments.wrote(mapping);
         let taken = finish(tx, settled).await?;
+        moments.wrote(mapping);
         if taken == 0 {
             break;
         }
@@ -54,24 +60,54 @@ pub(super) async fn settle(
     Ok(left)
 }
 
-/// As [`settle`], in a transaction of the caller that keeps clients out: everything that is noted. Returns the notes taken.
-pub(super) async fn settle_in(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    direction: Direction,
-) -> Result<u64, Error> {
+impl Postgres {
+    /// Puts right whatever is noted, with a few tries: clients may note more meanwhile.
+    pub(super) async fn settle_all(&self, fence: &Fence, mapping: &Mapping) -> Result<(), Error> {
+        for _ in 0..SETTLED_MAX {
+            if settle((&self.connections, &self.moments), fence, mapping).await? == 0 {
+                return Ok(());
+            }
+        }
+        let message = "clients keep changing the very keys that are being put right";
+        Err(Error::failed(FailureClass::Contention, message))
+    }
+
+    /// The same before the sync ends, with which the notes go: where a row refuses, or the mapping fits its tables no more, it
+    /// ends all the same.
+    pub(super) async fn settle_last(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+    ) -> Result<Last, Error> {
+        match self.settle_all(fence, mapping).await {
+            Ok(()) => Ok(Last::Nothing),
+            Err(error) if error.class() == Some(FailureClass::Refused) => {
+                tracing::warn!(%error, "what the sync of {} could only note is left", mapping.name);
+                Ok(Last::Left)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is noted when a sync ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// Nothing, unless it was noted since.
+    Nothing,
+    /// What can't be put right.
+    Left,
+}
+
+/// Sees that nothing is noted, under a lock that keeps clients out. What was noted since [`Postgres::settle_all`] is put right
+/// in another attempt: whoever waits for the lock may have a view of the database already, which wouldn't have it.
+pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let touched = tx.ours(&shape.touched_name());
     if count_noted(tx.conn()?, &touched).await? == 0 {
-        return Ok(0);
+        return Ok(());
     }
-    let mut settled = 0;
-    loop {
-        let taken = settle_some(tx, shape, direction).await?;
-        if taken == 0 {
-            return Ok(settled);
-        }
-        settled += taken;
-    }
+    let message = "keys were noted just now that are to be put right first";
+    Err(Error::failed(FailureClass::Contention, message))
 }
 
 /// How many notes there are; none where there is no table of them.

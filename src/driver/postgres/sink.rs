@@ -336,7 +336,10 @@ impl Postgres {
             // A constraint that is checked at the end may still refuse.
             Ok(Done::Now(rows)) => {
                 let contended = tx.has_waited();
-                match tx.commit().await {
+                self.moments.wrote(mapped.0);
+                let committed = tx.commit().await;
+                self.moments.wrote(mapped.0);
+                match committed {
                     Ok(took_us) => {
                         if Fault::NoLedgerTransaction.is_planted() {
                             self.copy_beside_ledger(fence, mapped, &chunk.chunk).await?;
@@ -381,7 +384,7 @@ impl Postgres {
         let noted = settle::count_noted(reader.conn()?, &touched).await?;
         reader.release().await;
         if noted > 0 {
-            settle::settle(&self.connections, fence, mapping).await?;
+            settle::settle((&self.connections, &self.moments), fence, mapping).await?;
         }
         Ok(noted > 0)
     }
