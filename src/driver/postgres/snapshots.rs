@@ -184,7 +184,8 @@ fn in_the_way(mapping: &Mapping, viewers: &[Viewer]) -> Error {
     let mut help =
         format!("let it end, or end it with SELECT pg_terminate_backend({pid}); then retry");
     if let Some(hidden) = viewers.iter().find(|it| it.state.is_none()) {
-        help.push_str(&format!("; GRANT pg_read_all_stats TO {} shows what it does", hidden.me));
+        let grant = format!("; GRANT pg_read_all_stats TO {} shows what it does", hidden.me);
+        help.push_str(&grant);
     }
     match Error::failed(FailureClass::Contention, message).with_help(help) {
         Error::Failed(mut failure) => {
