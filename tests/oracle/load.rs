@@ -282,6 +282,7 @@ impl Play {
     fn publish(&self, seen: &Seen, (took, copied): (Duration, Duration)) {
         let commits = self.shared.commits.load(Ordering::SeqCst);
         let truncated = self.shared.truncated.load(Ordering::SeqCst);
+        let straddled = self.shared.straddled.load(Ordering::SeqCst);
         let told = self.shared.told.lock().unwrap().clone();
         let (beside, contended) = (seen.beside.len(), seen.contended.len());
         // The test's output: figures to publish.
@@ -289,7 +290,7 @@ impl Play {
         {
             eprintln!(
                 "{}: {commits} transactions of {CLIENTS} clients in {took:?} (copy {copied:?}); told {told:?}; \
-                 emptied {truncated} times; our transactions seen beside clients' {beside}, in each other's way {contended}",
+                 emptied {truncated} times; new names under a view from before {straddled} times; our transactions seen beside clients' {beside}, in each other's way {contended}",
                 self.case
             );
         }

@@ -22,6 +22,7 @@ use super::catalogue::name_sql;
 use super::error::{commit_failed, failed};
 use super::ledger;
 use super::live::{Ender, Live};
+use super::snapshots::Moments;
 use super::wait::{Looker, Watcher};
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
@@ -52,6 +53,8 @@ pub(super) struct Connections {
     idle: Mutex<Vec<Live>>,
     /// Sessions that work now.
     busy: Mutex<Vec<SessionId>>,
+    /// When rows of mappings were written last by us.
+    pub(super) moments: Moments,
 }
 
 impl std::fmt::Debug for Connections {
@@ -73,6 +76,7 @@ impl Connections {
             permits: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::new(Vec::new()),
             busy: Mutex::new(Vec::new()),
+            moments: Moments::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
+use super::settle::Last;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
@@ -149,13 +150,16 @@ impl Postgres {
         &self,
         tx: &mut Tx<'_>,
         (fence, work): (&Fence, &Work),
-        (mapping, direction): (&Mapping, Direction),
+        (mapping, direction, last): (&Mapping, Direction, Last),
     ) -> Result<Result<Applied, Shape>, Error> {
         if let Some(applied) = done_before(tx, fence, work).await? {
             return Ok(Ok(applied));
         }
         lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
         let shape = shape(tx.conn()?, mapping).await?;
+        if last == Last::Nothing {
+            settle::none_noted(tx, &shape).await?;
+        }
         remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
         let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
@@ -206,8 +210,14 @@ impl DualWriter for Postgres {
         mapping: &Mapping,
         direction: Direction,
     ) -> Result<Applied, Error> {
+        // Both sides stay where the sync ends by itself. What was only noted would be lost with it.
+        let last = if work.way == Way::Back || self.is_done_before(fence, work).await? {
+            Last::Left
+        } else {
+            self.settle_last(fence, mapping).await?
+        };
         let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
-        let shape = match self.remove_in(&mut tx, (fence, work), (mapping, direction)).await {
+        let shape = match self.remove_in(&mut tx, (fence, work), (mapping, direction, last)).await {
             Ok(Err(shape)) => shape,
             Ok(Ok(applied)) => return self.finish_held(tx, work, Ok(applied)).await,
             Err(error) => return self.finish_held(tx, work, Err(error)).await,

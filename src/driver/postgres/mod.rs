@@ -72,6 +72,8 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_snapshot_tests;
+#[cfg(test)]
 mod retire_tests;
 mod rights;
 mod same;
@@ -88,6 +90,7 @@ mod shape;
 mod shape_sql;
 mod signals;
 mod sink;
+mod snapshots;
 mod source;
 mod statements;
 mod steady;
@@ -113,6 +116,8 @@ mod sync_parking_tests;
 mod sync_race_tests;
 #[cfg(test)]
 mod sync_rights_tests;
+#[cfg(test)]
+mod sync_snapshot_tests;
 mod sync_sql;
 mod sync_state;
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //!   deadlocks. What is in the way is found before any lock is asked for.
 //! - Our triggers go before anything is renamed and come back, under the new names, after it: no client ever meets one that
 //!   names what isn't there.
-//! - Nothing is put aside unless the sync was in place until then and every noted key was put right: both sides are equal at
-//!   that moment.
+//! - Nothing is put aside unless the sync was in place until then and every noted key was put right, and no client has a view
+//!   of the database from before that (`snapshots`): both sides are equal for everybody.
 //! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
 //!   name; so is everything that we know no name for.
 //! - Foreign keys that went over are checked right after it; the step is done when they are.
@@ -29,7 +29,7 @@ use super::locks::lock_all;
 use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, sides};
-use super::settle::settle_in;
+use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
@@ -46,13 +46,15 @@ impl Retirer for Postgres {
         direction: Direction,
         shape: &RetireShape,
     ) -> Result<Applied, Error> {
+        let retiring = Retiring { mapping, direction, shape };
+        self.prepare_to_retire(fence, work, &retiring).await?;
         let mut tx = self.begin_alone(fence, work, TxKind::Retire).await?;
         let done = async {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok((applied, Carried::kept(&mut tx, fence.run(), &work.step).await?));
             }
-            let retiring = Retiring { mapping, direction, shape };
             let (detail, carried) = retire(&mut tx, &retiring, fence.run()).await?;
+            self.connections.moments.stands(mapping)?;
             carried.keep(&mut tx, fence, work).await?;
             let applied = ledger::record(&mut tx, fence, work, (0, Some(detail))).await?;
             Ok((applied, carried))
@@ -91,12 +93,18 @@ impl Retirer for Postgres {
             let message = format!("the permit is for {}, not for {}", permit.step(), work.step);
             return Err(Error::failed(FailureClass::Unsafe, message));
         }
+        // With `both` clients of the old shape may have written what the sync could only note.
+        let last = if self.is_done_before(fence, work).await? {
+            Last::Nothing
+        } else {
+            self.settle_last(fence, &mapping.retired(shape)).await?
+        };
         let mut tx = self.begin_alone(fence, work, TxKind::Drop).await?;
         let done = async {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok(applied);
             }
-            let detail = drop_retired(&mut tx, mapping, shape).await?;
+            let detail = drop_retired(&mut tx, mapping, (shape, last)).await?;
             ledger::record(&mut tx, fence, work, (0, Some(detail))).await
         }
         .await;
@@ -113,6 +121,43 @@ impl Postgres {
     ) -> Result<Tx<'_>, Error> {
         self.connections.begin_waiting(fence, kind, work.lock_timeout_ms).await
     }
+
+    /// Whether the ledger has a piece of work, or there is nothing to undo.
+    pub(super) async fn is_done_before(&self, fence: &Fence, work: &Work) -> Result<bool, Error> {
+        let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
+        let found = done_before(&mut tx, fence, work).await;
+        tx.roll_back().await;
+        Ok(found?.is_some())
+    }
+
+    /// Sees that nothing is in the way, and waits for those who would miss rows under the new names.
+    async fn prepare_to_retire(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        what: &Retiring<'_>,
+    ) -> Result<(), Error> {
+        if self.is_done_before(fence, work).await? {
+            return Ok(());
+        }
+        let schema = self.connections.schema().to_owned();
+        let mut reader = self.connections.read().await?;
+        let looked = shape(reader.conn()?, what.mapping).await?;
+        let outside = Outside::of(reader.conn()?, what, &looked).await?;
+        check(reader.conn()?, what, (&looked, &outside, &schema)).await?;
+        let state = sync_state_in(reader.conn()?, &looked, what.direction, &schema).await?;
+        reader.release().await;
+        if let SyncState::Broken(why) = state {
+            return Err(unsynced(what.mapping, &why));
+        }
+        self.outlast(fence, work, what.mapping).await
+    }
+}
+
+fn unsynced(mapping: &Mapping, why: &str) -> Error {
+    let message = format!("mapping {}: the sync is not in place: {why}", mapping.name);
+    Error::failed(FailureClass::Stale, message)
+        .with_help("put it back (rollback and run again), copy and verify anew")
 }
 
 /// Locks the tables of a mapping against everybody, in the order of triggers and chunks, and then what else changes.
@@ -131,8 +176,8 @@ pub(super) async fn lock(
     lock_all(tx, &statements).await
 }
 
-/// Puts right what is noted, and sees that the sync is whole: then both sides are equal.
-pub(super) async fn make_equal(
+/// Sees that the sync is whole and nothing is noted: then both sides are equal.
+pub(super) async fn are_equal(
     tx: &mut Tx<'_>,
     shape: &Shape,
     direction: Direction,
@@ -140,7 +185,7 @@ pub(super) async fn make_equal(
     let schema = tx.schema().to_owned();
     let state = sync_state_in(tx.conn()?, shape, direction, &schema).await?;
     if state == SyncState::Active {
-        settle_in(tx, shape, direction).await?;
+        none_noted(tx, shape).await?;
     }
     Ok(state)
 }
@@ -153,10 +198,8 @@ async fn retire(
     let (mapping, direction) = (what.mapping, what.direction);
     let schema = tx.schema().to_owned();
     let (before, outside, mut said) = hold(tx, what).await?;
-    if let SyncState::Broken(why) = make_equal(tx, &before, direction).await? {
-        let message = format!("mapping {}: the sync is not in place: {why}", mapping.name);
-        return Err(Error::failed(FailureClass::Stale, message)
-            .with_help("put it back (rollback and run again), copy and verify anew"));
+    if let SyncState::Broken(why) = are_equal(tx, &before, direction).await? {
+        return Err(unsynced(mapping, &why));
     }
     match direction {
         Direction::Both => remove_triggers(tx, &before).await?,
@@ -363,7 +406,7 @@ async fn aside(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
 async fn drop_retired(
     tx: &mut Tx<'_>,
     mapping: &Mapping,
-    retired: &RetireShape,
+    (retired, last): (&RetireShape, Last),
 ) -> Result<String, Error> {
     let after = mapping.retired(retired);
     // Says what isn't there in a sentence of its own.
@@ -374,6 +417,9 @@ async fn drop_retired(
     };
     lock(tx, &after, &others).await?;
     let aside = aside(tx, &after).await?;
+    if last == Last::Nothing {
+        none_noted(tx, &aside).await?;
+    }
     remove_sync(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {

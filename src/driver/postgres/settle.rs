@@ -22,6 +22,7 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 
+use super::Postgres;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
@@ -46,6 +47,8 @@ const PASSES_MAX: u32 = 10;
 /// Keys that an error names.
 const NAMED_MAX: usize = 3;
 const DOING: &str = "put noted keys right";
+/// How often noted keys are put right before it is given up.
+const SETTLED_MAX: u32 = 5;
 
 /// A key that the server would not have put right, and what it said.
 struct Stuck {
@@ -120,14 +123,14 @@ pub(super) async fn go_over(at: (&Connections, &Fence), mapping: &Mapping) -> Re
         return Ok(Swept::default());
     }
     let of = (&shape, direction);
-    let mut swept = sweep(at, of, (noted, Care::Quick)).await?;
+    let mut swept = sweep(at, of, mapping, (noted, Care::Quick)).await?;
     if !swept.stuck.is_empty() {
         let (righted, stuck) = (swept.righted, number(swept.stuck.len()));
-        if trade_alone(at, of, &swept.stuck).await? {
+        if trade_alone(at, of, mapping, &swept.stuck).await? {
             swept = Swept { righted: righted + stuck, ..Swept::default() };
         } else {
             let noted = still_noted(at.0, &touched).await?;
-            swept = sweep(at, of, (noted, Care::Thorough)).await?;
+            swept = sweep(at, of, mapping, (noted, Care::Thorough)).await?;
             swept.righted += righted;
         }
     }
@@ -150,13 +153,16 @@ fn number(length: usize) -> u64 {
 async fn sweep(
     (connections, fence): (&Connections, &Fence),
     (shape, direction): (&Shape, Direction),
+    mapping: &Mapping,
     (mut noted, care): (u64, Care),
 ) -> Result<Swept, Error> {
     let (mut swept, mut seen) = (Swept::default(), BTreeSet::new());
     while noted > 0 && swept.stuck.len() < STUCK_MAX {
         let mut tx = connections.begin(fence, TxKind::Settle).await?;
         let settled = settle_some(&mut tx, (shape, direction), care).await;
+        connections.moments.wrote(mapping);
         let (taken, stuck) = finish(tx, settled).await?;
+        connections.moments.wrote(mapping);
         if taken == 0 {
             break;
         }
@@ -168,33 +174,54 @@ async fn sweep(
     Ok(swept)
 }
 
-/// As [`settle`], in a transaction of the caller that keeps clients out: everything that is noted. Returns the notes taken.
-pub(super) async fn settle_in(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    direction: Direction,
-) -> Result<u64, Error> {
+impl Postgres {
+    /// Puts right whatever is noted, with a few tries: clients may note more meanwhile.
+    pub(super) async fn settle_all(&self, fence: &Fence, mapping: &Mapping) -> Result<(), Error> {
+        for _ in 0..SETTLED_MAX {
+            if settle((&self.connections, fence), mapping, &[]).await? == 0 {
+                return Ok(());
+            }
+        }
+        let message = "clients keep changing the very keys that are being put right";
+        Err(Error::failed(FailureClass::Contention, message))
+    }
+
+    /// The same before the sync ends, with which the notes go: where a row refuses, or the mapping fits its tables no more, it
+    /// ends all the same.
+    pub(super) async fn settle_last(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+    ) -> Result<Last, Error> {
+        match self.settle_all(fence, mapping).await {
+            Ok(()) => Ok(Last::Nothing),
+            Err(error) if error.class() == Some(FailureClass::Refused) => {
+                tracing::warn!(%error, "what the sync of {} could only note is left", mapping.name);
+                Ok(Last::Left)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is noted when a sync ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// Nothing, unless it was noted since.
+    Nothing,
+    /// What can't be put right.
+    Left,
+}
+
+/// Sees that nothing is noted, under a lock that keeps clients out. What was noted since [`Postgres::settle_all`] is put right
+/// in another attempt: whoever waits for the lock may have a view of the database already, which wouldn't have it.
+pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let touched = tx.ours(&shape.touched_name());
-    let noted = count_noted(tx.conn()?, &touched).await?;
-    let (mut open, mut stuck, mut seen) = (noted, Vec::new(), BTreeSet::new());
-    while open > 0 {
-        let (taken, left) = settle_some(tx, (shape, direction), Care::Thorough).await?;
-        if taken == 0 {
-            break;
-        }
-        open = open.saturating_sub(taken);
-        stuck.extend(left.into_iter().filter(|it| seen.insert(it.key.clone())));
+    if count_noted(tx.conn()?, &touched).await? == 0 {
+        return Ok(());
     }
-    if stuck.is_empty() || trade(tx, (shape, direction), &stuck).await? {
-        return Ok(noted);
-    }
-    Err(match refused(shape, &stuck) {
-        // Rows of other mappings are in the way, whose notes are not put right in here.
-        Error::Failed(failure) if is_tied(&failure) => {
-            Error::Failed(Failure { class: FailureClass::Contention, ..failure })
-        }
-        error => error,
-    })
+    let message = "keys were noted just now that are to be put right first";
+    Err(Error::failed(FailureClass::Contention, message))
 }
 
 /// How many notes there are; none where there is no table of them.
@@ -271,6 +298,7 @@ async fn settle_some(
 async fn trade_alone(
     (connections, fence): (&Connections, &Fence),
     of: (&Shape, Direction),
+    mapping: &Mapping,
     stuck: &[Stuck],
 ) -> Result<bool, Error> {
     if !stuck.iter().all(|it| is_held(&it.failure)) {
@@ -278,7 +306,12 @@ async fn trade_alone(
     }
     let mut tx = connections.begin(fence, TxKind::Settle).await?;
     match trade(&mut tx, of, stuck).await {
-        Ok(true) => finish(tx, Ok(true)).await,
+        Ok(true) => {
+            connections.moments.wrote(mapping);
+            let traded = finish(tx, Ok(true)).await;
+            connections.moments.wrote(mapping);
+            traded
+        }
         Ok(false) => {
             tx.roll_back().await;
             Ok(false)

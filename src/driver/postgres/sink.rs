@@ -337,7 +337,10 @@ impl Postgres {
             // A constraint that is checked at the end may still refuse.
             Ok(Done::Now(rows)) => {
                 let contended = tx.has_waited();
-                match tx.commit().await {
+                self.connections.moments.wrote(mapped.0);
+                let committed = tx.commit().await;
+                self.connections.moments.wrote(mapped.0);
+                match committed {
                     Ok(took_us) => {
                         if Fault::NoLedgerTransaction.is_planted() {
                             self.copy_beside_ledger(fence, mapped, &chunk.chunk).await?;

@@ -1,8 +1,9 @@
 //! Taking back what `retire` put aside.
 //!
 //! Invariants:
-//! - With `both` nothing is lost: the sync was there all the time. With `forward` it happens only where both sides are proven
-//!   equal, or the loss was accepted by the mapping's name.
+//! - With `both` nothing is lost: the sync was there all the time, and what it could only note was put right for everybody
+//!   (`snapshots`), as in `retire`. With `forward` it happens only where both sides are proven equal, or the loss was accepted
+//!   by the mapping's name.
 //! - The proof takes no lock: both sides are compared while clients work, and under the lock it is only seen that nothing was
 //!   written since (`written`). Clients that write all the time to the new side make it fail, and rightly so.
 //! - Everything that went over goes back: the catalogue is as it was before, but for what others changed meanwhile.
@@ -14,7 +15,7 @@ use super::connection::{Tx, TxKind};
 use super::dual_write::{done_before, finish};
 use super::rename;
 use super::retirable::{Retiring, sides};
-use super::retire::{lock, make_equal};
+use super::retire::{are_equal, lock};
 use super::shape::shape;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, counterpart, guard_sql, handover, ledger, written};
@@ -40,12 +41,18 @@ impl Postgres {
         what: &Retiring<'_>,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        let must_compare = losses == Losses::Refused && what.direction == Direction::Forward;
         let mut compared = 0;
         loop {
-            if must_compare && !self.is_taken_back(fence, work).await? {
-                self.compare_aside(fence, work, what).await?;
-                compared += 1;
+            if losses == Losses::Refused && !self.is_done_before(fence, work).await? {
+                match what.direction {
+                    Direction::Forward => {
+                        self.compare_aside(fence, work, what).await?;
+                        compared += 1;
+                    }
+                    Direction::Both => {
+                        self.outlast(fence, work, &what.mapping.retired(what.shape)).await?;
+                    }
+                }
             }
             let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
             let done = async {
@@ -53,7 +60,11 @@ impl Postgres {
                     let carried = Carried::kept(&mut tx, fence.run(), &work.step).await?;
                     return Ok((Attempt::Done(applied), carried));
                 }
-                unretire(&mut tx, what, (fence, work), losses).await
+                let attempt = unretire(&mut tx, what, (fence, work), losses).await?;
+                if losses == Losses::Refused && what.direction == Direction::Both {
+                    self.connections.moments.stands(what.mapping)?;
+                }
+                Ok(attempt)
             }
             .await;
             match done {
@@ -71,14 +82,6 @@ impl Postgres {
                 return Err(written::lost(&after, why));
             }
         }
-    }
-
-    /// Whether there is nothing to take back, or it was done.
-    async fn is_taken_back(&self, fence: &Fence, work: &Work) -> Result<bool, Error> {
-        let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
-        let found = done_before(&mut tx, fence, work).await;
-        tx.roll_back().await;
-        Ok(found?.is_some())
     }
 }
 
@@ -105,7 +108,7 @@ async fn unretire(
             }
             Direction::Forward => {}
             Direction::Both => {
-                if let SyncState::Broken(why) = make_equal(tx, &aside, direction).await? {
+                if let SyncState::Broken(why) = are_equal(tx, &aside, direction).await? {
                     let why = format!("the sync is not in place: {why}");
                     return Err(written::lost(mapping, &why));
                 }

@@ -137,7 +137,9 @@ impl Verifier for Postgres {
             let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
             match self.repair(&mut tx, (mapping, direction), &range).await {
                 Ok((changed, behind)) => {
+                    self.connections.moments.wrote(mapping);
                     tx.commit().await?;
+                    self.connections.moments.wrote(mapping);
                     rows += changed;
                     let Some(behind) = behind else { return Ok(rows) };
                     range.lo = Some(behind);

@@ -140,7 +140,8 @@ impl Blocked {
     }
 }
 
-fn age(ms: i64) -> String {
+/// How long ago, as people say it.
+pub(super) fn age(ms: i64) -> String {
     let ms = u64::try_from(ms).unwrap_or(0);
     // Thousandths of a second say nothing about who holds a lock for seconds.
     duration(if ms < 1_000 { ms } else { ms - ms % 1_000 })

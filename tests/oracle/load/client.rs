@@ -41,6 +41,8 @@ pub struct Shared {
     pub of_new_shape: AtomicU64,
     pub retired: AtomicU64,
     pub truncated: AtomicU64,
+    /// Transactions that came to their table under new names with a view from before these.
+    pub straddled: AtomicU64,
     /// The errors that clients saw and may see, by SQLSTATE.
     pub told: Mutex<BTreeMap<String, u64>>,
 }
@@ -84,6 +86,17 @@ impl Isolation {
             Self::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
         }
     }
+}
+
+/// How a transaction begins.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    isolation: Isolation,
+    /// How the table is locked.
+    mode: &'static str,
+    /// For how long, in milliseconds, the transaction has a view of the database before it comes to the table: the sync, or new
+    /// names, may come in between.
+    looks_elsewhere: Option<u64>,
 }
 
 /// What a transaction is about.
@@ -151,7 +164,12 @@ impl Client {
             1 if !settles => Isolation::Serializable,
             _ => Isolation::ReadCommitted,
         };
-        let era = self.begin(conn, isolation, "ROW EXCLUSIVE").await?;
+        // What is emptied is empty in older views too, as far as the server is concerned.
+        let is_early = isolation != Isolation::ReadCommitted && !self.load.truncates;
+        let looks_elsewhere =
+            (is_early && self.random.below(2) == 0).then(|| self.random.below(100));
+        let start = Start { isolation, mode: "ROW EXCLUSIVE", looks_elsewhere };
+        let era = self.begin(conn, start).await?;
         let turn = Turn { era, isolation, makes_only };
         if isolation != Isolation::ReadCommitted {
             // The view is fixed from here on; what the engine commits in the meantime isn't in it.
@@ -183,22 +201,45 @@ impl Client {
         }
     }
 
-    /// Begins a transaction that no switch of names can overtake: whoever holds its table is waited for.
-    async fn begin(
-        &self,
-        conn: &mut PgConnection,
-        isolation: Isolation,
-        mode: &str,
-    ) -> Result<Era, Trouble> {
-        let era = self.era(conn).await?;
-        let turn = Turn { era, isolation, makes_only: false };
+    /// Begins a transaction that no switch of names can overtake once it has come to its table: whoever holds it is waited for.
+    async fn begin(&self, conn: &mut PgConnection, start: Start) -> Result<Era, Trouble> {
+        let before = self.era(conn).await?;
+        let (isolation, mode) = (start.isolation, start.mode);
+        let turn = Turn { era: before, isolation, makes_only: false };
         self.said(conn, isolation.begin(), turn).await?;
+        let mut era = before;
+        if let Some(ms) = start.looks_elsewhere {
+            self.said(conn, "SELECT 1 FROM twin LIMIT 1", turn).await?;
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            era = self.era(conn).await?;
+        }
         let table = self.names(era).table;
         match say(conn, &format!("LOCK TABLE {table} IN {mode} MODE")).await {
             Err(error) if code(&error) == "42P01" => return Err(Trouble::Again),
             said => said.map_err(|error| self.trouble("lock the table", turn, &error))?,
         }
-        if self.era(conn).await? == era { Ok(era) } else { Err(Trouble::Again) }
+        let now = self.era(conn).await?;
+        if start.looks_elsewhere.is_some() && (before, now) == (Era::Before, Era::Retired) {
+            self.sees_all(conn, turn).await?;
+        }
+        if now == era { Ok(era) } else { Err(Trouble::Again) }
+    }
+
+    /// That under new names a view from before them has all the rows, and no others.
+    async fn sees_all(&self, conn: &mut PgConnection, turn: Turn) -> Result<(), Trouble> {
+        let (ours, twin) = self.load.kind.left();
+        for (one, other) in [(&ours, &twin), (&twin, &ours)] {
+            let sql = format!("SELECT count(*) FROM (({one}) EXCEPT ALL ({other})) AS d");
+            let row = sqlx::raw_sql(AssertSqlSafe(sql.clone())).fetch_one(&mut *conn).await;
+            let row = row.map_err(|error| self.trouble(&sql, turn, &error))?;
+            let rows: String = row.get_unchecked(0);
+            if rows != "0" {
+                let what = format!("{turn:?}: a view from before the new names: {sql}: {rows}");
+                return Err(Trouble::Refused(what));
+            }
+        }
+        self.shared.straddled.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     fn names(&self, era: Era) -> Names {
@@ -363,7 +404,8 @@ impl Client {
             0 => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         };
-        let era = self.begin(conn, isolation, "ACCESS EXCLUSIVE").await?;
+        let start = Start { isolation, mode: "ACCESS EXCLUSIVE", looks_elsewhere: None };
+        let era = self.begin(conn, start).await?;
         let turn = Turn { era, isolation, makes_only: false };
         let (kind, table) = (self.load.kind, self.names(era).table);
         for table in [table, "twin"] {

@@ -268,23 +268,21 @@ steps:
         }
     }
 
-    /// A query whose one row says whether the old shape is put aside, and whether it has its names still.
+    /// A query whose one row says whether the old shape is put aside, and whether it has its names still: now, and not at the
+    /// moment that a transaction looks at.
     pub const fn era_query(self) -> &'static str {
         match self {
             Self::TableForward | Self::Filtered | Self::TableBoth => {
                 "SELECT to_regclass('customers_old') IS NOT NULL, to_regclass('customers_v2') IS NOT NULL"
             }
             Self::InPlaceBoth => {
-                "SELECT coalesce(bool_or(attname = 'status_old'), false), coalesce(bool_or(attname = 'status_v2'), false)
-                 FROM pg_attribute WHERE attrelid = 'customers'::regclass AND NOT attisdropped"
+                "SELECT to_jsonb(r) ? 'status_old', to_jsonb(r) ? 'status_v2' FROM (SELECT (NULL::customers).*) AS r"
             }
             Self::IntToBigint => {
-                "SELECT coalesce(bool_or(attname = 'amount_old'), false), coalesce(bool_or(attname = 'amount_v2'), false)
-                 FROM pg_attribute WHERE attrelid = 'customers'::regclass AND NOT attisdropped"
+                "SELECT to_jsonb(r) ? 'amount_old', to_jsonb(r) ? 'amount_v2' FROM (SELECT (NULL::customers).*) AS r"
             }
             Self::SplitEmail => {
-                "SELECT coalesce(bool_or(attname = 'email_old'), false), coalesce(bool_or(attname = 'email'), false)
-                 FROM pg_attribute WHERE attrelid = 'users'::regclass AND NOT attisdropped"
+                "SELECT to_jsonb(r) ? 'email_old', to_jsonb(r) ? 'email' FROM (SELECT (NULL::users).*) AS r"
             }
         }
     }
