@@ -26,7 +26,7 @@ impl Stage {
     pub fn of(kind: Kind, server: &str, fault: &'static str) -> Self {
         let database = Database::on(server, &kind.schema(400));
         let sandbox = Sandbox::new();
-        sandbox.write("plan.yaml", &kind.plan(&database.url, 20));
+        sandbox.write("plan.yaml", &kind.plan(&database.url, 20, ""));
         Self { kind, database, sandbox, fault }
     }
 
