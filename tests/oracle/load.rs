@@ -110,7 +110,7 @@ fn emptied_on_the_way() {
 
 #[test]
 fn emptied_on_the_way_with_both() {
-    check(Load { kind: Kind::TableBoth, truncates: true, ..PLAIN });
+    check(Load { kind: Kind::TableBoth, keys: 3_000, truncates: true, ..PLAIN });
 }
 
 #[test]

@@ -117,8 +117,9 @@ impl Client {
     fn manner(&mut self, makes_only: bool) -> Manner {
         match self.random.below(400) {
             _ if makes_only || !self.load.kind.has_mail() => Manner::OneByOne,
-            0 => Manner::Large,
-            1..100 => Manner::Wild,
+            // It would wait for every view that is kept, and all others for it.
+            0..3 if !self.load.snapshots => Manner::Large,
+            3..100 => Manner::Wild,
             _ => Manner::OneByOne,
         }
     }
@@ -135,8 +136,8 @@ impl Client {
     /// How long a view is kept before anything is done under it, in milliseconds.
     fn keeps_for_ms(&mut self) -> u64 {
         let longest = match self.random.below(24) {
-            0 if self.load.snapshots => 4_000,
-            1..12 if self.load.snapshots => 700,
+            0 if self.load.snapshots => 2_000,
+            1..9 if self.load.snapshots => 500,
             _ => 15,
         };
         self.random.below(longest)

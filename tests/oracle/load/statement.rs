@@ -155,7 +155,7 @@ impl Wild {
             }
             12 => format!(
                 "WITH gone AS (DELETE FROM {table} WHERE id = {id} RETURNING name)
-                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value} FROM gone"
+                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value}{desk_value} FROM gone"
             ),
             13 => format!(
                 "MERGE INTO {table} AS t USING (VALUES {row}) AS n {columns} ON t.id = n.id
