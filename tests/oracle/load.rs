@@ -99,6 +99,16 @@ fn rows_that_go_with_others() {
 }
 
 #[test]
+fn rows_that_go_with_others_with_both() {
+    check(Load { kind: Kind::CascadedBoth, ..PLAIN });
+}
+
+#[test]
+fn in_place_forward() {
+    check(Load { kind: Kind::InPlaceForward, ..PLAIN });
+}
+
+#[test]
 fn partitioned() {
     check(Load { kind: Kind::Partitioned, ..PLAIN });
 }

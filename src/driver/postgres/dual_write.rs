@@ -156,6 +156,10 @@ impl Postgres {
         }
         lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
         let shape = shape(tx.conn()?, mapping).await?;
+        if work.way == Way::Forward {
+            // Nobody puts right later what was only noted.
+            settle::settle_in(tx, &shape, direction).await?;
+        }
         remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
         let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));

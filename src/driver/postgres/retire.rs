@@ -29,7 +29,7 @@ use super::locks::lock_all;
 use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, sides};
-use super::settle::settle_in;
+use super::settle::{count_noted, settle_in};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
@@ -370,6 +370,12 @@ async fn drop_retired(
     };
     lock(tx, &after, &others).await?;
     let aside = aside(tx, &after).await?;
+    let touched = tx.ours(&aside.touched_name());
+    if count_noted(tx.conn()?, &touched).await? > 0 {
+        // What clients of the old shape wrote since, and its triggers could only note.
+        let whole = shape(tx.conn()?, &after).await?;
+        settle_in(tx, &whole, Direction::Both).await?;
+    }
     remove_sync(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {

@@ -111,7 +111,9 @@ impl Client {
             Shape::Old => self.number == 0,
             Shape::New => self.number == 1 && (may == 2 || self.load.kind.is_in_place()),
         };
-        self.load.truncates && is_one && self.random.below(60) == 0
+        // Where two sides are written it may take several tries.
+        let often = if self.shared.truncated.load(Ordering::SeqCst) == 0 { 10 } else { 60 };
+        self.load.truncates && is_one && self.random.below(often) == 0
     }
 
     fn manner(&mut self, makes_only: bool) -> Manner {

@@ -19,6 +19,10 @@ pub enum Kind {
     Partitioned,
     /// To another table and back.
     TableBoth,
+    /// To another table and back, of rows that go and change with others.
+    CascadedBoth,
+    /// Text in place, one way.
+    InPlaceForward,
     /// Text in place and back.
     InPlaceBoth,
     /// An integer that becomes a bigint in place and back; the columns change names.
@@ -105,11 +109,16 @@ const LAST_STEPS: &str = "  - id: ready-to-drop
 
 impl Kind {
     pub const fn is_both(self) -> bool {
-        matches!(self, Self::TableBoth | Self::InPlaceBoth | Self::IntToBigint)
+        matches!(self, Self::TableBoth | Self::CascadedBoth | Self::InPlaceBoth | Self::IntToBigint)
     }
 
     pub const fn is_in_place(self) -> bool {
-        matches!(self, Self::InPlaceBoth | Self::IntToBigint)
+        matches!(self, Self::InPlaceForward | Self::InPlaceBoth | Self::IntToBigint)
+    }
+
+    /// Rows refer to others, and others to them.
+    pub const fn is_cascaded(self) -> bool {
+        matches!(self, Self::Cascaded | Self::CascadedBoth)
     }
 
     /// Whether a trigger of the user's writes rows again whose name asks for it.
@@ -144,10 +153,10 @@ impl Kind {
     /// Columns that are the same in the old table and in the new one, and what the twin calls what they refer to.
     const fn more_columns(self, is_twin: bool) -> &'static str {
         match (self, is_twin) {
-            (Self::Cascaded, false) => {
+            (Self::Cascaded | Self::CascadedBoth, false) => {
                 ", desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE"
             }
-            (Self::Cascaded, true) => {
+            (Self::Cascaded | Self::CascadedBoth, true) => {
                 ", desk bigint REFERENCES twin_desks ON DELETE CASCADE ON UPDATE CASCADE"
             }
             _ => "",
@@ -174,7 +183,7 @@ impl Kind {
         let columns = format!("id bigint PRIMARY KEY, name text NOT NULL{mail}, {value} {typed}");
         let (ours, twins) = (self.more_columns(false), self.more_columns(true));
         let (before, desk, partitions) = match self {
-            Self::Cascaded => (
+            Self::Cascaded | Self::CascadedBoth => (
                 format!(
                     "CREATE TABLE desks (id bigint PRIMARY KEY); CREATE TABLE twin_desks (id bigint PRIMARY KEY);
                      INSERT INTO desks SELECT i FROM generate_series(1, {GROUPS} * {}) AS i;
@@ -209,7 +218,7 @@ impl Kind {
                  INSERT INTO profiles SELECT id, 'about ' || name FROM users;",
             );
         }
-        if self == Self::Cascaded {
+        if self.is_cascaded() {
             for (orders, table) in [("orders", table), ("twin_orders", "twin")] {
                 schema.push_str(&format!(
                     "CREATE TABLE {orders} (id bigint PRIMARY KEY, customer bigint REFERENCES {table} ON DELETE CASCADE ON UPDATE CASCADE);
@@ -323,6 +332,20 @@ steps:
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
+            Self::CascadedBoth => Words {
+                into: "table: customers_v2",
+                columns: "      state: lower(status)\n    reverse:\n      status: upper(state)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::InPlaceForward => Words {
+                into: "table: customers",
+                columns: "      status_v2: lower(status)",
+                create: "ALTER TABLE customers ADD COLUMN status_v2 text",
+                undo: "ALTER TABLE customers DROP COLUMN status_v2",
+                retire: "columns:\n        status:\n          old_name: status_old\n          take_name: status_v2",
+            },
             Self::Partitioned => Words {
                 into: "table: customers_v2",
                 columns: "      status: lower(status)",
@@ -368,10 +391,11 @@ steps:
             | Self::Filtered
             | Self::Cascaded
             | Self::Partitioned
+            | Self::CascadedBoth
             | Self::TableBoth => {
                 "SELECT to_regclass('customers_old') IS NOT NULL, to_regclass('customers_v2') IS NOT NULL"
             }
-            Self::InPlaceBoth => {
+            Self::InPlaceForward | Self::InPlaceBoth => {
                 "SELECT coalesce(bool_or(attname = 'status_old'), false), coalesce(bool_or(attname = 'status_v2'), false)
                  FROM pg_attribute WHERE attrelid = 'customers'::regclass AND NOT attisdropped"
             }
@@ -388,9 +412,14 @@ steps:
 
     pub const fn names(self, shape: Shape, era: Era) -> Names {
         match (self, shape, era) {
-            (Self::TableBoth, Shape::Old, Era::Retired) => names("customers_old", "status"),
-            (Self::TableBoth, Shape::New, Era::Before) => names("customers_v2", "state"),
-            (Self::TableBoth, Shape::New, _) | (Self::TableBoth, _, Era::Dropped) => {
+            (Self::TableBoth | Self::CascadedBoth, Shape::Old, Era::Retired) => {
+                names("customers_old", "status")
+            }
+            (Self::TableBoth | Self::CascadedBoth, Shape::New, Era::Before) => {
+                names("customers_v2", "state")
+            }
+            (Self::TableBoth | Self::CascadedBoth, Shape::New, _)
+            | (Self::TableBoth | Self::CascadedBoth, _, Era::Dropped) => {
                 names("customers", "state")
             }
             (Self::InPlaceBoth, Shape::Old, Era::Retired) => names("customers", "status_old"),
@@ -432,7 +461,7 @@ steps:
 
     /// What the new side must be when it was compared, and what the twin makes of it.
     pub fn compared(self) -> (String, String) {
-        let desk = if self == Self::Cascaded { ", desk" } else { "" };
+        let desk = if self.is_cascaded() { ", desk" } else { "" };
         let whole = |table: &str, value: &str| {
             format!("SELECT id, name, email, {value}{desk} FROM {table}")
         };
@@ -445,8 +474,12 @@ steps:
                 whole("twin", "lower(status)")
                     + " WHERE status IS NULL OR status NOT LIKE 'CLOSED%'",
             ),
-            Self::TableBoth => (whole("customers_v2", "state"), whole("twin", "lower(status)")),
-            Self::InPlaceBoth => (whole("customers", "status_v2"), whole("twin", "lower(status)")),
+            Self::TableBoth | Self::CascadedBoth => {
+                (whole("customers_v2", "state"), whole("twin", "lower(status)"))
+            }
+            Self::InPlaceForward | Self::InPlaceBoth => {
+                (whole("customers", "status_v2"), whole("twin", "lower(status)"))
+            }
             Self::IntToBigint => (whole("customers", "amount_v2"), whole("twin", "amount")),
             Self::SplitEmail => (
                 "SELECT user_id, email FROM profiles".to_owned(),
@@ -459,7 +492,7 @@ steps:
     pub fn old_side(self) -> (String, String) {
         let mail = match self {
             Self::SplitEmail => "",
-            Self::Cascaded => ", email, desk",
+            Self::Cascaded | Self::CascadedBoth => ", email, desk",
             _ => ", email",
         };
         let of = |table: &str| format!("SELECT id, name{mail}, {} FROM {table}", self.value());
@@ -470,7 +503,7 @@ steps:
     /// Tables beside it that are as the twin's, whatever becomes of the mapping.
     pub fn beside(self) -> Vec<(String, String)> {
         let tables: &[_] = match self {
-            Self::Cascaded => &["desks", "orders"],
+            Self::Cascaded | Self::CascadedBoth => &["desks", "orders"],
             _ => &[],
         };
         let all = |name: &str| format!("SELECT * FROM {name}");
@@ -486,15 +519,21 @@ steps:
     /// What is left in the end, and what the twin makes of it. With one way, clients of the old shape went on writing as
     /// they always did.
     pub fn left(self) -> (String, String) {
-        let desk = if self == Self::Cascaded { ", desk" } else { "" };
+        let desk = if self.is_cascaded() { ", desk" } else { "" };
         let whole = |table: &str, value: &str| {
             format!("SELECT id, name, email, {value}{desk} FROM {table}")
         };
         match self {
-            Self::TableForward | Self::Filtered | Self::Cascaded | Self::Partitioned => {
+            Self::TableForward
+            | Self::Filtered
+            | Self::Cascaded
+            | Self::Partitioned
+            | Self::InPlaceForward => {
                 (whole("customers", "lower(status)"), whole("twin", "lower(status)"))
             }
-            Self::TableBoth => (whole("customers", "state"), whole("twin", "lower(status)")),
+            Self::TableBoth | Self::CascadedBoth => {
+                (whole("customers", "state"), whole("twin", "lower(status)"))
+            }
             Self::InPlaceBoth => (whole("customers", "status"), whole("twin", "lower(status)")),
             Self::IntToBigint => (whole("customers", "amount"), whole("twin", "amount")),
             Self::SplitEmail => (

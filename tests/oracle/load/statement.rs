@@ -50,14 +50,19 @@ impl Act {
         } else {
             ("", String::new(), "")
         };
+        // Whoever makes whole rows of the new shape gives all that they have.
+        let (more, nothing, and) = match kind {
+            Kind::CascadedBoth => (", desk", ", NULL", ", desk = excluded.desk"),
+            _ => ("", "", ""),
+        };
         let insert = format!(
-            "INSERT INTO {table} ({id}, name{mails}, {column}) VALUES ({key}, {name}{mail}, {value})"
+            "INSERT INTO {table} ({id}, name{mails}, {column}{more}) VALUES ({key}, {name}{mail}, {value}{nothing})"
         );
         match self {
             Self::Insert => insert,
             Self::Offer => format!("{insert} ON CONFLICT ({id}) DO NOTHING"),
             Self::Upsert => format!(
-                "{insert} ON CONFLICT ({id}) DO UPDATE SET name = excluded.name, {column} = excluded.{column}{mail_too}"
+                "{insert} ON CONFLICT ({id}) DO UPDATE SET name = excluded.name, {column} = excluded.{column}{mail_too}{and}"
             ),
             Self::Value => format!("UPDATE {table} SET {column} = {value} WHERE {id} = {key}"),
             Self::Guarded => format!(
@@ -110,15 +115,13 @@ impl Wild {
         };
         let value = kind.literal(shape, (random.below(5), random.below(900)));
         let desk = group + GROUPS * (1 + random.below(DESKS));
-        let (desk_column, desk_value) = match kind {
-            Kind::Cascaded => (", desk", format!(", {desk}")),
-            _ => ("", String::new()),
-        };
+        let (desk_column, desk_value) =
+            if kind.is_cascaded() { (", desk", format!(", {desk}")) } else { ("", String::new()) };
         let columns = format!("(id, name, email, {status}{desk_column})");
         let row = format!("({id}, '{name}', {mail}, {value}{desk_value})");
         let some = format!("id BETWEEN {id} AND {} AND id % {GROUPS} = {group}", id + 8 * GROUPS);
         let insert = format!("INSERT INTO {table} {columns} VALUES {row}");
-        if kind == Kind::Cascaded && random.below(2) == 0 {
+        if kind.is_cascaded() && random.below(2) == 0 {
             let (next, order) =
                 (group + GROUPS * (1 + random.below(DESKS)), key_of_order(group, &mut random));
             let (desks, orders) = beside(table);
