@@ -78,7 +78,7 @@ fn one_try(number: u64, limits: &Limits, statements: &[String]) -> String {
     let most_ms = ALL_MS / u64::try_from(statements.len()).unwrap_or(ALL_MS).max(1);
     let wait_ms = (SHORTEST_MS * luby(number)).min(LONGEST_MS).min(most_ms);
     let mut said = vec!["SAVEPOINT phasegate_locks".to_owned(), limits.wait(wait_ms)];
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         said.extend(statements.iter().rev().cloned());
     } else {
         said.extend_from_slice(statements);
