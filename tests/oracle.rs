@@ -12,6 +12,7 @@ mod load;
 mod postgres;
 mod postgres_client;
 mod scene;
+mod talk;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -47,6 +47,15 @@ impl Database {
         &self.name
     }
 
+    /// The database as another role reaches it, which owns nothing and is made here: what it may do is granted by the caller.
+    pub fn as_application(&self) -> (String, String) {
+        let role = format!("{}_app", self.name);
+        self.run_as_superuser(&format!("CREATE ROLE {role} LOGIN"));
+        let mut url = Url::parse(&self.url).unwrap();
+        url.set_username(&role).unwrap();
+        (url.into(), role)
+    }
+
     /// Runs statements as the owner.
     #[track_caller]
     pub fn run(&self, statements: &str) {
@@ -134,6 +143,7 @@ impl Drop for Database {
         // A server that the test has stopped takes the database along.
         let _ = run(admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         let _ = run(admin, &format!("DROP ROLE IF EXISTS {name}"));
+        let _ = run(admin, &format!("DROP ROLE IF EXISTS {name}_app"));
     }
 }
 

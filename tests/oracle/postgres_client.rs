@@ -6,47 +6,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Random;
 use super::client::{Old, Shared};
 use super::scene::{Era, GROUPS, Names, Scene, TWIN, Way};
-use crate::examples::database::{block_on, connect};
+use super::talk::{Isolation, Talks, Trouble, code, is, read, rest, say, talk, text, whole};
 
 pub struct Client {
     scene: Scene,
     side: Old,
     random: Random,
     shared: Arc<Shared>,
-}
-
-/// What became of a transaction or a statement.
-enum Trouble {
-    /// It has to be tried again, which clients at this isolation level are told now and then.
-    Again,
-    /// What no client should see.
-    Refused(String),
-}
-
-/// How steady the view of a transaction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Isolation {
-    ReadCommitted,
-    RepeatableRead,
-    Serializable,
-}
-
-impl Isolation {
-    const fn begin(self) -> &'static str {
-        match self {
-            Self::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            Self::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
-            Self::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
-        }
-    }
 }
 
 impl Client {
@@ -56,83 +28,9 @@ impl Client {
 
     /// Writes until told to stop. The error is what no client should see.
     pub fn write(mut self, url: &str) -> Result<(), String> {
-        let written = block_on(async {
-            let mut conn = connect(url).await.unwrap();
-            while !self.shared.stop.load(Ordering::SeqCst) {
-                let done = self.turn(&mut conn).await;
-                if let Err(trouble) = done {
-                    drop(say(&mut conn, "ROLLBACK").await);
-                    if let Trouble::Refused(what) = trouble {
-                        return Err(what);
-                    }
-                }
-                drop(say(&mut conn, "SELECT pg_advisory_unlock_all()").await);
-                // Applications do something else as well.
-                tokio::time::sleep(Duration::from_millis(self.random.below(8))).await;
-            }
-            Ok(())
-        });
+        let written = talk(&mut self, url);
         self.shared.failed.fetch_or(written.is_err(), Ordering::SeqCst);
         written
-    }
-
-    async fn turn(&mut self, conn: &mut PgConnection) -> Result<(), Trouble> {
-        let mut groups = vec![self.random.below(GROUPS)];
-        if self.random.below(3) == 0 {
-            groups.push(self.random.below(GROUPS));
-            // In one order, so that clients don't wait for each other in a circle.
-            groups.sort_unstable();
-            groups.dedup();
-        }
-        for group in &groups {
-            expect(conn, &format!("SELECT pg_advisory_lock({group})")).await?;
-        }
-        let era = self.era(conn).await?;
-        let may = self.shared.new_shape.load(Ordering::SeqCst);
-        if self.side == Old::Gone && may == 0 && era != Era::Dropped {
-            return Ok(());
-        }
-        let isolation = match self.random.below(5) {
-            0 => Isolation::RepeatableRead,
-            1 => Isolation::Serializable,
-            _ => Isolation::ReadCommitted,
-        };
-        expect(conn, isolation.begin()).await?;
-        // Holding its table no transaction can be overtaken by a switch of names; whether one came before is looked at.
-        let table = self.names(era).table;
-        match say(conn, &format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE")).await {
-            Err(error) if code(&error) == "42P01" => return Err(Trouble::Again),
-            said => said.map_err(|error| trouble("lock the table", isolation, &error))?,
-        }
-        if self.era(conn).await? != era {
-            return Err(Trouble::Again);
-        }
-        if isolation != Isolation::ReadCommitted {
-            // The view is fixed from here on; what the engine commits in the meantime isn't in it.
-            expect(conn, "SELECT 1 FROM twin_era").await?;
-            tokio::time::sleep(Duration::from_millis(self.random.below(12))).await;
-        }
-        let whole_rows = self.side == Old::Gone && may == 1 && !self.scene.in_place;
-        for _ in 0..=self.random.below(3) {
-            let group = groups[usize::try_from(self.random.below(groups.len() as u64)).unwrap()];
-            let undone = self.random.below(8) == 0;
-            if undone {
-                expect(conn, "SAVEPOINT part").await?;
-            }
-            self.statement(conn, (era, isolation), (group, whole_rows)).await?;
-            if undone {
-                expect(conn, "ROLLBACK TO part").await?;
-            }
-        }
-        if self.random.below(6) == 0 {
-            return expect(conn, "ROLLBACK").await;
-        }
-        say(conn, "COMMIT").await.map_err(|error| trouble("commit", isolation, &error))?;
-        self.shared.commits.fetch_add(1, Ordering::SeqCst);
-        if era != Era::Before {
-            self.shared.retired.fetch_add(1, Ordering::SeqCst);
-        }
-        Ok(())
     }
 
     fn names(&self, era: Era) -> Names {
@@ -144,12 +42,11 @@ impl Client {
 
     /// How far the plan has come.
     async fn era(&self, conn: &mut PgConnection) -> Result<Era, Trouble> {
-        let row = sqlx::raw_sql(self.scene.postgres_era_query()).fetch_one(&mut *conn).await;
-        let row = row.map_err(|error| aside("look at the schema", &error))?;
-        let (is_aside, is_beside): (bool, bool) = (is(&row, 0), is(&row, 1));
-        let row = sqlx::raw_sql("SELECT converted FROM twin_era").fetch_one(&mut *conn).await;
-        let converted = row.map_err(|error| aside("read the era", &error))?;
-        let converted = is(&converted, 0);
+        let rows = read(conn, self.scene.postgres_era_query()).await;
+        let rows = rows.map_err(|error| aside("look at the schema", &error))?;
+        let (is_aside, is_beside): (bool, bool) = (is(&rows[0], 0), is(&rows[0], 1));
+        let rows = read(conn, "SELECT converted FROM twin_era").await;
+        let converted = is(&rows.map_err(|error| aside("read the era", &error))?[0], 0);
         if is_aside && !converted {
             // The first who sees the new names makes the twin what the new table is. Nobody who knew the old ones is
             // still writing, and whoever sees the new ones waits here.
@@ -212,6 +109,79 @@ impl Client {
             Way::Both if self.side == Old::Gone || era == Era::Dropped => str::to_lowercase,
             _ => self.scene.cased_in_twin(),
         }
+    }
+}
+
+impl Talks for Client {
+    fn settings(&self) -> String {
+        "SET application_name = 'client'".to_owned()
+    }
+
+    fn stops(&self) -> bool {
+        self.shared.stop.load(Ordering::SeqCst)
+    }
+
+    fn rests_for_ms(&mut self) -> u64 {
+        self.random.below(8)
+    }
+
+    async fn turn(&mut self, conn: &mut PgConnection) -> Result<(), Trouble> {
+        let mut groups = vec![self.random.below(GROUPS)];
+        if self.random.below(3) == 0 {
+            groups.push(self.random.below(GROUPS));
+            // In one order, so that clients don't wait for each other in a circle.
+            groups.sort_unstable();
+            groups.dedup();
+        }
+        for group in &groups {
+            expect(conn, &format!("SELECT pg_advisory_lock({group})")).await?;
+        }
+        let era = self.era(conn).await?;
+        let may = self.shared.new_shape.load(Ordering::SeqCst);
+        if self.side == Old::Gone && may == 0 && era != Era::Dropped {
+            return Ok(());
+        }
+        let isolation = match self.random.below(5) {
+            0 => Isolation::RepeatableRead,
+            1 => Isolation::Serializable,
+            _ => Isolation::ReadCommitted,
+        };
+        expect(conn, isolation.begin()).await?;
+        // Holding its table no transaction can be overtaken by a switch of names; whether one came before is looked at.
+        let table = self.names(era).table;
+        match say(conn, &format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE")).await {
+            Err(error) if code(&error) == "42P01" => return Err(Trouble::Again),
+            said => said.map_err(|error| trouble("lock the table", isolation, &error))?,
+        }
+        if self.era(conn).await? != era {
+            return Err(Trouble::Again);
+        }
+        if isolation.is_steady() {
+            // The view is fixed from here on; what the engine commits in the meantime isn't in it.
+            expect(conn, "SELECT 1 FROM twin_era").await?;
+            rest(self.random.below(12)).await;
+        }
+        let whole_rows = self.side == Old::Gone && may == 1 && !self.scene.in_place;
+        for _ in 0..=self.random.below(3) {
+            let group = groups[usize::try_from(self.random.below(groups.len() as u64)).unwrap()];
+            let undone = self.random.below(8) == 0;
+            if undone {
+                expect(conn, "SAVEPOINT part").await?;
+            }
+            self.statement(conn, (era, isolation), (group, whole_rows)).await?;
+            if undone {
+                expect(conn, "ROLLBACK TO part").await?;
+            }
+        }
+        if self.random.below(6) == 0 {
+            return expect(conn, "ROLLBACK").await;
+        }
+        say(conn, "COMMIT").await.map_err(|error| trouble("commit", isolation, &error))?;
+        self.shared.commits.fetch_add(1, Ordering::SeqCst);
+        if era != Era::Before {
+            self.shared.retired.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }
 
@@ -307,12 +277,12 @@ async fn attempt(
     isolation: Isolation,
 ) -> Result<Result<Option<i64>, String>, Trouble> {
     expect(conn, "SAVEPOINT attempt").await?;
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut *conn).await;
+    let rows = read(conn, sql).await;
     match rows {
         Ok(rows) => {
             expect(conn, "RELEASE attempt").await?;
             let drawn = if sql.ends_with("RETURNING id") {
-                rows.first().map(|row| row.get_unchecked::<String, _>(0).parse().unwrap())
+                rows.first().map(|row| text(row, 0).parse().unwrap())
             } else {
                 None
             };
@@ -334,24 +304,11 @@ async fn expect(conn: &mut PgConnection, sql: &str) -> Result<(), Trouble> {
     say(conn, sql).await.map_err(|error| aside(sql, &error))
 }
 
-async fn say(conn: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.map(|_| ())
-}
-
-fn is(row: &sqlx::postgres::PgRow, column: usize) -> bool {
-    row.get_unchecked::<String, _>(column) == "t"
-}
-
-fn code(error: &sqlx::Error) -> String {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.unwrap_or_default().into_owned()
-}
-
 /// A client that asked for a steady view may have to try again; nothing else is any client's trouble, a deadlock least.
 fn trouble(doing: &str, isolation: Isolation, error: &sqlx::Error) -> Trouble {
     match (code(error).as_str(), isolation) {
         ("40001", Isolation::RepeatableRead | Isolation::Serializable) => Trouble::Again,
-        _ => Trouble::Refused(format!("{doing}: {error}")),
+        _ => Trouble::Refused(format!("{doing}: {}", whole(error))),
     }
 }
 

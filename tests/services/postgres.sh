@@ -75,7 +75,8 @@ serve() {
         port=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
         if as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t 30 -o "-c port=$port \
             -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c full_page_writes=off \
-            -c max_connections=200 -c shared_buffers=32MB -c wal_level=logical -c autovacuum=on -c log_statement=none \
+            -c max_connections=200 -c max_prepared_transactions=64 -c shared_buffers=32MB -c wal_level=logical -c autovacuum=on \
+            -c log_statement=none \
             ${PHASEGATE_POSTGRES_SETTINGS:-}" \
             start >"$dir/start.log" 2>&1; then
             echo "export PHASEGATE_TEST_POSTGRES=postgres://tester@127.0.0.1:$port/postgres"

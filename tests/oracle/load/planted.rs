@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::play::Play;
 use super::scene::Kind;
 use super::stage::{Session, Stage};
-use super::{Load, PLAIN, Play};
+use super::{Load, PLAIN};
 use crate::oracle::first_seed;
 use crate::services;
 
@@ -46,7 +47,7 @@ impl Play {
     fn finds(mut self) -> Option<String> {
         let mut ran = None;
         for goal in ["sync", "copy", "compare"] {
-            let this = self.to(goal, 0);
+            let this = self.to(goal);
             if this.code != Some(0) {
                 ran = Some(this);
                 break;
@@ -56,7 +57,7 @@ impl Play {
         if let Some(first) = told.first() {
             return Some(format!("a client saw {first}"));
         }
-        let ran = ran.unwrap_or_else(|| self.to("compare-at-rest", 0));
+        let ran = ran.unwrap_or_else(|| self.to("compare-at-rest"));
         if ran.code != Some(0) {
             assert_eq!(ran.code, Some(7), "found by something else: {ran}");
             return Some("the plan's comparison".to_owned());

@@ -72,3 +72,38 @@ fn a_null_over_a_value_copied_since_the_snapshot_is_not_lost() {
     stage.to("compare", "").expect(0);
     assert!(stage.is_alike());
 }
+
+/// Clients with a view that is older than the copy write to the old shape until it is dropped: what its triggers could only note is
+/// put right before the notes go.
+#[test]
+fn what_was_noted_after_retire_is_put_right_before_the_drop() {
+    let Some(server) = services::postgres("notes before a drop") else { return };
+    let stage = Stage::of(Kind::TableBoth, &server, "");
+    stage.to("sync", "").expect(0);
+    let mut older = Session::new(&stage.database.url);
+    // It locks no table of the mapping, which `retire` would wait for.
+    older.say("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM twin LIMIT 1");
+    stage.to("retire", "").expect(0);
+    older.say(
+        "DELETE FROM customers_old WHERE id = 13;
+         UPDATE customers_old SET status = 'LATE 1' WHERE id = 14; COMMIT",
+    );
+    stage
+        .database
+        .run("DELETE FROM twin WHERE id = 13; UPDATE twin SET status = 'LATE 1' WHERE id = 14");
+    stage.to("drop", "").expect(0);
+    assert!(stage.are_alike(&stage.kind.left()));
+}
+
+/// The same where both tables stay: nobody puts it right later.
+#[test]
+fn what_was_noted_is_put_right_when_the_sync_stops() {
+    let Some(server) = services::postgres("notes before the end of a sync") else { return };
+    let stage = Stage::that_stops(&server);
+    let mut older = older_than_a_copy(&stage);
+    stage.to("compare-at-rest", "").expect(0);
+    older.say("DELETE FROM customers WHERE id = 13; COMMIT");
+    stage.database.run("DELETE FROM twin WHERE id = 13");
+    stage.to("stop", "").expect(0);
+    assert!(stage.is_alike());
+}

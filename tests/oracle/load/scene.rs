@@ -3,6 +3,9 @@
 /// Clients that write whatever they like have the rows of a group to themselves; the others share groups.
 pub const GROUPS: u64 = 24;
 
+/// Desks of each group, where rows refer to such.
+pub const DESKS: u64 = 4;
+
 /// A mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -10,8 +13,16 @@ pub enum Kind {
     TableForward,
     /// The same, of rows that pass a filter.
     Filtered,
+    /// To another table, of rows that go and change with those that they refer to.
+    Cascaded,
+    /// From a partitioned table to a plain one.
+    Partitioned,
     /// To another table and back.
     TableBoth,
+    /// To another table and back, of rows that go and change with others.
+    CascadedBoth,
+    /// Text in place, one way.
+    InPlaceForward,
     /// Text in place and back.
     InPlaceBoth,
     /// An integer that becomes a bigint in place and back; the columns change names.
@@ -58,6 +69,17 @@ struct Words {
     retire: &'static str,
 }
 
+/// What some clients have in their search path before everything else, under names that the sync and the copy use.
+const DECOYS: &str = "\
+CREATE SCHEMA decoy; GRANT USAGE ON SCHEMA decoy TO PUBLIC;
+CREATE FUNCTION decoy.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'decoy' $$;
+CREATE FUNCTION decoy.upper(text) RETURNS text LANGUAGE sql AS $$ SELECT 'DECOY' $$;
+CREATE FUNCTION decoy.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT 'decoy' $$;
+CREATE FUNCTION decoy.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT 'decoy' $$;
+CREATE FUNCTION decoy.never(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT false $$;
+CREATE OPERATOR decoy.= (LEFTARG = text, RIGHTARG = text, FUNCTION = decoy.never);
+";
+
 /// What follows the copy, up to how the old shape is put aside.
 const LATER_STEPS: &str = "  - id: compare
     phase: verify
@@ -87,11 +109,16 @@ const LAST_STEPS: &str = "  - id: ready-to-drop
 
 impl Kind {
     pub const fn is_both(self) -> bool {
-        matches!(self, Self::TableBoth | Self::InPlaceBoth | Self::IntToBigint)
+        matches!(self, Self::TableBoth | Self::CascadedBoth | Self::InPlaceBoth | Self::IntToBigint)
     }
 
     pub const fn is_in_place(self) -> bool {
-        matches!(self, Self::InPlaceBoth | Self::IntToBigint)
+        matches!(self, Self::InPlaceForward | Self::InPlaceBoth | Self::IntToBigint)
+    }
+
+    /// Rows refer to others, and others to them.
+    pub const fn is_cascaded(self) -> bool {
+        matches!(self, Self::Cascaded | Self::CascadedBoth)
     }
 
     /// Whether a trigger of the user's writes rows again whose name asks for it.
@@ -113,9 +140,27 @@ impl Kind {
         }
     }
 
-    /// Rows have an address of their own, which is unique.
+    /// Rows have an address of their own.
     pub const fn has_mail(self) -> bool {
         !matches!(self, Self::SplitEmail)
+    }
+
+    /// It is unique: of a partitioned table only the key can be.
+    pub const fn has_unique_mail(self) -> bool {
+        !matches!(self, Self::SplitEmail | Self::Partitioned)
+    }
+
+    /// Columns that are the same in the old table and in the new one, and what the twin calls what they refer to.
+    const fn more_columns(self, is_twin: bool) -> &'static str {
+        match (self, is_twin) {
+            (Self::Cascaded | Self::CascadedBoth, false) => {
+                ", desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE"
+            }
+            (Self::Cascaded | Self::CascadedBoth, true) => {
+                ", desk bigint REFERENCES twin_desks ON DELETE CASCADE ON UPDATE CASCADE"
+            }
+            _ => "",
+        }
     }
 
     /// Tables with rows for four of five keys up to `keys`.
@@ -129,12 +174,40 @@ impl Kind {
                 "CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN 'NEW 1' WHEN 2 THEN 'ACTIVE 2' ELSE 'CLOSED 3' END",
             ),
         };
-        let (mail, mails) =
-            if self.has_mail() { (", email text UNIQUE", ", 'first' || i") } else { ("", "") };
+        let unique = if self.has_unique_mail() { " UNIQUE" } else { "" };
+        let (mail, mails) = if self.has_mail() {
+            (format!(", email text{unique}"), ", 'first' || i")
+        } else {
+            (String::new(), "")
+        };
         let columns = format!("id bigint PRIMARY KEY, name text NOT NULL{mail}, {value} {typed}");
+        let (ours, twins) = (self.more_columns(false), self.more_columns(true));
+        let (before, desk, partitions) = match self {
+            Self::Cascaded | Self::CascadedBoth => (
+                format!(
+                    "CREATE TABLE desks (id bigint PRIMARY KEY); CREATE TABLE twin_desks (id bigint PRIMARY KEY);
+                     INSERT INTO desks SELECT i FROM generate_series(1, {GROUPS} * {}) AS i;
+                     INSERT INTO twin_desks SELECT id FROM desks;",
+                    DESKS + 1
+                ),
+                format!(", CASE WHEN i % 3 > 0 THEN i % {GROUPS} + {GROUPS} * (1 + i / {GROUPS} % {DESKS}) END"),
+                "",
+            ),
+            Self::Partitioned => (
+                String::new(),
+                String::new(),
+                "CREATE TABLE customers_0 PARTITION OF customers FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+                 CREATE TABLE customers_1 PARTITION OF customers FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+                 CREATE TABLE customers_2 PARTITION OF customers FOR VALUES WITH (MODULUS 3, REMAINDER 2);",
+            ),
+            _ => (String::new(), String::new(), ""),
+        };
+        let parted = if self == Self::Partitioned { " PARTITION BY HASH (id)" } else { "" };
         let mut schema = format!(
-            "CREATE TABLE {table} ({columns}); CREATE TABLE twin ({columns});
-             INSERT INTO {table} SELECT i, 'name ' || i{mails}, {first} FROM generate_series(1, {keys}) AS i
+            "{DECOYS}{before}
+             CREATE TABLE {table} ({columns}{ours}){parted}; {partitions}
+             CREATE TABLE twin ({columns}{twins});
+             INSERT INTO {table} SELECT i, 'name ' || i{mails}, {first}{desk} FROM generate_series(1, {keys}) AS i
                WHERE i % 5 > 0;
              INSERT INTO twin SELECT * FROM {table};"
         );
@@ -144,6 +217,15 @@ impl Kind {
                    bio text NOT NULL DEFAULT '');
                  INSERT INTO profiles SELECT id, 'about ' || name FROM users;",
             );
+        }
+        if self.is_cascaded() {
+            for (orders, table) in [("orders", table), ("twin_orders", "twin")] {
+                schema.push_str(&format!(
+                    "CREATE TABLE {orders} (id bigint PRIMARY KEY, customer bigint REFERENCES {table} ON DELETE CASCADE ON UPDATE CASCADE);
+                     INSERT INTO {orders} SELECT row_number() OVER (PARTITION BY id % {GROUPS} ORDER BY id) * {GROUPS} + id % {GROUPS}, id
+                       FROM {table} WHERE id % 7 = 0;"
+                ));
+            }
         }
         if self.answers() {
             schema.push_str(
@@ -160,16 +242,22 @@ impl Kind {
         schema + "ANALYZE"
     }
 
-    /// All rows at once, as a client fills an emptied table again: `(id, name, email, value)` of some keys.
-    pub fn refill(self, table: &str, keys: u64) -> String {
+    /// All rows at once, as a client fills an emptied table again.
+    pub fn refill(self, names: Names, shape: Shape, keys: u64) -> String {
+        let value = match (self, shape) {
+            (Self::IntToBigint, _) => "i",
+            (_, Shape::Old) => "'AGAIN ' || i",
+            (_, Shape::New) => "'again ' || i",
+        };
         format!(
-            "INSERT INTO {table} (id, name, {}) SELECT i, 'again ' || i, 'AGAIN ' || i
-             FROM generate_series(1, {keys}) AS i WHERE i % 3 > 0",
-            self.value()
+            "INSERT INTO {} (id, name, {}) SELECT i, 'again ' || i, {value}
+             FROM generate_series(1, {keys}) AS i WHERE i % 3 = 0",
+            names.table, names.value
         )
     }
 
-    pub fn plan(self, url: &str, chunk_rows: u32) -> String {
+    /// The plan. `held` is what holds the copy back, as keys of its step.
+    pub fn plan(self, url: &str, chunk_rows: u32, held: &str) -> String {
         let Words { into, columns, create, undo, retire } = self.words();
         let filter = if self == Self::Filtered {
             "\n    where: status IS NULL OR status NOT LIKE 'CLOSED%'"
@@ -219,7 +307,7 @@ steps:
       mapping: moved
       chunk: {{ rows: {chunk_rows} }}
       workers: 4
-    undo:
+{held}    undo:
       none: what it fills is this plan's own
 {LATER_STEPS}      {retire}
 {LAST_STEPS}",
@@ -234,6 +322,34 @@ steps:
                 into: "table: customers_v2",
                 columns: "      status: lower(status)",
                 create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::Cascaded => Words {
+                into: "table: customers_v2",
+                columns: "      status: lower(status)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::CascadedBoth => Words {
+                into: "table: customers_v2",
+                columns: "      state: lower(status)\n    reverse:\n      status: upper(state)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE)",
+                undo: "DROP TABLE customers_v2",
+                retire: "old_name: customers_old\n      take_name: true",
+            },
+            Self::InPlaceForward => Words {
+                into: "table: customers",
+                columns: "      status_v2: lower(status)",
+                create: "ALTER TABLE customers ADD COLUMN status_v2 text",
+                undo: "ALTER TABLE customers DROP COLUMN status_v2",
+                retire: "columns:\n        status:\n          old_name: status_old\n          take_name: status_v2",
+            },
+            Self::Partitioned => Words {
+                into: "table: customers_v2",
+                columns: "      status: lower(status)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text, status text)",
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
@@ -268,37 +384,46 @@ steps:
         }
     }
 
-    /// A query whose one row says whether the old shape is put aside, and whether it has its names still: now, and not at the
-    /// moment that a transaction looks at.
+    /// A query whose one row says whether the old shape is put aside, and whether it has its names still.
     pub const fn era_query(self) -> &'static str {
         match self {
-            Self::TableForward | Self::Filtered | Self::TableBoth => {
+            Self::TableForward
+            | Self::Filtered
+            | Self::Cascaded
+            | Self::Partitioned
+            | Self::CascadedBoth
+            | Self::TableBoth => {
                 "SELECT to_regclass('customers_old') IS NOT NULL, to_regclass('customers_v2') IS NOT NULL"
             }
-            Self::InPlaceBoth => {
-                "SELECT to_jsonb(r) ? 'status_old', to_jsonb(r) ? 'status_v2' FROM (SELECT (NULL::customers).*) AS r"
+            Self::InPlaceForward | Self::InPlaceBoth => {
+                "SELECT coalesce(bool_or(attname = 'status_old'), false), coalesce(bool_or(attname = 'status_v2'), false)
+                 FROM pg_attribute WHERE attrelid = 'customers'::regclass AND NOT attisdropped"
             }
             Self::IntToBigint => {
-                "SELECT to_jsonb(r) ? 'amount_old', to_jsonb(r) ? 'amount_v2' FROM (SELECT (NULL::customers).*) AS r"
+                "SELECT coalesce(bool_or(attname = 'amount_old'), false), coalesce(bool_or(attname = 'amount_v2'), false)
+                 FROM pg_attribute WHERE attrelid = 'customers'::regclass AND NOT attisdropped"
             }
             Self::SplitEmail => {
-                "SELECT to_jsonb(r) ? 'email_old', to_jsonb(r) ? 'email' FROM (SELECT (NULL::users).*) AS r"
+                "SELECT coalesce(bool_or(attname = 'email_old'), false), coalesce(bool_or(attname = 'email'), false)
+                 FROM pg_attribute WHERE attrelid = 'users'::regclass AND NOT attisdropped"
             }
         }
     }
 
     pub const fn names(self, shape: Shape, era: Era) -> Names {
         match (self, shape, era) {
-            (Self::TableBoth, Shape::Old, Era::Retired) => names("customers_old", "status"),
-            (Self::TableBoth, Shape::New, Era::Before) => names("customers_v2", "state"),
-            (Self::TableBoth, Shape::New, _) | (Self::TableBoth, _, Era::Dropped) => {
+            (Self::TableBoth | Self::CascadedBoth, Shape::Old, Era::Retired) => {
+                names("customers_old", "status")
+            }
+            (Self::TableBoth | Self::CascadedBoth, Shape::New, Era::Before) => {
+                names("customers_v2", "state")
+            }
+            (Self::TableBoth | Self::CascadedBoth, Shape::New, _)
+            | (Self::TableBoth | Self::CascadedBoth, _, Era::Dropped) => {
                 names("customers", "state")
             }
             (Self::InPlaceBoth, Shape::Old, Era::Retired) => names("customers", "status_old"),
             (Self::InPlaceBoth, Shape::New, Era::Before) => names("customers", "status_v2"),
-            (Self::TableForward | Self::Filtered | Self::InPlaceBoth | Self::TableBoth, ..) => {
-                names("customers", "status")
-            }
             (Self::IntToBigint, Shape::Old, Era::Retired) => names("customers", "amount_old"),
             (Self::IntToBigint, Shape::New, Era::Before) => names("customers", "amount_v2"),
             (Self::IntToBigint, ..) => names("customers", "amount"),
@@ -306,6 +431,7 @@ steps:
             (Self::SplitEmail, ..) => {
                 Names { table: "profiles", key: "user_id", value: "email", whole: false }
             }
+            _ => names("customers", "status"),
         }
     }
 
@@ -335,17 +461,25 @@ steps:
 
     /// What the new side must be when it was compared, and what the twin makes of it.
     pub fn compared(self) -> (String, String) {
-        let whole =
-            |table: &str, value: &str| format!("SELECT id, name, email, {value} FROM {table}");
+        let desk = if self.is_cascaded() { ", desk" } else { "" };
+        let whole = |table: &str, value: &str| {
+            format!("SELECT id, name, email, {value}{desk} FROM {table}")
+        };
         match self {
-            Self::TableForward => (whole("customers_v2", "status"), whole("twin", "lower(status)")),
+            Self::TableForward | Self::Cascaded | Self::Partitioned => {
+                (whole("customers_v2", "status"), whole("twin", "lower(status)"))
+            }
             Self::Filtered => (
                 whole("customers_v2", "status"),
                 whole("twin", "lower(status)")
                     + " WHERE status IS NULL OR status NOT LIKE 'CLOSED%'",
             ),
-            Self::TableBoth => (whole("customers_v2", "state"), whole("twin", "lower(status)")),
-            Self::InPlaceBoth => (whole("customers", "status_v2"), whole("twin", "lower(status)")),
+            Self::TableBoth | Self::CascadedBoth => {
+                (whole("customers_v2", "state"), whole("twin", "lower(status)"))
+            }
+            Self::InPlaceForward | Self::InPlaceBoth => {
+                (whole("customers", "status_v2"), whole("twin", "lower(status)"))
+            }
             Self::IntToBigint => (whole("customers", "amount_v2"), whole("twin", "amount")),
             Self::SplitEmail => (
                 "SELECT user_id, email FROM profiles".to_owned(),
@@ -356,22 +490,50 @@ steps:
 
     /// The same of the old side, as long as it has its names.
     pub fn old_side(self) -> (String, String) {
-        let mail = if self.has_mail() { ", email" } else { "" };
+        let mail = match self {
+            Self::SplitEmail => "",
+            Self::Cascaded | Self::CascadedBoth => ", email, desk",
+            _ => ", email",
+        };
         let of = |table: &str| format!("SELECT id, name{mail}, {} FROM {table}", self.value());
         let twin = of("twin");
         (of(self.table()), twin)
     }
 
+    /// Tables beside it that are as the twin's, whatever becomes of the mapping.
+    pub fn beside(self) -> Vec<(String, String)> {
+        let tables: &[_] = match self {
+            Self::Cascaded | Self::CascadedBoth => &["desks", "orders"],
+            _ => &[],
+        };
+        let all = |name: &str| format!("SELECT * FROM {name}");
+        tables.iter().map(|name| (all(name), all(&format!("twin_{name}")))).collect()
+    }
+
+    /// That a constraint of this table is one of the table that a client writes.
+    pub fn is_part(self, names: Names, table: &str) -> bool {
+        let is_partition = self == Self::Partitioned && table.starts_with("customers_");
+        table == names.table || is_partition && table != "customers_v2"
+    }
+
     /// What is left in the end, and what the twin makes of it. With one way, clients of the old shape went on writing as
     /// they always did.
     pub fn left(self) -> (String, String) {
-        let whole =
-            |table: &str, value: &str| format!("SELECT id, name, email, {value} FROM {table}");
+        let desk = if self.is_cascaded() { ", desk" } else { "" };
+        let whole = |table: &str, value: &str| {
+            format!("SELECT id, name, email, {value}{desk} FROM {table}")
+        };
         match self {
-            Self::TableForward | Self::Filtered => {
+            Self::TableForward
+            | Self::Filtered
+            | Self::Cascaded
+            | Self::Partitioned
+            | Self::InPlaceForward => {
                 (whole("customers", "lower(status)"), whole("twin", "lower(status)"))
             }
-            Self::TableBoth => (whole("customers", "state"), whole("twin", "lower(status)")),
+            Self::TableBoth | Self::CascadedBoth => {
+                (whole("customers", "state"), whole("twin", "lower(status)"))
+            }
             Self::InPlaceBoth => (whole("customers", "status"), whole("twin", "lower(status)")),
             Self::IntToBigint => (whole("customers", "amount"), whole("twin", "amount")),
             Self::SplitEmail => (

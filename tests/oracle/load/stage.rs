@@ -26,8 +26,18 @@ impl Stage {
     pub fn of(kind: Kind, server: &str, fault: &'static str) -> Self {
         let database = Database::on(server, &kind.schema(400));
         let sandbox = Sandbox::new();
-        sandbox.write("plan.yaml", &kind.plan(&database.url, 20));
+        sandbox.write("plan.yaml", &kind.plan(&database.url, 20, ""));
         Self { kind, database, sandbox, fault }
+    }
+
+    /// The same of a plan that ends by keeping both tables.
+    pub fn that_stops(server: &str) -> Self {
+        let stage = Self::new(server, "");
+        let plan = stage.kind.plan(&stage.database.url, 20, "");
+        let (until, _) = plan.split_once("  - id: ready\n").unwrap();
+        let stop = "  - id: stop\n    phase: contract\n    stop_dual_write: { mapping: moved }\n";
+        stage.sandbox.write("plan.yaml", &format!("{until}{stop}"));
+        stage
     }
 
     /// Runs to a goal, with the stage's fault and what else is armed.
@@ -42,7 +52,10 @@ impl Stage {
     }
 
     pub fn is_alike(&self) -> bool {
-        let (new, twin) = self.kind.compared();
+        self.are_alike(&self.kind.compared())
+    }
+
+    pub fn are_alike(&self, (new, twin): &(String, String)) -> bool {
         let differing =
             format!("(({new}) EXCEPT ALL ({twin})) UNION ALL (({twin}) EXCEPT ALL ({new}))");
         self.database.rows(&differing).is_empty()

@@ -1,6 +1,6 @@
 //! What clients under load say to a table, and in the same words to the twin.
 
-use super::scene::{GROUPS, Kind, Names, Shape};
+use super::scene::{DESKS, GROUPS, Kind, Names, Shape};
 use crate::oracle::Random;
 
 /// A statement on one row.
@@ -11,9 +11,15 @@ pub enum Act {
     Offer,
     Upsert,
     Value,
+    /// Where there is one; what is judged is the row as whoever was waited for leaves it.
+    Guarded,
     Null,
     Name,
     Delete,
+    /// Locks it.
+    Hold,
+    /// The first row from here on that nobody has locked, as workers take jobs; says which it was.
+    Claim,
     /// To a key so much further on.
     Move(u64),
 }
@@ -44,19 +50,36 @@ impl Act {
         } else {
             ("", String::new(), "")
         };
+        // Whoever makes whole rows of the new shape gives all that they have.
+        let (more, nothing, and) = match kind {
+            Kind::CascadedBoth => (", desk", ", NULL", ", desk = excluded.desk"),
+            _ => ("", "", ""),
+        };
         let insert = format!(
-            "INSERT INTO {table} ({id}, name{mails}, {column}) VALUES ({key}, {name}{mail}, {value})"
+            "INSERT INTO {table} ({id}, name{mails}, {column}{more}) VALUES ({key}, {name}{mail}, {value}{nothing})"
         );
         match self {
             Self::Insert => insert,
             Self::Offer => format!("{insert} ON CONFLICT ({id}) DO NOTHING"),
             Self::Upsert => format!(
-                "{insert} ON CONFLICT ({id}) DO UPDATE SET name = excluded.name, {column} = excluded.{column}{mail_too}"
+                "{insert} ON CONFLICT ({id}) DO UPDATE SET name = excluded.name, {column} = excluded.{column}{mail_too}{and}"
             ),
             Self::Value => format!("UPDATE {table} SET {column} = {value} WHERE {id} = {key}"),
+            Self::Guarded => format!(
+                "UPDATE {table} SET {column} = {value} WHERE {id} = {key} AND {column} IS NOT NULL"
+            ),
             Self::Null => format!("UPDATE {table} SET {column} = NULL WHERE {id} = {key}"),
             Self::Name => format!("UPDATE {table} SET name = {name} WHERE {id} = {key}"),
             Self::Delete => format!("DELETE FROM {table} WHERE {id} = {key}"),
+            Self::Hold => {
+                let strength = if random.below(2) == 0 { "UPDATE" } else { "NO KEY UPDATE" };
+                format!("SELECT 1 FROM {table} WHERE {id} = {key} FOR {strength}")
+            }
+            Self::Claim => format!(
+                "UPDATE {table} SET {column} = {value} WHERE {id} = (SELECT {id} FROM {table}
+                   WHERE {id} >= {key} AND {id} % {GROUPS} = {} ORDER BY {id} LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING {id}",
+                key % GROUPS
+            ),
             Self::Move(by) => {
                 format!("UPDATE {table} SET {id} = {id} + {by} WHERE {id} = {key}")
             }
@@ -84,25 +107,46 @@ impl Wild {
             0 => group + GROUPS * (1 + random.below(keys / GROUPS)),
             _ => here + GROUPS * random.below(4),
         };
-        let (id, other) = (key(), key());
+        let (id, other, third) = (key(), key(), key());
         let name = format!("wild {}", random.below(900));
         let mail = match random.below(5) {
             0 => "NULL".to_owned(),
             _ => format!("'mail{group}-{}'", random.below(40)),
         };
         let value = kind.literal(shape, (random.below(5), random.below(900)));
-        let columns = format!("(id, name, email, {status})");
-        let row = format!("({id}, '{name}', {mail}, {value})");
+        let desk = group + GROUPS * (1 + random.below(DESKS));
+        let (desk_column, desk_value) =
+            if kind.is_cascaded() { (", desk", format!(", {desk}")) } else { ("", String::new()) };
+        let columns = format!("(id, name, email, {status}{desk_column})");
+        let row = format!("({id}, '{name}', {mail}, {value}{desk_value})");
         let some = format!("id BETWEEN {id} AND {} AND id % {GROUPS} = {group}", id + 8 * GROUPS);
         let insert = format!("INSERT INTO {table} {columns} VALUES {row}");
-        match random.below(15) {
+        if kind.is_cascaded() && random.below(2) == 0 {
+            let (next, order) =
+                (group + GROUPS * (1 + random.below(DESKS)), key_of_order(group, &mut random));
+            let (desks, orders) = beside(table);
+            return match random.below(8) {
+                0 => format!("DELETE FROM {desks} WHERE id = {desk}"),
+                1 => format!("UPDATE {desks} SET id = {next} WHERE id = {desk}"),
+                2 => format!("UPDATE {table} SET desk = {next} WHERE {some}"),
+                3 => format!(
+                    "INSERT INTO {desks} VALUES ({desk}) ON CONFLICT DO NOTHING; {insert} ON CONFLICT DO NOTHING"
+                ),
+                4 => format!("UPDATE {orders} SET customer = {other} WHERE id = {order}"),
+                5 => format!("DELETE FROM {orders} WHERE id = {order}"),
+                _ => format!(
+                    "INSERT INTO {orders} VALUES ({order}, {id}) ON CONFLICT (id) DO UPDATE SET customer = excluded.customer"
+                ),
+            };
+        }
+        match random.below(22) {
             0 => insert,
             1 => format!("UPDATE {table} SET name = '{name}', email = {mail} WHERE id = {id}"),
             2 => format!("UPDATE {table} SET {status} = NULL WHERE {some}"),
             3 => format!("DELETE FROM {table} WHERE {some} AND id % 3 = 0"),
             4 | 5 => format!("UPDATE {table} SET id = {other} WHERE id = {id}"),
             6 => format!("UPDATE {table} SET id = {other}, {status} = {value} WHERE id = {id}"),
-            7 => format!(
+            7 if kind.has_unique_mail() => format!(
                 "{insert} ON CONFLICT (email) DO UPDATE SET name = excluded.name, id = excluded.id"
             ),
             8 => format!("{insert} ON CONFLICT DO NOTHING"),
@@ -114,17 +158,64 @@ impl Wild {
             }
             12 => format!(
                 "WITH gone AS (DELETE FROM {table} WHERE id = {id} RETURNING name)
-                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value} FROM gone"
+                 INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value}{desk_value} FROM gone"
             ),
             13 => format!(
                 "MERGE INTO {table} AS t USING (VALUES {row}) AS n {columns} ON t.id = n.id
                  WHEN MATCHED AND t.name LIKE '%!' THEN DELETE
                  WHEN MATCHED THEN UPDATE SET name = t.name || '!', {status} = n.{status}
-                 WHEN NOT MATCHED THEN INSERT {columns} VALUES (n.id, n.name, n.email, n.{status})"
+                 WHEN NOT MATCHED THEN INSERT {columns} VALUES (n.id, n.name, n.email, n.{status}{})",
+                if desk_column.is_empty() { "" } else { ", n.desk" }
             ),
+            14 => format!("UPDATE {table} AS t SET name = o.name || '+' FROM {table} AS o WHERE t.id = {id} AND o.id = {other}"),
+            15 => format!(
+                "INSERT INTO {table} {columns} SELECT {other}, name, NULL, {value}{desk_value} FROM {table} WHERE id = {id}
+                 ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+            ),
+            // Two rows take each other's keys.
+            16 if id != other => {
+                let aside = 5_000_000 * GROUPS + group;
+                let to = |from: u64, to: u64| format!("UPDATE {table} SET id = {to} WHERE id = {from}");
+                format!("{}; {}; {}", to(id, aside), to(other, id), to(aside, other))
+            }
+            17 => format!(
+                "COPY {table} (id, name, {status}) FROM STDIN\n{}",
+                [id, other, third]
+                    .map(|id| format!("{id}\t{name}\t{}\n", value.trim_matches('\'').replace("NULL::int", "NULL").replace("NULL", "\\N")))
+                    .concat()
+            ),
+            // Touched, and nothing changed.
+            18 => format!("UPDATE {table} SET name = name, email = email WHERE {some}"),
+            19 => subtransactions((table, status), (id, value.as_str()), &mut random),
+            20 => format!("DELETE FROM {table} AS t USING {table} AS o WHERE t.id = {id} AND o.id = {other} AND t.name < o.name"),
             _ => format!(
                 "UPDATE {table} SET {status} = {value} WHERE id = {id}; UPDATE {table} SET {status} = NULL WHERE id = {id}"
             ),
         }
     }
+}
+
+/// The tables that rows of a table refer to, and that refer to it.
+fn beside(table: &str) -> (&'static str, &'static str) {
+    if table == "twin" { ("twin_desks", "twin_orders") } else { ("desks", "orders") }
+}
+
+fn key_of_order(group: u64, random: &mut Random) -> u64 {
+    group + GROUPS * (1 + random.below(60))
+}
+
+/// More subtransactions than a session announces to others by name, some of them undone.
+fn subtransactions(
+    (table, column): (&str, &str),
+    (id, value): (u64, &str),
+    random: &mut Random,
+) -> String {
+    let one = |at: u64| {
+        let end = if random.below(3) == 0 { "ROLLBACK TO" } else { "RELEASE" };
+        let key = id + at % 4 * GROUPS;
+        format!(
+            "SAVEPOINT s{at}; UPDATE {table} SET {column} = {value}, name = 'sub {at}' WHERE id = {key}; {end} s{at}"
+        )
+    };
+    (0..70).map(one).collect::<Vec<_>>().join("; ")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::Shared;
 use crate::examples::database::{block_on, connect};
+use crate::oracle::talk::{is, text};
 
 /// Transactions of ours that were seen beside clients'.
 #[derive(Debug, Default)]
@@ -42,10 +43,10 @@ pub fn look_on(url: String, shared: Arc<Shared>) -> JoinHandle<Seen> {
                 let rows = sqlx::raw_sql(LOOK).fetch_all(&mut conn).await.unwrap();
                 for row in rows {
                     let transaction = text(&row, 0);
-                    if text(&row, 1) == "t" {
+                    if is(&row, 1) {
                         seen.beside.insert(transaction.clone());
                     }
-                    if text(&row, 2) == "t" {
+                    if is(&row, 2) {
                         seen.contended.insert(transaction);
                     }
                 }
@@ -60,8 +61,4 @@ pub fn look_on(url: String, shared: Arc<Shared>) -> JoinHandle<Seen> {
             seen
         })
     })
-}
-
-fn text(row: &sqlx::postgres::PgRow, column: usize) -> String {
-    sqlx::Row::get_unchecked(row, column)
 }
