@@ -11,6 +11,9 @@ use sqlx::postgres::PgConnectOptions;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 mod at_once;
 mod carried;
 mod carry;
@@ -23,6 +26,8 @@ mod connection;
 #[cfg(test)]
 mod copy_tests;
 mod counterpart;
+mod defaults;
+mod definition;
 mod dependents;
 mod dual_write;
 mod emptying;
@@ -63,6 +68,10 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_names_tests;
+#[cfg(test)]
+mod retire_rows_tests;
+#[cfg(test)]
 mod retire_tests;
 mod rights;
 mod same;
@@ -78,6 +87,7 @@ mod signals;
 mod sink;
 mod source;
 mod statements;
+mod stays;
 mod steady;
 mod stricter;
 mod surroundings;
@@ -111,6 +121,7 @@ mod value;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
+mod version;
 mod wait;
 mod written;
 
