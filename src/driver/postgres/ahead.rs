@@ -137,10 +137,28 @@ async fn of_promised(
 }
 
 /// How a plan makes a table, as far as its statements tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Made {
     is_partitioned: bool,
     like: Option<Like>,
+    /// The statements that make it and change it, in small letters.
+    texts: String,
+}
+
+impl Made {
+    /// Whether the table may have a column of this name: a statement names it, or takes them from somewhere else.
+    fn may_have(&self, column: &str) -> bool {
+        let is_word = |char: char| char.is_alphanumeric() || char == '_';
+        let column = column.to_lowercase();
+        let is_there = |(at, _): (usize, &str)| {
+            let (before, behind) = (&self.texts[..at], &self.texts[at + column.len()..]);
+            !before.ends_with(is_word) && !behind.starts_with(is_word)
+        };
+        self.like.is_some()
+            || self.texts.is_empty()
+            || self.texts.contains('*')
+            || self.texts.match_indices(&column).any(is_there)
+    }
 }
 
 /// What `LIKE` brings beside columns.
@@ -154,18 +172,25 @@ struct Like {
 
 fn made(survey: &Survey, mapping: &Mapping) -> Made {
     let (old, new) = (&mapping.from.table, &mapping.into.table);
-    let statements = survey.scripts.iter().flat_map(|(_, script)| &script.statements);
-    let makes = |text: &str| {
+    let mut made = Made::default();
+    for statement in survey.scripts.iter().flat_map(|(_, script)| &script.statements) {
+        let text = statement.text.as_str();
         let facts = sql::classify(Dialect::Postgres, text);
-        let mut made = facts.creates.iter().chain(&facts.ensures);
-        made.any(|it| it.column.is_none() && same_table(&it.table, new))
-    };
-    let texts: Vec<&str> = statements.map(|it| it.text.as_str()).filter(|it| makes(it)).collect();
-    let Some(text) = texts.first() else { return Made::default() };
-    let upper = text.to_ascii_uppercase();
-    let words: Vec<&str> = upper.split_ascii_whitespace().collect();
-    let is_partitioned = words.windows(2).any(|two| two == ["PARTITION", "BY"]);
-    Made { is_partitioned, like: like(text, old) }
+        let mut makes = facts.creates.iter().chain(&facts.ensures);
+        let makes = makes.any(|it| it.column.is_none() && same_table(&it.table, new));
+        if !makes && !facts.tables.iter().any(|table| same_table(table, new)) {
+            continue;
+        }
+        made.texts.push_str(&text.to_lowercase());
+        made.texts.push('\n');
+        if makes {
+            let upper = text.to_ascii_uppercase();
+            let words: Vec<&str> = upper.split_ascii_whitespace().collect();
+            made.is_partitioned |= words.windows(2).any(|two| two == ["PARTITION", "BY"]);
+            made.like = made.like.or_else(|| like(text, old));
+        }
+    }
+    made
 }
 
 /// What a statement brings by `LIKE` from a table.
@@ -269,8 +294,12 @@ fn columns(mapping: &Mapping, from: &Table, made: &Made) -> Vec<Column> {
             && (mapping.columns.iter().any(elsewhere)
                 || keys().any(|(old, new)| old == name && new != name))
     };
-    let mut columns: Vec<Column> =
-        from.columns.iter().filter(|it| !is_renamed(&it.name)).cloned().collect();
+    let mut columns: Vec<Column> = from
+        .columns
+        .iter()
+        .filter(|it| !is_renamed(&it.name) && made.may_have(&it.name))
+        .cloned()
+        .collect();
     if made.like.is_none() {
         columns = columns.iter().map(|it| nullable(it, &it.name)).collect();
     }

@@ -128,7 +128,7 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
     );
 
     let (messages, all) =
-        look(&plain, "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, email text)").await;
+        look(&plain, "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, email text, status text, n int, account int, boss bigint)").await;
     assert_eq!(
         messages,
         [
@@ -151,6 +151,12 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
         !all.iter().any(|it| it.contains("PRIMARY KEY") || it.contains("\"id_is_set\"")),
         "{all:#?}"
     );
+
+    // A column that it won't have asks for nothing.
+    let (_, few) =
+        look(&plain, "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, \"status\" text, nn int)")
+            .await;
+    assert_eq!(few, [not_brought[4].clone()]);
 
     // A column of another name has what its author gives it; a partitioned table takes no concurrent builds.
     let text = "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, email text, state text) PARTITION BY RANGE (id)";

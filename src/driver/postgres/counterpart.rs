@@ -75,7 +75,7 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
     for retired in columns {
         let Some(new) = &retired.take_name else { continue };
         let of = |name: &str| side.table.column(name);
-        let (Some(was), Some(is)) = (of(&retired.column), of(new)) else { continue };
+        let (Some(was), Some(_)) = (of(&retired.column), of(new)) else { continue };
         if was.not_null {
             statements.extend(target.not_null(new));
         }
