@@ -121,9 +121,9 @@ fn the_statements_that_retire_will_ask_for_are_printed_before() {
     let seen = probe(&there, "leads-v2", &[]).expect(0).stdout;
     let page = seen.split_whitespace().collect::<Vec<_>>().join(" ");
     for statement in [
-        r#"ALTER TABLE "leads_v2" ADD CONSTRAINT "leads_account_id_fkey" FOREIGN KEY (account_id) REFERENCES accounts(id) NOT VALID;"#,
-        r#"ALTER TABLE "leads_v2" VALIDATE CONSTRAINT "leads_account_id_fkey";"#,
-        r#"ALTER TABLE "leads_v2" ADD CONSTRAINT "leads_boss_fkey" FOREIGN KEY (boss) REFERENCES "leads_v2"(id) NOT VALID;"#,
+        r#"ALTER TABLE "public"."leads_v2" ADD CONSTRAINT "leads_account_id_fkey" FOREIGN KEY (account_id) REFERENCES accounts(id) NOT VALID;"#,
+        r#"ALTER TABLE "public"."leads_v2" VALIDATE CONSTRAINT "leads_account_id_fkey";"#,
+        r#"ALTER TABLE "public"."leads_v2" ADD CONSTRAINT "leads_boss_fkey" FOREIGN KEY (boss) REFERENCES "leads_v2"(id) NOT VALID;"#,
     ] {
         assert!(page.contains(statement), "{statement} is not in {page}");
     }

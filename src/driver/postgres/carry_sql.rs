@@ -6,6 +6,8 @@
 //!   the acting role.
 //! - What the new table has of its own stays as it is: an author's word goes before what was.
 //! - They are run with an empty `search_path`, so that every name in a definition is qualified.
+//! - A column of the catalogue that came with PostgreSQL 14 or 15 is asked for in a subquery, without the table's name, and beside
+//!   it stands a row called `older` that has one of the same name: where the server has none, that one is meant.
 //!
 //! Absent on purpose: what takes a build or a scan (`counterpart`), foreign keys (`incoming`), and what is made again from its
 //! text (`remade`).
@@ -30,17 +32,26 @@ WITH given AS (
          na.atttypid AS ntype, oa.attacl AS oacl, na.attacl AS nacl, oa.attidentity AS oidentity,
          na.attidentity AS nidentity, na.attgenerated AS ngenerated, na.attnotnull AS nnotnull,
          oa.attstattarget AS ostat, na.attstattarget AS nstat, oa.attoptions AS oopts, na.attoptions AS nopts,
-         oa.attstorage AS ostorage, na.attstorage AS nstorage, oa.attcompression AS ocomp, na.attcompression AS ncomp
-  FROM t, unnest(t.olds, t.news, t.carried) AS p (old, new, carried)
+         oa.attstorage AS ostorage, na.attstorage AS nstorage,
+         (SELECT attcompression::text FROM pg_attribute x WHERE x.attrelid = t.o AND x.attnum = oa.attnum) AS ocomp,
+         (SELECT attcompression::text FROM pg_attribute x WHERE x.attrelid = t.n AND x.attnum = na.attnum) AS ncomp
+  FROM t, (SELECT '' AS attcompression) AS older, unnest(t.olds, t.news, t.carried) AS p (old, new, carried)
   JOIN pg_attribute oa ON oa.attrelid = (SELECT o FROM given) AND oa.attname = p.old AND NOT oa.attisdropped
   JOIN pg_attribute na ON na.attrelid = (SELECT n FROM given) AND na.attname = p.new AND NOT na.attisdropped
 )
 ";
 
-/// The owner, the first of all: who owns a table grants what others have.
+/// The owner, the first of all: who owns a table grants what others have. What the new one was granted before goes up in what an
+/// owner has, so it is granted again on the way back.
 const OWNER: &str = "\
 SELECT 'owner', NULL::text, format('ALTER TABLE %s OWNER TO %I', aft, pg_get_userbyid(oowner)),
-       format('ALTER TABLE %s OWNER TO %I', bef, pg_get_userbyid(nowner))
+       format('ALTER TABLE %s OWNER TO %I', bef, pg_get_userbyid(nowner)) || coalesce((
+           SELECT string_agg(format('; GRANT %s%s ON TABLE %s TO %I%s', x.privilege_type, x.columns, bef, pg_get_userbyid(oowner),
+                                    CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '' ORDER BY x.columns, x.privilege_type)
+           FROM (SELECT y.*, '' AS columns FROM aclexplode(nacl) y
+                 UNION ALL SELECT y.*, format(' (%I)', a.attname) FROM pg_attribute a, aclexplode(a.attacl) y
+                 WHERE a.attrelid = n AND NOT a.attisdropped) x
+           WHERE x.grantee = oowner), '')
 FROM t WHERE oowner <> nowner";
 
 /// Grants on the table. Those of the owner come first: others grant by what they were granted.
@@ -56,11 +67,12 @@ FROM (
   SELECT t.n, t.aft, t.bef, a.privilege_type AS privilege, a.is_grantable AS grantable, a.grantee AS who, a.grantor,
          t.oowner, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
          CASE WHEN a.grantor <> t.oowner AND pg_has_role(a.grantor, 'MEMBER') THEN quote_ident(pg_get_userbyid(a.grantor)) END AS role,
-         EXISTS (SELECT FROM aclexplode(t.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type) AS has_less
+         EXISTS (SELECT FROM aclexplode(t.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type
+                   AND (x.grantee <> t.nowner OR t.nowner = t.oowner)) AS has_less
   FROM t, aclexplode(t.oacl) a
   WHERE a.grantee <> t.oowner AND NOT EXISTS (
     SELECT FROM aclexplode(t.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type
-      AND (x.is_grantable OR NOT a.is_grantable))
+      AND (x.is_grantable OR NOT a.is_grantable) AND (x.grantee <> t.nowner OR t.nowner = t.oowner))
 ) g ORDER BY g.grantor <> g.oowner, g.grantor, g.who, privilege";
 
 /// Grants on single columns.
@@ -68,18 +80,23 @@ const COLUMN_GRANTS: &str = "\
 SELECT 'grant', CASE WHEN a.grantor <> t.oowner AND pg_has_role(a.grantor, 'MEMBER') THEN quote_ident(pg_get_userbyid(a.grantor)) END,
        format('GRANT %s (%I) ON TABLE %s TO %s%s', a.privilege_type, p.nname, t.aft, g.grantee,
               CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
-       format('REVOKE %s (%I) ON TABLE %s FROM %s', a.privilege_type, p.nname, t.bef, g.grantee)
+       format('REVOKE %s%s (%I) ON TABLE %s FROM %s', CASE WHEN g.has_less THEN 'GRANT OPTION FOR ' ELSE '' END, a.privilege_type,
+              p.nname, t.bef, g.grantee)
 FROM t, pair p, aclexplode(p.oacl) a,
-     LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee) g
+     LATERAL (SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
+              EXISTS (SELECT FROM aclexplode(p.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type) AS has_less) g
 WHERE a.grantee <> t.oowner AND NOT EXISTS (
-  SELECT FROM aclexplode(p.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type)
+  SELECT FROM aclexplode(p.nacl) x WHERE x.grantee = a.grantee AND x.privilege_type = a.privilege_type
+    AND (x.is_grantable OR NOT a.is_grantable))
 ORDER BY a.grantor <> t.oowner, a.grantor, p.nnum, a.grantee, a.privilege_type";
 
 /// What a key of the new table draws from, where that is a sequence of its own: whoever drew from the old one may draw from
 /// it. An identity asks for no right, so there whoever may insert.
 const SEQUENCE_GRANTS: &str = "\
-SELECT 'grant', NULL::text, format('GRANT %s ON SEQUENCE %s TO %s', g.privilege, s.new_name, g.grantee),
-       format('REVOKE %s ON SEQUENCE %s FROM %s', g.privilege, s.new_name, g.grantee)
+SELECT 'grant', NULL::text, format('GRANT %s ON SEQUENCE %s TO %s%s', r.privilege, s.new_name, g.grantee,
+              CASE WHEN r.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+       format('REVOKE %s%s ON SEQUENCE %s FROM %s', CASE WHEN g.has_less THEN 'GRANT OPTION FOR ' ELSE '' END, r.privilege,
+              s.new_name, g.grantee)
 FROM t, (
   SELECT DISTINCT oc.oid AS old_seq, oc.relacl AS old_acl, oc.relowner AS old_owner, nc.oid AS new_seq, nc.relacl AS new_acl,
          format('%I.%I', nn.nspname, nc.relname) AS new_name, p.oidentity <> '' AS was_identity
@@ -94,13 +111,15 @@ FROM t, (
   JOIN pg_class nc ON nc.oid = ns.oid AND nc.relkind = 'S' JOIN pg_namespace nn ON nn.oid = nc.relnamespace
   WHERE nc.oid <> oc.oid) s,
 LATERAL (
-  SELECT a.privilege_type AS privilege, a.grantee FROM aclexplode(s.old_acl) a
+  SELECT a.privilege_type AS privilege, a.grantee, a.is_grantable FROM aclexplode(s.old_acl) a
   WHERE NOT s.was_identity AND a.grantee <> s.old_owner
-  UNION SELECT 'USAGE', a.grantee FROM aclexplode(t.oacl) a
+  UNION SELECT 'USAGE', a.grantee, false FROM aclexplode(t.oacl) a
   WHERE s.was_identity AND a.privilege_type = 'INSERT' AND a.grantee <> t.oowner) r,
-LATERAL (SELECT r.privilege, CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r.grantee)) END AS grantee) g
-WHERE NOT EXISTS (SELECT FROM aclexplode(s.new_acl) x WHERE x.grantee = r.grantee AND x.privilege_type = r.privilege)
-ORDER BY s.new_name, g.grantee, g.privilege";
+LATERAL (SELECT CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r.grantee)) END AS grantee,
+         EXISTS (SELECT FROM aclexplode(s.new_acl) x WHERE x.grantee = r.grantee AND x.privilege_type = r.privilege) AS has_less) g
+WHERE NOT EXISTS (SELECT FROM aclexplode(s.new_acl) x WHERE x.grantee = r.grantee AND x.privilege_type = r.privilege
+    AND (x.is_grantable OR NOT r.is_grantable))
+ORDER BY s.new_name, g.grantee, r.privilege";
 
 /// Row security and the policies. Their expressions name columns, and in subqueries maybe the table itself, as text that then
 /// stands for the new table.
@@ -124,7 +143,8 @@ SELECT 'policy', NULL::text, forward, back FROM (
   WHERE NOT EXISTS (SELECT FROM pg_policy x WHERE x.polrelid = t.n AND x.polname = p.polname)
 ) s ORDER BY at, name";
 
-/// Comments on the table, its columns, its constraints and indexes that are defined alike, its triggers of the same name.
+/// Comments on the table, its columns, its constraints, indexes and extended statistics that are defined alike, its triggers of
+/// the same name.
 const COMMENTS: &str = "\
 SELECT 'comment', NULL::text, format('COMMENT ON %s IS %L', c.after, c.text), format('COMMENT ON %s IS NULL', c.before) FROM t, LATERAL (
   SELECT 1 AS at, '' AS name, 'TABLE ' || aft AS after, 'TABLE ' || bef AS before, obj_description(o, 'pg_class') AS text,
@@ -136,7 +156,8 @@ SELECT 'comment', NULL::text, format('COMMENT ON %s IS %L', c.after, c.text), fo
   SELECT 3, nk.conname, format('CONSTRAINT %I ON %s', nk.conname, aft), format('CONSTRAINT %I ON %s', nk.conname, bef),
          obj_description(ok.oid, 'pg_constraint'), obj_description(nk.oid, 'pg_constraint')
   FROM pg_constraint ok JOIN pg_constraint nk ON nk.conrelid = n AND nk.contype = ok.contype
-    AND replace(pg_get_constraintdef(nk.oid), ' NOT VALID', '') = replace(pg_get_constraintdef(ok.oid), ' NOT VALID', '')
+    AND replace(pg_get_constraintdef(nk.oid), ' NOT VALID', '')
+      = replace(replace(pg_get_constraintdef(ok.oid), ' NOT VALID', ''), ' REFERENCES ' || aft || '(', ' REFERENCES ' || bef || '(')
   WHERE ok.conrelid = o
   UNION ALL
   SELECT 4, nc.relname, format('INDEX %I.%I', nn.nspname, nc.relname), format('INDEX %I.%I', nn.nspname, nc.relname),
@@ -150,6 +171,13 @@ SELECT 'comment', NULL::text, format('COMMENT ON %s IS %L', c.after, c.text), fo
          obj_description(ot.oid, 'pg_trigger'), obj_description(nt.oid, 'pg_trigger')
   FROM pg_trigger ot JOIN pg_trigger nt ON nt.tgrelid = n AND nt.tgname = ot.tgname
   WHERE ot.tgrelid = o AND NOT ot.tgisinternal AND NOT nt.tgisinternal
+  UNION ALL
+  SELECT 6, nx.stxname, format('STATISTICS %I.%I', nn.nspname, nx.stxname), format('STATISTICS %I.%I', nn.nspname, nx.stxname),
+         obj_description(ox.oid, 'pg_statistic_ext'), obj_description(nx.oid, 'pg_statistic_ext')
+  FROM pg_statistic_ext ox JOIN pg_statistic_ext nx ON nx.stxrelid = n AND nx.stxkind = ox.stxkind
+    AND substring(pg_get_statisticsobjdef(nx.oid) FROM ' ON (.*) FROM ') = substring(pg_get_statisticsobjdef(ox.oid) FROM ' ON (.*) FROM ')
+  JOIN pg_namespace nn ON nn.oid = nx.stxnamespace
+  WHERE ox.stxrelid = o
 ) c WHERE c.text IS NOT NULL AND c.own IS NULL ORDER BY c.at, c.name";
 
 /// Publications that name the table: the new one takes its place in them, with the same columns and rows.
@@ -166,13 +194,15 @@ FROM (
          EXISTS (SELECT FROM pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.n) AS is_in,
          pg_has_role(p.pubowner, 'USAGE') OR NOT EXISTS (
            SELECT FROM pg_publication_rel x WHERE x.prpubid = p.oid AND x.prrelid = t.n) AS may,
-         (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.at) FROM unnest(r.prattrs::int2[]) WITH ORDINALITY k (num, at)
+         (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.at) FROM unnest(r.columns) WITH ORDINALITY k (num, at)
           JOIN pg_attribute a ON a.attrelid = t.o AND a.attnum = k.num) AS olds,
          (SELECT string_agg(quote_ident(coalesce(x.nname, a.attname)), ', ' ORDER BY k.at)
-          FROM unnest(r.prattrs::int2[]) WITH ORDINALITY k (num, at)
+          FROM unnest(r.columns) WITH ORDINALITY k (num, at)
           JOIN pg_attribute a ON a.attrelid = t.o AND a.attnum = k.num LEFT JOIN pair x ON x.onum = k.num) AS news,
-         '(' || pg_get_expr(r.prqual, r.prrelid) || ')' AS filter
-  FROM t JOIN pg_publication_rel r ON r.prrelid = t.o JOIN pg_publication p ON p.oid = r.prpubid
+         '(' || pg_get_expr(r.filter, t.o) || ')' AS filter
+  FROM t, (SELECT NULL::int2vector AS prattrs, NULL::pg_node_tree AS prqual) AS older,
+  LATERAL (SELECT x.prpubid, prattrs::int2[] AS columns, prqual AS filter FROM pg_publication_rel x WHERE x.prrelid = t.o) r
+  JOIN pg_publication p ON p.oid = r.prpubid
 ) s WHERE s.may OR NOT s.is_in ORDER BY s.pubname";
 
 /// What [`REPLICA_IDENTITY`] calls what it gives.
@@ -191,6 +221,24 @@ FROM t LEFT JOIN LATERAL (
   JOIN pg_class nc ON nc.oid = ni.indexrelid
   WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true
 WHERE t.nident = 'd' AND (t.oident IN ('f', 'n') OR t.oident = 'i' AND i.relname IS NOT NULL)";
+
+/// The index by which CLUSTER orders the rows, where the new table has one that is defined alike.
+const CLUSTERED: &str = "\
+SELECT 'clustering', NULL::text, format('ALTER TABLE %s CLUSTER ON %I', t.aft, nc.relname), format('ALTER TABLE %s SET WITHOUT CLUSTER', t.bef)
+FROM t JOIN pg_index oi ON oi.indrelid = t.o AND oi.indisclustered
+JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisvalid
+  AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
+JOIN pg_class nc ON nc.oid = ni.indexrelid AND nc.relkind = 'i'
+WHERE NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = t.n AND x.indisclustered) ORDER BY ni.indexrelid LIMIT 1";
+
+/// How much extended statistics that are defined alike gather.
+const STATISTICS: &str = "\
+SELECT 'statistics target', NULL::text, format('ALTER STATISTICS %I.%I SET STATISTICS %s', nn.nspname, nx.stxname, ox.stxstattarget),
+       format('ALTER STATISTICS %I.%I SET STATISTICS -1', nn.nspname, nx.stxname)
+FROM t JOIN pg_statistic_ext ox ON ox.stxrelid = t.o JOIN pg_statistic_ext nx ON nx.stxrelid = t.n AND nx.stxkind = ox.stxkind
+  AND substring(pg_get_statisticsobjdef(nx.oid) FROM ' ON (.*) FROM ') = substring(pg_get_statisticsobjdef(ox.oid) FROM ' ON (.*) FROM ')
+JOIN pg_namespace nn ON nn.oid = nx.stxnamespace
+WHERE coalesce(ox.stxstattarget, -1) <> -1 AND coalesce(nx.stxstattarget, -1) = -1 ORDER BY nx.stxname";
 
 /// How columns are kept and counted.
 const COLUMNS: &str = "\
@@ -211,7 +259,7 @@ FROM t, pair p, LATERAL (
     AND p.ostorage <> y.typstorage AND p.nstorage = y.typstorage
   UNION ALL
   SELECT 4, format('SET COMPRESSION %s', CASE p.ocomp WHEN 'p' THEN 'pglz' ELSE 'lz4' END), 'SET COMPRESSION DEFAULT'
-  WHERE p.ocomp::text IN ('p', 'l') AND p.ncomp::text NOT IN ('p', 'l') AND p.otype = p.ntype
+  WHERE p.ocomp IN ('p', 'l') AND p.ncomp NOT IN ('p', 'l') AND p.otype = p.ntype
 ) c ORDER BY p.nnum, c.at";
 
 /// The table's own storage parameters that the new one doesn't set.
@@ -268,7 +316,7 @@ ORDER BY o.tgname";
 
 /// Everything that a table which takes another's place is given, in the order in which it is given. Indexes and constraints
 /// are there already.
-const OF_TABLES: [&str; 12] = [
+const OF_TABLES: [&str; 14] = [
     OWNER,
     DEFAULTS,
     GRANTS,
@@ -279,6 +327,8 @@ const OF_TABLES: [&str; 12] = [
     REPLICA_IDENTITY,
     PUBLICATIONS,
     COLUMNS,
+    STATISTICS,
+    CLUSTERED,
     OPTIONS,
     TRIGGERS,
 ];
@@ -299,4 +349,66 @@ pub(super) fn of_tables() -> impl Iterator<Item = String> {
 /// The queries for columns that take others' places.
 pub(super) fn of_columns() -> impl Iterator<Item = String> {
     OF_COLUMNS.iter().map(|query| format!("{PRELUDE}{query}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+    use super::super::fixture::{Database, OLDER};
+    use super::*;
+
+    /// What the queries give, on a catalogue of today and on one of PostgreSQL 13.
+    #[tokio::test]
+    async fn an_older_catalogue_is_read_like_one_of_today() {
+        let setup = "CREATE TABLE t (id int PRIMARY KEY, email text DEFAULT 'x'); CREATE TABLE t2 (id int PRIMARY KEY, email text);
+            CREATE PUBLICATION p FOR TABLE t; CREATE PUBLICATION q FOR TABLE t (id) WHERE (id > 0);
+            GRANT SELECT ON t TO PUBLIC; ALTER TABLE t ALTER email SET STATISTICS 7, ALTER email SET COMPRESSION pglz;";
+        let Some(database) = Database::with(&format!("{setup}{OLDER}")).await else { return };
+        let mut conn = database.client().await;
+        let oids = "SELECT 't'::regclass::oid::bigint, 't2'::regclass::oid::bigint";
+        let row = sqlx::query(oids).fetch_one(&mut conn).await.unwrap();
+        let (old, new): (i64, i64) = (row.get(0), row.get(1));
+        let mut given = Vec::new();
+        for path in ["pg_catalog", "older, pg_catalog"] {
+            sqlx::query("SELECT set_config('search_path', $1, false)")
+                .bind(path)
+                .execute(&mut conn)
+                .await
+                .unwrap();
+            let mut lines: Vec<String> = Vec::new();
+            for query in of_tables().chain(of_columns()).chain(of_nameless()) {
+                let rows = sqlx::query(AssertSqlSafe(query))
+                    .bind(old)
+                    .bind(new)
+                    .bind(["id", "email"])
+                    .bind(["id", "email"])
+                    .bind([true, true])
+                    .bind("public.t_old")
+                    .bind(false)
+                    .fetch_all(&mut conn)
+                    .await
+                    .unwrap();
+                lines.extend(rows.iter().map(|row| row.get::<String, _>(2)));
+            }
+            given.push(lines);
+        }
+        conn.close().await.unwrap();
+        database.gone().await;
+        let (today, older) = (&given[0], &given[1]);
+        for line in [
+            "ALTER PUBLICATION p ADD TABLE public.t; ALTER PUBLICATION p DROP TABLE public.t_old",
+            "GRANT SELECT ON TABLE public.t TO PUBLIC",
+            "ALTER TABLE public.t ALTER COLUMN email SET STATISTICS 7",
+        ] {
+            let has = |lines: &[String]| lines.iter().any(|it| it == line);
+            assert!(has(today) && has(older), "{line}: {given:#?}");
+        }
+        // What it can't know is not there.
+        for word in ["ADD TABLE public.t (id) WHERE", "SET COMPRESSION"] {
+            let has = |lines: &[String]| lines.iter().any(|it| it.contains(word));
+            assert!(has(today) && !has(older), "{word}: {given:#?}");
+        }
+    }
 }

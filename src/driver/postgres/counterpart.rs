@@ -14,6 +14,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::catalogue::{Index, Table, quote};
+use super::definition::{self, renamed, same};
 use super::error::failed;
 use super::shape::Shape;
 use super::stricter::{bare, behind_using};
@@ -74,17 +75,9 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
     for retired in columns {
         let Some(new) = &retired.take_name else { continue };
         let of = |name: &str| side.table.column(name);
-        let (Some(was), Some(is)) = (of(&retired.column), of(new)) else { continue };
+        let (Some(was), Some(_)) = (of(&retired.column), of(new)) else { continue };
         if was.not_null {
             statements.extend(target.not_null(new));
-        }
-        if let (Some(default), None, None) = (&was.default, &is.default, is.identity)
-            && !was.is_generated
-            && !is.is_generated
-        {
-            // What a client leaves out has the old column's value, which need not be the new one's.
-            let (on, name) = (side.table.sql(), quote(new));
-            statements.push(format!("ALTER TABLE {on} ALTER COLUMN {name} SET DEFAULT {default}"));
         }
     }
     statements
@@ -96,7 +89,7 @@ fn needed(around: &Surroundings) -> impl Iterator<Item = &Constraint> {
 }
 
 /// A constraint's definition for another table than that of the name `old`; a foreign key to its own table is one there too.
-pub(super) fn of_another(constraint: &Constraint, old: &str, new: &str) -> String {
+fn of_another(constraint: &Constraint, old: &str, new: &str) -> String {
     let definition = bare(&constraint.definition);
     if !constraint.is_to_itself {
         return definition.to_owned();
@@ -106,7 +99,7 @@ pub(super) fn of_another(constraint: &Constraint, old: &str, new: &str) -> Strin
 }
 
 /// The statement that makes a trigger on another table.
-pub(super) fn made_on(trigger: &TriggerFacts, on: &str) -> String {
+fn made_on(trigger: &TriggerFacts, on: &str) -> String {
     let name = format!("TRIGGER {} ", quote(&trigger.name));
     trigger.form.replacen("TRIGGER % ", &name, 1).replacen(" ON % ", &format!(" ON {on} "), 1)
 }
@@ -132,7 +125,8 @@ struct Target<'a> {
 impl Target<'_> {
     /// What makes an index as another one; nothing where there is one.
     fn index(&self, index: &Index, behind: &str) -> Vec<String> {
-        let alike = |other: &&Index| other.is_valid && behind_using(&other.definition) == behind;
+        let alike =
+            |other: &&Index| other.is_valid && same(behind_using(&other.definition), behind);
         let serves = |other: &&Index| {
             (!index.is_unique || other.is_unique) && (!index.is_primary || other.is_primary)
         };
@@ -172,7 +166,7 @@ impl Target<'_> {
             .around
             .constraints
             .iter()
-            .filter(|it| it.kind == like.kind && bare(&it.definition) == definition)
+            .filter(|it| it.kind == like.kind && same(bare(&it.definition), definition))
             .collect();
         if there.iter().any(|it| !is_checked || bare(&it.definition) == it.definition) {
             return Vec::new();
@@ -235,7 +229,7 @@ fn cut(name: &str) -> String {
 /// Extended statistics that the new table of a mapping lacks.
 const STATISTICS: &str = "\
 WITH s AS (
-  SELECT x.stxrelid, x.stxname, n.nspname, pg_get_statisticsobjdef_columns(x.oid) AS columns,
+  SELECT x.stxrelid, x.stxname, n.nspname, substring(pg_get_statisticsobjdef(x.oid) FROM ' ON (.*) FROM ') AS columns,
          (SELECT string_agg(CASE k WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' WHEN 'm' THEN 'mcv' END, ', ')
           FROM unnest(x.stxkind) k WHERE k <> 'e') AS kinds,
          ARRAY(SELECT a.attname::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -244,12 +238,13 @@ WITH s AS (
   FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace WHERE x.stxrelid IN ($1::bigint::oid, $2::bigint::oid)
 )
 SELECT format('CREATE STATISTICS %I.%I%s ON %s FROM %s', o.nspname, left($3 || '_' || o.stxname, 63),
-              coalesce(' (' || o.kinds || ')', ''), o.columns, $2::bigint::oid::regclass)
+              coalesce(' (' || o.kinds || ')', ''), o.columns, $5)
 FROM s AS o WHERE o.stxrelid = $1::bigint::oid AND o.names <@ $4::text[] AND NOT EXISTS (
   SELECT FROM s AS n WHERE n.stxrelid = $2::bigint::oid AND n.columns = o.columns
     AND n.kinds IS NOT DISTINCT FROM o.kinds) ORDER BY o.stxname";
 
-/// The statements that make the extended statistics which the new table lacks. They are of use once ANALYZE has run.
+/// The statements that make the extended statistics which the new table lacks. They are of use once ANALYZE has run. It need
+/// not be there yet.
 pub(super) async fn missing_statistics(
     conn: &mut PgConnection,
     shape: &Shape,
@@ -267,6 +262,7 @@ pub(super) async fn missing_statistics(
         .bind(i64::from(shape.new.oid))
         .bind(&shape.new.name)
         .bind(carried)
+        .bind(shape.new.sql())
         .fetch_all(conn)
         .await
         .map_err(failed(doing))?;
@@ -297,43 +293,8 @@ fn is_carried_index(shape: &Shape, index: &Index, old: &Table) -> bool {
 
 /// Whether an index is over a column, or names it in an expression or its condition.
 fn names(index: &Index, column: &str) -> bool {
-    let behind = behind_using(&index.definition);
-    let mut words = behind.split(|char: char| !(char.is_alphanumeric() || char == '_'));
-    words.any(|word| word == column)
-        || behind.contains(&quote(column))
+    definition::names(behind_using(&index.definition), column)
         || index.columns.iter().flatten().any(|name| name == column)
-}
-
-/// A definition of the server's own with other names for columns. Text in single quotes stays as it is.
-fn renamed<'n>(definition: &str, new_name: &impl Fn(&str) -> Option<&'n str>) -> String {
-    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
-    let shown = |name: &str, as_it_is: &str| match new_name(name) {
-        Some(new)
-            if new.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') =>
-        {
-            new.to_owned()
-        }
-        Some(new) => quote(new),
-        None => as_it_is.to_owned(),
-    };
-    let (mut out, mut rest) = (String::with_capacity(definition.len()), definition);
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |at| at + 2),
-            c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
-            c => c.len_utf8(),
-        };
-        let (piece, behind) = rest.split_at(length);
-        match first {
-            '\'' => out.push_str(piece),
-            '"' => out.push_str(&shown(piece.trim_matches('"'), piece)),
-            // A word that a bracket follows is a function.
-            c if is_word(c) && !behind.starts_with('(') => out.push_str(&shown(piece, piece)),
-            _ => out.push_str(piece),
-        }
-        rest = behind;
-    }
-    out
 }
 
 /// Columns of the old side, each with the column of the new side that has its values.
@@ -347,24 +308,4 @@ pub(super) fn pairs(shape: &Shape) -> Vec<(String, String)> {
         }
     }
     pairs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_columns_are_replaced_where_they_are_names() {
-        let new_name = |name: &str| (name == "email").then_some("Email 2");
-        let table = [
-            ("btree (email)", "btree (\"Email 2\")"),
-            ("btree (lower(email), n)", "btree (lower(\"Email 2\"), n)"),
-            ("CHECK ((email <> 'email'::text))", "CHECK ((\"Email 2\" <> 'email'::text))"),
-            ("CHECK (email(x) = \"email\")", "CHECK (email(x) = \"Email 2\")"),
-            ("FOREIGN KEY (emails) REFERENCES e(id)", "FOREIGN KEY (emails) REFERENCES e(id)"),
-        ];
-        for (definition, expected) in table {
-            assert_eq!(renamed(definition, &new_name), expected);
-        }
-    }
 }

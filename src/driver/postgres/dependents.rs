@@ -3,6 +3,8 @@
 //! Invariants:
 //! - Everything that the catalogue ties to the table is in the list, but for the table's own parts (its indexes, defaults,
 //!   triggers, policies, …, which go or come with it). What we know no name for is `unknown`.
+//! - A table is a type, too: what uses that type, or arrays of it, depends on the table. On its columns depends only what holds
+//!   such rows, since it would call their values by other names.
 //! - Functions whose text the catalogue doesn't read are found by the table's name as a word, which may be a chance:
 //!   [`Dependent::is_certain`] tells them apart.
 //!
@@ -26,8 +28,10 @@ pub(super) struct Dependent {
     pub kind: String,
     /// As the server describes it.
     pub name: String,
-    /// A constraint's definition.
+    /// A constraint's definition, or that it is tied to nothing but the table's row type.
     pub detail: Option<String>,
+    /// Whether it is a part of the table itself that goes on with its columns, whatever they are called.
+    pub is_own: bool,
 }
 
 /// A function in whose text the table's name stands as a word.
@@ -43,7 +47,7 @@ impl Dependent {
     pub(super) fn said(&self) -> String {
         match (self.kind.as_str(), &self.detail) {
             ("view" | "materialized view", _) => format!("{} {}", self.kind, self.name),
-            ("unknown", _) => format!("{} (of a kind that is not known here)", self.name),
+            ("unknown", None) => format!("{} (of a kind that is not known here)", self.name),
             (BY_NAME, _) => format!("{}, whose text names it", self.name),
             (_, Some(detail)) => format!("{}: {detail}", self.name),
             (_, None) => self.name.clone(),
@@ -65,12 +69,16 @@ impl Dependent {
 /// which a function's text must match.
 const DEPENDENTS: &str = "\
 WITH d AS (
-  SELECT DISTINCT d.classid, d.objid, CASE WHEN d.classid = 'pg_class'::regclass THEN d.objsubid ELSE 0 END AS objsubid
+  SELECT d.classid, d.objid, CASE WHEN d.classid = 'pg_class'::regclass THEN d.objsubid ELSE 0 END AS objsubid,
+         bool_and(d.refclassid = 'pg_type'::regclass) AS by_type
   FROM pg_depend d
-  WHERE (d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND ($2::int2[] IS NULL OR d.refobjsubid = ANY ($2)))
-     OR ($2 IS NULL AND d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
-         SELECT t.oid FROM pg_type t WHERE t.typrelid = $1::bigint::oid
-         UNION SELECT t.typarray FROM pg_type t WHERE t.typrelid = $1::bigint::oid AND t.typarray <> 0))
+  WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND ($2::int2[] IS NULL OR d.refobjsubid = ANY ($2))
+     OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
+          SELECT t.oid FROM pg_type t WHERE t.typrelid = $1::bigint::oid
+          UNION SELECT t.typarray FROM pg_type t WHERE t.typrelid = $1::bigint::oid AND t.typarray <> 0)
+        AND ($2 IS NULL OR d.classid = 'pg_type'::regclass OR d.classid = 'pg_class'::regclass AND d.objsubid > 0
+             AND (SELECT h.relkind FROM pg_class h WHERE h.oid = d.objid) <> 'v')
+  GROUP BY 1, 2, 3
 )
 SELECT CASE
     WHEN d.classid = 'pg_rewrite'::regclass AND r.rulename <> '_RETURN' THEN 'rule'
@@ -89,7 +97,9 @@ SELECT CASE
     WHEN d.classid = 'pg_class'::regclass AND c.relkind IN ('i', 'I') THEN 'index'
     ELSE 'unknown' END AS kind,
   CASE WHEN v.relkind IN ('v', 'm') AND r.rulename = '_RETURN' THEN v.oid::regclass::text ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS name,
-  pg_get_constraintdef(k.oid) AS detail
+  coalesce(pg_get_constraintdef(k.oid), CASE WHEN d.by_type THEN 'uses its row type' END) AS detail,
+  coalesce(i.indrelid = $1::bigint::oid, s.stxrelid = $1::bigint::oid, k.conrelid = $1::bigint::oid
+    AND NOT (k.contype = 'f' AND k.confrelid = k.conrelid AND $2 IS NOT NULL AND k.confkey && $2), false) AS is_own
 FROM d
 LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
 LEFT JOIN pg_class v ON v.oid = r.ev_class
@@ -117,25 +127,25 @@ WHERE (
   OR t.tgrelid = $1::bigint::oid AND $2 IS NULL
   OR p.polrelid = $1::bigint::oid AND $2 IS NULL
   OR u.prrelid = $1::bigint::oid AND $2 IS NULL
-  OR s.stxrelid = $1::bigint::oid AND ($2 IS NULL OR s.stxkeys::int2[] <@ $2 AND s.stxexprs IS NULL)
+  OR s.stxrelid = $1::bigint::oid AND ($2 IS NULL OR s.stxkeys::int2[] <@ $2 AND 'e' <> ALL (s.stxkind))
   OR i.indrelid = $1::bigint::oid AND ($2 IS NULL OR i.indkey::int2[] <@ $2)
   OR k.conrelid = $1::bigint::oid AND ($2 IS NULL OR k.conkey <@ $2)
   OR a.adrelid = $1::bigint::oid AND ($2 IS NULL OR a.adnum = ANY ($2))
 ) IS NOT TRUE
 UNION
-SELECT 'function by name', 'function ' || f.oid::regprocedure::text, NULL
+SELECT 'function by name', 'function ' || f.oid::regprocedure::text, NULL, false
 FROM pg_proc f JOIN pg_language l ON l.oid = f.prolang JOIN pg_namespace n ON n.oid = f.pronamespace
 WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND NOT (f.pronamespace IS NOT DISTINCT FROM to_regnamespace($3)::oid AND starts_with(f.proname, 'phasegate_'))
   AND NOT EXISTS (SELECT FROM unnest($4::text[]) AS w (word) WHERE f.prosrc !~* w.word)
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
 UNION
-SELECT 'extension', pg_describe_object(e.refclassid, e.refobjid, 0), NULL FROM pg_depend e
+SELECT 'extension', pg_describe_object(e.refclassid, e.refobjid, 0), NULL, false FROM pg_depend e
 WHERE e.classid = 'pg_class'::regclass AND e.objid = $1::bigint::oid AND e.deptype = 'e'
 UNION
-SELECT 'subscription', 'a subscription writes to it', NULL FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
+SELECT 'subscription', 'a subscription writes to it', NULL, false FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
 UNION
-SELECT 'security label', 'a security label of ' || provider, label FROM pg_seclabel
+SELECT 'security label', 'a security label of ' || provider, label, false FROM pg_seclabel
 WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid
 ORDER BY 1, 2";
 
@@ -168,6 +178,7 @@ pub(super) async fn dependents(
                 kind: row.try_get(0).map_err(failed(doing))?,
                 name: row.try_get(1).map_err(failed(doing))?,
                 detail: row.try_get(2).map_err(failed(doing))?,
+                is_own: row.try_get(3).map_err(failed(doing))?,
             })
         })
         .collect()
@@ -207,7 +218,8 @@ mod tests {
         CREATE FUNCTION not_it() RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN 'misleads leads_v2 email'; END$$;
         CREATE FUNCTION by_body() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM leads; END;
         CREATE FUNCTION by_row(l leads) RETURNS text LANGUAGE sql AS 'SELECT 1::text';
-        CREATE TABLE holds (l leads);
+        CREATE TABLE holds (l leads, ls leads[]);
+        CREATE VIEW casting AS SELECT to_json(json_populate_record(NULL::leads, '{}')) AS j;
         CREATE DOMAIN odd AS leads;
         CREATE POLICY own ON leads USING (true);
         CREATE POLICY others ON accounts USING (EXISTS (SELECT FROM leads l WHERE l.account_id = accounts.id));
@@ -231,32 +243,40 @@ mod tests {
         assert_eq!(
             said(&mut conn, None).await,
             [
-                "column l of table holds",
+                "column l of table holds: uses its row type",
+                "column ls of table holds: uses its row type",
                 "constraint notes_lead_id_fkey on table notes: FOREIGN KEY (lead_id) REFERENCES leads(id)",
                 "function by_body()",
-                "function by_row(leads)",
+                "function by_row(leads): uses its row type",
                 "function by_text(), whose text names it",
                 "materialized view counted",
                 "policy others on table accounts",
                 "rule away on table accounts",
-                "type odd (of a kind that is not known here)",
+                "type odd: uses its row type",
+                "view casting",
                 "view hot",
             ]
         );
         assert_eq!(
             said(&mut conn, Some(&["status"])).await,
             [
+                "column l of table holds: uses its row type",
+                "column ls of table holds: uses its row type",
                 "constraint leads_check on table leads: CHECK ((email <> status))",
                 "index leads_both",
                 "statistics object together",
                 "trigger of_status on table leads",
+                "type odd: uses its row type",
             ]
         );
         assert_eq!(
             said(&mut conn, Some(&["email"])).await,
             [
+                "column l of table holds: uses its row type",
+                "column ls of table holds: uses its row type",
                 "constraint leads_check on table leads: CHECK ((email <> status))",
                 "function by_text(), whose text names it",
+                "type odd: uses its row type",
                 "view hot",
             ]
         );

@@ -86,6 +86,19 @@ impl Database {
     }
 }
 
+/// Makes a schema `older`, whose catalogue has not what came with PostgreSQL 14 and 15. With it on the path before
+/// `pg_catalog`, a query finds what it would find on a server of version 13.
+pub(super) const OLDER: &str = "
+    CREATE SCHEMA older;
+    DO $$ DECLARE name text; BEGIN
+        FOREACH name IN ARRAY '{pg_attribute,pg_constraint,pg_publication_rel}'::text[] LOOP
+            EXECUTE (SELECT format('CREATE VIEW older.%I AS SELECT %s FROM pg_catalog.%1$I', name,
+                    string_agg(quote_ident(attname), ', ' ORDER BY attnum))
+                FROM pg_attribute WHERE attrelid = to_regclass(name) AND attnum > 0 AND NOT attisdropped
+                AND attname NOT IN ('attmissingval', 'attcompression', 'confdelsetcols', 'prattrs', 'prqual'));
+        END LOOP;
+    END $$;";
+
 /// The fences of run `r1` under a token: the first is for steps, the others for workers.
 pub(super) async fn entered(postgres: &Postgres, token: u64) -> Vec<Fence> {
     postgres.enter(&claim("r1"), token).await.unwrap()

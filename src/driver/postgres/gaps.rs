@@ -1,18 +1,16 @@
 //! What the new table lacks that the old one has and no copy of rows brings: foreign keys, triggers, grants, policies, the
-//! owner, publications, and where the sequence of a generated key stands. Where the plan puts the old table aside, it is what
-//! `retire` doesn't carry over: with the statements that make it.
+//! owner, publications, and where the sequence of a generated key stands.
 //!
-//! All of it is a warning: an author may well mean it. Absent on purpose: making it, which is `retire`'s or the plan's.
+//! All of it is a warning: an author may well mean it. Absent on purpose: making it, which is `retire`'s or the plan's, and what
+//! `retire` asks for, which is `ahead`'s.
 
-use super::catalogue::{literal, name_sql, quote};
-use super::counterpart::{made_on, missing, missing_columns, of_another};
-use super::shape::Shape;
+use super::catalogue::{literal, quote};
 use super::stricter::{Found, bare};
 use super::surroundings::Surroundings;
 use super::survey::{NO_SYNC, Side};
 use crate::driver::probed::ObjectFacts;
 use crate::driver::{Severity, SurveyedMapping};
-use crate::run::{CopyColumns, Direction, Mapping, OnDelete, RetireShape, RetiredColumn};
+use crate::run::{CopyColumns, Direction, Mapping, OnDelete, RetireShape};
 
 /// The sequence behind a copied key.
 pub(super) const SEQUENCE: &str = "D216";
@@ -88,7 +86,7 @@ pub(super) fn not_copied(owner: &str, around: &Surroundings) -> Vec<ObjectFacts>
     found
 }
 
-/// For a new table that the plan makes: what `LIKE` would not bring, and what of it the plan would miss.
+/// For a new table that the plan makes: what `LIKE` would not bring, where no `retire` carries it over.
 pub(super) fn of_a_copy(
     mapping: &Mapping,
     from: &Side,
@@ -96,84 +94,19 @@ pub(super) fn of_a_copy(
 ) -> Vec<Found> {
     let (old, new) = (&from.table.name, &mapping.into.table);
     let mut found = kept(from);
-    let is_lacking = |kind: &str| match retired {
-        // The rest goes over with the name.
-        Some(_) => matches!(kind, "foreign key" | "trigger"),
-        None => !matches!(kind, "owner" | "identity" | "serial"),
-    };
     let lacks: Vec<String> = not_copied(&from.table.owner, &from.around)
         .iter()
-        .filter(|it| is_lacking(&it.kind))
+        .filter(|it| !matches!(it.kind.as_str(), "owner" | "identity" | "serial"))
         .map(|it| format!("{} {}", it.kind, it.name))
         .collect();
-    let is_missed = !matches!(retired, Some(RetireShape::Table { take_name: false, .. }));
-    if !lacks.is_empty() && is_missed {
+    if !lacks.is_empty() && retired.is_none() {
         let message =
             format!("LIKE {old} INCLUDING ALL would not bring to {new}: {}", lacks.join(", "));
-        let help = match retired {
-            Some(_) => not_brought(&from.around, new).join(";\n"),
-            None => format!("make on {new} what it needs of them, before clients use it"),
-        };
+        let help = format!("make on {new} what it needs of them, before clients use it");
         found.push((Severity::Warning, NOT_BROUGHT, message, Some(help)));
     }
     found.extend(sequences(from, new, None));
     found
-}
-
-/// The statements that make what `LIKE … INCLUDING ALL` doesn't bring and no `retire` carries over.
-fn not_brought(around: &Surroundings, new: &str) -> Vec<String> {
-    let on = name_sql(new);
-    let mut statements = Vec::new();
-    for key in around.foreign_keys() {
-        let definition = of_another(key, &around.name, &on);
-        let name = quote(&key.name);
-        statements.push(format!("ALTER TABLE {on} ADD CONSTRAINT {name} {definition} NOT VALID"));
-        if bare(&key.definition) == key.definition {
-            statements.push(format!("ALTER TABLE {on} VALIDATE CONSTRAINT {name}"));
-        }
-    }
-    for trigger in around.user_triggers().filter(|trigger| trigger.enabled != 'D') {
-        statements.push(made_on(trigger, &on));
-    }
-    statements
-}
-
-/// For columns that take the names of others in one table: what they have not and the others have.
-pub(super) fn in_place(side: &Side, retired: Option<&RetireShape>) -> Option<Found> {
-    let Some(RetireShape::Columns(columns)) = retired else { return None };
-    // Those that the plan makes before are not there yet, and `retire` looks again.
-    let is_there = |it: &&RetiredColumn| {
-        it.take_name.as_ref().is_some_and(|name| side.table.column(name).is_some())
-    };
-    let there: Vec<RetiredColumn> = columns.iter().filter(is_there).cloned().collect();
-    let lacks = missing_columns(side, &there);
-    let taken: Vec<&str> = there.iter().filter_map(|it| it.take_name.as_deref()).collect();
-    let message = format!(
-        "{} of {} lacks what the columns have whose names it takes, and retire is refused until it has",
-        taken.join(", "),
-        side.table.name
-    );
-    let help = lacks.join(";\n");
-    (!lacks.is_empty()).then_some((Severity::Warning, NOT_BROUGHT, message, Some(help)))
-}
-
-/// What the new table of a mapping that is retired must have by then.
-fn must_have(
-    mapping: &Mapping,
-    (from, into): (&Side, &Side),
-    retired: &RetireShape,
-) -> Option<Found> {
-    if !matches!(retired, RetireShape::Table { take_name: true, .. }) {
-        return None;
-    }
-    let shape = Shape::resolve(mapping, from.table.clone(), into.table.clone()).ok()?;
-    let lacks = missing(&shape, from, into);
-    let message = format!(
-        "{} lacks what {} has and a build or a scan makes, and retire is refused until it has",
-        into.table.name, from.table.name
-    );
-    let help = lacks.join(";\n");
-    (!lacks.is_empty()).then_some((Severity::Warning, NOT_BROUGHT, message, Some(help)))
 }
 
 /// Between two tables that are there.
@@ -187,10 +120,8 @@ pub(super) fn between(
     let new = &into.table.name;
     // A table that gets some columns of another doesn't take its place.
     let takes_its_place = surveyed.mapping.copy == CopyColumns::All;
-    match retired {
-        Some(retired) => found.extend(must_have(&surveyed.mapping, (from, into), retired)),
-        None if takes_its_place => found.extend(may_lack(from, into)),
-        None => {}
+    if retired.is_none() && takes_its_place {
+        found.extend(may_lack(from, into));
     }
     if takes_its_place {
         found.extend(sequences(from, new, Some(into)));

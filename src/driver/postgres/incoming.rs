@@ -44,7 +44,7 @@ pub(super) struct Incoming {
     comment: Option<String>,
 }
 
-/// `$1`: the table that they point to.
+/// `$1`: the table that they point to. Columns that SET NULL is for came with PostgreSQL 15: before, the name is `older`'s.
 const INCOMING: &str = "\
 SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.conname, 'table_oid', k.conrelid::bigint,
     'table', format('%I.%I', n.nspname, c.relname), 'shown', c.oid::regclass::text, 'kind', c.relkind,
@@ -61,12 +61,13 @@ SELECT coalesce(jsonb_agg(jsonb_build_object('name', k.conname, 'table_oid', k.c
         || CASE k.confdeltype WHEN 'r' THEN ' ON DELETE RESTRICT' WHEN 'c' THEN ' ON DELETE CASCADE'
              WHEN 'n' THEN ' ON DELETE SET NULL' WHEN 'd' THEN ' ON DELETE SET DEFAULT' ELSE '' END
         || coalesce(' (' || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY u.at)
-             FROM unnest(k.confdelsetcols) WITH ORDINALITY u (num, at)
+             FROM unnest((SELECT confdelsetcols FROM pg_constraint x WHERE x.oid = k.oid)) WITH ORDINALITY u (num, at)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num) || ')', '')
         || CASE WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END
         || CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END,
     'is_valid', k.convalidated, 'comment', obj_description(k.oid, 'pg_constraint')) ORDER BY c.oid, k.conname), '[]')::text
-FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM (SELECT NULL::int2[] AS confdelsetcols) AS older, pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.confrelid = $1::bigint::oid AND k.conparentid = 0";
 
 /// The foreign keys that point to a table, its own included.
@@ -253,5 +254,44 @@ impl Going {
             carried.keys.push(checked);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::super::catalogue;
+    use super::super::fixture::{Database, OLDER};
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_told_whole_and_by_an_older_catalogue_too() {
+        let setup = "CREATE TABLE t (a int, b int, PRIMARY KEY (b, a));
+            CREATE TABLE n (x int, y int, CONSTRAINT k FOREIGN KEY (y, x) REFERENCES t MATCH FULL ON UPDATE CASCADE
+                ON DELETE SET NULL (x) DEFERRABLE INITIALLY DEFERRED);";
+        let Some(database) = Database::with(&format!("{setup}{OLDER}")).await else { return };
+        let mut conn = database.client().await;
+        let table = catalogue::table(&mut conn, "t").await.unwrap().unwrap();
+        for (path, listed) in [("pg_catalog", " (x)"), ("older, pg_catalog", "")] {
+            sqlx::query("SELECT set_config('search_path', $1, false)")
+                .bind(path)
+                .execute(&mut conn)
+                .await
+                .unwrap();
+            let found = to(&mut conn, &table).await.unwrap();
+            assert_eq!(found.len(), 1);
+            let tail = format!(
+                " MATCH FULL ON UPDATE CASCADE ON DELETE SET NULL{listed} DEFERRABLE INITIALLY DEFERRED"
+            );
+            assert_eq!(
+                (found[0].columns.as_str(), found[0].tail.as_str()),
+                ("y, x", tail.as_str())
+            );
+            assert_eq!(found[0].referenced, ["b", "a"]);
+        }
+        conn.close().await.unwrap();
+        database.gone().await;
     }
 }

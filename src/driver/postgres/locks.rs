@@ -40,6 +40,9 @@ const FURTHER_MS: u64 = 300;
 
 /// Takes locks, all or none: one with the patience that the transaction has, several with short tries.
 pub(super) async fn lock_all(tx: &mut Tx<'_>, statements: &[String]) -> Result<(), Error> {
+    if statements.len() > 1 {
+        send_vacuum_away(tx, statements).await?;
+    }
     tx.locks_clients_out();
     let limits = Limits::of(tx).await?;
     if let [statement] = statements {
@@ -68,6 +71,20 @@ async fn lock_several(
                 tokio::time::sleep(Duration::from_millis(rest)).await;
             }
             tried => return tried,
+        }
+    }
+    Ok(())
+}
+
+/// Waits for vacuums, and keeps them away from then on. The server ends one of its own only for whoever waits for longer than
+/// it takes to look for deadlocks, which a short try never does; a large table's takes hours. This lock lets reads and writes
+/// through, also while it is waited for, so here the transaction's whole patience holds up nobody.
+async fn send_vacuum_away(tx: &mut Tx<'_>, statements: &[String]) -> Result<(), Error> {
+    for statement in statements {
+        let table = statement.strip_prefix("LOCK TABLE ").and_then(|it| it.rsplit_once(" IN "));
+        if let Some((table, _)) = table {
+            let lock = format!("LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE");
+            run(tx.conn()?, "lock the tables", lock).await?;
         }
     }
     Ok(())

@@ -11,6 +11,9 @@ use sqlx::postgres::PgConnectOptions;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 mod at_once;
 mod carried;
 mod carry;
@@ -23,7 +26,9 @@ mod connection;
 #[cfg(test)]
 mod copy_tests;
 mod counterpart;
+mod defaults;
 mod deferrable;
+mod definition;
 mod dependents;
 mod dual_write;
 mod emptying;
@@ -72,6 +77,10 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_names_tests;
+#[cfg(test)]
+mod retire_rows_tests;
+#[cfg(test)]
 mod retire_snapshot_tests;
 #[cfg(test)]
 mod retire_tests;
@@ -93,6 +102,7 @@ mod sink;
 mod snapshots;
 mod source;
 mod statements;
+mod stays;
 mod steady;
 mod stricter;
 mod surroundings;
@@ -134,6 +144,7 @@ mod value;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
+mod version;
 mod wait;
 mod written;
 

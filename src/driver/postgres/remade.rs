@@ -4,6 +4,7 @@
 //! Invariants:
 //! - The text is taken while the names stand for the old shape, and is run when they stand for the new one; the other way
 //!   round it is the very same text. Whoever reads a view finds the same columns of the same types, or the server refuses.
+//! - Where a text tells columns by their places, the new ones must stand where the old ones stood: the server would not notice.
 //! - A view stays the object that it is: who reads it, what is granted on it and what is built on it don't notice.
 //!
 //! Absent on purpose: materialised views, whose rows would have to be gathered anew, rules and functions, which may do
@@ -13,6 +14,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::carried::{Gift, Holder, Need, narrow, widen};
+use super::catalogue::Table;
 use super::error::failed;
 use crate::driver::Error;
 
@@ -25,6 +27,9 @@ pub(super) struct Remade {
     pub name: String,
     on: Holder,
     text: String,
+    /// Whether columns of the table are told in it by their places, so that it would read others where they stand in another
+    /// order.
+    is_by_place: bool,
     /// Why it can't be.
     pub problem: Option<String>,
 }
@@ -42,37 +47,73 @@ impl Remade {
         }
     }
 
+    /// It, where what is read in the old one's place is `new`, and the columns of the one need not stand where those of the other
+    /// do. No `new`: columns change names within one table.
+    pub(super) fn held_against(mut self, old: &Table, new: Option<&Table>) -> Self {
+        let is_alike = |new: &Table| {
+            let mut pairs = old.columns.iter().zip(&new.columns);
+            old.columns.len() <= new.columns.len()
+                && pairs.all(|(was, is)| was.name == is.name && was.declared == is.declared)
+        };
+        if self.is_by_place && self.problem.is_none() && !new.is_some_and(is_alike) {
+            self.problem = Some(match new {
+                Some(new) => format!(
+                    "{} {} tells columns of {} by their places, and those of {} stand in another order or are others",
+                    self.what, self.name, old.name, new.name
+                ),
+                None => format!(
+                    "{} {} gives the columns of {} names of its own, by their places, which stay",
+                    self.what, self.name, old.name
+                ),
+            });
+        }
+        self
+    }
+
     /// What is locked for it.
     pub(super) const fn holder(&self) -> &Holder {
         &self.on
     }
 }
 
-/// `$1`: the table's oid; `$2`: numbers of columns, or NULL for the whole table; `$3`: schemas that people leave out.
+/// What a text is tied to: the table or its columns, and where the whole table changes, its row type. `$1`: the table's oid;
+/// `$2`: numbers of columns, or NULL for the whole table; `$3`: schemas that people leave out.
+const TIED: &str = "\
+SELECT d.classid, d.objid, bool_or(d.refclassid = 'pg_type'::regclass) AS by_type FROM pg_depend d
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1::bigint::oid AND ($2::int2[] IS NULL OR d.refobjsubid = ANY ($2))
+   OR $2 IS NULL AND d.refclassid = 'pg_type'::regclass AND d.refobjid IN (
+        SELECT t.oid FROM pg_type t WHERE t.typrelid = $1::bigint::oid
+        UNION SELECT t.typarray FROM pg_type t WHERE t.typrelid = $1::bigint::oid AND t.typarray <> 0)
+GROUP BY d.classid, d.objid";
+
+/// The table followed by other names for its columns, which stand for them by their places: in a FROM, `leads l(a, b)`.
+const PLACED: &str = "\
+SELECT regexp_replace(format('%I.%I', n.nspname, c.relname), '(\\W)', '\\\\\\1', 'g') || ' (\"([^\"]|\"\")*\"|[^\\s\"(),;]+)\\(' AS pattern
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1::bigint::oid";
+
+/// The views that are tied to it.
 const VIEWS: &str = "\
 SELECT format('%I.%I', n.nspname, v.relname), quote_ident(pg_get_userbyid(v.relowner)), pg_has_role(v.relowner, 'USAGE'),
        v.relpersistence = 't', CASE WHEN n.nspname = ANY ($3) THEN v.relname ELSE format('%s.%s', n.nspname, v.relname) END,
        format('CREATE OR REPLACE VIEW %I.%I%s AS %s', n.nspname, v.relname,
-              coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(pg_get_viewdef(v.oid), ';'))
-FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace
-WHERE v.relkind = 'v' AND v.oid <> $1::bigint::oid AND EXISTS (
-  SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-  WHERE r.ev_class = v.oid AND r.rulename = '_RETURN' AND d.refclassid = 'pg_class'::regclass
-    AND d.refobjid = $1::bigint::oid AND ($2::int2[] IS NULL OR d.refobjsubid = ANY ($2)))
-ORDER BY 1";
+              coalesce(' WITH (' || array_to_string(v.reloptions, ', ') || ')', ''), rtrim(d.definition, ';')),
+       tied.by_type OR d.definition ~ placed.pattern
+FROM tied JOIN pg_rewrite r ON tied.classid = 'pg_rewrite'::regclass AND r.oid = tied.objid AND r.rulename = '_RETURN'
+JOIN pg_class v ON v.oid = r.ev_class JOIN pg_namespace n ON n.oid = v.relnamespace, placed,
+LATERAL (SELECT pg_get_viewdef(v.oid) AS definition) d
+WHERE v.relkind = 'v' AND v.oid <> $1::bigint::oid ORDER BY 1";
 
 /// The same for policies; where columns are named, the table's own count.
 const POLICIES: &str = "\
 SELECT format('%I.%I', n.nspname, c.relname), quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'USAGE'),
        false, format('%s on %s', p.polname, CASE WHEN n.nspname = ANY ($3) THEN c.relname ELSE format('%s.%s', n.nspname, c.relname) END),
        format('ALTER POLICY %I ON %I.%I%s%s', p.polname, n.nspname, c.relname,
-              coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ''),
-              coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''))
-FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (p.polrelid <> $1::bigint::oid OR $2::int2[] IS NOT NULL) AND EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
-    AND d.refobjid = $1::bigint::oid AND ($2 IS NULL OR d.refobjsubid = ANY ($2)))
-ORDER BY 1, p.polname";
+              coalesce(' USING (' || d.reads || ')', ''), coalesce(' WITH CHECK (' || d.writes || ')', '')),
+       tied.by_type OR concat_ws(' ', d.reads, d.writes) ~ placed.pattern
+FROM tied JOIN pg_policy p ON tied.classid = 'pg_policy'::regclass AND p.oid = tied.objid
+JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace, placed,
+LATERAL (SELECT pg_get_expr(p.polqual, p.polrelid) AS reads, pg_get_expr(p.polwithcheck, p.polrelid) AS writes) d
+WHERE p.polrelid <> $1::bigint::oid OR $2 IS NOT NULL ORDER BY 1, p.polname";
 
 /// What is to be made again when a table, or the columns of these numbers, get other names.
 pub(super) async fn remade(
@@ -86,7 +127,8 @@ pub(super) async fn remade(
     let path = narrow(conn).await?;
     let mut all = Vec::new();
     for (what, query) in [("view", VIEWS), ("policy", POLICIES)] {
-        let rows = sqlx::query(AssertSqlSafe(query.to_owned()))
+        let query = format!("WITH tied AS ({TIED}), placed AS ({PLACED}) {query}");
+        let rows = sqlx::query(AssertSqlSafe(query))
             .bind(i64::from(table))
             .bind(columns)
             .bind(&usual)
@@ -116,6 +158,7 @@ fn read(row: &PgRow, what: &'static str) -> Result<Remade, sqlx::Error> {
         name,
         on: Holder { name: row.try_get(0)?, owner },
         text: row.try_get(5)?,
+        is_by_place: row.try_get(6)?,
         problem,
     })
 }

@@ -12,8 +12,9 @@ use sqlx::postgres::PgConnection;
 
 use super::carried::{Holder, in_the_way, narrow, widen};
 use super::carry::Names;
-use super::catalogue::quote;
+use super::catalogue::{Table, quote};
 use super::counterpart::{missing, missing_columns, missing_statistics};
+use super::defaults::inherited;
 use super::dependents::{Dependent, dependents};
 use super::error::failed;
 use super::incoming::{self, Going};
@@ -21,7 +22,7 @@ use super::remade::{self, Remade};
 use super::shape::Shape;
 use super::surroundings::around;
 use super::survey::Side;
-use super::{carry, carry_sql};
+use super::{carry, carry_sql, stays};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 
@@ -58,8 +59,10 @@ impl Outside {
         shape: &Shape,
     ) -> Result<Self, Error> {
         let Some(columns) = what.columns() else {
+            let remade = remade::remade(conn, shape.old.oid, None).await?.into_iter();
+            let against = |it: Remade| it.held_against(&shape.old, Some(&shape.new));
             return Ok(Self {
-                remade: remade::remade(conn, shape.old.oid, None).await?,
+                remade: remade.map(against).collect(),
                 keys: incoming::going(conn, shape).await?,
             });
         };
@@ -68,7 +71,8 @@ impl Outside {
         // Where nothing takes a name, nothing can be read in its place.
         let all_taken = columns.iter().all(|it| it.take_name.is_some());
         let remade = if all_taken && shape.in_place {
-            remade::remade(conn, shape.old.oid, Some(&numbers)).await?
+            let remade = remade::remade(conn, shape.old.oid, Some(&numbers)).await?.into_iter();
+            remade.map(|it| it.held_against(&shape.old, None)).collect()
         } else {
             Vec::new()
         };
@@ -137,9 +141,10 @@ pub(super) async fn check(
     let (old, new) = sides(conn, shape, schema).await?;
     match what.shape {
         RetireShape::Table { take_name, .. } => {
-            let said = check_table(conn, what, (shape, outside, schema), (&old, &new)).await?;
+            let mut said = check_table(conn, what, (shape, outside, schema), (&old, &new)).await?;
             if *take_name {
                 check_counterparts(conn, what, shape, (&old, &new)).await?;
+                said.extend(stays::stays(conn, shape).await?);
             }
             Ok(said)
         }
@@ -276,8 +281,8 @@ async fn check_columns(
     let goes_over = |it: &Dependent| {
         matches!(it.kind.as_str(), "view" | "policy") && !outside.remade.is_empty()
     };
-    let is_tied =
-        |it: &&Dependent| it.is_certain() && !is_part(it, &old.table.name) && !goes_over(it);
+    // Its own parts go on with the column that they are over; `drop` looks at them again.
+    let is_tied = |it: &&Dependent| it.is_certain() && !it.is_own && !goes_over(it);
     let mut tied: Vec<String> = found.iter().filter(is_tied).map(Dependent::said).collect();
     tied.extend(outside.problems());
     let exclusions = old.around.constraints.iter().filter(|it| {
@@ -295,7 +300,13 @@ async fn check_columns(
         return Err(in_the_way(mapping, &message, &tied));
     }
     if shape.in_place {
-        let lacks = missing_columns(old, columns);
+        let mut lacks = missing_columns(old, columns);
+        // With both ways the sync goes on filling what clients leave out.
+        let unknown = inherited(conn, shape, columns).await?.into_iter();
+        for it in unknown.filter(|it| it.is.is_none() && what.direction == Direction::Forward) {
+            let (on, name) = (old.table.sql(), quote(&it.column));
+            lacks.push(format!("ALTER TABLE {on} ALTER COLUMN {name} SET DEFAULT {}", it.was));
+        }
         if !lacks.is_empty() {
             let message = "what takes the old columns' names lacks what they have; run these statements (or drop what is not \
                  wanted any more) first";
@@ -309,12 +320,6 @@ async fn check_columns(
         return Ok(Vec::new());
     }
     Ok(vec![format!("named in the text of {}", by_name.join(", "))])
-}
-
-/// Parts of the table itself, which go on with the column that they are over; `drop` looks at them again.
-fn is_part(it: &Dependent, table: &str) -> bool {
-    matches!(it.kind.as_str(), "index" | "statistics")
-        || it.kind == "constraint" && it.name.ends_with(&format!("on table {table}"))
 }
 
 /// Clients of the new shape leave the old columns out.
@@ -341,4 +346,31 @@ fn check_inserts(
         return Err(in_the_way(mapping, what, &needed));
     }
     Ok(())
+}
+
+/// Sees, behind the renames, that nothing goes on using what was put aside: the catalogue has the last word on what was made
+/// again. `old` is the table with what was put aside, under the names of now.
+pub(super) async fn check_free(
+    conn: &mut PgConnection,
+    what: &Retiring<'_>,
+    (old, schema): (&Table, &str),
+) -> Result<(), Error> {
+    let names = |columns: &'_ [RetiredColumn]| -> Vec<String> {
+        columns.iter().map(|it| it.old_name.clone()).collect()
+    };
+    let names = what.columns().map(names);
+    let names: Option<Vec<&str>> =
+        names.as_ref().map(|names| names.iter().map(String::as_str).collect());
+    let found = dependents(conn, old, names.as_deref(), schema).await?;
+    let tied: Vec<String> =
+        found.iter().filter(|it| it.is_certain() && !it.is_own).map(Dependent::said).collect();
+    if tied.is_empty() {
+        return Ok(());
+    }
+    let aside =
+        names.map_or_else(|| old.name.clone(), |it| format!("{} of {}", it.join(", "), old.name));
+    let message = format!(
+        "these would go on using {aside}, though made again from their own text; drop them, or make them anew, first"
+    );
+    Err(in_the_way(what.mapping.name.as_str(), &message, &tied))
 }

@@ -22,13 +22,14 @@ use super::carried::{Broken, Carried, Holder, in_the_way, narrow, widen};
 use super::carry::Names;
 use super::catalogue::{name_sql, quote};
 use super::connection::{Tx, TxKind};
+use super::defaults::inherited;
 use super::dependents::{Dependent, dependents};
 use super::dual_write::{done_before, sync_state_in};
 use super::error::{failed, refused};
 use super::locks::lock_all;
 use super::remade::Remade;
 use super::rename::{self, run};
-use super::retirable::{Outside, Retiring, check, sides};
+use super::retirable::{Outside, Retiring, check, check_free, sides};
 use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
@@ -206,30 +207,18 @@ async fn retire(
         Direction::Forward => remove_sync(tx, &before).await?,
     }
     let mut carried = Carried::default();
-    if direction == Direction::Forward {
-        let (old, _) = sides(tx.conn()?, &before, &schema).await?;
-        let of_it = |name: &String| {
-            what.columns().is_none_or(|columns| columns.iter().any(|it| it.column == *name))
-        };
-        let keys: Vec<_> = old
-            .around
-            .foreign_keys()
-            .filter(|key| key.columns.iter().any(of_it))
-            .cloned()
-            .collect();
-        let path = narrow(tx.conn()?).await?;
-        carry::let_go(tx, (&before.old, &keys), &mut carried).await?;
-        widen(tx.conn()?, path).await?;
-    }
     let done = match what.shape {
         RetireShape::Table { old_name, take_name } => {
             let names = Names { old: old_name, takes: *take_name };
             table(tx, what, (&before, &outside, names), &mut carried).await?
         }
-        RetireShape::Columns(all) => columns(tx, (&before, &outside, all), &mut carried).await?,
+        RetireShape::Columns(all) => {
+            columns(tx, what, (&before, &outside, all), &mut carried).await?
+        }
     };
     said.splice(0..0, done);
     let after = shape(tx.conn()?, &mapping.retired(what.shape)).await?;
+    check_free(tx.conn()?, what, (&after.old, &schema)).await?;
     match (direction, what.shape) {
         (Direction::Both, _) => install_triggers(tx, &after, direction).await?,
         (Direction::Forward, RetireShape::Table { .. }) => {
@@ -304,6 +293,28 @@ async fn check_references(tx: &mut Tx<'_>, shape: &Shape, outside: &Outside) -> 
     Err(in_the_way(&shape.mapping, &message, &broken))
 }
 
+/// Lets the foreign keys of what is put aside go where nobody writes to it any more.
+async fn let_keys_go(
+    tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
+    before: &Shape,
+    carried: &mut Carried,
+) -> Result<(), Error> {
+    if what.direction == Direction::Both {
+        return Ok(());
+    }
+    let schema = tx.schema().to_owned();
+    let (old, _) = sides(tx.conn()?, before, &schema).await?;
+    let of_it = |name: &String| {
+        what.columns().is_none_or(|columns| columns.iter().any(|it| it.column == *name))
+    };
+    let keys = old.around.foreign_keys().filter(|key| key.columns.iter().any(of_it));
+    let keys: Vec<_> = keys.cloned().collect();
+    let path = narrow(tx.conn()?).await?;
+    carry::let_go(tx, (&before.old, &keys), carried).await?;
+    widen(tx.conn()?, path).await
+}
+
 /// Puts a table aside; another one takes its place.
 async fn table(
     tx: &mut Tx<'_>,
@@ -315,6 +326,8 @@ async fn table(
     let mut gifts = carry::of_table(tx.conn()?, before, (names, what.direction)).await?;
     gifts.extend(outside.remade.iter().map(Remade::gift));
     let is_named_so = names.takes || !gifts.is_empty();
+    // What is said of these keys has been read by now.
+    let_keys_go(tx, what, before, carried).await?;
     let path = narrow(tx.conn()?).await?;
     for key in &outside.keys {
         key.go(tx, before, carried).await?;
@@ -358,13 +371,18 @@ async fn rename_back(tx: &mut Tx<'_>, before: &Shape) -> Result<(), Error> {
 /// Puts columns aside; others take their names.
 async fn columns(
     tx: &mut Tx<'_>,
+    what: &Retiring<'_>,
     (before, outside, columns): (&Shape, &Outside, &[RetiredColumn]),
     carried: &mut Carried,
 ) -> Result<Vec<String>, Error> {
+    let_keys_go(tx, what, before, carried).await?;
     let schema = tx.schema().to_owned();
-    let (old, _) = sides(tx.conn()?, before, &schema).await?;
     let mut said: Vec<String> =
         columns.iter().map(|it| format!("{} is now {}", it.column, it.old_name)).collect();
+    if before.in_place {
+        said.extend(give_defaults(tx, (before, columns), carried).await?);
+    }
+    let (old, _) = sides(tx.conn()?, before, &schema).await?;
     let pairs = column_pairs(columns);
     said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
     let gifts = if before.in_place {
@@ -382,6 +400,25 @@ async fn columns(
     }
     widen(tx.conn()?, path).await?;
     said.extend(outside.said(&before.old.name));
+    Ok(said)
+}
+
+/// Gives columns that take others' names what the mapping makes of those columns' defaults. Returns what there is to say.
+async fn give_defaults(
+    tx: &mut Tx<'_>,
+    (before, columns): (&Shape, &[RetiredColumn]),
+    carried: &mut Carried,
+) -> Result<Vec<String>, Error> {
+    let mut said = Vec::new();
+    for default in inherited(tx.conn()?, before, columns).await? {
+        match default.gift(&before.old.sql()) {
+            Some(gift) => carried.give(tx, gift).await?,
+            None => said.push(format!(
+                "{} gets no default like {}: until drop the sync fills it",
+                default.column, default.was
+            )),
+        }
+    }
     Ok(said)
 }
 

@@ -274,17 +274,17 @@ async fn what_would_go_on_using_the_old_table_is_named() {
             "function g(leads)",
             "DROP FUNCTION g",
         ),
-        ("CREATE TABLE holds (l leads)", "column l of table holds", "DROP TABLE holds"),
+        (
+            "CREATE TABLE holds (l leads)",
+            "column l of table holds: uses its row type",
+            "DROP TABLE holds",
+        ),
         (
             "CREATE RULE r AS ON DELETE TO accounts DO ALSO DELETE FROM leads",
             "rule r on table accounts",
             "DROP RULE r ON accounts",
         ),
-        (
-            "CREATE DOMAIN odd AS leads",
-            "type odd (of a kind that is not known here)",
-            "DROP DOMAIN odd",
-        ),
+        ("CREATE DOMAIN odd AS leads", "type odd: uses its row type", "DROP DOMAIN odd"),
         (
             "CREATE INDEX ON leads (email, status)",
             "CREATE INDEX CONCURRENTLY ON \"public\".\"leads_v2\" USING btree (email, status)",
@@ -302,7 +302,7 @@ async fn what_would_go_on_using_the_old_table_is_named() {
         ),
         (
             "CREATE STATISTICS both_of ON email, status FROM leads",
-            "CREATE STATISTICS public.leads_v2_both_of (ndistinct, dependencies, mcv) ON email, status FROM leads_v2",
+            "CREATE STATISTICS public.leads_v2_both_of (ndistinct, dependencies, mcv) ON email, status FROM \"public\".\"leads_v2\"",
             "DROP STATISTICS both_of",
         ),
         (
@@ -317,7 +317,7 @@ async fn what_would_go_on_using_the_old_table_is_named() {
         ),
         (
             "CREATE VIEW whole_rows AS SELECT leads FROM leads",
-            "column leads of view whole_rows",
+            "column leads of view whole_rows: uses its row type",
             "DROP VIEW whole_rows",
         ),
         (
@@ -433,7 +433,7 @@ async fn columns_are_put_aside_in_place_and_taken_back() {
     assert_eq!(
         statements.split(";\n").collect::<Vec<_>>(),
         [
-            "CREATE INDEX CONCURRENTLY ON \"public\".\"users\" USING btree (email_v2)",
+            "CREATE INDEX CONCURRENTLY ON \"public\".\"users\" USING btree (\"email_v2\")",
             "ALTER TABLE \"public\".\"users\" ADD CONSTRAINT \"email_v2_is_set\" CHECK (\"email_v2\" IS NOT NULL) NOT VALID",
             "ALTER TABLE \"public\".\"users\" VALIDATE CONSTRAINT \"email_v2_is_set\"",
             "ALTER TABLE \"public\".\"users\" ALTER COLUMN \"email_v2\" SET NOT NULL",
@@ -530,7 +530,7 @@ async fn columns_put_aside_forward_let_their_foreign_keys_go() {
         }
     }
     for statement in [
-        "ALTER TABLE \"users\" ADD CONSTRAINT \"users_email_fkey_2\" FOREIGN KEY (email_v2) REFERENCES public.other(e) NOT VALID",
+        "ALTER TABLE \"users\" ADD CONSTRAINT \"users_email_fkey_2\" FOREIGN KEY (\"email_v2\") REFERENCES public.other(e) NOT VALID",
         "ALTER TABLE \"users\" ALTER COLUMN \"email\" DROP NOT NULL",
     ] {
         assert!(ran.contains(&statement.to_owned()), "{statement} is not in {ran:#?}");

@@ -20,7 +20,7 @@ use super::rights::{self, NO_RIGHT};
 use super::shape::Shape;
 use super::steady::{Steadiness, steadiness};
 use super::surroundings::{Surroundings, around};
-use super::{deferrable, gaps, stricter, sync_objects};
+use super::{ahead, deferrable, gaps, stricter, sync_objects, version};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
@@ -94,6 +94,9 @@ pub(super) async fn look(
         tables: BTreeMap::new(),
         found: Vec::new(),
     };
+    if look.is_too_old().await? {
+        return Ok((look.found, Vec::new()));
+    }
     for surveyed in &survey.mappings {
         look.step = Some(&surveyed.step);
         look.mapping(surveyed).await?;
@@ -137,6 +140,15 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// Whether the server is older than what a mapping needs, which then is all that is found.
+    async fn is_too_old(&mut self) -> Result<bool, Error> {
+        let Some(first) = self.survey.mappings.first() else { return Ok(false) };
+        let Some((message, help)) = version::too_old(self.conn).await? else { return Ok(false) };
+        self.step = Some(&first.step);
+        self.error(NO_SYNC, message, Some(help));
+        Ok(true)
+    }
+
     async fn mapping(&mut self, surveyed: &SurveyedMapping) -> Result<(), Error> {
         let mapping = &surveyed.mapping;
         let before = self.found.len();
@@ -148,7 +160,6 @@ impl Look<'_> {
             (Some(from), Some(into)) if mapping.is_in_place() => {
                 let mut findings = stricter::in_place(mapping, from, into);
                 findings.extend(gaps::firing(into, "each row that is backfilled"));
-                findings.extend(gaps::in_place(from, self.retired(mapping)));
                 findings
             }
             (Some(from), Some(into)) => {
@@ -161,6 +172,13 @@ impl Look<'_> {
         };
         for (severity, code, message, help) in findings {
             self.find(severity, code, message, help);
+        }
+        if let Some(from) = &from {
+            let sides = (from, into.as_ref());
+            let asked = ahead::asked(self.conn, self.survey, mapping, sides).await?;
+            if let Some((severity, code, message, help)) = asked {
+                self.find(severity, code, message, help);
+            }
         }
         let sides = from.as_ref().zip(into.as_ref());
         if let Some((from, into)) = sides {
