@@ -16,8 +16,10 @@ const CHUNK_ROWS: u64 = 20_000;
 /// half the rows each reach says how much a second core is good for.
 pub async fn copy(bed: &Bed, figures: &mut Figures) {
     let template = bed.template(bed.rows, Statistics::Fresh).await;
-    let (whole, halves) =
-        (["true".to_owned()], [format!("id <= {}", bed.rows / 2), format!("id > {}", bed.rows / 2)]);
+    let (whole, halves) = (
+        ["true".to_owned()],
+        [format!("id <= {}", bed.rows / 2), format!("id > {}", bed.rows / 2)],
+    );
     let (mut bare, mut bare_two) = (Vec::new(), Vec::new());
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for round in 0..bed.rounds {

@@ -134,13 +134,14 @@ async fn read(
 }
 
 fn gift(row: &PgRow) -> Result<Gift, sqlx::Error> {
+    let what: String = row.try_get(0)?;
     Ok(Gift {
-        what: row.try_get(0)?,
         on: None,
         role: row.try_get(1)?,
         forward: row.try_get(2)?,
         back: row.try_get(3)?,
-        need: Need::May,
+        need: if what == carry_sql::PRIMARY_KEY_SAID { Need::Must } else { Need::May },
+        what,
     })
 }
 

@@ -35,6 +35,7 @@ mod guard_sql;
 mod handover;
 mod held;
 mod hints;
+mod identifying;
 mod identity;
 mod incoming;
 mod introspect;

@@ -21,7 +21,7 @@ use super::remade::{self, Remade};
 use super::shape::Shape;
 use super::surroundings::around;
 use super::survey::Side;
-use super::{carry, carry_sql};
+use super::{carry, carry_sql, identifying};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 
@@ -286,6 +286,7 @@ async fn check_columns(
     tied.extend(
         exclusions.map(|it| format!("exclusion constraint {}: {}", it.name, it.definition)),
     );
+    tied.extend(identifying::problems(old, columns));
     if !tied.is_empty() {
         let message = format!(
             "these would go on using {} of {} once put aside; drop them, or make them anew, first",

@@ -32,7 +32,7 @@ use super::retirable::{Outside, Retiring, check, sides};
 use super::settle::settle_in;
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
+use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger};
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
 
@@ -315,11 +315,8 @@ async fn columns(
     carried: &mut Carried,
 ) -> Result<Vec<String>, Error> {
     let schema = tx.schema().to_owned();
-    let (old, _) = sides(tx.conn()?, before, &schema).await?;
     let mut said: Vec<String> =
         columns.iter().map(|it| format!("{} is now {}", it.column, it.old_name)).collect();
-    let pairs = column_pairs(columns);
-    said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
     let gifts = if before.in_place {
         carry::of_columns(tx.conn()?, before, columns).await?
     } else {
@@ -329,6 +326,12 @@ async fn columns(
     for gift in gifts {
         carried.give(tx, gift).await?;
     }
+    widen(tx.conn()?, path).await?;
+    // A column may only now have a sequence.
+    let (old, _) = sides(tx.conn()?, before, &schema).await?;
+    let pairs = column_pairs(columns);
+    said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
+    let path = narrow(tx.conn()?).await?;
     rename::columns(tx.conn()?, &old.table, columns).await?;
     for remade in &outside.remade {
         carried.give(tx, remade.gift()).await?;
@@ -389,6 +392,18 @@ async fn drop_retired(
             let names: Vec<&str> = columns.iter().map(|it| it.old_name.as_str()).collect();
             let found = dependents(tx.conn()?, &aside.old, Some(&names), &schema).await?;
             refuse_tied(mapping, &found)?;
+            let (old, _) = sides(tx.conn()?, &aside, &schema).await?;
+            let marks = identifying::goes_along(&old, &names);
+            if !marks.is_empty() {
+                let what = "this would go with the columns, though it is the whole table's";
+                return Err(in_the_way(mapping.name.as_str(), what, &marks));
+            }
+            if aside.in_place {
+                let taken = columns.iter().filter(|it| it.take_name.is_some());
+                let pairs: Vec<_> =
+                    taken.map(|it| (it.old_name.clone(), it.column.clone())).collect();
+                handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
+            }
             let drops: Vec<String> =
                 names.iter().map(|name| format!("DROP COLUMN {}", quote(name))).collect();
             let sql = format!("ALTER TABLE {} {}", aside.old.sql(), drops.join(", "));
