@@ -178,18 +178,27 @@ FROM (
 /// What [`REPLICA_IDENTITY`] calls what it gives.
 pub(super) const REPLICA_IDENTITY_SAID: &str = "replica identity";
 
-/// What updates and deletes write to the log of the old row.
+/// What updates and deletes write to the log of the old row. The server asks each partition for its own, so those of a new
+/// table that say nothing of it get it, too.
 const REPLICA_IDENTITY: &str = "\
 SELECT 'replica identity', NULL::text,
-       format('ALTER TABLE %s REPLICA IDENTITY %s', t.aft,
-              CASE t.oident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE format('USING INDEX %I', i.relname) END),
-       format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.bef)
+       format('ALTER TABLE %s REPLICA IDENTITY %s', t.aft, w.word) || coalesce(l.forward, ''),
+       format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.bef) || coalesce(l.back, '')
 FROM t LEFT JOIN LATERAL (
-  SELECT nc.relname FROM pg_index oi JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique AND ni.indimmediate AND ni.indisvalid
+  SELECT nc.oid, nc.relname FROM pg_index oi JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique AND ni.indimmediate AND ni.indisvalid
     AND ni.indpred IS NULL
     AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
   JOIN pg_class nc ON nc.oid = ni.indexrelid
-  WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true
+  WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true,
+LATERAL (SELECT CASE t.oident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE format('USING INDEX %I', i.relname) END AS word) w,
+LATERAL (
+  SELECT string_agg(format('; ALTER TABLE %I.%I REPLICA IDENTITY %s', ns.nspname, c.relname,
+           CASE WHEN t.oident = 'i' THEN format('USING INDEX %I', x.relname) ELSE w.word END), '' ORDER BY c.oid) AS forward,
+         string_agg(format('; ALTER TABLE %I.%I REPLICA IDENTITY DEFAULT', ns.nspname, c.relname), '' ORDER BY c.oid) AS back
+  FROM pg_partition_tree(t.n::regclass) p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace ns ON ns.oid = c.relnamespace
+  LEFT JOIN LATERAL (SELECT ic.relname FROM pg_partition_tree(i.oid::regclass) ip JOIN pg_index pi ON pi.indexrelid = ip.relid
+    JOIN pg_class ic ON ic.oid = ip.relid WHERE pi.indrelid = c.oid) x ON true
+  WHERE p.level > 0 AND c.relkind IN ('r', 'p') AND c.relreplident = 'd' AND (t.oident <> 'i' OR x.relname IS NOT NULL)) l
 WHERE t.nident = 'd' AND (t.oident IN ('f', 'n') OR t.oident = 'i' AND i.relname IS NOT NULL)";
 
 /// How columns are kept and counted.
@@ -214,12 +223,13 @@ FROM t, pair p, LATERAL (
   WHERE p.ocomp::text IN ('p', 'l') AND p.ncomp::text NOT IN ('p', 'l') AND p.otype = p.ntype
 ) c ORDER BY p.nnum, c.at";
 
-/// The table's own storage parameters that the new one doesn't set.
+/// The table's own storage parameters that the new one doesn't set. A partitioned table has none; its partitions have theirs.
 const OPTIONS: &str = "\
 SELECT 'storage parameter', NULL::text, format('ALTER TABLE %s SET (%s%s)', aft, prefix, option),
        format('ALTER TABLE %s RESET (%s%s)', bef, prefix, split_part(option, '=', 1))
 FROM (
-  SELECT t.aft, t.bef, '' AS prefix, u.option, t.nopts AS own FROM t, unnest(t.oopts) u (option)
+  SELECT t.aft, t.bef, '' AS prefix, u.option, t.nopts AS own FROM t JOIN pg_class nc ON nc.oid = t.n AND nc.relkind = 'r',
+    unnest(t.oopts) u (option)
   UNION ALL
   SELECT t.aft, t.bef, 'toast.', u.option, nc.reloptions FROM t JOIN pg_class oc ON oc.oid = t.otoast
   JOIN pg_class nc ON nc.oid = t.ntoast, unnest(oc.reloptions) u (option)
@@ -357,6 +367,11 @@ const OF_TABLES: [&str; 14] = [
 /// What a column is given that takes the place of another one of its own table.
 const OF_COLUMNS: [&str; 7] =
     [WIDER, IDENTITIES, REPLICA_INDEX, PRIMARY_KEY, COLUMN_GRANTS, COLUMNS, COMMENTS];
+
+/// The query for rights on what the new table draws from.
+pub(super) fn of_sequences() -> String {
+    format!("{PRELUDE}{SEQUENCE_GRANTS}")
+}
 
 /// The queries for a table that takes another's place without its name.
 pub(super) fn of_nameless() -> impl Iterator<Item = String> {

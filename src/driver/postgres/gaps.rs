@@ -6,6 +6,7 @@
 
 use super::catalogue::{literal, name_sql, quote};
 use super::counterpart::{made_on, missing, missing_columns, of_another};
+use super::identifying;
 use super::shape::Shape;
 use super::stricter::{Found, bare};
 use super::surroundings::Surroundings;
@@ -139,8 +140,18 @@ fn not_brought(around: &Surroundings, new: &str) -> Vec<String> {
 }
 
 /// For columns that take the names of others in one table: what they have not and the others have.
-pub(super) fn in_place(side: &Side, retired: Option<&RetireShape>) -> Option<Found> {
-    let Some(RetireShape::Columns(columns)) = retired else { return None };
+pub(super) fn in_place(
+    side: &Side,
+    (retired, direction): (Option<&RetireShape>, Option<Direction>),
+) -> Vec<Found> {
+    let Some(RetireShape::Columns(columns)) = retired else { return Vec::new() };
+    let mut found = Vec::new();
+    let direction = direction.unwrap_or(Direction::Forward);
+    for problem in identifying::problems(side, (columns, direction)) {
+        let help = "change that first, or put other columns aside".to_owned();
+        let message = format!("retire is refused while this stands: {problem}");
+        found.push((Severity::Warning, NOT_BROUGHT, message, Some(help)));
+    }
     // Those that the plan makes before are not there yet, and `retire` looks again.
     let is_there = |it: &&RetiredColumn| {
         it.take_name.as_ref().is_some_and(|name| side.table.column(name).is_some())
@@ -153,8 +164,10 @@ pub(super) fn in_place(side: &Side, retired: Option<&RetireShape>) -> Option<Fou
         taken.join(", "),
         side.table.name
     );
-    let help = lacks.join(";\n");
-    (!lacks.is_empty()).then_some((Severity::Warning, NOT_BROUGHT, message, Some(help)))
+    if !lacks.is_empty() {
+        found.push((Severity::Warning, NOT_BROUGHT, message, Some(lacks.join(";\n"))));
+    }
+    found
 }
 
 /// What the new table of a mapping that is retired must have by then.

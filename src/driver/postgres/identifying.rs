@@ -14,24 +14,35 @@ use super::counterpart::names;
 use super::stricter::behind_using;
 use super::surroundings::Surroundings;
 use super::survey::Side;
-use crate::run::RetiredColumn;
+use crate::run::{Direction, RetiredColumn};
 
 /// What columns put aside are part of, and nothing can take over.
-pub(super) fn problems(side: &Side, columns: &[RetiredColumn]) -> Vec<String> {
+pub(super) fn problems(
+    side: &Side,
+    (columns, direction): (&[RetiredColumn], Direction),
+) -> Vec<String> {
     let mut found = Vec::new();
     for index in marks_of(side) {
         let of_it = |it: &&RetiredColumn| names(index, &it.column);
-        let left: Vec<&str> = columns
-            .iter()
-            .filter(of_it)
-            .filter(|it| it.take_name.is_none())
-            .map(|it| it.column.as_str())
-            .collect();
+        let over: Vec<&RetiredColumn> = columns.iter().filter(of_it).collect();
+        let listed = |all: &[&RetiredColumn]| {
+            all.iter().map(|it| it.column.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let left: Vec<&RetiredColumn> =
+            over.iter().copied().filter(|it| it.take_name.is_none()).collect();
         let said = said(side, index);
+        if over.is_empty() {
+            continue;
+        }
         if !left.is_empty() {
-            found.push(format!("{said}, in which nothing takes the place of {}", left.join(", ")));
-        } else if index.is_primary && side.table.kind == 'p' && columns.iter().any(|it| of_it(&it))
-        {
+            found.push(format!("{said}, in which nothing takes the place of {}", listed(&left)));
+        } else if direction == Direction::Forward {
+            // It would have to hold NULLs, and the way back to read the whole table while clients wait.
+            found.push(format!(
+                "{said}: with direction forward nothing fills {} any more, as it has to be; use direction both",
+                listed(&over)
+            ));
+        } else if index.is_primary && side.table.kind == 'p' {
             found.push(format!(
                 "{said}: of a partitioned table the server makes one only by building it while clients wait"
             ));

@@ -12,6 +12,7 @@ use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
 mod at_once;
+mod by_name;
 mod carried;
 mod carry;
 mod carry_sql;
@@ -50,6 +51,7 @@ mod overlap;
 mod park;
 #[cfg(test)]
 mod park_tests;
+mod partitioned;
 mod passes;
 mod planted;
 mod prepared;
@@ -63,6 +65,10 @@ mod retirable;
 mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
+#[cfg(test)]
+mod retire_identity_tests;
+#[cfg(test)]
+mod retire_partition_tests;
 #[cfg(test)]
 mod retire_tests;
 mod rights;

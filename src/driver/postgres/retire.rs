@@ -10,6 +10,8 @@
 //!   that moment.
 //! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
 //!   name; so is everything that we know no name for.
+//! - In place, what tells rows apart (primary key, replica identity) and numbers them (identity) passes to the new columns, or
+//!   the whole is refused.
 //! - Foreign keys that went over are checked right after it; the step is done when they are.
 //!
 //! Absent on purpose: making what the new table lacks by a build or a scan. `retire` refuses with the statements.
@@ -34,7 +36,9 @@ use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger};
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
-use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
+use crate::run::{
+    Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
+};
 
 #[async_trait]
 impl Retirer for Postgres {
@@ -44,14 +48,15 @@ impl Retirer for Postgres {
         work: &Work,
         mapping: &Mapping,
         direction: Direction,
-        shape: &RetireShape,
+        retired: &Retire,
     ) -> Result<Applied, Error> {
         let mut tx = self.begin_alone(fence, work, TxKind::Retire).await?;
         let done = async {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok((applied, Carried::kept(&mut tx, fence.run(), &work.step).await?));
             }
-            let retiring = Retiring { mapping, direction, shape };
+            let Retire { shape, known, .. } = retired;
+            let retiring = Retiring { mapping, direction, shape, known };
             let (detail, carried) = retire(&mut tx, &retiring, fence.run()).await?;
             carried.keep(&mut tx, fence, work).await?;
             let applied = ledger::record(&mut tx, fence, work, (0, Some(detail))).await?;
@@ -72,7 +77,8 @@ impl Retirer for Postgres {
         shape: &RetireShape,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        self.take_back(fence, work, &Retiring { mapping, direction, shape }, losses).await
+        self.take_back(fence, work, &Retiring { mapping, direction, shape, known: &[] }, losses)
+            .await
     }
 
     async fn drop_retired(
@@ -376,9 +382,12 @@ async fn drop_retired(
     remove_sync(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {
-        RetireShape::Table { old_name, .. } => {
+        RetireShape::Table { old_name, take_name } => {
             guard_sql::remove_triggers(tx, &aside).await?;
             guard_sql::remove_function(tx, &aside).await?;
+            if *take_name {
+                carry::let_draw(tx, &aside).await?;
+            }
             let (old, new) = sides(tx.conn()?, &aside, &schema).await?;
             let pairs = handover::drawing_together(&old, &new, counterpart::pairs(&aside));
             handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?;

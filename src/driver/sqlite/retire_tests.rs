@@ -10,7 +10,7 @@ use crate::driver::{
     DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState, Verifier as _,
 };
 use crate::run::{
-    CopyColumns, Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way,
+    CopyColumns, Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, Way,
 };
 
 const SCHEMA: &str = "
@@ -67,7 +67,10 @@ impl Ready {
     async fn retire(&self) -> Result<(), Error> {
         let step = work("retire", Way::Forward);
         let (mapping, direction) = (&self.mapping, self.direction);
-        self.sqlite.retire(&self.fence, &step, mapping, direction, &self.shape).await.map(|_| ())
+        self.sqlite
+            .retire(&self.fence, &step, mapping, direction, &Retire::of(mapping, &self.shape))
+            .await
+            .map(|_| ())
     }
 
     async fn unretire(&self, losses: Losses) -> Result<(), Error> {
