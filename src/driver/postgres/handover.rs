@@ -21,14 +21,15 @@ pub(super) fn go_on_sql(sequence: &str, next: &str, floor: &[String]) -> String 
     let name = literal(sequence);
     let floor: Vec<String> = floor.iter().map(|number| format!("({number}::numeric)")).collect();
     format!(
-        "WITH q AS (SELECT seqrelid, seqincrement::numeric AS step, \
+        "WITH q AS (SELECT seqrelid, seqstart, seqmin, seqmax, seqincrement::numeric AS step, \
          CASE WHEN seqincrement > 0 THEN seqmax ELSE seqmin END::numeric AS edge, ({next})::numeric AS next, \
          (SELECT CASE WHEN seqincrement > 0 THEN max(f.n) ELSE min(f.n) END FROM (VALUES {}) AS f (n)) AS floor \
          FROM pg_sequence WHERE seqrelid = {name}::regclass), \
          v AS (SELECT q.*, next + greatest(ceil((floor - next) / step), 0) * step AS value FROM q), \
-         w AS (SELECT v.*, (edge - value) * sign(step) >= 0 AS is_inside FROM v) \
-         SELECT CASE WHEN is_inside THEN value - step ELSE edge END::bigint, \
-         setval(seqrelid::regclass, CASE WHEN is_inside THEN value ELSE edge END::bigint, NOT is_inside) FROM w",
+         w AS (SELECT v.*, (edge - value) * sign(step) < 0 AS is_over, \
+           value = seqstart OR value - step NOT BETWEEN seqmin AND seqmax AS is_first FROM v) \
+         SELECT CASE WHEN is_over THEN edge ELSE value - step END::bigint, setval(seqrelid::regclass, \
+           CASE WHEN is_over THEN edge WHEN is_first THEN value ELSE value - step END::bigint, is_over OR NOT is_first) FROM w",
         floor.join(", ")
     )
 }
