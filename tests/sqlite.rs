@@ -10,7 +10,7 @@ use phasegate::driver::{
 };
 use phasegate::run::{
     CopyColumns, Digest, Direction, Ending, FailureClass, Mapping, OnDelete, OnExisting, Relation,
-    RetireShape, RunId, Way, Winner,
+    Retire, RetireShape, RunId, Way, Winner,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
@@ -171,7 +171,16 @@ async fn end_to_end(direction: Direction) {
     writes.await.unwrap();
 
     let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
-    sqlite.retire(steps, &work("retire", Way::Forward), &mapping, direction, &shape).await.unwrap();
+    sqlite
+        .retire(
+            steps,
+            &work("retire", Way::Forward),
+            &mapping,
+            direction,
+            &Retire::of(&mapping, &shape),
+        )
+        .await
+        .unwrap();
     say(&mut observer, "UPDATE leads SET status_code = 'last' WHERE id % 2".to_owned()).await;
     let losses = if both { Losses::Refused } else { Losses::Accepted };
     let back = work("retire", Way::Back);

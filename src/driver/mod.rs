@@ -22,8 +22,8 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Method, Permit, RetireShape,
-    RunId, Runnable, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Method, Permit, Retire,
+    RetireShape, RunId, Runnable, StepId, Usage, Value, Way,
 };
 
 mod claim;
@@ -469,7 +469,7 @@ pub trait Verifier: Send + Sync {
 /// Putting the old shape aside, and removing it.
 #[async_trait]
 pub trait Retirer: Send + Sync {
-    /// Renames as `shape` says, in one transaction with the ledger; `mapping` has the names from before. With `both` the
+    /// Renames as `retire` says, in one transaction with the ledger; `mapping` has the names from before. With `both` the
     /// sync lives on under the new names; with `forward` it ends, and a guard refuses writes to a table put aside.
     async fn retire(
         &self,
@@ -477,7 +477,7 @@ pub trait Retirer: Send + Sync {
         work: &Work,
         mapping: &Mapping,
         direction: Direction,
-        shape: &RetireShape,
+        retire: &Retire,
     ) -> Result<Applied, Error>;
 
     /// Undoes that; `mapping` has the names from before `retire`. With `forward` it is refused with

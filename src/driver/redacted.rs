@@ -18,8 +18,8 @@ use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Gauge, Mapping, Method, Parked, Permit, Redact, RetireShape, RunId,
-    Runnable, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Gauge, Mapping, Method, Parked, Permit, Redact, Retire, RetireShape,
+    RunId, Runnable, StepId, Usage, Value, Way,
 };
 
 /// A database whose errors hide something.
@@ -314,9 +314,9 @@ impl Retirer for Redacted {
         work: &Work,
         mapping: &Mapping,
         direction: Direction,
-        shape: &RetireShape,
+        retire: &Retire,
     ) -> Result<Applied, Error> {
-        self.hide(self.inner.retire(fence, work, mapping, direction, shape).await)
+        self.hide(self.inner.retire(fence, work, mapping, direction, retire).await)
     }
 
     async fn unretire(

@@ -333,7 +333,8 @@ mod tests {
         retire.id = "retire".into();
         retire.phase = Phase::Contract;
         let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
-        retire.action = Action::Retire(Retire { mapping: "leads".into(), shape });
+        retire.action =
+            Action::Retire(Retire { mapping: "leads".into(), shape, known: Vec::new() });
         parts.steps.push(retire);
         pin.program = Program::new(parts).unwrap();
         let event = Event::RunStarted { run: "run".into(), pin: Box::new(pin) };

@@ -277,9 +277,11 @@ fn compile_action(
             CheckDef::Later(_) => return Err(CompileError::Missing("a verify")),
         }),
         ActionDef::Gate(gate) => Action::Gate(compile_gate(view, at, gate)?),
-        ActionDef::Retire(def) => {
-            Action::Retire(Retire { mapping: mapping(&def.mapping), shape: shape(view, def)? })
-        }
+        ActionDef::Retire(def) => Action::Retire(Retire {
+            mapping: mapping(&def.mapping),
+            shape: shape(view, def)?,
+            known: def.known.iter().map(|function| function.value.clone()).collect(),
+        }),
         ActionDef::Drop { mapping: name } => Action::Drop { mapping: mapping(name) },
         ActionDef::StopDualWrite { mapping: name } => {
             Action::StopDualWrite { mapping: mapping(name) }

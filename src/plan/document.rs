@@ -471,6 +471,8 @@ pub struct RetireDef {
     pub take_name: Option<At<bool>>,
     /// The columns, where no whole table is put aside.
     pub columns: Option<At<Vec<RetiredColumnDef>>>,
+    /// Functions that name the old shape in their text and were looked at.
+    pub known: Vec<At<String>>,
 }
 
 /// A column put aside.

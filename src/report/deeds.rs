@@ -22,7 +22,7 @@ pub fn deeds(state: &State, step: &Step) -> Vec<String> {
         Action::Retire(Retire { shape, .. }) => retiring(mapping, shape, direction),
         Action::Drop { .. } => {
             let shape = program.steps().iter().find_map(|step| match &step.action {
-                Action::Retire(Retire { mapping, shape }) if mapping == name => Some(shape),
+                Action::Retire(Retire { mapping, shape, .. }) if mapping == name => Some(shape),
                 _ => None,
             });
             dropping(mapping, shape, direction)

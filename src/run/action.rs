@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, StepId, TargetName};
 use super::throttle::Throttle;
 use super::window::Window;
@@ -380,6 +381,17 @@ pub struct Retire {
     pub mapping: MappingName,
     /// What is renamed.
     pub shape: RetireShape,
+    /// Functions that name it in their text and were looked at, as the plan writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<String>,
+}
+
+impl Retire {
+    /// What puts a mapping's old shape aside, where no function names it.
+    #[must_use]
+    pub fn of(mapping: &Mapping, shape: &RetireShape) -> Self {
+        Self { mapping: mapping.name.clone(), shape: shape.clone(), known: Vec::new() }
+    }
 }
 
 /// What `retire` renames.

@@ -129,7 +129,7 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
             "retire",
             Phase::Contract,
             &["switch"],
-            Action::Retire(Retire { mapping: mapping(), shape }),
+            Action::Retire(Retire { mapping: mapping(), shape, known: Vec::new() }),
         ),
         step("end", Phase::Contract, &["retire", "switch"], Action::Gate(end)),
         step("drop", Phase::Contract, &["end"], Action::Drop { mapping: mapping() }),

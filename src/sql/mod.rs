@@ -17,6 +17,7 @@ mod classify;
 mod expression;
 mod facts;
 mod identifier;
+mod mention;
 mod postgres;
 mod reader;
 mod split;
@@ -31,6 +32,7 @@ pub use identifier::{
     MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,
     written_name,
 };
+pub use mention::mentions;
 pub use split::{SplitError, split, unwrapped};
 
 /// Whose SQL it is.

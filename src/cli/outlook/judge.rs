@@ -10,6 +10,7 @@ use crate::driver::probed::{ObjectFacts, Probed, Seen};
 use crate::report::dry_run::Noted;
 use crate::report::words;
 use crate::run::{Action, Engine, Pin, RetireShape, Step, StepId, TargetName};
+use crate::sql;
 
 use super::Looked;
 use super::effects;
@@ -112,9 +113,11 @@ impl Judge<'_> {
             let Some(goes) = goes else { continue };
             let columns = self.columns_aside(&goes.step);
             let is_ours = goes.purpose == Purpose::Retire && self.is_of_an_action(&goes.step);
+            let known = self.known(&goes.step);
             let left = |it: &&ObjectFacts| {
                 let is_carried = is_ours && columns.is_none() && goes_over(it);
                 !goes_too(it, &dropped)
+                    && !is_known(it, known)
                     && !is_carried
                     && columns.as_ref().is_none_or(|all| may_name(it, all))
             };
@@ -140,6 +143,14 @@ impl Judge<'_> {
         }
     }
 
+    /// Functions that a `retire` says are known.
+    fn known(&self, step: &StepId) -> &[String] {
+        match self.pin.program.step(step).map(|step| &step.action) {
+            Some(Action::Retire(retire)) => &retire.known,
+            _ => &[],
+        }
+    }
+
     /// The columns of a mapping's table that a step puts aside or drops; none where the whole table goes.
     fn columns_aside(&self, step: &StepId) -> Option<Vec<String>> {
         let program = &self.pin.program;
@@ -160,8 +171,9 @@ impl Judge<'_> {
                  a foreign key is left, and knows nothing of functions that name the table in their text"
             }
             Some(Action::Retire(_)) if self.is_postgres() => {
-                "drop them, or make them anew on the new table, in a step before it: retire is refused while any but a \
-                 function that names it in its text is left; plain views of whole tables it makes again itself"
+                "drop them, or make them anew on the new table, in a step before it: retire is refused while any is left, but \
+                 for functions that name it in their text and are listed under its `known`; plain views of whole tables it \
+                 makes again itself"
             }
             _ => {
                 "make those that must go on name the new table; a drop is refused while any is left"
@@ -203,6 +215,18 @@ impl Judge<'_> {
         self.warn(codes::FEW_CONNECTIONS, None, &message).help =
             Some("free some, or raise max_connections".to_owned());
     }
+}
+
+/// Whether the plan says that a function which names the object in its text is known.
+fn is_known(object: &ObjectFacts, known: &[String]) -> bool {
+    let (schema, name) = sql::qualified_name(object.name.split('(').next().unwrap_or_default());
+    let is_it = |known: &String| {
+        let (wanted_schema, wanted) = sql::qualified_name(known);
+        wanted == name && (schema.is_none() || wanted_schema == schema)
+    };
+    object.kind == "function"
+        && object.detail.as_deref() == Some("by its text")
+        && known.iter().any(is_it)
 }
 
 /// Whether `retire` carries it over itself: plain views, other tables' policies and foreign keys, publications.

@@ -13,14 +13,14 @@ use sqlx::postgres::PgConnection;
 
 use super::catalogue::{Column, Index, Table, name_sql, parts};
 use super::counterpart::{missing, missing_columns, missing_statistics};
-use super::definition;
 use super::gaps::NOT_BROUGHT;
 use super::shape::Shape;
 use super::stricter::Found;
 use super::surroundings::Surroundings;
 use super::survey::{Side, same_table};
+use super::{definition, identifying};
 use crate::driver::{Error, Severity, Survey};
-use crate::run::{Mapping, RetireShape, RetiredColumn};
+use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 use crate::sql::{self, Dialect};
 
 /// What the retirement of a mapping will ask for and doesn't find.
@@ -46,6 +46,21 @@ pub(super) async fn asked(
 fn found(message: String, lacks: &[String]) -> Option<Found> {
     let help = lacks.join(";\n");
     (!lacks.is_empty()).then_some((Severity::Warning, NOT_BROUGHT, message, Some(help)))
+}
+
+/// What tells the rows apart and columns in one table can't take over, so that no statement helps.
+pub(super) fn refused(
+    side: &Side,
+    (retired, direction): (Option<&RetireShape>, Option<Direction>),
+) -> Vec<Found> {
+    let Some(RetireShape::Columns(columns)) = retired else { return Vec::new() };
+    let direction = direction.unwrap_or(Direction::Forward);
+    let found = |problem| {
+        let help = "change that first, or put other columns aside".to_owned();
+        let message = format!("retire is refused while this stands: {problem}");
+        (Severity::Warning, NOT_BROUGHT, message, Some(help))
+    };
+    identifying::problems(side, (columns, direction)).into_iter().map(found).collect()
 }
 
 /// For columns that take the names of others in one table.

@@ -90,6 +90,17 @@ pub(super) async fn of_table(
     read(conn, shape, (&Pairs::of(shape), queries, aside, goes_on)).await
 }
 
+/// Who may draw from what the old table draws from, may draw from what the new one does: for a table that gets its own
+/// sequence back only when the old one goes.
+pub(super) async fn let_draw(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let queries = vec![carry_sql::of_sequences()];
+    let all = (&Pairs::of(shape), queries, shape.old.sql(), false);
+    for gift in read(tx.conn()?, shape, all).await? {
+        super::rename::run(tx.conn()?, "grant what the old sequence granted", gift.forward).await?;
+    }
+    Ok(())
+}
+
 /// What columns that take others' names are given, under the names from before.
 pub(super) async fn of_columns(
     conn: &mut PgConnection,
@@ -134,13 +145,14 @@ async fn read(
 }
 
 fn gift(row: &PgRow) -> Result<Gift, sqlx::Error> {
+    let what: String = row.try_get(0)?;
     Ok(Gift {
-        what: row.try_get(0)?,
         on: None,
         role: row.try_get(1)?,
         forward: row.try_get(2)?,
         back: row.try_get(3)?,
-        need: Need::May,
+        need: if what == carry_sql::PRIMARY_KEY_SAID { Need::Must } else { Need::May },
+        what,
     })
 }
 

@@ -208,18 +208,27 @@ FROM (
 /// What [`REPLICA_IDENTITY`] calls what it gives.
 pub(super) const REPLICA_IDENTITY_SAID: &str = "replica identity";
 
-/// What updates and deletes write to the log of the old row.
+/// What updates and deletes write to the log of the old row. The server asks each partition for its own, so those of a new
+/// table that say nothing of it get it, too.
 const REPLICA_IDENTITY: &str = "\
 SELECT 'replica identity', NULL::text,
-       format('ALTER TABLE %s REPLICA IDENTITY %s', t.aft,
-              CASE t.oident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE format('USING INDEX %I', i.relname) END),
-       format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.bef)
+       format('ALTER TABLE %s REPLICA IDENTITY %s', t.aft, w.word) || coalesce(l.forward, ''),
+       format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', t.bef) || coalesce(l.back, '')
 FROM t LEFT JOIN LATERAL (
-  SELECT nc.relname FROM pg_index oi JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique AND ni.indimmediate AND ni.indisvalid
+  SELECT nc.oid, nc.relname FROM pg_index oi JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique AND ni.indimmediate AND ni.indisvalid
     AND ni.indpred IS NULL
     AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
   JOIN pg_class nc ON nc.oid = ni.indexrelid
-  WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true
+  WHERE oi.indrelid = t.o AND oi.indisreplident ORDER BY ni.indexrelid LIMIT 1) i ON true,
+LATERAL (SELECT CASE t.oident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE format('USING INDEX %I', i.relname) END AS word) w,
+LATERAL (
+  SELECT string_agg(format('; ALTER TABLE %I.%I REPLICA IDENTITY %s', ns.nspname, c.relname,
+           CASE WHEN t.oident = 'i' THEN format('USING INDEX %I', x.relname) ELSE w.word END), '' ORDER BY c.oid) AS forward,
+         string_agg(format('; ALTER TABLE %I.%I REPLICA IDENTITY DEFAULT', ns.nspname, c.relname), '' ORDER BY c.oid) AS back
+  FROM pg_partition_tree(t.n::regclass) p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace ns ON ns.oid = c.relnamespace
+  LEFT JOIN LATERAL (SELECT ic.relname FROM pg_partition_tree(i.oid::regclass) ip JOIN pg_index pi ON pi.indexrelid = ip.relid
+    JOIN pg_class ic ON ic.oid = ip.relid WHERE pi.indrelid = c.oid) x ON true
+  WHERE p.level > 0 AND c.relkind IN ('r', 'p') AND c.relreplident = 'd' AND (t.oident <> 'i' OR x.relname IS NOT NULL)) l
 WHERE t.nident = 'd' AND (t.oident IN ('f', 'n') OR t.oident = 'i' AND i.relname IS NOT NULL)";
 
 /// The index by which CLUSTER orders the rows, where the new table has one that is defined alike.
@@ -262,38 +271,108 @@ FROM t, pair p, LATERAL (
   WHERE p.ocomp IN ('p', 'l') AND p.ncomp NOT IN ('p', 'l') AND p.otype = p.ntype
 ) c ORDER BY p.nnum, c.at";
 
-/// The table's own storage parameters that the new one doesn't set.
+/// The table's own storage parameters that the new one doesn't set. A partitioned table has none; its partitions have theirs.
 const OPTIONS: &str = "\
 SELECT 'storage parameter', NULL::text, format('ALTER TABLE %s SET (%s%s)', aft, prefix, option),
        format('ALTER TABLE %s RESET (%s%s)', bef, prefix, split_part(option, '=', 1))
 FROM (
-  SELECT t.aft, t.bef, '' AS prefix, u.option, t.nopts AS own FROM t, unnest(t.oopts) u (option)
+  SELECT t.aft, t.bef, '' AS prefix, u.option, t.nopts AS own FROM t JOIN pg_class nc ON nc.oid = t.n AND nc.relkind = 'r',
+    unnest(t.oopts) u (option)
   UNION ALL
   SELECT t.aft, t.bef, 'toast.', u.option, nc.reloptions FROM t JOIN pg_class oc ON oc.oid = t.otoast
   JOIN pg_class nc ON nc.oid = t.ntoast, unnest(oc.reloptions) u (option)
 ) s WHERE NOT EXISTS (SELECT FROM unnest(own) x WHERE split_part(x, '=', 1) = split_part(option, '=', 1))
 ORDER BY prefix, option";
 
-/// Defaults and identities of columns that have the old ones' values and no default of their own.
+/// Defaults of columns that have the old ones' values and no default of their own.
 const DEFAULTS: &str = "\
-SELECT 'default', NULL::text, forward, back FROM (
-  SELECT p.nnum, format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', t.aft, p.nname, pg_get_expr(f.adbin, f.adrelid)) AS forward,
-         format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', t.bef, p.nname) AS back
-  FROM t, pair p JOIN pg_attrdef f ON f.adrelid = (SELECT o FROM given) AND f.adnum = p.onum
-  JOIN pg_attribute oa ON oa.attrelid = f.adrelid AND oa.attnum = f.adnum AND oa.attgenerated = ''
-  WHERE p.carried AND p.nidentity = '' AND p.ngenerated = ''
-    AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
-  UNION ALL
-  SELECT p.nnum, format('ALTER TABLE %s ALTER COLUMN %I ADD GENERATED %s AS IDENTITY (START %s INCREMENT %s MINVALUE %s MAXVALUE %s CACHE %s%s)',
-           t.aft, p.nname, CASE p.oidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, q.seqstart, q.seqincrement, q.seqmin,
-           q.seqmax, q.seqcache, CASE WHEN q.seqcycle THEN ' CYCLE' ELSE '' END),
-         format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', t.bef, p.nname)
-  FROM t, pair p JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.deptype = 'i'
-    AND d.refclassid = 'pg_class'::regclass AND d.refobjid = (SELECT o FROM given) AND d.refobjsubid = p.onum
-  JOIN pg_sequence q ON q.seqrelid = d.objid
-  WHERE p.carried AND p.oidentity <> '' AND p.nidentity = '' AND p.ngenerated = '' AND p.nnotnull
-    AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
-) s ORDER BY nnum";
+SELECT 'default', NULL::text, format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s', t.aft, p.nname, pg_get_expr(f.adbin, f.adrelid)),
+       format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', t.bef, p.nname)
+FROM t, pair p JOIN pg_attrdef f ON f.adrelid = (SELECT o FROM given) AND f.adnum = p.onum
+JOIN pg_attribute oa ON oa.attrelid = f.adrelid AND oa.attnum = f.adnum AND oa.attgenerated = ''
+WHERE p.carried AND p.nidentity = '' AND p.ngenerated = ''
+  AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
+ORDER BY p.nnum";
+
+/// Identities of columns that have the old ones' values, or take their names, and no default of their own. An end that was
+/// the old type's is the new one's.
+const IDENTITIES: &str = "\
+SELECT 'identity', NULL::text,
+       format('ALTER TABLE %s ALTER COLUMN %I ADD GENERATED %s AS IDENTITY (START %s INCREMENT %s %s %s CACHE %s %s)',
+         t.aft, p.nname, CASE p.oidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, q.seqstart, q.seqincrement,
+         CASE WHEN q.seqincrement < 0 AND q.seqmin = e.least THEN 'NO MINVALUE' ELSE 'MINVALUE ' || q.seqmin END,
+         CASE WHEN q.seqincrement > 0 AND q.seqmax = e.most THEN 'NO MAXVALUE' ELSE 'MAXVALUE ' || q.seqmax END,
+         q.seqcache, CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END),
+       format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', t.bef, p.nname)
+FROM t, pair p JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+  AND d.refclassid = 'pg_class'::regclass AND d.refobjid = (SELECT o FROM given) AND d.refobjsubid = p.onum
+JOIN pg_sequence q ON q.seqrelid = d.objid
+JOIN (VALUES ('int2'::regtype, -32768::int8, 32767::int8), ('int4', -2147483648, 2147483647),
+     ('int8', -9223372036854775808, 9223372036854775807)) e (type, least, most) ON e.type = q.seqtypid
+WHERE (p.carried OR t.o = t.n) AND p.oidentity <> '' AND p.nidentity = '' AND p.ngenerated = '' AND p.nnotnull
+  AND p.ntype IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+  AND NOT EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
+ORDER BY p.nnum";
+
+/// Sequences that would end with the old column's type, though the new column goes on behind it.
+const WIDER: &str = "\
+SELECT DISTINCT 'type of a sequence', NULL::text, format('ALTER SEQUENCE %I.%I AS %s', n.nspname, s.relname, format_type(p.ntype, NULL)),
+       format('ALTER SEQUENCE %I.%I AS %s', n.nspname, s.relname, format_type(q.seqtypid, NULL))
+FROM t, pair p JOIN pg_attrdef f ON f.adrelid = (SELECT o FROM given) AND f.adnum = p.onum
+JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
+JOIN pg_sequence q ON q.seqrelid = s.oid
+JOIN (VALUES ('int2'::regtype, 1, -32768::int8, 32767::int8), ('int4', 2, -2147483648, 2147483647), ('int8', 3, 0, 0)) e (type, rank, least, most)
+  ON e.type = q.seqtypid
+JOIN (VALUES ('int2'::regtype, 1), ('int4', 2), ('int8', 3)) w (type, rank) ON w.type = p.ntype
+WHERE w.rank > e.rank AND CASE WHEN q.seqincrement > 0 THEN q.seqmax = e.most ELSE q.seqmin = e.least END
+  AND p.nidentity = '' AND CASE WHEN EXISTS (SELECT FROM pg_attrdef x WHERE x.adrelid = t.n AND x.adnum = p.nnum)
+    THEN EXISTS (SELECT FROM pg_attrdef x JOIN pg_depend y ON y.classid = 'pg_attrdef'::regclass AND y.objid = x.oid
+      WHERE x.adrelid = t.n AND x.adnum = p.nnum AND y.refclassid = 'pg_class'::regclass AND y.refobjid = s.oid)
+    ELSE p.carried END
+ORDER BY 3";
+
+/// What [`PRIMARY_KEY`] calls what it gives.
+pub(super) const PRIMARY_KEY_SAID: &str = "primary key";
+
+/// The primary key of a table whose columns others take the names of: it passes to an index that stands ready, and back to
+/// another one that does.
+const PRIMARY_KEY: &str = "\
+SELECT 'primary key', NULL::text,
+       format('ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I PRIMARY KEY USING INDEX %I%s%s', t.aft, k.conname, k.conname,
+              ready.relname, u.tail, u.more),
+       format('ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I PRIMARY KEY USING INDEX %I%s%s', t.aft, k.conname, k.conname,
+              kept.relname, u.tail, u.more)
+FROM t JOIN pg_constraint k ON k.conrelid = t.o AND k.contype = 'p' JOIN pg_index i ON i.indexrelid = k.conindid
+JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_namespace ns ON ns.oid = ic.relnamespace,
+LATERAL (SELECT string_agg(coalesce(p.nnum, c.num)::text, ' ' ORDER BY c.at) AS news, bool_or(p.nnum IS NOT NULL) AS is_over
+  FROM unnest(i.indkey::int2[]) WITH ORDINALITY c (num, at) LEFT JOIN pair p ON p.onum = c.num) m,
+LATERAL (SELECT c.relname FROM pg_index r JOIN pg_class c ON c.oid = r.indexrelid WHERE r.indrelid = t.o
+  AND r.indkey::text = m.news AND r.indnkeyatts = i.indnkeyatts AND r.indisunique AND r.indisvalid AND r.indimmediate
+  AND r.indpred IS NULL AND NOT EXISTS (SELECT FROM pg_constraint x WHERE x.conindid = r.indexrelid AND x.contype IN ('p', 'u', 'x'))
+  ORDER BY r.indexrelid LIMIT 1) ready,
+LATERAL (SELECT c.relname FROM pg_index r JOIN pg_class c ON c.oid = r.indexrelid WHERE r.indrelid = t.o
+  AND r.indkey::text = i.indkey::text AND r.indnkeyatts = i.indnkeyatts AND r.indisunique AND r.indisvalid AND r.indimmediate
+  AND r.indpred IS NULL AND NOT EXISTS (SELECT FROM pg_constraint x WHERE x.conindid = r.indexrelid AND x.contype IN ('p', 'u', 'x'))
+  ORDER BY r.indexrelid LIMIT 1) kept,
+LATERAL (SELECT CASE WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END || CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END AS tail,
+  concat(CASE WHEN i.indisreplident AND t.oident = 'i' THEN format('; ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', t.aft, k.conname) END,
+    CASE WHEN i.indisclustered THEN format('; ALTER TABLE %s CLUSTER ON %I', t.aft, k.conname) END,
+    format('; COMMENT ON CONSTRAINT %I ON %s IS %L', k.conname, t.aft, obj_description(k.oid, 'pg_constraint')),
+    format('; COMMENT ON INDEX %I.%I IS %L', ns.nspname, k.conname, obj_description(i.indexrelid, 'pg_class'))) AS more) u
+WHERE m.is_over";
+
+/// The replica identity by an index over columns that others take the names of.
+const REPLICA_INDEX: &str = "\
+SELECT 'replica identity', NULL::text, format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', t.aft, ready.relname),
+       format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', t.aft, ic.relname)
+FROM t JOIN pg_index i ON i.indrelid = t.o AND i.indisreplident AND NOT i.indisprimary JOIN pg_class ic ON ic.oid = i.indexrelid,
+LATERAL (SELECT string_agg(coalesce(p.nnum, c.num)::text, ' ' ORDER BY c.at) AS news, bool_or(p.nnum IS NOT NULL) AS is_over
+  FROM unnest(i.indkey::int2[]) WITH ORDINALITY c (num, at) LEFT JOIN pair p ON p.onum = c.num) m,
+LATERAL (SELECT c.relname FROM pg_index r JOIN pg_class c ON c.oid = r.indexrelid WHERE r.indrelid = t.o
+  AND r.indkey::text = m.news AND r.indnkeyatts = i.indnkeyatts AND r.indisunique AND r.indisvalid AND r.indimmediate
+  AND r.indpred IS NULL ORDER BY r.indexrelid LIMIT 1) ready
+WHERE t.oident = 'i' AND m.is_over";
 
 /// Triggers of users that stand on both tables and were kept disabled on the new one until now. Where the old table goes on
 /// being written by the sync they change places, so that each write goes on firing them once.
@@ -316,9 +395,11 @@ ORDER BY o.tgname";
 
 /// Everything that a table which takes another's place is given, in the order in which it is given. Indexes and constraints
 /// are there already.
-const OF_TABLES: [&str; 14] = [
+const OF_TABLES: [&str; 16] = [
     OWNER,
+    WIDER,
     DEFAULTS,
+    IDENTITIES,
     GRANTS,
     COLUMN_GRANTS,
     SEQUENCE_GRANTS,
@@ -334,7 +415,13 @@ const OF_TABLES: [&str; 14] = [
 ];
 
 /// What a column is given that takes the place of another one of its own table.
-const OF_COLUMNS: [&str; 3] = [COLUMN_GRANTS, COLUMNS, COMMENTS];
+const OF_COLUMNS: [&str; 7] =
+    [WIDER, IDENTITIES, REPLICA_INDEX, PRIMARY_KEY, COLUMN_GRANTS, COLUMNS, COMMENTS];
+
+/// The query for rights on what the new table draws from.
+pub(super) fn of_sequences() -> String {
+    format!("{PRELUDE}{SEQUENCE_GRANTS}")
+}
 
 /// The queries for a table that takes another's place without its name.
 pub(super) fn of_nameless() -> impl Iterator<Item = String> {

@@ -16,6 +16,7 @@ use sqlx::postgres::PgConnection;
 use super::catalogue::{Index, Table, quote};
 use super::definition::{self, renamed, same};
 use super::error::failed;
+use super::identifying;
 use super::shape::Shape;
 use super::stricter::{bare, behind_using};
 use super::surroundings::{Constraint, Surroundings, TriggerFacts};
@@ -64,7 +65,12 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
         |index: &Index| columns.iter().any(|it| it.take_name.is_some() && names(index, &it.column));
     let mut statements = Vec::new();
     for index in side.table.indexes.iter().filter(|index| index.is_valid && is_over(index)) {
-        statements.extend(target.index(index, &renamed(behind_using(&index.definition), &taken)));
+        let behind = renamed(behind_using(&index.definition), &taken);
+        if index.is_primary || index.is_replica_identity && side.around.replica_identity == 'i' {
+            statements.extend(identifying::missing(side, index, &behind));
+        } else {
+            statements.extend(target.index(index, &behind));
+        }
     }
     for constraint in needed(&side.around) {
         if constraint.kind != 'x' && constraint.columns.iter().any(|name| taken(name).is_some()) {
@@ -292,7 +298,7 @@ fn is_carried_index(shape: &Shape, index: &Index, old: &Table) -> bool {
 }
 
 /// Whether an index is over a column, or names it in an expression or its condition.
-fn names(index: &Index, column: &str) -> bool {
+pub(super) fn names(index: &Index, column: &str) -> bool {
     definition::names(behind_using(&index.definition), column)
         || index.columns.iter().flatten().any(|name| name == column)
 }

@@ -5,7 +5,7 @@
 //!   triggers, policies, …, which go or come with it). What we know no name for is `unknown`.
 //! - A table is a type, too: what uses that type, or arrays of it, depends on the table. On its columns depends only what holds
 //!   such rows, since it would call their values by other names.
-//! - Functions whose text the catalogue doesn't read are found by the table's name as a word, which may be a chance:
+//! - Functions whose text the catalogue doesn't read are found by the table's name in it (`by_name`), which may be a chance:
 //!   [`Dependent::is_certain`] tells them apart.
 //!
 //! Absent on purpose: deciding what may stay. That depends on whether the table is put aside, replaced or dropped.
@@ -13,6 +13,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
+use super::by_name;
 use super::catalogue::Table;
 use super::error::failed;
 use crate::driver::Error;
@@ -28,7 +29,8 @@ pub(super) struct Dependent {
     pub kind: String,
     /// As the server describes it.
     pub name: String,
-    /// A constraint's definition, or that it is tied to nothing but the table's row type.
+    /// A constraint's definition, or that it is tied to nothing but the table's row type; the full name of a function that only
+    /// names it.
     pub detail: Option<String>,
     /// Whether it is a part of the table itself that goes on with its columns, whatever they are called.
     pub is_own: bool,
@@ -41,6 +43,12 @@ impl Dependent {
     /// Whether the catalogue itself says that it depends on the table.
     pub(super) fn is_certain(&self) -> bool {
         self.kind != BY_NAME
+    }
+
+    /// Its name without what it is.
+    pub(super) fn shown(&self) -> &str {
+        let kind = if self.is_certain() { self.kind.as_str() } else { "function" };
+        self.name.strip_prefix(kind).map_or(&*self.name, str::trim_start)
     }
 
     /// It, for people.
@@ -137,7 +145,8 @@ SELECT 'function by name', 'function ' || f.oid::regprocedure::text, NULL, false
 FROM pg_proc f JOIN pg_language l ON l.oid = f.prolang JOIN pg_namespace n ON n.oid = f.pronamespace
 WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND NOT (f.pronamespace IS NOT DISTINCT FROM to_regnamespace($3)::oid AND starts_with(f.proname, 'phasegate_'))
-  AND NOT EXISTS (SELECT FROM unnest($4::text[]) AS w (word) WHERE f.prosrc !~* w.word)
+  AND (NOT EXISTS (SELECT FROM unnest($4::text[]) AS w (word) WHERE f.prosrc !~* w.word) OR f.prosrc ~* ($4::text[])[2] AND EXISTS (
+    SELECT FROM pg_trigger t WHERE t.tgfoid = f.oid AND t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal))
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = f.oid AND e.deptype = 'e')
 UNION
 SELECT 'extension', pg_describe_object(e.refclassid, e.refobjid, 0), NULL, false FROM pg_depend e
@@ -169,10 +178,11 @@ pub(super) async fn dependents(
         .bind(numbers)
         .bind(schema)
         .bind(texts)
-        .fetch_all(conn)
+        .fetch_all(&mut *conn)
         .await
         .map_err(failed(doing))?;
-    rows.iter()
+    let found: Result<Vec<Dependent>, Error> = rows
+        .iter()
         .map(|row| {
             Ok(Dependent {
                 kind: row.try_get(0).map_err(failed(doing))?,
@@ -181,7 +191,8 @@ pub(super) async fn dependents(
                 is_own: row.try_get(3).map_err(failed(doing))?,
             })
         })
-        .collect()
+        .collect();
+    by_name::read(conn, found?, (table, columns)).await
 }
 
 /// A regular expression for a name as a word of its own, in whatever case.

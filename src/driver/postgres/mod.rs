@@ -15,6 +15,7 @@ mod ahead;
 #[cfg(test)]
 mod ahead_tests;
 mod at_once;
+mod by_name;
 mod carried;
 mod carry;
 mod carry_sql;
@@ -41,6 +42,7 @@ mod guard_sql;
 mod handover;
 mod held;
 mod hints;
+mod identifying;
 mod identity;
 mod incoming;
 mod introspect;
@@ -55,6 +57,7 @@ mod overlap;
 mod park;
 #[cfg(test)]
 mod park_tests;
+mod partitioned;
 mod partitions;
 #[cfg(test)]
 mod partitions_tests;
@@ -77,7 +80,11 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_identity_tests;
+#[cfg(test)]
 mod retire_names_tests;
+#[cfg(test)]
+mod retire_partition_tests;
 #[cfg(test)]
 mod retire_rows_tests;
 #[cfg(test)]

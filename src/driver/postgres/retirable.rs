@@ -4,7 +4,8 @@
 //! Invariants:
 //! - Everything that the catalogue ties to the old shape is carried over, made again, already there on the new one, or in the
 //!   way: then it is named with the reason. What we know no name for is in the way.
-//! - What can't be told from the catalogue (functions whose text names the table) is said, and is in nobody's way.
+//! - What can't be told from the catalogue (functions whose text names the old shape) is in the way until the plan says that
+//!   it is known, and is said then.
 //!
 //! Absent on purpose: doing any of it.
 
@@ -22,7 +23,7 @@ use super::remade::{self, Remade};
 use super::shape::Shape;
 use super::surroundings::around;
 use super::survey::Side;
-use super::{carry, carry_sql, stays};
+use super::{by_name, carry, carry_sql, identifying, partitioned, stays};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 
@@ -32,6 +33,8 @@ pub(super) struct Retiring<'a> {
     pub mapping: &'a Mapping,
     pub direction: Direction,
     pub shape: &'a RetireShape,
+    /// Functions that name the old shape in their text, which the plan says are known.
+    pub known: &'a [String],
 }
 
 impl Retiring<'_> {
@@ -165,14 +168,16 @@ async fn check_table(
     let mut tied: Vec<String> =
         found.iter().filter(|it| it.is_certain() && !goes_over(it)).map(Dependent::said).collect();
     tied.extend(outside.problems());
+    tied.extend(by_name::unknown(&found, (what.shape, what.known)));
     if !old.around.parents.is_empty() {
         tied.push(format!("it is a part of {}", old.around.parents.join(", ")));
     }
+    tied.extend(partitioned::problems(conn, shape).await?);
     // What is tied to a partition alone follows that partition, which is put aside with the rest.
     for name in partitions(conn, shape).await? {
         let Some(part) = super::catalogue::table(conn, &name).await? else { continue };
         let found = dependents(conn, &part, None, schema).await?;
-        let of_it = found.iter().filter(|it| it.is_certain());
+        let of_it = found.iter().filter(|it| !by_name::is_known(it, what.known));
         tied.extend(of_it.map(|it| format!("{} (on the partition {})", it.said(), part.name)));
     }
     if matches!(what.shape, RetireShape::Table { take_name: true, .. }) {
@@ -202,7 +207,7 @@ async fn check_table(
         );
         return Err(in_the_way(what.mapping.name.as_str(), &message, &tied));
     }
-    Ok(by_name(what, &old.table.name, &found))
+    Ok(known(what, &old.table.name, &found))
 }
 
 /// The partitions of a table, at every level, as a mapping would write them.
@@ -222,8 +227,8 @@ async fn partitions(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<String
     Ok(rows.into_iter().map(|(name,)| name).collect())
 }
 
-/// Functions that name the table in their text.
-fn by_name(what: &Retiring<'_>, table: &str, found: &[Dependent]) -> Vec<String> {
+/// Functions that name the table in their text, as the plan knows.
+fn known(what: &Retiring<'_>, table: &str, found: &[Dependent]) -> Vec<String> {
     let names: Vec<&str> =
         found.iter().filter(|it| !it.is_certain()).map(|it| it.name.as_str()).collect();
     if names.is_empty() {
@@ -243,6 +248,7 @@ async fn check_counterparts(
 ) -> Result<(), Error> {
     let mut lacks = missing(shape, old, new);
     lacks.extend(missing_statistics(conn, shape).await?);
+    lacks.extend(partitioned::missing(conn, shape).await?);
     if let RetireShape::Table { old_name, .. } = what.shape
         && old.around.replica_identity == 'i'
         && new.around.replica_identity == 'd'
@@ -285,12 +291,14 @@ async fn check_columns(
     let is_tied = |it: &&Dependent| it.is_certain() && !it.is_own && !goes_over(it);
     let mut tied: Vec<String> = found.iter().filter(is_tied).map(Dependent::said).collect();
     tied.extend(outside.problems());
+    tied.extend(by_name::unknown(&found, (what.shape, what.known)));
     let exclusions = old.around.constraints.iter().filter(|it| {
         it.kind == 'x' && it.columns.iter().any(|column| names.contains(&column.as_str()))
     });
     tied.extend(
         exclusions.map(|it| format!("exclusion constraint {}: {}", it.name, it.definition)),
     );
+    tied.extend(identifying::problems(old, (columns, what.direction)));
     if !tied.is_empty() {
         let message = format!(
             "these would go on using {} of {} once put aside; drop them, or make them anew, first",
@@ -314,12 +322,12 @@ async fn check_columns(
         }
     }
     check_inserts(what, (old, columns))?;
-    let by_name: Vec<String> =
-        found.iter().filter(|it| !it.is_certain()).map(|it| it.name.clone()).collect();
-    if by_name.is_empty() {
+    let known: Vec<&str> =
+        found.iter().filter(|it| !it.is_certain()).map(|it| it.name.as_str()).collect();
+    if known.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(vec![format!("named in the text of {}", by_name.join(", "))])
+    Ok(vec![format!("named in the text of {}", known.join(", "))])
 }
 
 /// Clients of the new shape leave the old columns out.

@@ -10,6 +10,8 @@
 //!   of the database from before that (`snapshots`): both sides are equal for everybody.
 //! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
 //!   name; so is everything that we know no name for.
+//! - In place, what tells rows apart (primary key, replica identity) and numbers them (identity) passes to the new columns, or
+//!   the whole is refused.
 //! - Foreign keys that went over are checked right after it; the step is done when they are.
 //!
 //! Absent on purpose: making what the new table lacks by a build or a scan. `retire` refuses with the statements.
@@ -33,9 +35,11 @@ use super::retirable::{Outside, Retiring, check, check_free, sides};
 use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, carry, counterpart, guard_sql, handover, ledger};
+use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger};
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
-use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, RunId};
+use crate::run::{
+    Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
+};
 
 #[async_trait]
 impl Retirer for Postgres {
@@ -45,9 +49,10 @@ impl Retirer for Postgres {
         work: &Work,
         mapping: &Mapping,
         direction: Direction,
-        shape: &RetireShape,
+        retired: &Retire,
     ) -> Result<Applied, Error> {
-        let retiring = Retiring { mapping, direction, shape };
+        let Retire { shape, known, .. } = retired;
+        let retiring = Retiring { mapping, direction, shape, known };
         self.prepare_to_retire(fence, work, &retiring).await?;
         let mut tx = self.begin_alone(fence, work, TxKind::Retire).await?;
         let done = async {
@@ -79,7 +84,8 @@ impl Retirer for Postgres {
         shape: &RetireShape,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        self.take_back(fence, work, &Retiring { mapping, direction, shape }, losses).await
+        self.take_back(fence, work, &Retiring { mapping, direction, shape, known: &[] }, losses)
+            .await
     }
 
     async fn drop_retired(
@@ -382,9 +388,6 @@ async fn columns(
     if before.in_place {
         said.extend(give_defaults(tx, (before, columns), carried).await?);
     }
-    let (old, _) = sides(tx.conn()?, before, &schema).await?;
-    let pairs = column_pairs(columns);
-    said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
     let gifts = if before.in_place {
         carry::of_columns(tx.conn()?, before, columns).await?
     } else {
@@ -394,6 +397,12 @@ async fn columns(
     for gift in gifts {
         carried.give(tx, gift).await?;
     }
+    widen(tx.conn()?, path).await?;
+    // A column may only now have a sequence.
+    let (old, _) = sides(tx.conn()?, before, &schema).await?;
+    let pairs = column_pairs(columns);
+    said.extend(handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?);
+    let path = narrow(tx.conn()?).await?;
     rename::columns(tx.conn()?, &old.table, columns).await?;
     for remade in &outside.remade {
         carried.give(tx, remade.gift()).await?;
@@ -460,9 +469,12 @@ async fn drop_retired(
     remove_sync(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {
-        RetireShape::Table { old_name, .. } => {
+        RetireShape::Table { old_name, take_name } => {
             guard_sql::remove_triggers(tx, &aside).await?;
             guard_sql::remove_function(tx, &aside).await?;
+            if *take_name {
+                carry::let_draw(tx, &aside).await?;
+            }
             let (old, new) = sides(tx.conn()?, &aside, &schema).await?;
             let pairs = handover::drawing_together(&old, &new, counterpart::pairs(&aside));
             handover::hand_over(tx.conn()?, (&old, &new), &pairs).await?;
@@ -476,6 +488,18 @@ async fn drop_retired(
             let names: Vec<&str> = columns.iter().map(|it| it.old_name.as_str()).collect();
             let found = dependents(tx.conn()?, &aside.old, Some(&names), &schema).await?;
             refuse_tied(mapping, &found)?;
+            let (old, _) = sides(tx.conn()?, &aside, &schema).await?;
+            let marks = identifying::goes_along(&old, &names);
+            if !marks.is_empty() {
+                let what = "this would go with the columns, though it is the whole table's";
+                return Err(in_the_way(mapping.name.as_str(), what, &marks));
+            }
+            if aside.in_place {
+                let taken = columns.iter().filter(|it| it.take_name.is_some());
+                let pairs: Vec<_> =
+                    taken.map(|it| (it.old_name.clone(), it.column.clone())).collect();
+                handover::hand_over(tx.conn()?, (&old, &old), &pairs).await?;
+            }
             let drops: Vec<String> =
                 names.iter().map(|name| format!("DROP COLUMN {}", quote(name))).collect();
             let sql = format!("ALTER TABLE {} {}", aside.old.sql(), drops.join(", "));

@@ -10,7 +10,7 @@ use super::retire_tests::{Live, failure, whole};
 use super::shape::shape;
 use super::{Postgres, written};
 use crate::driver::{Access, DualWriter as _, Losses, Retirer as _, SyncState};
-use crate::run::{Direction, FailureClass, Mapping, RetireShape, RetiredColumn, Way};
+use crate::run::{Direction, FailureClass, Mapping, Retire, RetireShape, RetiredColumn, Way};
 
 /// Everything in schema public that is catalogue, a line for each, but what is ours.
 const CATALOGUE: &str = "\
@@ -322,7 +322,13 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
             assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0], "{case}");
             let again = work("again", Way::Forward);
             live.postgres
-                .retire(&live.fence, &again, &live.mapping, direction, &shape)
+                .retire(
+                    &live.fence,
+                    &again,
+                    &live.mapping,
+                    direction,
+                    &Retire::of(&live.mapping, &shape),
+                )
                 .await
                 .unwrap();
             live.drop(&shape).await.unwrap();
@@ -657,7 +663,8 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
         live.database.run(if columns.is_some() { "SELECT" } else { READY }).await;
         live.retire(shape).await.unwrap();
         live.database.run(setup).await;
-        let what = Retiring { mapping: &live.mapping, direction: live.direction, shape };
+        let what =
+            Retiring { mapping: &live.mapping, direction: live.direction, shape, known: &[] };
         let step = work("retire", Way::Back);
         let after = live.mapping.retired(shape);
         for (write, is_noted) in writes {

@@ -5,7 +5,7 @@ use super::fixture::{mapping, work};
 use super::retire_carry_tests::{ROLES, catalogue_of, changed};
 use super::retire_tests::{Live, failure};
 use crate::driver::{Losses, Retirer as _, SyncState};
-use crate::run::{Direction, FailureClass, Mapping, RetireShape, RetiredColumn, Way};
+use crate::run::{Direction, FailureClass, Mapping, Retire, RetireShape, RetiredColumn, Way};
 
 const SCHEMA: &str = r#""Sales Data""#;
 
@@ -93,7 +93,16 @@ async fn a_table_of_odd_names_goes_and_comes_back() {
         assert_eq!(changed(&before, &catalogue_of(database, SCHEMA).await), [""; 0]);
 
         let again = work("again", Way::Forward);
-        live.postgres.retire(&live.fence, &again, &live.mapping, direction, &shape).await.unwrap();
+        live.postgres
+            .retire(
+                &live.fence,
+                &again,
+                &live.mapping,
+                direction,
+                &Retire::of(&live.mapping, &shape),
+            )
+            .await
+            .unwrap();
         database.run(r#"INSERT INTO "Sales Data"."Order" ("select", "Group", "From") VALUES ('New', 'new', 7)"#).await;
         assert_eq!(database.number(r#"SELECT count(*) FROM "Sales Data"."View""#).await, 5);
         live.drop(&shape).await.unwrap();
@@ -158,7 +167,16 @@ async fn columns_of_odd_names_go_and_come_back() {
         live.unretire(&shape, Losses::Refused).await.unwrap();
         assert_eq!(changed(&before, &catalogue_of(database, SCHEMA).await), [""; 0]);
         let again = work("again", Way::Forward);
-        live.postgres.retire(&live.fence, &again, &live.mapping, direction, &shape).await.unwrap();
+        live.postgres
+            .retire(
+                &live.fence,
+                &again,
+                &live.mapping,
+                direction,
+                &Retire::of(&live.mapping, &shape),
+            )
+            .await
+            .unwrap();
         let (class, message) = failure(live.drop(&shape).await);
         assert_eq!(class, FailureClass::Refused);
         for named in

@@ -14,7 +14,7 @@ use crate::driver::{
     Window, Work,
 };
 use crate::run::{
-    CopyColumns, Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way,
+    CopyColumns, Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, Way,
 };
 
 const TABLES: &str = "
@@ -79,7 +79,9 @@ fn soon(way: Way) -> Work {
 
 async fn retire(bed: &Bed, shape: &RetireShape) -> Result<Applied, Error> {
     let (fence, mapping) = (&bed.fence, &bed.mapping);
-    bed.postgres.retire(fence, &soon(Way::Forward), mapping, bed.direction, shape).await
+    bed.postgres
+        .retire(fence, &soon(Way::Forward), mapping, bed.direction, &Retire::of(mapping, shape))
+        .await
 }
 
 async fn unretire(bed: &Bed, shape: &RetireShape) -> Result<Applied, Error> {

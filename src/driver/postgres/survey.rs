@@ -160,6 +160,7 @@ impl Look<'_> {
             (Some(from), Some(into)) if mapping.is_in_place() => {
                 let mut findings = stricter::in_place(mapping, from, into);
                 findings.extend(gaps::firing(into, "each row that is backfilled"));
+                findings.extend(ahead::refused(from, (self.retired(mapping), surveyed.direction)));
                 findings
             }
             (Some(from), Some(into)) => {

@@ -32,7 +32,7 @@ use super::verify::Rows;
 use super::{catalogue, foreign_keys, ledger};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, Work};
-use crate::run::{Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn};
+use crate::run::{Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn};
 
 /// Renaming without SQLite's help, and dropping without its deleting every row first. Neither can be set inside a
 /// transaction, or only there.
@@ -46,14 +46,14 @@ impl Retirer for Sqlite {
         work: &Work,
         mapping: &Mapping,
         direction: Direction,
-        shape: &RetireShape,
+        retired: &Retire,
     ) -> Result<Applied, Error> {
         let mut tx = self.connections.begin_set(fence, TxKind::Retire, SETTINGS).await?;
         let done = async {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok(applied);
             }
-            let detail = retire(tx.conn(), mapping, direction, shape).await?;
+            let detail = retire(tx.conn(), mapping, direction, &retired.shape).await?;
             ledger::record(tx.conn(), fence, work, 0, Some(detail)).await
         }
         .await;

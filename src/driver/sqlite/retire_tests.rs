@@ -10,7 +10,8 @@ use crate::driver::{
     DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState, Verifier as _,
 };
 use crate::run::{
-    CopyColumns, Direction, FailureClass, Mapping, Permit, RetireShape, RetiredColumn, Way, Winner,
+    CopyColumns, Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, Way,
+    Winner,
 };
 
 const SCHEMA: &str = "
@@ -68,7 +69,10 @@ impl Ready {
     async fn retire(&self) -> Result<(), Error> {
         let step = work("retire", Way::Forward);
         let (mapping, direction) = (&self.mapping, self.direction);
-        self.sqlite.retire(&self.fence, &step, mapping, direction, &self.shape).await.map(|_| ())
+        self.sqlite
+            .retire(&self.fence, &step, mapping, direction, &Retire::of(mapping, &self.shape))
+            .await
+            .map(|_| ())
     }
 
     async fn unretire(&self, losses: Losses) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use super::fixture::{Database, claim, head, mapping, script, work};
 use crate::copy::chunk::{Chunk, Walk};
 use crate::driver::{Access, Error, Fence, SharedDriver, SyncState, Window, open};
 use crate::run::{
-    Direction, Ending, Engine, FailureClass, Mapping, Permit, RetireShape, Runnable, Way,
+    Direction, Ending, Engine, FailureClass, Mapping, Permit, Retire, RetireShape, Runnable, Way,
 };
 
 const SCHEMA: &str = "PRAGMA journal_mode = wal;
@@ -134,7 +134,10 @@ async fn a_run_goes_from_end_to_end_under_a_writing_client() {
 
     let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
     let step = work("retire", Way::Forward);
-    driver.retire(&newer[0], &step, &mapping, forward, &shape).await.unwrap();
+    driver
+        .retire(&newer[0], &step, &mapping, forward, &Retire::of(&mapping, &shape))
+        .await
+        .unwrap();
     let step = work("drop", Way::Forward);
     let permit = Permit::for_test("drop");
     driver.drop_retired(&newer[0], &step, &mapping, &shape, permit).await.unwrap();

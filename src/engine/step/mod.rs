@@ -353,7 +353,7 @@ fn outcome(applied: driver::Applied) -> Outcome {
 /// What the plan's `retire` of a mapping renames.
 pub(super) fn shape_of<'a>(program: &'a Program, mapping: &MappingName) -> Option<&'a RetireShape> {
     program.steps().iter().find_map(|step| match &step.action {
-        Action::Retire(Retire { mapping: of, shape }) if of == mapping => Some(shape),
+        Action::Retire(Retire { mapping: of, shape, .. }) if of == mapping => Some(shape),
         _ => None,
     })
 }

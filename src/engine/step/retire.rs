@@ -12,7 +12,7 @@ pub(super) async fn perform(job: &Job, retire: &Retire) -> Result<Outcome, Fault
         park::refuse(job, planned).await?;
     }
     let driver = &job.driver;
-    let applied = driver.retire(fence, &job.work, planned, job.direction, &retire.shape).await?;
+    let applied = driver.retire(fence, &job.work, planned, job.direction, retire).await?;
     Ok(outcome(applied))
 }
 

@@ -18,6 +18,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         for at in &life.retires {
             before(view, *at, mapping, life, reports);
             let Some(ActionDef::Retire(retire)) = view.action(*at) else { continue };
+            known(view, mapping, retire, reports);
             let is_table = !mapping.is_in_place() && mapping.copies() == CopyColumns::All;
             let is_both = retire.columns.is_some() && retire.old_name.is_some();
             if mapping.tables().is_none() || is_both {
@@ -52,6 +53,24 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                     mapping.name.value
                 ));
             }
+        }
+    }
+}
+
+/// Functions are what PostgreSQL keeps as text.
+fn known(view: &View<'_>, mapping: &MappingDef, retire: &RetireDef, reports: &mut Reports) {
+    let dialect = view.dialect_of(mapping.from.as_ref());
+    let (Some(dialect), Some(first)) = (dialect, retire.known.first()) else { return };
+    if dialect == sql::Dialect::Sqlite {
+        let message = format!("{} keeps no functions that could name a table", dialect.name());
+        reports.error(codes::RETIRE_SHAPE, first.span, message).help("remove `known`");
+    }
+    for function in &retire.known {
+        if function.value.contains('(') {
+            let message = format!("`{}` has arguments", function.value);
+            reports
+                .error(codes::RETIRE_SHAPE, function.span, message)
+                .help("write the function's name alone: it stands for all of that name");
         }
     }
 }
@@ -106,7 +125,18 @@ fn named_columns(
         mapping.columns.iter().map(|(column, _)| column.value.as_str()).collect();
     let read = columns_read(view, mapping);
     let mut names: BTreeSet<String> = BTreeSet::new();
+    let key = mapping.from.as_ref().and_then(|from| from.key.as_deref()).unwrap_or_default();
     for retired in columns {
+        if key.iter().any(|name| name.value.eq_ignore_ascii_case(&retired.column.value)) {
+            let message = format!(
+                "`{}` is a key of `{}`, by which the sync, the copy and the ledger know its rows",
+                retired.column.value, mapping.name.value
+            );
+            reports
+                .error(codes::RETIRE_SHAPE, retired.column.span, message)
+                .help("map into a new table whose key has the new type, and let it `take_name`");
+            continue;
+        }
         let is_read = read.iter().any(|name| name.eq_ignore_ascii_case(&retired.column.value));
         if !read.is_empty() && !is_read {
             let message =

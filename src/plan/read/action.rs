@@ -187,7 +187,7 @@ fn chunk(node: &Node, reports: &mut Reports) -> (Option<u32>, Option<u64>) {
 }
 
 fn retire(node: &Node, reports: &mut Reports) -> Option<RetireDef> {
-    const KEYS: &[&str] = &["mapping", "old_name", "take_name", "columns"];
+    const KEYS: &[&str] = &["mapping", "old_name", "take_name", "columns", "known"];
     let fields = Fields::open(node, "`retire`", KEYS, reports)?;
     let old_name = fields.text("old_name", reports);
     let take_name = fields.boolean("take_name", reports);
@@ -206,8 +206,10 @@ fn retire(node: &Node, reports: &mut Reports) -> Option<RetireDef> {
             .error(codes::MISSING_KEY, fields.span, "`retire` lacks `old_name` or `columns`")
             .help("say what the old table is called afterwards: `old_name: leads_old`");
     }
+    let known = fields.get("known").and_then(|node| texts(node, "`known`", reports));
+    let known = known.unwrap_or_default();
     let mapping = fields.required_name("mapping", reports)?;
-    Some(RetireDef { mapping, old_name, take_name, columns })
+    Some(RetireDef { mapping, old_name, take_name, columns, known })
 }
 
 fn retired_columns(node: &Node, reports: &mut Reports) -> Vec<RetiredColumnDef> {

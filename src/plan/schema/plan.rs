@@ -518,6 +518,8 @@ struct Retire {
     /// Whether the new table takes the old one's name.
     take_name: Option<bool>,
     columns: Option<BTreeMap<String, RetiredColumn>>,
+    /// Functions that name the old shape in their text and were looked at: `function` or `schema.function`, without arguments.
+    known: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
