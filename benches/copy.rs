@@ -23,8 +23,8 @@ use phasegate::driver::{
 };
 use phasegate::driver::{Error, Window, Work};
 use phasegate::run::{
-    CopyColumns, Digest, Direction, FailureClass, Mapping, OnDelete, OnExisting, Relation, Way,
-    Winner,
+    CopyColumns, Digest, Direction, FailureClass, Mapping, OnDelete, OnExisting, Parking, Relation,
+    Way, Winner,
 };
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
@@ -119,6 +119,8 @@ async fn copy_ours(file: &Path, rows: u64) -> (f64, u64) {
         host: "bench".into(),
         pid: 1,
         objects: vec![],
+        mappings: vec![],
+        parallel: 1,
     };
     let fences = sqlite.enter(&claim, 1).await.unwrap();
     let (steps, worker) = (&fences[0], &fences[1]);
@@ -223,6 +225,7 @@ fn mapping() -> Mapping {
         filter: None,
         on_existing: OnExisting::Keep,
         on_delete: OnDelete::Delete,
+        parking: Parking::default(),
     }
 }
 

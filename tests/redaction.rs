@@ -107,7 +107,7 @@ impl Bed {
             &["gates", "leads"],
         ] {
             let ran = self.phasegate(&[command, redact, &["-vvv"]].concat());
-            all.push_str(&format!("{}{}", ran.stdout, ran.stderr));
+            all.extend([ran.stdout, ran.stderr]);
         }
         all
     }

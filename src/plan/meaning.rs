@@ -194,7 +194,7 @@ pub fn step_digest(step: &Step, mapping: Option<&Mapping>) -> Digest {
 mod tests {
     use super::*;
 
-    fn meaning_of(step: Value) -> Value {
+    fn meaning_of(step: &Value) -> Value {
         let plan = json!({ "metadata": { "name": "p" }, "steps": [step] });
         meaning(plan, &Files::beside(std::path::Path::new("plan.yaml")))
     }
@@ -215,19 +215,19 @@ mod tests {
     #[test]
     fn a_duration_means_the_same_however_it_is_written() {
         let gate = |within: &str, soak: Value| {
-            meaning_of(json!({ "gate": { "verified_within": within, "soak": { "for": soak } } }))
+            meaning_of(&json!({ "gate": { "verified_within": within, "soak": { "for": soak } } }))
         };
         assert_eq!(gate("60m", json!("0s")), gate("1h", json!(0)));
         assert_ne!(gate("61m", json!("0s")), gate("1h", json!(0)));
         let copy = |time: &str, max: &str| {
             let throttle = json!([{ "name": "l", "replica_lag": { "max": max } }]);
-            meaning_of(json!({ "backfill": { "chunk": { "time": time }, "throttle": throttle } }))
+            meaning_of(&json!({ "backfill": { "chunk": { "time": time }, "throttle": throttle } }))
         };
         assert_eq!(copy("1s", "64MiB"), copy("1000ms", "67108864B"));
         assert_ne!(copy("1s", "5"), copy("1s", "5s"));
         let query = |text: &str| {
             let expect = json!({ "for": text });
-            meaning_of(json!({ "verify": { "query": { "time": text }, "expect": expect } }))
+            meaning_of(&json!({ "verify": { "query": { "time": text }, "expect": expect } }))
         };
         assert_ne!(query("60m"), query("1h"), "that is no duration");
     }

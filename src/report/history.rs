@@ -273,7 +273,7 @@ mod tests {
         assert!(told.starts_with(": PASS over ") && told.ends_with(" 0 different"), "{told}");
         let value = Some(crate::run::Value::Integer(7));
         let detail = Some("value 7".to_owned());
-        let answered = Outcome { evidence, value, detail, ..Outcome::default() };
+        let answered = Outcome { detail, evidence, value, ..Outcome::default() };
         assert_eq!(came_of_it(&answered), ": PASS, value 7");
     }
 

@@ -26,6 +26,7 @@ use crate::services;
 
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a choice of its own, named where a load is written down
 pub struct Load {
     pub kind: Kind,
     /// The keys that there are at first go from 1 to here.

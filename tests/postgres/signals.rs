@@ -125,9 +125,8 @@ pub(super) fn slow(throttles: &[&str]) -> String {
     for throttle in throttles {
         let (name, signal) = throttle.split_once(' ').unwrap();
         let signal = signal.replace("; ", "\n          ");
-        keys.push_str(&format!(
-            "        - name: {name}\n          {signal}\n          every: 100ms\n"
-        ));
+        let limit = format!("        - name: {name}\n          {signal}\n          every: 100ms\n");
+        keys.push_str(&limit);
     }
     plan(&keys).replace("rows: 20 }", "rows: 2 }")
 }

@@ -75,7 +75,7 @@ async fn a_table_of_odd_names_goes_and_comes_back() {
         let after = catalogue_of(database, SCHEMA).await;
         for line in [
             r#"statistics Order 2_Statistics on "Sales Data"."Order" "select", "From" {d,f,m} target 200 tester together"#,
-            r#"grant Order tester to ret App SELECT t"#,
+            "grant Order tester to ret App SELECT t",
         ] {
             assert!(after.iter().any(|it| it.contains(line)), "{line}: {after:#?}");
         }

@@ -50,7 +50,8 @@ async fn left(bed: &Bed) -> u64 {
 }
 
 /// What clients write that can't be mirrored, whose keys and codes are parked, and what mends it.
-const REFUSED: [(&str, &[(&str, &str)], &str); 9] = [
+type Refused = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+const REFUSED: [Refused; 9] = [
     (
         "UPDATE leads SET n = 'many' WHERE id = 3",
         &[("3", "22P02")],

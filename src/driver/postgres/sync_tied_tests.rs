@@ -303,8 +303,8 @@ async fn what_can_never_be_put_right_is_named_or_parked() {
         let settled = two.settle(&two.items).await;
         if parks {
             assert_eq!(settled, Ok(0));
-            let parker = || two.bed.postgres.parked(&two.items, Direction::Forward, 10);
-            let parked = parker().await.unwrap();
+            let listed = || two.bed.postgres.parked(&two.items, Direction::Forward, 10);
+            let parked = listed().await.unwrap();
             let keys: Vec<&str> = parked.rows.iter().map(|row| row.key[0].1.as_str()).collect();
             assert_eq!((parked.total, keys), (2, vec!["3", "4"]));
             assert!(

@@ -301,7 +301,6 @@ impl Client {
             0 => vec![Act::Insert],
             1 => vec![Act::Offer],
             2 => vec![Act::Upsert],
-            3 => vec![Act::Value],
             4 => vec![Act::Hold, Act::Value],
             5 => vec![Act::Null],
             6 => vec![Act::Name],

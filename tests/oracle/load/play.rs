@@ -228,8 +228,8 @@ impl Play {
         let random = Random(self.random.next());
         let hold = Hold::begin(&self.sandbox, &self.database.url, random);
         self.reach("copy");
-        let (held, said, case) = (hold.end(), self.held_back, &self.case);
-        assert!(held >= 2 && said >= 2, "{case}: held {held} times, which was said {said} times");
+        let (shut, said, case) = (hold.end(), self.held_back, &self.case);
+        assert!(shut >= 2 && said >= 2, "{case}: held {shut} times, which was said {said} times");
     }
 
     fn check_end(&self) {

@@ -220,11 +220,12 @@ impl Kind {
         }
         if self.is_cascaded() {
             for (orders, table) in [("orders", table), ("twin_orders", "twin")] {
-                schema.push_str(&format!(
+                let made = format!(
                     "CREATE TABLE {orders} (id bigint PRIMARY KEY, customer bigint REFERENCES {table} ON DELETE CASCADE ON UPDATE CASCADE);
                      INSERT INTO {orders} SELECT row_number() OVER (PARTITION BY id % {GROUPS} ORDER BY id) * {GROUPS} + id % {GROUPS}, id
                        FROM {table} WHERE id % 7 = 0;"
-                ));
+                );
+                schema.push_str(&made);
             }
         }
         if self.answers() {
