@@ -167,6 +167,15 @@ impl DualWriter for Redacted {
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {
         self.hide(self.inner.settle(fence, mapping).await)
     }
+
+    async fn settle_among(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        beside: &[Mapping],
+    ) -> Result<u64, Error> {
+        self.hide(self.inner.settle_among(fence, mapping, beside).await)
+    }
 }
 
 #[async_trait]
