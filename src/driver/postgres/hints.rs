@@ -306,7 +306,7 @@ mod tests {
         let failed = postgres.execute(&fences[0], &step, runnable).await;
         let Err(Error::Failed(failure)) = failed else { panic!("{failed:?}") };
         assert_eq!(failure.line, None);
-        assert_eq!(failure.detail.as_deref(), Some("in SELECT 1, nothing (sql/up.sql:11)"));
+        assert_eq!(failure.detail.as_deref(), Some("in SELECT …, nothing (sql/up.sql:11)"));
     }
 
     #[tokio::test]

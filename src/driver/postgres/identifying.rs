@@ -11,6 +11,7 @@
 
 use super::catalogue::{Index, Table};
 use super::counterpart::names;
+use super::definition::same;
 use super::stricter::behind_using;
 use super::surroundings::Surroundings;
 use super::survey::Side;
@@ -97,7 +98,7 @@ pub(super) fn missing(side: &Side, index: &Index, behind: &str) -> Vec<String> {
     let Side { table, around } = side;
     let mut statements = Vec::new();
     let mut need = |behind: &str, stands: &dyn Fn(&Index) -> bool| {
-        let alike = |it: &&Index| it.is_identity() && behind_using(&it.definition) == behind;
+        let alike = |it: &&Index| it.is_identity() && same(behind_using(&it.definition), behind);
         let make = format!("CREATE UNIQUE INDEX CONCURRENTLY ON {} USING {behind}", table.sql());
         if !table.indexes.iter().filter(alike).any(stands) {
             statements.push(make);

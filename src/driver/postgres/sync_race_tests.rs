@@ -236,7 +236,7 @@ async fn we_give_way_before_the_server_looks_for_deadlocks_whenever_it_does() {
         let stop = work("stop", Way::Forward);
         let removing = postgres.remove(&fence, &stop, &bed.mapping, bed.direction);
         let through = "UPDATE leads SET status = 'Through' WHERE id = 1; COMMIT";
-        let asked = "query LIKE 'LOCK TABLE%leads_v2%'";
+        let asked = "query LIKE 'SAVEPOINT%LOCK TABLE%leads_v2%'";
         let (removed, written) = meet(&bed, removing, (asked, say(&mut client, through))).await;
         written.unwrap_or_else(|error| panic!("{deadlock}: {error}"));
         // It tries again as soon as the client is through.
