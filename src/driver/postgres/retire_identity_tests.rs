@@ -227,7 +227,7 @@ async fn in_place_a_primary_key_and_identities_pass_to_the_new_columns_and_back(
         let unique = |behind: &str| {
             format!("CREATE UNIQUE INDEX CONCURRENTLY ON \"users\" USING btree ({behind})")
         };
-        for needed in [unique("email_v2"), unique("email")] {
+        for needed in [unique("\"email_v2\""), unique("email")] {
             assert!(ran.contains(&needed), "{needed} is not in {ran:#?}");
         }
         assert_eq!(ran.contains(&unique("email_v2, id")), !apart.is_empty(), "{ran:#?}");
