@@ -198,7 +198,7 @@ fn gone_while_a_chunk_runs_the_server_is_said_to_be_unreachable_and_the_run_goes
 pub fn options(server: &Server) -> String {
     let port = url::Url::parse(&server.url).unwrap().port().unwrap();
     format!(
-        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=200"
+        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=200 -c max_prepared_transactions=64"
     )
 }
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgConnection;
 
-use super::catalogue::{Column, Index, Table, name_sql, parts};
+use super::catalogue::{Column, Index, Table, name_sql, parts, same_table};
 use super::counterpart::{missing, missing_columns, missing_statistics};
 use super::gaps::NOT_BROUGHT;
 use super::shape::Shape;
 use super::stricter::Found;
 use super::surroundings::Surroundings;
-use super::survey::{Side, same_table};
+use super::survey::Side;
 use super::{definition, identifying};
 use crate::driver::{Error, Severity, Survey};
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};

@@ -292,6 +292,18 @@ fn letter(row: &PgRow, column: &str) -> Result<Option<char>, sqlx::Error> {
     Ok(text.chars().next().filter(|char| *char != '\0'))
 }
 
+/// Whether two names, of which either may leave its schema out, are those of one table.
+pub(super) fn same_table(one: &str, two: &str) -> bool {
+    let ((one_schema, one), (two_schema, two)) = (parts(one), parts(two));
+    one == two && (one_schema.is_none() || two_schema.is_none() || one_schema == two_schema)
+}
+
+/// What stands in the first double quotes of a message: the name it is about.
+pub(super) fn quoted(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once('"')?;
+    rest.split_once('"').map(|(name, _)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,9 @@
 
 use sqlx::Row as _;
 
+use super::catalogue::same_table;
 use super::error::failed;
-use super::survey::{Look, NO_COLUMN, NO_TABLE, same_table};
+use super::survey::{Look, NO_COLUMN, NO_TABLE};
 use super::{catalogue, rights};
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error};

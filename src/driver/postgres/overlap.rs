@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::survey::{Look, Side, same_table};
+use super::catalogue::same_table;
+use super::survey::{Look, Side};
 use crate::driver::SurveyedMapping;
 use crate::run::{CopyColumns, Mapping};
 

@@ -12,7 +12,7 @@ use sqlx::{
     AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _, Statement as _, TypeInfo as _,
 };
 
-use super::catalogue::{self, Table};
+use super::catalogue::{self, Table, quoted, same_table};
 use super::connection::Reader;
 use super::error::{failed, failure, given};
 use super::identity::{identity_problem, unfit};
@@ -158,10 +158,9 @@ impl Look<'_> {
         self.expressions(surveyed, (from.as_ref(), into.as_ref())).await?;
         let findings = match (&from, &into) {
             (Some(from), Some(into)) if mapping.is_in_place() => {
-                let mut findings = stricter::in_place(mapping, from, into);
-                findings.extend(gaps::firing(into, "each row that is backfilled"));
-                findings.extend(ahead::refused(from, (self.retired(mapping), surveyed.direction)));
-                findings
+                let fires = gaps::firing(into, "each row that is backfilled").into_iter().collect();
+                let refused = ahead::refused(from, (self.retired(mapping), surveyed.direction));
+                [stricter::in_place(mapping, from, into), fires, refused].concat()
             }
             (Some(from), Some(into)) => {
                 let mut findings = stricter::findings(mapping, from, into);
@@ -598,16 +597,4 @@ pub(super) struct Refusal {
     help: Option<String>,
     /// What of it is the plan's data.
     pub(super) private: Vec<Private>,
-}
-
-/// What stands in the first double quotes of a message: the name it is about.
-fn quoted(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once('"')?;
-    rest.split_once('"').map(|(name, _)| name)
-}
-
-/// Whether two names, of which either may leave its schema out, are those of one table.
-pub(super) fn same_table(one: &str, two: &str) -> bool {
-    let ((one_schema, one), (two_schema, two)) = (catalogue::parts(one), catalogue::parts(two));
-    one == two && (one_schema.is_none() || two_schema.is_none() || one_schema == two_schema)
 }
