@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::{Bed, MOVED, TABLES, mentions, plan};
-use crate::bad_luck_postgres::server::{Server, options};
+use crate::bad_luck_postgres::server::Server;
 use crate::examples::database::{block_on, connect};
 use crate::sandbox::{Ran, wait_for};
 
@@ -61,7 +61,7 @@ fn a_standby_takes_dry_runs_only_and_after_a_failover_what_was_lost_is_noticed()
     standby.control(&["-m", "fast", "stop"]);
     bed.phasegate(&["run", "plan.yaml", "--to", "copy-m"]).expect(0);
     primary.control(&["-m", "immediate", "stop"]);
-    standby.control(&["start", "-o", &options(&standby)]);
+    standby.start_as(&standby);
     promote(&standby);
     let ran = at_standby(&["run", "plan.yaml"]).expect(6);
     mentions(
@@ -98,7 +98,7 @@ fn a_standby_that_is_promoted_in_the_middle_of_a_chunk_is_noticed_and_the_run_go
     promote(&standby);
     // The new primary takes the old one's address.
     standby.control(&["-m", "fast", "stop"]);
-    standby.control(&["start", "-o", &options(&primary)]);
+    standby.start_as(&primary);
     let ran = Ran::from(run.wait_with_output().unwrap()).expect(6);
     mentions(&ran, &["the server was followed by another: it writes timeline 2", "then retry"]);
     bed.phasegate(&["retry", "bad"]).expect(0);

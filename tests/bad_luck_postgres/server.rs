@@ -69,6 +69,24 @@ impl Server {
             .status();
         assert!(done.unwrap().success(), "pg_ctl {words:?}");
     }
+
+    /// Starts it again as it was.
+    fn start_again(&self) {
+        self.start_as(self);
+    }
+
+    /// Starts it with what another one was started with, so at that one's port. The server itself keeps that: its program and
+    /// its folder, then the settings, each in quotes.
+    pub fn start_as(&self, other: &Self) {
+        let kept = std::fs::read_to_string(other.folder.join("data/postmaster.opts")).unwrap();
+        let settings: Vec<&str> =
+            kept.trim_end().trim_end_matches('"').split("\" \"").skip(2).collect();
+        assert!(settings.iter().any(|it| it.starts_with("port=")), "{kept}");
+        // An empty value would be lost between the words.
+        let quoted: Vec<String> =
+            settings.iter().map(|it| format!("'{}'", it.replace('\'', "'\\''"))).collect();
+        self.control(&["start", "-o", &quoted.join(" ")]);
+    }
 }
 
 impl Drop for Server {
@@ -188,18 +206,10 @@ fn gone_while_a_chunk_runs_the_server_is_said_to_be_unreachable_and_the_run_goes
     assert!(ran.stderr.contains("retry") || ran.stdout.contains("retry"), "{ran}");
     // As long as it is gone, asking again changes nothing.
     example.run(&[]).expect(69);
-    server.control(&["start", "-o", &options(&server)]);
+    server.start_again();
     example.phasegate(&["retry", example.name]).expect(0);
     check_rows(&example);
     assert_eq!(rows_copied(&example), u64::from(ROWS));
-}
-
-/// What the server was first started with, without the program's own name.
-pub fn options(server: &Server) -> String {
-    let port = url::Url::parse(&server.url).unwrap().port().unwrap();
-    format!(
-        "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=200 -c max_prepared_transactions=64"
-    )
 }
 
 /// A stopped process holds its locks, and its lease only as long as that lasts.

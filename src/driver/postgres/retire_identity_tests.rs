@@ -230,7 +230,7 @@ async fn in_place_a_primary_key_and_identities_pass_to_the_new_columns_and_back(
         for needed in [unique("\"email_v2\""), unique("email")] {
             assert!(ran.contains(&needed), "{needed} is not in {ran:#?}");
         }
-        assert_eq!(ran.contains(&unique("email_v2, id")), !apart.is_empty(), "{ran:#?}");
+        assert_eq!(ran.contains(&unique("\"email_v2\", id")), !apart.is_empty(), "{ran:#?}");
         let after = database.text(MARKS).await;
         let by = match identity {
             "DEFAULT" => "identity d",
@@ -253,7 +253,7 @@ async fn in_place_a_primary_key_and_identities_pass_to_the_new_columns_and_back(
         // What was made ready is used up: it is asked for again.
         live.ledger_forgets("retire").await;
         let ran = live.retire_as_told(&shape).await;
-        assert!(ran.contains(&unique("email_v2")), "{ran:#?}");
+        assert!(ran.contains(&unique("\"email_v2\"")), "{ran:#?}");
         if !apart.is_empty() {
             // An index over other columns, too, is not dropped in silence.
             let (_, message) = failure(live.drop(&shape).await);

@@ -190,7 +190,7 @@ async fn removing_yields_to_a_client_that_comes_the_other_way() {
     let stop = super::fixture::work("stop", Way::Forward);
     let removing = bed.postgres.remove(&bed.fence, &stop, &bed.mapping, bed.direction);
     let writing = async {
-        until_it_waits(&bed, "query LIKE 'LOCK TABLE%leads_v2%'").await;
+        until_it_waits(&bed, "query LIKE '%LOCK TABLE%leads_v2%EXCLUSIVE%'").await;
         say(&mut client, "UPDATE leads SET status = 'Through' WHERE id = 1; COMMIT").await
     };
     let (removed, written) = tokio::join!(removing, writing);

@@ -246,13 +246,14 @@ pub(super) async fn until_it_waits(bed: &Bed, condition: &str) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND {condition}"
     );
-    loop {
+    for _ in 0..2000 {
         let row = watcher.fetch_one(AssertSqlSafe(sql.clone())).await.unwrap();
         if row.get::<i64, _>(0) > 0 {
             return;
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+    panic!("nothing waits for a lock where {condition}");
 }
 
 /// Runs a statement on its own connection until it waits for a lock, then lets go what holds it.
