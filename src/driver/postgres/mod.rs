@@ -52,6 +52,7 @@ mod leftovers;
 mod live;
 mod locks;
 mod marks;
+mod moves;
 mod named;
 mod overlap;
 mod park;
@@ -124,6 +125,8 @@ mod sync_both_tests;
 mod sync_event_tests;
 #[cfg(test)]
 mod sync_in_place_tests;
+#[cfg(test)]
+mod sync_keys_tests;
 #[cfg(test)]
 mod sync_live_tests;
 mod sync_objects;

@@ -26,8 +26,9 @@ use super::Postgres;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
+use super::moves::{Note, follow_moves, put_back};
 use super::park::enter;
-use super::settle_sql::{How, TRADABLE, forget_notes, locks, note_again, statements, take_notes};
+use super::settle_sql::{How, TRADABLE, forget_notes, is_any_wrong, locks, statements, take_notes};
 use super::shape::{Shape, shape};
 use super::sink::{is_of_a_row, named};
 use super::sync_sql::trigger_name;
@@ -46,15 +47,18 @@ const STUCK_MAX: usize = 10_000;
 const PASSES_MAX: u32 = 10;
 /// Keys that an error names.
 const NAMED_MAX: usize = 3;
-const DOING: &str = "put noted keys right";
+pub(super) const DOING: &str = "put noted keys right";
+/// Noted keys that are looked at while clients are kept out.
+const LOOKED_AT_MAX: u64 = 1_000;
 /// How often noted keys are put right before it is given up.
 const SETTLED_MAX: u32 = 5;
 
 /// A key that the server would not have put right, and what it said.
-struct Stuck {
+#[derive(Clone, Debug)]
+pub(super) struct Stuck {
     /// Its columns as the server writes them.
-    key: Vec<String>,
-    failure: Failure,
+    pub key: Vec<String>,
+    pub failure: Failure,
 }
 
 /// What came of going over the notes of a mapping.
@@ -157,18 +161,18 @@ async fn sweep(
     (mut noted, care): (u64, Care),
 ) -> Result<Swept, Error> {
     let (mut swept, mut seen) = (Swept::default(), BTreeSet::new());
+    let mut behind = i64::MIN;
     while noted > 0 && swept.stuck.len() < STUCK_MAX {
         let mut tx = connections.begin(fence, TxKind::Settle).await?;
-        let settled = settle_some(&mut tx, (shape, direction), care).await;
+        let settled = settle_some(&mut tx, (shape, direction), (behind, care)).await;
         connections.moments.wrote(mapping);
-        let (taken, stuck) = finish(tx, settled).await?;
+        let (taken, last, stuck) = finish(tx, settled).await?;
         connections.moments.wrote(mapping);
-        if taken == 0 {
-            break;
-        }
+        let Some(last) = last else { break };
+        behind = last;
         noted = noted.saturating_sub(taken);
         swept.righted += taken.saturating_sub(number(stuck.len()));
-        // Their notes are behind the others, and may be taken once more.
+        // A key may be noted again behind its own note.
         swept.stuck.extend(stuck.into_iter().filter(|it| seen.insert(it.key.clone())));
     }
     Ok(swept)
@@ -186,20 +190,23 @@ impl Postgres {
         Err(Error::failed(FailureClass::Contention, message))
     }
 
-    /// The same before the sync ends, with which the notes go: where a row refuses, or the mapping fits its tables no more, it
-    /// ends all the same.
+    /// The same before the sync ends, with which the notes go. Where the mapping fits its tables no more nothing can be put right,
+    /// and it ends all the same.
     pub(super) async fn settle_last(
         &self,
         fence: &Fence,
         mapping: &Mapping,
     ) -> Result<Last, Error> {
-        match self.settle_all(fence, mapping).await {
-            Ok(()) => Ok(Last::Nothing),
+        let mut reader = self.connections.read().await?;
+        let fits = shape(reader.conn()?, mapping).await;
+        reader.release().await;
+        match fits {
             Err(error) if error.class() == Some(FailureClass::Refused) => {
                 tracing::warn!(%error, "what the sync of {} could only note is left", mapping.name);
                 Ok(Last::Left)
             }
             Err(error) => Err(error),
+            Ok(_) => self.settle_all(fence, mapping).await.map(|()| Last::Nothing),
         }
     }
 }
@@ -213,15 +220,26 @@ pub(super) enum Last {
     Left,
 }
 
-/// Sees that nothing is noted, under a lock that keeps clients out. What was noted since [`Postgres::settle_all`] is put right
-/// in another attempt: whoever waits for the lock may have a view of the database already, which wouldn't have it.
+/// Sees that nothing wrong is noted, under a lock that keeps clients out. What was noted since [`Postgres::settle_all`] is put right
+/// in another attempt: whoever waits for the lock may have a view of the database already, which wouldn't have it. What is
+/// right as it is was written by clients alone, and is so in every view: those whose snapshots are old note many such.
 pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let touched = tx.ours(&shape.touched_name());
-    if count_noted(tx.conn()?, &touched).await? == 0 {
+    let noted = count_noted(tx.conn()?, &touched).await?;
+    if noted == 0 || (noted <= LOOKED_AT_MAX && !is_wrong(tx.conn()?, shape, &touched).await?) {
         return Ok(());
     }
     let message = "keys were noted just now that are to be put right first";
     Err(Error::failed(FailureClass::Contention, message))
+}
+
+async fn is_wrong(conn: &mut PgConnection, shape: &Shape, touched: &str) -> Result<bool, Error> {
+    if shape.in_place {
+        return Ok(true);
+    }
+    let asked = is_any_wrong(shape, direction(conn, shape).await?, touched);
+    let row = sqlx::query(AssertSqlSafe(asked)).persistent(false).fetch_one(conn).await;
+    row.and_then(|row| row.try_get(0)).map_err(failed("look at noted keys"))
 }
 
 /// How many notes there are; none where there is no table of them.
@@ -250,48 +268,64 @@ pub(super) async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<
     Ok(if is_both { Direction::Both } else { Direction::Forward })
 }
 
-/// Takes some notes and puts their keys right, but for those that the server refuses, which are noted again. Returns how many
-/// notes were taken.
+/// Takes some notes behind a place in their order and puts their keys right, but for those that the server refuses, whose notes
+/// are put back. Returns how many notes were taken, and the place of the last one.
 async fn settle_some(
     tx: &mut Tx<'_>,
     (shape, direction): (&Shape, Direction),
-    care: Care,
-) -> Result<(u64, Vec<Stuck>), Error> {
+    (behind, care): (i64, Care),
+) -> Result<(u64, Option<i64>, Vec<Stuck>), Error> {
     let most = if care == Care::Quick { BATCH_NOTES } else { THOROUGH_NOTES };
     let take = take_notes(shape, &tx.ours(&shape.touched_name()), most);
-    let row =
-        sqlx::query(AssertSqlSafe(take)).fetch_one(tx.conn()?).await.map_err(failed(DOING))?;
-    let taken = ledger::unsigned(row.try_get(0).map_err(failed(DOING))?)?;
-    if taken == 0 || shape.in_place {
-        return Ok((taken, Vec::new()));
+    let rows = sqlx::query(AssertSqlSafe(take)).bind(behind).fetch_all(tx.conn()?).await;
+    let notes = rows.map_err(failed(DOING))?;
+    let note = |row| Note::of_row(row, shape.keys.len());
+    let mut notes: Vec<Note> =
+        notes.iter().map(note).collect::<Result<_, _>>().map_err(failed(DOING))?;
+    notes.sort_by_key(|note| note.at);
+    let (taken, last) = (number(notes.len()), notes.last().map(|note| note.at));
+    if notes.is_empty() || shape.in_place {
+        return Ok((taken, last, Vec::new()));
     }
-    let keys: Vec<Vec<String>> = (1..=shape.keys.len())
-        .map(|at| row.try_get(at))
-        .collect::<Result<_, _>>()
-        .map_err(failed(DOING))?;
-    let keys = rows_of(&keys);
+    let keys: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
+    let mut keys: Vec<Vec<String>> = keys.into_iter().cloned().collect();
     prepare(tx, shape, &keys).await?;
-    let written = statements(shape, direction, How::Written);
-    let Err(failure) = put_right(tx.conn()?, &written, &keys).await? else {
-        return Ok((taken, Vec::new()));
-    };
-    let stuck = if !is_held(&failure) {
-        apart(tx.conn()?, &written, &keys).await?
-    } else if is_tradable(tx.conn()?, shape).await?
-        && put_right(tx.conn()?, &statements(shape, direction, How::Traded), &keys).await?.is_ok()
-    {
-        Vec::new()
-    } else if care == Care::Quick {
-        keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }).collect()
-    } else {
-        apart(tx.conn()?, &written, &keys).await?
-    };
+    let mut stuck = follow_moves(tx, shape, &notes).await?;
+    keys.retain(|key| !stuck.iter().any(|it| it.key == *key));
+    stuck.extend(put_all_right(tx.conn()?, (shape, direction), care, keys).await?);
     if !stuck.is_empty() {
-        let again = note_again(shape, &tx.ours(&shape.touched_name()));
-        let keys = keys_of(&stuck);
-        bound(again, &keys).execute(tx.conn()?).await.map_err(failed(DOING))?;
+        put_back(tx, shape, &notes, &stuck).await?;
     }
-    Ok((taken, stuck))
+    Ok((taken, last, stuck))
+}
+
+/// Puts keys right whose rows are locked; gives those that the server refuses.
+async fn put_all_right(
+    conn: &mut PgConnection,
+    (shape, direction): (&Shape, Direction),
+    care: Care,
+    keys: Vec<Vec<String>>,
+) -> Result<Vec<Stuck>, Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let written = statements(shape, direction, How::Written);
+    let Err(failure) = put_right(conn, &written, &keys).await? else {
+        return Ok(Vec::new());
+    };
+    if !is_held(&failure) {
+        return apart(conn, &written, &keys).await;
+    }
+    if is_tradable(conn, shape).await?
+        && put_right(conn, &statements(shape, direction, How::Traded), &keys).await?.is_ok()
+    {
+        return Ok(Vec::new());
+    }
+    if care == Care::Quick {
+        let each = keys.into_iter().map(|key| Stuck { key, failure: failure.clone() });
+        return Ok(each.collect());
+    }
+    apart(conn, &written, &keys).await
 }
 
 /// As [`trade`], in a transaction of its own, of which nothing stays where that is refused.
@@ -425,12 +459,6 @@ fn bound(sql: String, columns: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
         query = query.bind(column);
     }
     query
-}
-
-/// Keys from their columns.
-fn rows_of(columns: &[Vec<String>]) -> Vec<Vec<String>> {
-    let rows = columns.first().map_or(0, Vec::len);
-    (0..rows).map(|at| columns.iter().map(|column| column[at].clone()).collect()).collect()
 }
 
 /// Columns from keys.

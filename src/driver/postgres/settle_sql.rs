@@ -5,9 +5,9 @@
 
 use super::catalogue::quote;
 use super::planted::Fault;
-use super::shape::Shape;
+use super::shape::{KeyPair, Shape};
 use super::sync_sql::{Side, cast, removal};
-use crate::run::Direction;
+use crate::run::{Direction, OnDelete};
 
 /// How copies that are there become as their sources say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +19,17 @@ pub(super) enum How {
     Traded,
 }
 
-/// Takes notes: their number, and their keys as a list of texts for each column.
+/// Takes the first notes behind a place in their order: each with that place, its event, its key and where that came from.
 pub(super) fn take_notes(shape: &Shape, touched: &str, notes_max: u32) -> String {
-    let marks = shape.mark_columns();
-    let all = marks.join(", ");
-    let text = |mark: &String| format!("coalesce(array_agg({mark}::text ORDER BY {all}), '{{}}')");
-    let texts: Vec<String> = marks.iter().map(text).collect();
-    let marks = &all;
+    let texts = |columns: Vec<String>| -> String {
+        let text = |column: &String| format!("{column}::text");
+        columns.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
     format!(
-        "WITH phasegate_n AS (DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {touched} LIMIT {notes_max})) \
-         RETURNING {marks}) SELECT (SELECT count(*) FROM phasegate_n), {} FROM (SELECT DISTINCT {marks} FROM phasegate_n) AS phasegate_d",
-        texts.join(", "),
+        "DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {touched} WHERE at > $1 ORDER BY at LIMIT {notes_max})) \
+         RETURNING at, event, {}, {}",
+        texts(shape.mark_columns()),
+        texts(shape.origin_columns()),
     )
 }
 
@@ -45,16 +45,112 @@ pub(super) fn forget_notes(shape: &Shape, touched: &str) -> String {
     )
 }
 
-/// Notes the bound keys.
+/// Puts a note back at its place: `$1` and `$2` are that and its event, and the others its key and where that came from.
 pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
-    let marks = shape.mark_columns();
-    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
+    let columns = [shape.mark_columns(), shape.origin_columns()].concat();
+    let types = shape.keys.iter().chain(&shape.keys);
+    let values: Vec<String> = types
+        .enumerate()
+        .map(|(at, pair)| format!("${}::text::{}", at + 3, pair.type_sql))
+        .collect();
     format!(
-        "INSERT INTO {touched} ({}) SELECT {} FROM {}",
-        marks.join(", "),
-        noted.join(", "),
-        keys(shape),
+        "INSERT INTO {touched} (at, event, {}) VALUES ($1, $2, {})",
+        columns.join(", "),
+        values.join(", "),
     )
+}
+
+/// Whether a key that is noted is not right: for whoever sees to it that nobody writes meanwhile.
+pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -> String {
+    let marks = shape.mark_columns();
+    let list = marks.join(", ");
+    let side = |side: Side, items: &str| {
+        let key = shape.named_key(side);
+        let is_it: Vec<String> = key
+            .iter()
+            .zip(&marks)
+            .map(|(name, mark)| format!("{name} = phasegate_s.{mark}"))
+            .collect();
+        let filter = shape.and_filter(side);
+        format!("SELECT {items} FROM {} WHERE {}{filter}", shape.named(side), is_it.join(" AND "))
+    };
+    let left = match shape.on_delete {
+        OnDelete::Delete => "phasegate_there IS NULL".to_owned(),
+        OnDelete::Nullify => {
+            let of_key = shape.bare_key(Side::New);
+            let written = shape.writes.iter().enumerate();
+            let beside = written.filter(|(_, write)| !of_key.contains(&quote(&write.column)));
+            let values: Vec<String> = beside.map(|(at, _)| format!("phasegate_n{at}")).collect();
+            if values.is_empty() {
+                "true".to_owned()
+            } else {
+                format!("num_nonnulls({}) = 0", values.join(", "))
+            }
+        }
+        OnDelete::Ignore => "true".to_owned(),
+    };
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM (SELECT DISTINCT {list} FROM {touched}) AS phasegate_s \
+         LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true \
+         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE)",
+        side(Side::Old, &shape.old_list(direction)),
+        side(Side::New, &shape.new_list(direction)),
+        shape.is_right(direction),
+    )
+}
+
+/// Whether of a key an event (`$2`) is noted on one side of a place in the order of notes (`$1`, and `side` of it).
+pub(super) fn is_noted_still(shape: &Shape, touched: &str, side: char) -> String {
+    let pairs = shape.mark_columns().into_iter().zip(&shape.keys).enumerate();
+    let is_it: Vec<String> = pairs
+        .map(|(at, (mark, pair))| format!("{mark} = ${}::text::{}", at + 3, pair.type_sql))
+        .collect();
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM {touched} WHERE at {side} $1 AND event = $2 AND {})",
+        is_it.join(" AND "),
+    )
+}
+
+/// Whether the server would let a statement of ours give a copy another key: it writes an identity that is always generated by
+/// itself alone.
+pub(super) fn can_move(shape: &Shape) -> bool {
+    let is_drawn = |pair: &KeyPair| {
+        shape.new.column(&pair.new).is_some_and(|column| column.identity == Some('a'))
+    };
+    !shape.keys.iter().any(is_drawn)
+}
+
+/// What gives the copy of a row its new key, in order; the bound texts are that key, and then the one that it had. Whoever has the
+/// new key is the copy of a row that is gone, or was made of this one: nobody else's could be made meanwhile.
+pub(super) fn follow(shape: &Shape) -> [String; 2] {
+    let table = shape.new.sql();
+    let names = shape.bare_key(Side::New);
+    let typed = |first: usize| -> Vec<String> {
+        let pairs = shape.keys.iter().enumerate();
+        pairs.map(|(at, pair)| format!("${}::text::{}", first + at, pair.type_sql)).collect()
+    };
+    let (to, from) = (typed(1), typed(1 + names.len()));
+    let is = |alias: &str, key: &[String]| -> String {
+        let pairs = names.iter().zip(key);
+        pairs
+            .map(|(name, value)| format!("{alias}.{name} = {value}"))
+            .collect::<Vec<_>>()
+            .join(" AND ")
+    };
+    let sets: Vec<String> =
+        names.iter().zip(&to).map(|(name, value)| format!("{name} = {value}")).collect();
+    [
+        format!(
+            "DELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {})",
+            is("phasegate_t", &to),
+            is("phasegate_o", &from)
+        ),
+        format!(
+            "UPDATE {table} AS phasegate_t SET {} WHERE {}",
+            sets.join(", "),
+            is("phasegate_t", &from)
+        ),
+    ]
 }
 
 /// Whether copies may be taken out for a moment: foreign keys that would do more than to look on when a row goes, and what they

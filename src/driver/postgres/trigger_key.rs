@@ -8,12 +8,13 @@
 //! Absent on purpose: which keys changed, which is the row trigger's in `trigger_sql`.
 
 use super::catalogue::{Index, literal, quote};
+use super::marks::{LEFT, MOVED, Noted};
 use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Shape, Write};
 use super::sync_sql::{Side, body, cast, removal};
 use super::trigger_sql::{Flow, Holder, KEY, MOVED_FROM, MOVED_TO};
-use crate::run::Direction;
+use crate::run::{Direction, OnDelete};
 
 impl Flow<'_> {
     /// Behind FROM: the source row of a key, as this transaction has written it.
@@ -54,7 +55,8 @@ impl Flow<'_> {
     /// Brings the other side's row of one key to where it belongs. What happened to the key is `INSERT`, `UPDATE`, `DELETE`,
     /// `MISSED` (an UPDATE whose counterpart was not to be changed), or `GONE` (there is no source row).
     pub(super) fn key_body(&self) -> String {
-        let mut lines = vec![self.deleted()];
+        let mut lines: Vec<String> = self.ended().into_iter().collect();
+        lines.push(self.deleted());
         match self.direction {
             // A row that is new on its side has no counterpart, as a rule.
             Direction::Forward => {
@@ -72,12 +74,14 @@ impl Flow<'_> {
                 ));
                 let insert = self.insert_beside_others();
                 lines.push(format!(
-                    "IF phasegate_event <> 'GONE' THEN\n{insert}\n{}\nEND IF;",
+                    "IF phasegate_event <> 'GONE' THEN\n{}\n{insert}\n{}\nEND IF;",
+                    self.on_the_way(),
                     self.done()
                 ));
             }
             Direction::Both => {
                 lines.push(self.update());
+                lines.push(self.on_the_way());
                 lines.push(self.insert_beside_others());
                 lines.push(self.done());
                 if self.may_hide() {
@@ -91,12 +95,35 @@ impl Flow<'_> {
             if self.from == Side::Old {
                 lines.push(format!(
                     "IF NOT FOUND AND phasegate_passed AND phasegate_event IN ('UPDATE', 'MISSED') THEN\n{}\nEND IF;",
-                    self.note(&self.parameters(KEY))
+                    self.note(&self.parameters(KEY), Noted::Changed)
                 ));
             }
         }
         lines.push("RETURN true;".to_owned());
         body("", &lines.join("\n"))
+    }
+
+    /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row.
+    fn on_the_way(&self) -> String {
+        if self.from == Side::New {
+            return String::new();
+        }
+        format!(
+            "IF phasegate_event IN ('UPDATE', 'MISSED') AND {} THEN\n{}\nRETURN true;\nEND IF;",
+            self.is_noted(KEY, &[MOVED]),
+            self.note(&self.parameters(KEY), Noted::Changed),
+        )
+    }
+
+    /// A row that comes from nowhere ends what came to its key before: that one is gone.
+    fn ended(&self) -> Option<String> {
+        (self.from == Side::Old).then(|| {
+            format!(
+                "IF phasegate_event = 'INSERT' AND {} THEN\n{}\nEND IF;",
+                self.is_noted(KEY, &[MOVED]),
+                self.note(&self.parameters(KEY), Noted::Ended),
+            )
+        })
     }
 
     /// What to do first where a row was deleted: as a rule it is gone, and its counterpart goes too.
@@ -108,7 +135,7 @@ impl Flow<'_> {
         let noted = if self.from == Side::Old && removal.is_some() {
             format!(
                 "IF phasegate_passed AND current_setting('transaction_isolation') <> 'read committed' THEN\n{}\nEND IF;\n",
-                self.note(&self.parameters(KEY))
+                self.note(&self.parameters(KEY), Noted::Ended)
             )
         } else {
             String::new()
@@ -310,43 +337,10 @@ impl Flow<'_> {
     }
 
     /// Where the key of a row changed and its counterpart can follow, it does so as one row: its other columns, and what
-    /// refers to it, stay with it.
+    /// refers to it, stay with it. Whether it did; NULL where that was noted.
     pub(super) fn move_body(&self) -> String {
         let (shape, to) = (self.shape, self.to());
-        let names = shape.bare_key(to);
-        let sets: Vec<String> = names
-            .iter()
-            .zip(self.parameters(MOVED_TO))
-            .map(|(name, value)| format!("{name} = {value}"))
-            .collect();
         let table = shape.side(to).sql();
-        let alias = quote(&shape.side(self.from).name);
-        let seen = if self.may_hide() {
-            format!(
-                " AND EXISTS (SELECT 1 FROM {} WHERE {}{})",
-                shape.named(to),
-                self.key_is(to, &quote(&shape.side(to).name), MOVED_FROM),
-                shape.and_filter(to),
-            )
-        } else {
-            String::new()
-        };
-        let moved = format!(
-            "UPDATE {table} AS phasegate_t SET {} WHERE {}{seen} AND NOT EXISTS (SELECT 1 FROM {} WHERE {} \
-             AND age({alias}.xmin) <= age(pg_current_xact_id()::xid)) \
-             AND NOT EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\nRETURN FOUND;",
-            sets.join(", "),
-            self.key_is(to, "phasegate_t", MOVED_FROM),
-            shape.named(self.from),
-            self.key_is(self.from, &alias, MOVED_FROM),
-            self.key_is(to, "phasegate_o", MOVED_TO),
-        );
-        // An old snapshot doesn't show the row that stands in the way. Whatever else is not unique fails again when the row
-        // is made anew.
-        let moved = format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\nELSE\nBEGIN\n{moved}\n\
-             EXCEPTION WHEN unique_violation THEN\nRETURN false;\nEND;\nEND IF;"
-        );
         let columns: Vec<String> = shape
             .keys
             .iter()
@@ -359,7 +353,120 @@ impl Flow<'_> {
             literal(&table),
             columns.join(", "),
         );
-        body("", &format!("{drawn}\n{moved}"))
+        // Another trigger may have changed the key again, and was followed before.
+        let alias = quote(&shape.side(self.from).name);
+        let is_there = format!(
+            "PERFORM 1 FROM {} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid);\n\
+             IF NOT FOUND THEN\nRETURN false;\nEND IF;",
+            shape.named(self.from),
+            self.key_is(self.from, &alias, MOVED_TO),
+        );
+        let noted = if self.from == Side::Old {
+            format!(
+                "IF {} OR {} THEN\n{}\nEND IF;",
+                self.is_noted(MOVED_FROM, &[MOVED]),
+                self.is_noted(MOVED_TO, &[MOVED, LEFT]),
+                self.note_move()
+            )
+        } else {
+            String::new()
+        };
+        body("", &format!("{drawn}\n{is_there}\n{noted}\n{}", self.moved_at_any_level()))
+    }
+
+    /// Notes a changed key, and ends the function.
+    fn note_move(&self) -> String {
+        let (from, to) = (self.parameters(MOVED_FROM), self.parameters(MOVED_TO));
+        format!(
+            "{}\n{}\nRETURN NULL;",
+            self.note(&from, Noted::Left),
+            self.note(&to, Noted::Moved(&from))
+        )
+    }
+
+    /// An old snapshot doesn't show the row that stands in the way. Whatever else is not unique fails again when the row is
+    /// made anew.
+    fn moved_at_any_level(&self) -> String {
+        let moved = self.moved();
+        let (tried, failed) = match (self.from, self.direction) {
+            (Side::New, _) => (format!("{moved}\nRETURN false;"), "RETURN false;".to_owned()),
+            (Side::Old, Direction::Forward) => {
+                (format!("{moved}\n{}", self.note_move()), self.note_move())
+            }
+            (Side::Old, Direction::Both) => (self.moved_if_seen(&moved), self.note_move()),
+        };
+        format!(
+            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\nRETURN false;\nELSE\nBEGIN\n{tried}\n\
+             EXCEPTION WHEN unique_violation THEN\n{failed}\nEND;\nEND IF;"
+        )
+    }
+
+    /// Gives the counterpart its new key, and ends the function where that could be done.
+    fn moved(&self) -> String {
+        let (shape, to) = (self.shape, self.to());
+        let names = shape.bare_key(to);
+        let sets: Vec<String> = names
+            .iter()
+            .zip(self.parameters(MOVED_TO))
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        let table = shape.side(to).sql();
+        let seen = if self.may_hide() {
+            format!(
+                " AND EXISTS (SELECT 1 FROM {} WHERE {}{})",
+                shape.named(to),
+                self.key_is(to, &quote(&shape.side(to).name), MOVED_FROM),
+                shape.and_filter(to),
+            )
+        } else {
+            String::new()
+        };
+        // The row of the new key is the one that comes: whoever is there is the copy of one that is gone, or was made of this one
+        // a moment ago, when another trigger wrote it again.
+        let freed = if to == Side::New && shape.on_delete == OnDelete::Delete {
+            format!(
+                "DELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\n",
+                self.key_is(to, "phasegate_t", MOVED_TO),
+                self.key_is(to, "phasegate_o", MOVED_FROM),
+            )
+        } else {
+            String::new()
+        };
+        // Another row may have come to the key that this one had.
+        let again = format!(
+            "PERFORM 1 FROM {};\nIF FOUND THEN\nPERFORM {}({}, 'UPDATE', true);\nEND IF;",
+            self.source(MOVED_FROM),
+            self.call("_key"),
+            self.parameters(MOVED_FROM).join(", "),
+        );
+        format!(
+            "{freed}UPDATE {table} AS phasegate_t SET {} WHERE {}{seen} \
+             AND NOT EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\n\
+             IF FOUND THEN\n{again}\nRETURN true;\nEND IF;",
+            sets.join(", "),
+            self.key_is(to, "phasegate_t", MOVED_FROM),
+            self.key_is(to, "phasegate_o", MOVED_TO),
+        )
+    }
+
+    /// Where an old snapshot shows no copy there may be one, which new clients hold on to. It is made under the old key: where
+    /// one is there the server refuses that, and the client has to try again.
+    fn moved_if_seen(&self, moved: &str) -> String {
+        let (shape, to) = (self.shape, self.to());
+        let mut columns = shape.bare_key(to);
+        let mut values = self.parameters(MOVED_FROM);
+        for (_, write) in shape.written_beside_keys(to) {
+            columns.push(quote(&write.column));
+            values.push(cast(write));
+        }
+        format!(
+            "{moved}\nINSERT INTO {} AS phasegate_t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO NOTHING;\n{moved}\nRETURN false;",
+            shape.side(to).sql(),
+            columns.join(", "),
+            values.join(", "),
+            self.source(MOVED_TO),
+            shape.bare_key(to).join(", "),
+        )
     }
 }
 

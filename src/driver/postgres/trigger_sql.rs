@@ -13,6 +13,9 @@
 //! - Foreign keys of the other side's table, or to it, don't hold at that moment: what the row refers to isn't copied yet, is
 //!   noted itself, or is followed later in the same statement or transaction; or the copy of a row that is gone refers to it.
 //!
+//! A row whose key changed is noted with both its keys, so that its copy follows it later as one row, with what only the new
+//! side has of it and what refers to it; and while that is only noted, its further ways are noted, too.
+//!
 //! Notes are only ever added. A note that is there already may be taken by `settle` a moment before the client commits, so
 //! that relying on it would lose the key.
 //!
@@ -32,7 +35,7 @@
 //! parameters or variables that are qualified by the function's name, which nobody else uses.
 
 use super::catalogue::{Column, literal, quote};
-use super::marks::GUARD;
+use super::marks::{ENDED, GUARD, LEFT, MOVED, Noted};
 use super::planted::Fault;
 use super::shape::{KeyPair, Shape, is_exact};
 use super::sync_sql::{
@@ -105,7 +108,7 @@ impl<'a> Flow<'a> {
         format!("{}{what}", self.from.letter())
     }
 
-    fn call(&self, what: &str) -> String {
+    pub(super) fn call(&self, what: &str) -> String {
         format!("{}.{}", self.schema, quote(&function_name(self.shape, &self.kind(what))))
     }
 
@@ -165,15 +168,46 @@ impl<'a> Flow<'a> {
         all(&pairs.map(|(name, value)| format!("{alias}.{name} = {value}")).collect::<Vec<_>>())
     }
 
-    pub(super) fn note(&self, key: &[String]) -> String {
+    pub(super) fn touched(&self) -> String {
+        format!("{}.{}", self.schema, quote(&self.shape.touched_name()))
+    }
+
+    pub(super) fn note(&self, key: &[String], what: Noted<'_>) -> String {
         if Fault::NoTouchedKeys.is_planted() {
             return "NULL;".to_owned();
         }
-        let touched = format!("{}.{}", self.schema, quote(&self.shape.touched_name()));
+        let mut columns = self.shape.mark_columns();
+        let mut values = key.to_vec();
+        let event = match what {
+            Noted::Changed => None,
+            Noted::Ended => Some(ENDED),
+            Noted::Left => Some(LEFT),
+            Noted::Moved(origin) => {
+                columns.extend(self.shape.origin_columns());
+                values.extend_from_slice(origin);
+                Some(MOVED)
+            }
+        };
+        if let Some(event) = event {
+            columns.push("event".to_owned());
+            values.push(literal(event));
+        }
+        let (columns, values) = (columns.join(", "), values.join(", "));
+        format!("INSERT INTO {} ({columns}) VALUES ({values});", self.touched())
+    }
+
+    /// That of a key one of these events is noted.
+    pub(super) fn is_noted(&self, key: Holder, events: &[&str]) -> String {
+        let marks = self.shape.mark_columns();
+        let pairs = marks.iter().zip(self.parameters(key));
+        let is_it: Vec<String> =
+            pairs.map(|(mark, value)| format!("phasegate_n.{mark} = {value}")).collect();
+        let events: Vec<String> = events.iter().map(|event| literal(event)).collect();
         format!(
-            "INSERT INTO {touched} ({}) VALUES ({});",
-            self.shape.mark_columns().join(", "),
-            key.join(", ")
+            "EXISTS (SELECT 1 FROM {} AS phasegate_n WHERE {} AND phasegate_n.event IN ({}))",
+            self.touched(),
+            all(&is_it),
+            events.join(", "),
         )
     }
 
@@ -276,10 +310,10 @@ impl<'a> Flow<'a> {
         )
     }
 
-    /// A changed key: its counterpart follows, or one goes and another comes.
+    /// A changed key: its counterpart follows, or one goes and another comes, or that is left for later.
     fn call_move(&self) -> String {
         format!(
-            "IF {}({}, {}) THEN\n{}\nELSE\n{}\n{}\nEND IF;",
+            "phasegate_done := {}({}, {});\nIF phasegate_done THEN\n{}\nELSIF NOT phasegate_done THEN\n{}\n{}\nEND IF;",
             self.call("_move"),
             self.key_of("OLD").join(", "),
             self.key_of("NEW").join(", "),
@@ -355,23 +389,42 @@ impl<'a> Flow<'a> {
     /// What foreign keys refuse is noted at every level: each row is followed by itself, and the one that it refers to may come
     /// to its copy later.
     fn caught(&self, at_once: &str, calls: &str) -> String {
-        let notes = self.of_keys(|key| self.note(key));
+        let notes = self.notes();
+        // Clients of the new shape may hold on to the copy by its key: whoever changes that has to see it, as in one table.
+        let told = match self.direction {
+            Direction::Forward => "phasegate_detail <> ''",
+            Direction::Both => {
+                "(phasegate_detail <> '' OR TG_OP = 'UPDATE' AND NOT phasegate_same)"
+            }
+        };
         let tied = "foreign_key_violation OR restrict_violation";
         let held = "unique_violation OR exclusion_violation";
         let seen = format!(
-            "SELECT EXISTS (SELECT 1 FROM {}.{}), {} INTO phasegate_noted, phasegate_tied;\n\
+            "SELECT EXISTS (SELECT 1 FROM {}), {} INTO phasegate_noted, phasegate_tied;\n\
              IF NOT (phasegate_noted OR phasegate_tied) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
              EXCEPTION WHEN {held} OR {tied} THEN\n\
              IF SQLSTATE IN ('23505', '23P01') AND NOT phasegate_noted THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
-            self.schema,
-            quote(&self.shape.touched_name()),
+            self.touched(),
             self.is_tied(),
         );
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{seen}\nELSE\nBEGIN\n{calls}\n\
              EXCEPTION WHEN serialization_failure OR {held} OR {tied} THEN\n\
              GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
-             IF SQLSTATE = '40001' AND phasegate_detail <> '' THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
+             IF SQLSTATE = '40001' AND {told} THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
+        )
+    }
+
+    /// Notes whatever happened to the row.
+    fn notes(&self) -> String {
+        let (old, new) = (self.key_of("OLD"), self.key_of("NEW"));
+        format!(
+            "IF TG_OP = 'INSERT' THEN\n{}\nELSIF TG_OP = 'DELETE' THEN\n{}\nELSIF phasegate_same THEN\n{}\nELSE\n{}\n{}\nEND IF;",
+            self.note(&new, Noted::Ended),
+            self.note(&old, Noted::Ended),
+            self.note(&new, Noted::Changed),
+            self.note(&old, Noted::Left),
+            self.note(&new, Noted::Moved(&old)),
         )
     }
 
@@ -448,11 +501,11 @@ impl<'a> Flow<'a> {
         let keys: Vec<String> =
             typed.map(|(key, pair)| format!("{key}::{}", pair.type_sql)).collect();
         let note = format!(
-            "INSERT INTO {}.{} ({}) SELECT {} FROM {} WHERE {which};",
-            self.schema,
-            quote(&self.shape.touched_name()),
+            "INSERT INTO {} ({}, event) SELECT {}, {} FROM {} WHERE {which};",
+            self.touched(),
             self.shape.mark_columns().join(", "),
             keys.join(", "),
+            literal(ENDED),
             self.shape.named(self.to()),
         );
         format!(
