@@ -39,6 +39,10 @@ pub(super) enum Noted<'a> {
     Left,
 }
 
+/// What `event` says of a row that came from another key where its copy stands under both of them, as long as something refers
+/// to the one that it had.
+pub(super) const DOUBLED: &str = "DOUBLE";
+
 /// What `event` says where a row came from another key, where one went to another key, and where it came from none or went.
 pub(super) const MOVED: &str = "MOVE";
 pub(super) const LEFT: &str = "LEFT";

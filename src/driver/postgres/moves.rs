@@ -7,7 +7,8 @@
 //! Invariants:
 //! - Changes of keys are made up for in the order in which they happened: notes are counted.
 //! - Who came to a key from nowhere, or went, ends what came there before: see [`Noted`](super::marks::Noted).
-//! - What the server refuses is left as it was, noted, with both its keys.
+//! - What the server refuses is left as it was, noted, with both its keys. Where foreign keys refuse it, the copy stands under both
+//!   keys until nothing refers to the one that its row had: it never goes before, since what refers to it might go with it.
 //!
 //! Absent on purpose: changes that only some notes of which can be seen yet. Those that belong together are noted by one
 //! transaction, or by ones that wait for each other.
@@ -19,9 +20,11 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::Tx;
 use super::error::{code, failed, failure};
-use super::marks::{ENDED, LEFT, MOVED};
-use super::settle::{DOING, Stuck};
-use super::settle_sql::{can_move, follow, is_noted_still, note_again};
+use super::marks::{DOUBLED, ENDED, LEFT, MOVED};
+use super::settle::{DOING, Stuck, is_tied};
+use super::settle_sql::{
+    ACTING, can_move, double, follow, is_noted_still, is_referred_to, note_again,
+};
 use super::shape::Shape;
 use super::sink::is_of_a_row;
 use crate::driver::Error;
@@ -55,42 +58,85 @@ impl Note {
         self.event.as_deref() == Some(event)
     }
 
-    /// Whether a row came to its key that is still the one there.
+    /// Whether a row came to its key from another one, and is still the one there.
     fn is_lasting(&self, later: &[Self]) -> bool {
-        self.is(MOVED) && !later.iter().any(|it| it.key == self.key && it.is(ENDED))
+        (self.is(MOVED) || self.is(DOUBLED))
+            && !later.iter().any(|it| it.key == self.key && it.is(ENDED))
     }
 }
 
-/// Has the copies of rows follow their changed keys; gives those that may not, each under both its keys.
+/// Has the copies of rows follow their changed keys; gives those that may not, each under both its keys, or under the one that its
+/// row had.
 pub(super) async fn follow_moves(
     tx: &mut Tx<'_>,
     shape: &Shape,
-    notes: &[Note],
+    notes: &mut [Note],
 ) -> Result<Vec<Stuck>, Error> {
     let mut stuck: Vec<Stuck> = Vec::new();
-    if !can_move(shape) || !notes.iter().any(|note| note.is(MOVED)) {
+    if !can_move(shape) {
         return Ok(stuck);
     }
-    let statements = follow(shape);
-    for (place, note) in notes.iter().enumerate() {
-        let Some(origin) = note.origin.as_ref().filter(|_| note.is_lasting(&notes[place + 1..]))
+    for place in 0..notes.len() {
+        let note = &notes[place];
+        let Some(origin) = note.origin.clone().filter(|_| note.is_lasting(&notes[place + 1..]))
         else {
             continue;
         };
+        let key = note.key.clone();
         // What the one before couldn't do would be done to another row.
-        let before = stuck.iter().find(|it| it.key == note.key || it.key == *origin);
-        let refused = match before {
-            Some(it) => Some(it.failure.clone()),
-            None if is_still(tx, shape, (note, '>', ENDED)).await? => None,
-            None if is_still(tx, shape, (note, '<', LEFT)).await? => Some(not_free()),
-            None => one(tx.conn()?, &statements, (&note.key, origin)).await?,
+        let before = stuck.iter().find(|it| it.key == key || it.key == origin);
+        let (failure, keys) = if let Some(it) = before {
+            (it.failure.clone(), vec![key, origin])
+        } else if is_still(tx, shape, (note, '>', ENDED)).await? {
+            continue;
+        } else if note.is(DOUBLED) {
+            match referring(tx.conn()?, shape, &origin).await? {
+                Some(failure) => (failure, vec![origin]),
+                None => continue,
+            }
+        } else if is_still(tx, shape, (note, '<', LEFT)).await? {
+            (not_free(), vec![key, origin])
+        } else {
+            let Some(failure) = one(tx.conn()?, &follow(shape), (&key, &origin)).await? else {
+                continue;
+            };
+            // What refers to it may be on its way, too: to the new key, which it can't refer to before it is there.
+            if is_tied(&failure)
+                && one(tx.conn()?, &[double(shape)], (&key, &origin)).await?.is_none()
+            {
+                notes[place].event = Some(DOUBLED.to_owned());
+                (failure, vec![origin])
+            } else {
+                (failure, vec![key, origin])
+            }
         };
-        if let Some(failure) = refused {
-            let each = [&note.key, origin];
-            stuck.extend(each.map(|key| Stuck { key: key.clone(), failure: failure.clone() }));
-        }
+        stuck.extend(keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }));
     }
     Ok(stuck)
+}
+
+/// Why the copy of a key that its row no longer has can't go: what refers to it would go with it, or lose that.
+async fn referring(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    key: &[String],
+) -> Result<Option<Failure>, Error> {
+    let rows = sqlx::query(ACTING).bind(i64::from(shape.new.oid)).fetch_all(&mut *conn).await;
+    for row in rows.map_err(failed(DOING))? {
+        let told = |at| row.try_get::<Vec<String>, _>(at).map_err(failed(DOING));
+        let table: String = row.try_get(0).map_err(failed(DOING))?;
+        let sql = is_referred_to(shape, &table, (&told(1)?, &told(2)?));
+        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        for text in key {
+            query = query.bind(text);
+        }
+        let asked = query.fetch_one(&mut *conn).await;
+        if asked.and_then(|row| row.try_get(0)).map_err(failed(DOING))? {
+            let message = format!("rows of {table} still refer to the key that it had");
+            return Ok(Some(refused(message)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether an event of a note's key is noted, before or behind it, that is not among those that were taken.
@@ -109,10 +155,14 @@ async fn is_still(
 }
 
 fn not_free() -> Failure {
+    refused("the copy that has its new key could not be given another one".to_owned())
+}
+
+fn refused(message: String) -> Failure {
     Failure {
         class: FailureClass::Refused,
-        code: None,
-        message: "the copy that has its new key could not be given another one".to_owned(),
+        code: Some("23503".to_owned()),
+        message,
         detail: None,
         help: None,
         line: None,

@@ -3,6 +3,7 @@
 
 use super::fixture::mapping as plain_mapping;
 use super::sync_race_tests::{OURS, meet};
+use super::sync_snapshot_tests::is_serialization_failure;
 use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, id, leads, say, until_it_waits};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Error, SyncState, Verifier as _};
@@ -222,9 +223,14 @@ async fn a_client_with_an_old_snapshot_meets_what_was_repaired() {
                     format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1 FROM leads LIMIT 1");
                 say(&mut client, &begin).await.unwrap();
                 assert_eq!(repair(&bed, &ALL).await, 3);
-                say(&mut client, statement)
-                    .await
-                    .unwrap_or_else(|e| panic!("{direction:?} {isolation} {what}: {e}"));
+                let said = say(&mut client, statement).await;
+                let is_told = said.as_ref().is_err_and(|error| is_serialization_failure(error));
+                // Whoever changes a key has to see the copy, where clients of the new shape may hold on to that.
+                if is_told && direction == Direction::Both && statement.contains("SET id") {
+                    say(&mut client, &format!("ROLLBACK; {begin}; {statement}")).await.unwrap();
+                } else {
+                    said.unwrap_or_else(|e| panic!("{direction:?} {isolation} {what}: {e}"));
+                }
                 say(&mut client, "COMMIT").await.unwrap();
                 assert_eq!(bed.settle().await, 0);
                 assert_eq!(bed.number(WRONG).await, 0, "{direction:?} {isolation} {what}");

@@ -290,7 +290,7 @@ async fn settle_some(
     let keys: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
     let mut keys: Vec<Vec<String>> = keys.into_iter().cloned().collect();
     prepare(tx, shape, &keys).await?;
-    let mut stuck = follow_moves(tx, shape, &notes).await?;
+    let mut stuck = follow_moves(tx, shape, &mut notes).await?;
     keys.retain(|key| !stuck.iter().any(|it| it.key == *key));
     stuck.extend(put_all_right(tx.conn()?, (shape, direction), care, keys).await?);
     if !stuck.is_empty() {
@@ -316,9 +316,7 @@ async fn put_all_right(
     if !is_held(&failure) {
         return apart(conn, &written, &keys).await;
     }
-    if is_tradable(conn, shape).await?
-        && put_right(conn, &statements(shape, direction, How::Traded), &keys).await?.is_ok()
-    {
+    if is_tradable(conn, shape).await? && trade_here(conn, (shape, direction), &keys).await? {
         return Ok(Vec::new());
     }
     if care == Care::Quick {
@@ -366,8 +364,21 @@ async fn trade(
     forget(tx, shape, stuck).await?;
     let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
     prepare(tx, shape, &keys).await?;
-    let traded = statements(shape, direction, How::Traded);
-    Ok(put_right(tx.conn()?, &traded, &keys).await?.is_ok())
+    trade_here(tx.conn()?, (shape, direction), &keys).await
+}
+
+/// Takes copies out and puts them in again. A client of the new shape who waits for one would find it gone, and write nothing: so
+/// with `both` they wait for the table.
+async fn trade_here(
+    conn: &mut PgConnection,
+    (shape, direction): (&Shape, Direction),
+    keys: &[Vec<String>],
+) -> Result<bool, Error> {
+    if direction == Direction::Both {
+        let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", shape.new.sql());
+        sqlx::query(AssertSqlSafe(lock)).execute(&mut *conn).await.map_err(failed(DOING))?;
+    }
+    Ok(put_right(conn, &statements(shape, direction, How::Traded), keys).await?.is_ok())
 }
 
 /// Locks the rows of keys, and has what is written to their copies not mirrored.
@@ -478,7 +489,7 @@ fn is_held(failure: &Failure) -> bool {
 }
 
 /// Whether a row of another table is in the way, or missing.
-fn is_tied(failure: &Failure) -> bool {
+pub(super) fn is_tied(failure: &Failure) -> bool {
     matches!(failure.code.as_deref(), Some("23503" | "23001"))
 }
 

@@ -33,6 +33,68 @@ pub(super) fn take_notes(shape: &Shape, touched: &str, notes_max: u32) -> String
     )
 }
 
+/// What makes a second copy of a row under its new key, with all that the new side has of it; the bound texts are as those of
+/// [`follow`].
+pub(super) fn double(shape: &Shape) -> String {
+    let (table, names) = (shape.new.sql(), shape.bare_key(Side::New));
+    let typed = |at: usize| format!("${}::text::{}", at + 1, shape.keys[at % names.len()].type_sql);
+    let columns = || shape.new.columns.iter().filter(|column| !column.is_generated);
+    let value = |name: String| match names.iter().position(|key| *key == name) {
+        Some(at) => typed(at),
+        None => format!("phasegate_t.{name}"),
+    };
+    let is_it: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| format!("phasegate_t.{name} = {}", typed(names.len() + at)))
+        .collect();
+    format!(
+        "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {table} AS phasegate_t WHERE {} ON CONFLICT ({}) DO NOTHING",
+        columns().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", "),
+        columns().map(|column| value(quote(&column.name))).collect::<Vec<_>>().join(", "),
+        is_it.join(" AND "),
+        names.join(", "),
+    )
+}
+
+/// Foreign keys that lead to the new table (`$1`) and do something to what refers to a row when that goes: their tables and
+/// columns, and the columns that they refer to.
+pub(super) const ACTING: &str = "SELECT k.conrelid::regclass::text, \
+     ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.conkey) WITH ORDINALITY AS c (n, at) \
+       JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.n ORDER BY c.at), \
+     ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.confkey) WITH ORDINALITY AS c (n, at) \
+       JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.n ORDER BY c.at) \
+     FROM pg_constraint k WHERE k.contype = 'f' AND k.confdeltype <> 'a' AND k.confdeltype <> 'r' AND k.confrelid IN \
+     (SELECT $1::bigint::oid UNION ALL SELECT relid FROM pg_partition_tree($1::bigint::oid::regclass))";
+
+/// Whether rows of a table refer to the copy of a key, which is bound.
+pub(super) fn is_referred_to(
+    shape: &Shape,
+    table: &str,
+    (from, to): (&[String], &[String]),
+) -> String {
+    let names = shape.bare_key(Side::New);
+    let is_it: Vec<String> = names
+        .iter()
+        .zip(&shape.keys)
+        .enumerate()
+        .map(|(at, (name, pair))| {
+            format!("phasegate_t.{name} = ${}::text::{}", at + 1, pair.type_sql)
+        })
+        .collect();
+    let refers: Vec<String> = from
+        .iter()
+        .zip(to)
+        .map(|(from, to)| format!("phasegate_r.{from} = phasegate_t.{to}"))
+        .collect();
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM {} AS phasegate_t JOIN {table} AS phasegate_r ON {} WHERE {})",
+        shape.new.sql(),
+        refers.join(" AND "),
+        is_it.join(" AND "),
+    )
+}
+
 /// Takes the notes of the bound keys away.
 pub(super) fn forget_notes(shape: &Shape, touched: &str) -> String {
     let marks = shape.mark_columns();
@@ -226,12 +288,13 @@ pub(super) fn statements(shape: &Shape, direction: Direction, how: How) -> Vec<S
     removed.into_iter().chain(changed).chain([insert(shape)]).collect()
 }
 
-/// What locks the rows of the bound keys before anything is decided: the sources, then their copies.
+/// What locks the rows of the bound keys before anything is decided: the sources, then their copies. A chunk that is still open
+/// holds its sources by their keys alone, and its copies can't be seen: it is waited for.
 pub(super) fn locks(shape: &Shape) -> Vec<String> {
     if Fault::SweepInOneStatement.is_planted() {
         return Vec::new();
     }
-    vec![lock(shape, Side::Old, "FOR SHARE"), lock(shape, Side::New, "FOR UPDATE")]
+    vec![lock(shape, Side::Old, "FOR UPDATE"), lock(shape, Side::New, "FOR UPDATE")]
 }
 
 /// Behind FROM: the sources of the bound keys as `phasegate_f` and their copies as `phasegate_o`; and that one is the other's.
@@ -280,10 +343,11 @@ fn key_of_copies(shape: &Shape, alias: &str) -> Vec<String> {
 
 /// Makes the copies that are there as their sources say.
 fn update(shape: &Shape, direction: Direction) -> Option<String> {
+    let rights = shape.rights(direction);
     let sets: Vec<String> = shape
         .written_over(Side::New)
         .map(|(at, write)| {
-            let value = shape.value_in_pair(Side::New, at, direction);
+            let value = shape.value_in_pair(Side::New, at, (direction, &rights));
             format!("{} = {value}", quote(&write.column))
         })
         .collect();
@@ -309,10 +373,11 @@ fn trade(shape: &Shape, direction: Direction) -> Option<String> {
     if written.is_empty() {
         return None;
     }
+    let rights = shape.rights(direction);
     let (both, is_pair) = pairs(shape, direction);
     let keys = marks.iter().map(|mark| format!("phasegate_f.phasegate_{mark}"));
     let values = written.iter().map(|(at, _)| {
-        format!("{} AS phasegate_v{at}", shape.value_in_pair(Side::New, *at, direction))
+        format!("{} AS phasegate_v{at}", shape.value_in_pair(Side::New, *at, (direction, &rights)))
     });
     let worked_out: Vec<String> = keys.chain(values).collect();
     let given: Vec<String> =

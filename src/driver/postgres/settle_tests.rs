@@ -203,3 +203,36 @@ async fn a_noted_row_that_the_new_side_refuses_is_named_or_parked() {
         assert_eq!(bed.number(WRONG).await, 0);
     }
 }
+
+/// Rows that hand a value on which is only one's, each followed by itself.
+#[tokio::test]
+async fn values_and_keys_that_rows_hand_on_trouble_no_client() {
+    let default = "CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
+        CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text, status_code text, note text DEFAULT 'new');
+        CREATE UNIQUE INDEX ON leads (email) WHERE status = 'Default'; CREATE UNIQUE INDEX ON leads_v2 (email) WHERE status_code = 'default';
+        INSERT INTO leads SELECT n, 'all', CASE WHEN n = 1 THEN 'Default' ELSE 'Open' END FROM generate_series(1, 9) AS n;
+        CREATE FUNCTION hand_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          UPDATE leads SET status = 'Default' WHERE id = OLD.id + 1; RETURN NULL; END $$;
+        CREATE TRIGGER hand_on AFTER UPDATE ON leads FOR EACH ROW WHEN (OLD.status = 'Default' AND NEW.status <> 'Default')
+          EXECUTE FUNCTION hand_on();";
+    let places = "CREATE TABLE leads (id bigint PRIMARY KEY, email text UNIQUE, status text, other int);
+        CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text UNIQUE, status_code text, note text DEFAULT 'new');
+        INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 9) AS n;";
+    for isolation in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        for (setup, script) in [
+            (default, "UPDATE leads SET status = 'Open' WHERE id = 1"),
+            (places, "DELETE FROM leads WHERE id = 1; UPDATE leads SET id = id - 1 WHERE id > 1"),
+            (places, "UPDATE leads SET id = -id; UPDATE leads SET id = 10 + id"),
+        ] {
+            let Some(bed) = Bed::with(setup, leads(), Direction::Forward).await else { return };
+            bed.run(&chunk("true")).await;
+            let mut client = bed.client().await;
+            let said =
+                say(&mut client, &format!("BEGIN ISOLATION LEVEL {isolation}; {script}; COMMIT"))
+                    .await;
+            said.unwrap_or_else(|error| panic!("{isolation} {script}: {error}"));
+            assert_eq!(bed.settle().await, 0);
+            assert_eq!(bed.number(WRONG).await, 0, "{isolation} {script}");
+        }
+    }
+}

@@ -234,3 +234,105 @@ async fn both_tables_draw_their_keys_from_one_sequence_while_it_lasts() {
         );
     }
 }
+
+/// What a statement doesn't change of a row may be another client's, who is followed after it or could only note it.
+#[tokio::test]
+async fn a_client_writes_only_what_it_changed() {
+    let user = "CREATE FUNCTION hand_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF TG_TABLE_NAME = 'leads' THEN UPDATE leads_v2 SET status_code = 'handed' WHERE id = NEW.id AND status_code <> 'handed';
+          ELSE UPDATE leads SET status = 'Handed' WHERE id = NEW.id AND status <> 'Handed'; END IF; RETURN NULL; END $$;";
+    let fires = |table: &str, column: &str| {
+        format!(
+            "{user} CREATE TRIGGER hand_on AFTER UPDATE OF {column} ON {table} FOR EACH ROW EXECUTE FUNCTION hand_on();"
+        )
+    };
+    for (what, setup, script, olds, news) in [
+        (
+            "a trigger of the old side writes the new one",
+            fires("leads", "email"),
+            "UPDATE leads SET email = 'mine' WHERE id = 1",
+            "mine Handed",
+            "mine handed",
+        ),
+        (
+            "a trigger of the new side writes the old one",
+            fires("leads_v2", "email"),
+            "UPDATE leads_v2 SET email = 'mine' WHERE id = 1",
+            "mine Handed",
+            "mine handed",
+        ),
+        (
+            "one statement writes both",
+            String::new(),
+            "WITH q AS (UPDATE leads SET email = 'mine' WHERE id = 1) UPDATE leads_v2 SET status_code = 'theirs' WHERE id = 1",
+            "mine Theirs",
+            "mine theirs",
+        ),
+        (
+            "one statement writes both the other way",
+            String::new(),
+            "WITH q AS (UPDATE leads_v2 SET email = 'mine' WHERE id = 1) UPDATE leads SET status = 'Theirs' WHERE id = 1",
+            "mine Theirs",
+            "mine theirs",
+        ),
+    ] {
+        let Some(bed) = bed().await else { return };
+        if !setup.is_empty() {
+            bed.run(&setup).await;
+        }
+        bed.run(script).await;
+        assert_eq!(bed.settle().await, 0, "{what}");
+        assert_eq!(bed.text(&old(1)).await, olds, "{what}");
+        assert_eq!(bed.text(&new(1)).await, news, "{what}");
+    }
+}
+
+/// What a client of the old shape did could only be noted; one of the new shape comes to the copy meanwhile.
+#[tokio::test]
+async fn a_copy_that_is_behind_takes_nothing_back() {
+    let Some(bed) = bed().await else { return };
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM leads LIMIT 1")
+        .await
+        .unwrap();
+    bed.run("UPDATE leads_v2 SET note = 'x' WHERE id IN (1, 2)").await;
+    say(
+        &mut client,
+        "UPDATE leads SET email = 'mine' WHERE id = 1; DELETE FROM leads WHERE id = 2; COMMIT",
+    )
+    .await
+    .unwrap();
+    assert!(bed.noted().await > 0);
+    bed.run("UPDATE leads_v2 SET status_code = 'theirs' WHERE id IN (1, 2)").await;
+    assert_eq!(bed.settle().await, 0);
+    assert_eq!(bed.text(&old(1)).await, "mine Theirs");
+    assert_eq!(bed.text(&new(1)).await, "mine theirs");
+    assert_eq!(bed.text(&old(2)).await, "NULL");
+    assert_eq!(bed.text(&new(2)).await, "NULL");
+}
+
+#[tokio::test]
+async fn a_row_of_the_new_side_takes_no_other_ones_key() {
+    let Some(bed) = Bed::with(TABLES, both_leads(), Direction::Both).await else { return };
+    bed.run("INSERT INTO leads_v2 VALUES (20, 'twenty', 'new')").await;
+    let mut client = bed.client().await;
+    for script in [
+        "INSERT INTO leads_v2 VALUES (5, 'five', 'new')",
+        "INSERT INTO leads_v2 VALUES (5, 'five', 'new') ON CONFLICT (id) DO UPDATE SET email = EXCLUDED.email",
+        "UPDATE leads_v2 SET id = 5 WHERE id = 20",
+    ] {
+        let error = say(&mut client, script).await.unwrap_err();
+        assert_eq!(
+            error.as_database_error().unwrap().code().unwrap(),
+            "40001",
+            "{script}: {error}"
+        );
+        assert!(error.to_string().contains("not copied yet"), "{script}: {error}");
+    }
+    assert_eq!(bed.text(&old(5)).await, "e5 Open");
+    assert_eq!(bed.text(&old(20)).await, "twenty New");
+    bed.run(&chunk("true")).await;
+    assert_eq!(bed.number(WRONG).await, 0);
+    bed.run("INSERT INTO leads_v2 VALUES (5, 'five', 'new') ON CONFLICT (id) DO UPDATE SET email = EXCLUDED.email").await;
+    assert_eq!(bed.text(&old(5)).await, "five Open");
+}

@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 use super::fixture::{class, entered, work};
 use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, id, leads, say, until_it_waits};
 use crate::driver::{DualWriter as _, Error, Fence, Sink as _, Source as _, Window};
-use crate::run::{Direction, FailureClass, Way};
+use crate::run::{Direction, FailureClass, Mapping, Way};
 
 /// A new table whose unique index on emails is older than that of its key, with an index in between that makes whoever sets
 /// `test.waits` wait for an advisory lock: by then the row is in the first index, and not yet in the last.
@@ -262,4 +262,34 @@ async fn how_long_clients_were_held_is_told_when_a_sync_goes_in_and_out() {
         let applied = applied.unwrap();
         assert_eq!((held(applied.detail), !applied.before), (expected, expected));
     }
+}
+
+/// A chunk that finds copies there goes on without them, and reads what it copies under locks that let other columns be written:
+/// its view of a row that leaves the filter is that of before.
+#[tokio::test]
+async fn a_copy_that_was_there_does_not_come_back_behind_the_filter() {
+    let mapping = Mapping { filter: Some("status <> 'Gone'".into()), ..leads() };
+    let Some(bed) = Bed::with(TABLES, mapping, Direction::Forward).await else { return };
+    bed.run(&chunk("true")).await;
+    bed.run("UPDATE leads SET status = 'Gone' WHERE id = 5").await;
+    assert!(bed.noted().await > 0, "a chunk that reads the row as it was brings it back");
+    bed.run("INSERT INTO leads_v2 (id, email, status_code) VALUES (5, 'e5', 'open')").await;
+    assert_eq!(bed.settle().await, 0);
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v2 WHERE id = 5").await, 0);
+}
+
+/// Whoever puts a note right waits for the chunk that it is about.
+#[tokio::test]
+async fn a_note_is_put_right_after_the_chunk_that_is_still_open() {
+    let mapping = Mapping { filter: Some("status <> 'Gone'".into()), ..leads() };
+    let Some(bed) = Bed::with(TABLES, mapping, Direction::Forward).await else { return };
+    let mut copier = bed.client().await;
+    say(&mut copier, &format!("BEGIN; {}", chunk("true"))).await.unwrap();
+    bed.run("UPDATE leads SET status = 'Gone' WHERE id = 5").await;
+    assert!(bed.noted().await > 0);
+    let settling = bed.postgres.settle(&bed.fence, &bed.mapping).await;
+    assert_eq!(class(settling), FailureClass::Contention);
+    say(&mut copier, "COMMIT").await.unwrap();
+    assert_eq!(bed.settle().await, 0);
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v2 WHERE id = 5").await, 0);
 }

@@ -58,6 +58,10 @@ const WRITES: [(&str, bool); 7] = [
     ),
 ];
 
+pub(super) fn is_serialization_failure(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
+}
+
 #[tokio::test]
 async fn a_client_who_is_older_than_the_sync_of_two_tables_writes() {
     for (direction, mapping) in [(Direction::Forward, leads()), (Direction::Both, both_leads())] {
@@ -78,7 +82,14 @@ async fn a_client_who_is_older_than_the_sync_of_two_tables_writes() {
                 if copied == Copied::Before {
                     bed.run(&chunk("true")).await;
                 }
-                say(&mut client, statement).await.unwrap_or_else(|e| panic!("{case}: {e}"));
+                let said = say(&mut client, statement).await;
+                let is_told = said.as_ref().is_err_and(|error| is_serialization_failure(error));
+                // Whoever changes the key of a row has to see its copy, where clients of the new shape may hold on to that.
+                if is_told && direction == Direction::Both && statement.contains("SET id") {
+                    say(&mut client, &format!("ROLLBACK; {begin}; {statement}")).await.unwrap();
+                } else {
+                    said.unwrap_or_else(|e| panic!("{case}: {e}"));
+                }
                 if copied == Copied::Between {
                     bed.run(&chunk("id NOT IN (5, 55)")).await;
                 }

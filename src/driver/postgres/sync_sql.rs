@@ -4,10 +4,10 @@
 //! - There is one text for "this column is as the mapping says", that of `same`, which the comparison has as well.
 //! - Expressions are evaluated over their own table alone, and the results meet under names that no column has.
 
-use super::catalogue::{literal, quote};
+use super::catalogue::{Table, literal, quote};
 use super::marks::GUARD;
 use super::same::{held_by, same, stored_by};
-use super::shape::{Part, Shape, Write};
+use super::shape::{Part, Shape, Write, reads};
 pub(super) use super::shape_sql::{Which as Side, all};
 use crate::run::{Direction, OnDelete};
 
@@ -245,15 +245,24 @@ impl Shape {
         }
     }
 
-    /// That a pair of rows is right in all its parts.
-    pub(super) fn is_right(&self, direction: Direction) -> String {
-        let parts: Vec<String> =
-            self.parts.iter().map(|part| self.part_is_right(part, direction)).collect();
-        format!("({})", all(&parts))
+    /// That a pair of rows is right, part by part.
+    pub(super) fn rights(&self, direction: Direction) -> Vec<String> {
+        self.parts.iter().map(|part| self.part_is_right(part, direction)).collect()
     }
 
-    /// A column's value in a pair for one side: what the other side says, but for parts that are right as they are.
-    pub(super) fn value_in_pair(&self, to: Side, at: usize, direction: Direction) -> String {
+    /// That a pair of rows is right in all its parts.
+    pub(super) fn is_right(&self, direction: Direction) -> String {
+        format!("({})", all(&self.rights(direction)))
+    }
+
+    /// A column's value in a pair for one side: what the other side says, but for parts that are to stay as they are, which
+    /// `stays` tells. Forward all are one.
+    pub(super) fn value_in_pair(
+        &self,
+        to: Side,
+        at: usize,
+        (direction, stays): (Direction, &[String]),
+    ) -> String {
         let (theirs, ours) = match to {
             Side::New => (format!("phasegate_w{at}"), format!("phasegate_n{at}")),
             Side::Old => (format!("phasegate_r{at}"), format!("phasegate_o{at}")),
@@ -261,21 +270,31 @@ impl Shape {
         if direction == Direction::Forward {
             return theirs;
         }
-        let is_in = |part: &&Part| match to {
+        let is_in = |part: &Part| match to {
             Side::New => part.writes.contains(&at),
             Side::Old => part.reverse.contains(&at),
         };
-        match self.parts.iter().find(is_in) {
-            Some(part) => {
-                let right = self.part_is_right(part, direction);
-                format!("CASE WHEN {right} THEN {ours} ELSE {theirs} END")
-            }
+        match self.parts.iter().position(is_in) {
+            Some(part) => format!("CASE WHEN {} THEN {ours} ELSE {theirs} END", stays[part]),
             None => theirs,
         }
     }
 }
 
 impl Part {
+    /// Every column of the new side in it: those that are written there, and those that what is written back reads.
+    pub(super) fn new_columns(
+        &self,
+        writes: &[Write],
+        reverse: &[Write],
+        new: &Table,
+    ) -> Vec<String> {
+        let names = || new.columns.iter().map(|column| column.name.as_str());
+        let written = self.writes.iter().map(|at| writes[*at].column.clone());
+        let read = self.reverse.iter().flat_map(|at| reads(&reverse[*at].value, names()));
+        written.chain(read.map(str::to_owned)).collect()
+    }
+
     /// Whether nothing of the old side has to do with it.
     pub(super) fn is_alone(&self) -> bool {
         self.old_columns.is_empty() && self.reverse.is_empty()

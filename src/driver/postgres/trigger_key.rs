@@ -8,11 +8,11 @@
 //! Absent on purpose: which keys changed, which is the row trigger's in `trigger_sql`.
 
 use super::catalogue::{Index, literal, quote};
-use super::marks::{LEFT, MOVED, Noted};
+use super::marks::{ENDED, LEFT, MOVED, Noted};
 use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Shape, Write};
-use super::sync_sql::{Side, body, cast, removal};
+use super::sync_sql::{Side, all, body, cast, removal};
 use super::trigger_sql::{Flow, Holder, KEY, MOVED_FROM, MOVED_TO};
 use crate::run::{Direction, OnDelete};
 
@@ -80,8 +80,10 @@ impl Flow<'_> {
                 ));
             }
             Direction::Both => {
+                lines.extend(self.taken());
                 lines.push(self.update());
                 lines.push(self.on_the_way());
+                lines.extend(self.gone());
                 lines.push(self.insert_beside_others());
                 lines.push(self.done());
                 if self.may_hide() {
@@ -93,14 +95,55 @@ impl Flow<'_> {
         if let Some(removal) = self.removal(KEY) {
             lines.push(removal);
             if self.from == Side::Old {
+                // A chunk that is under way may have read the row as it was, and bring its copy back.
                 lines.push(format!(
-                    "IF NOT FOUND AND phasegate_passed AND phasegate_event IN ('UPDATE', 'MISSED') THEN\n{}\nEND IF;",
+                    "IF phasegate_passed AND phasegate_event IN ('UPDATE', 'MISSED') THEN\n{}\nEND IF;",
                     self.note(&self.parameters(KEY), Noted::Changed)
                 ));
             }
         }
         lines.push("RETURN true;".to_owned());
         body("", &lines.join("\n"))
+    }
+
+    /// A row that a client of the new shape makes is not the one that the old side has under its key, which isn't copied yet: the
+    /// client has to come again when it is.
+    /// What goes from one partition to another is deleted and made again, and is right by now.
+    fn taken(&self) -> Option<String> {
+        (self.from == Side::New).then(|| {
+            let message = format!(
+                "phasegate: {} has another row of this key, which is not copied yet (mapping {})",
+                self.shape.old.name, self.shape.mapping
+            );
+            format!(
+                "IF phasegate_event = 'INSERT' THEN\n{}PERFORM 1 FROM {} WHERE NOT {};\n\
+                 IF FOUND THEN\nRAISE EXCEPTION {} USING ERRCODE = 'serialization_failure';\nEND IF;\nEND IF;",
+                self.was_in_filter(),
+                self.pair(KEY),
+                self.shape.is_right(self.direction),
+                literal(&message.replace('%', "%%")),
+            )
+        })
+    }
+
+    /// A copy whose row is gone, or has another key by now, which is only noted: what a client of the new shape writes to it makes
+    /// no row of the old side again.
+    fn gone(&self) -> Option<String> {
+        (self.from == Side::New).then(|| {
+            let table = self.shape.named(Side::New);
+            let key = self.key_is(Side::New, &quote(&self.shape.new.name), KEY);
+            let message = format!(
+                "phasegate: the key of this row of {} is being changed (mapping {})",
+                self.shape.new.name, self.shape.mapping
+            );
+            format!(
+                "IF phasegate_event = 'UPDATE' THEN\nIF {} THEN\nRAISE EXCEPTION {} USING ERRCODE = 'serialization_failure';\n\
+                 ELSIF {} THEN\nDELETE FROM {table} WHERE {key};\nRETURN true;\nEND IF;\nEND IF;",
+                self.is_noted(KEY, &[LEFT]),
+                literal(&message.replace('%', "%%")),
+                self.is_noted(KEY, &[ENDED]),
+            )
+        })
     }
 
     /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row.
@@ -155,21 +198,16 @@ impl Flow<'_> {
     /// Ends it where both rows are there and right. That they are there is not enough: a chunk may have committed a copy of what
     /// the source was, after the statement before had looked for one.
     fn is_there(&self) -> String {
-        format!(
-            "PERFORM 1 FROM {} WHERE {};\n{}",
-            self.pair(KEY),
-            self.shape.is_right(self.direction),
-            self.done()
-        )
+        format!("PERFORM 1 FROM {} WHERE {};\n{}", self.pair(KEY), all(&self.stays()), self.done())
     }
 
     /// The statement that writes the counterpart if it is there and not right, where there is anything to write.
     pub(super) fn change(&self, holder: Holder) -> Option<String> {
-        let (shape, to) = (self.shape, self.to());
+        let (shape, to, stays) = (self.shape, self.to(), self.stays());
         let sets: Vec<String> = shape
             .written_over(to)
             .map(|(at, write)| {
-                let value = shape.value_in_pair(to, at, self.direction);
+                let value = shape.value_in_pair(to, at, (self.direction, &stays));
                 format!("{} = {value}", quote(&write.column))
             })
             .collect();
@@ -183,7 +221,7 @@ impl Flow<'_> {
                 ),
                 self.holds_already(),
             ),
-            Direction::Both => (self.pair(holder), shape.is_right(self.direction)),
+            Direction::Both => (self.pair(holder), format!("({})", all(&stays))),
         };
         (!sets.is_empty()).then(|| {
             format!(
@@ -193,6 +231,21 @@ impl Flow<'_> {
                 self.key_is(to, "phasegate_t", holder),
             )
         })
+    }
+
+    /// That parts of the counterpart stay as they are: those that are right, and with `both` those of which the client has changed
+    /// nothing. These may be another client's, who was followed to the other side or will be.
+    fn stays(&self) -> Vec<String> {
+        let rights = self.shape.rights(self.direction);
+        if self.direction == Direction::Forward {
+            return rights;
+        }
+        let parts = rights.iter().enumerate();
+        parts
+            .map(|(at, right)| {
+                format!("(NOT coalesce(phasegate_parts[{}], true) OR {right})", at + 1)
+            })
+            .collect()
     }
 
     /// Forward: that the counterpart has what would be written.
@@ -388,12 +441,9 @@ impl Flow<'_> {
     /// made anew.
     fn moved_at_any_level(&self) -> String {
         let moved = self.moved();
-        let (tried, failed) = match (self.from, self.direction) {
-            (Side::New, _) => (format!("{moved}\nRETURN false;"), "RETURN false;".to_owned()),
-            (Side::Old, Direction::Forward) => {
-                (format!("{moved}\n{}", self.note_move()), self.note_move())
-            }
-            (Side::Old, Direction::Both) => (self.moved_if_seen(&moved), self.note_move()),
+        let (tried, failed) = match self.from {
+            Side::New => (format!("{moved}\nRETURN false;"), "RETURN false;".to_owned()),
+            Side::Old => (self.moved_if_seen(&moved), self.note_move()),
         };
         format!(
             "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\nRETURN false;\nELSE\nBEGIN\n{tried}\n\
@@ -434,10 +484,11 @@ impl Flow<'_> {
         };
         // Another row may have come to the key that this one had.
         let again = format!(
-            "PERFORM 1 FROM {};\nIF FOUND THEN\nPERFORM {}({}, 'UPDATE', true);\nEND IF;",
+            "PERFORM 1 FROM {};\nIF FOUND THEN\nPERFORM {}({}, 'UPDATE', true{});\nEND IF;",
             self.source(MOVED_FROM),
             self.call("_key"),
             self.parameters(MOVED_FROM).join(", "),
+            self.all_parts(),
         );
         format!(
             "{freed}UPDATE {table} AS phasegate_t SET {} WHERE {}{seen} \

@@ -37,7 +37,7 @@
 use super::catalogue::{Column, literal, quote};
 use super::marks::{ENDED, GUARD, LEFT, MOVED, Noted};
 use super::planted::Fault;
-use super::shape::{KeyPair, Shape, is_exact};
+use super::shape::{KeyPair, Part, Shape, is_exact};
 use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, fires, function_name, is_guarded, labelled, removal,
     trigger_name,
@@ -76,6 +76,16 @@ const HERE: Holder = ("", 'k');
 /// The key that a row had, and the one that it has now.
 pub(super) const MOVED_FROM: Holder = ("_move", 'j');
 pub(super) const MOVED_TO: Holder = ("_move", 'k');
+
+/// That an UPDATE left a column as it was, to the last bit.
+fn is_kept(column: &Column) -> String {
+    let name = quote(&column.name);
+    if is_exact(column) {
+        format!("OLD.{name} IS NOT DISTINCT FROM NEW.{name}")
+    } else {
+        format!("ROW(OLD.{name})::record *= ROW(NEW.{name})::record")
+    }
+}
 
 /// Writes on one table, and what they do to the other.
 pub(super) struct Flow<'a> {
@@ -136,8 +146,14 @@ impl<'a> Flow<'a> {
             function: function_name(shape, &self.kind(what)),
             argument: None,
         };
-        let one =
-            format!("{}, phasegate_event text, phasegate_passed boolean", keys("k").join(", "));
+        let parts = match self.direction {
+            Direction::Forward => "",
+            Direction::Both => ", phasegate_parts boolean[]",
+        };
+        let one = format!(
+            "{}, phasegate_event text, phasegate_passed boolean{parts}",
+            keys("k").join(", ")
+        );
         let two = [keys("j"), keys("k")].concat().join(", ");
         let mut functions = vec![
             function("", String::new(), "trigger", &Self::row_body),
@@ -244,18 +260,10 @@ impl<'a> Flow<'a> {
 
     /// That an UPDATE left what is followed as it was, to the last bit.
     fn unchanged(&self) -> String {
-        let one = |column: &&Column| {
-            let name = quote(&column.name);
-            if is_exact(column) {
-                format!("OLD.{name} IS NOT DISTINCT FROM NEW.{name}")
-            } else {
-                format!("ROW(OLD.{name})::record *= ROW(NEW.{name})::record")
-            }
-        };
         let Some(mut columns) = self.followed() else { return "OLD *= NEW".to_owned() };
         // What takes longer is compared last.
         columns.sort_by_key(|column| !is_exact(column));
-        all(&columns.iter().map(one).collect::<Vec<_>>())
+        all(&columns.into_iter().map(is_kept).collect::<Vec<_>>())
     }
 
     /// The trigger for each row: finds out which keys changed.
@@ -302,12 +310,43 @@ impl<'a> Flow<'a> {
     }
 
     fn call_key(&self, image: &str, event: &str) -> String {
+        self.call_key_with(image, event, self.all_parts())
+    }
+
+    fn call_key_with(&self, image: &str, event: &str, parts: &str) -> String {
         let passed = if event == "INSERT" { "true" } else { "phasegate_passed" };
         format!(
-            "phasegate_done := {}({}, '{event}', {passed});",
+            "phasegate_done := {}({}, '{event}', {passed}{parts});",
             self.call("_key"),
             self.key_of(image).join(", ")
         )
+    }
+
+    /// With `both`, what the function of a key is told where a row is new as a whole.
+    pub(super) const fn all_parts(&self) -> &'static str {
+        match self.direction {
+            Direction::Forward => "",
+            Direction::Both => ", NULL",
+        }
+    }
+
+    /// With `both`, what it is told of an UPDATE: for each part whether anything of it was changed.
+    fn changed_parts(&self) -> String {
+        if self.direction == Direction::Forward {
+            return String::new();
+        }
+        let (shape, table) = (self.shape, self.shape.side(self.from));
+        let changed = |part: &Part| {
+            let columns = match self.from {
+                Side::Old => part.old_columns.clone(),
+                Side::New => part.new_columns(&shape.writes, &shape.reverse, table),
+            };
+            let columns = table.columns.iter().filter(|column| columns.contains(&column.name));
+            let same: Vec<String> = columns.map(is_kept).collect();
+            format!("NOT ({})", all(&same))
+        };
+        let parts: Vec<String> = shape.parts.iter().map(changed).collect();
+        format!(", ARRAY[{}]::boolean[]", parts.join(", "))
     }
 
     /// A changed key: its counterpart follows, or one goes and another comes, or that is left for later.
@@ -328,7 +367,7 @@ impl<'a> Flow<'a> {
             "IF TG_OP = 'INSERT' THEN\n{}\nELSIF TG_OP = 'DELETE' THEN\n{}\nELSIF phasegate_same THEN\n{}\nELSE\n{}\nEND IF;",
             self.call_key("NEW", "INSERT"),
             self.call_key("OLD", "DELETE"),
-            self.call_key("NEW", "UPDATE"),
+            self.call_key_with("NEW", "UPDATE", &self.changed_parts()),
             self.call_move(),
         )
     }
@@ -386,6 +425,9 @@ impl<'a> Flow<'a> {
     /// noted. Then this is noted, too. Whoever could be in the way of this row had to commit its note before: both write the same
     /// source row, or the same value of the source's own unique index.
     ///
+    /// Keys that rows hand on, and what triggers write while the row that they fire for is not followed yet, may be in each other's
+    /// way for a moment: that is noted, too.
+    ///
     /// What foreign keys refuse is noted at every level: each row is followed by itself, and the one that it refers to may come
     /// to its copy later.
     fn caught(&self, at_once: &str, calls: &str) -> String {
@@ -399,8 +441,15 @@ impl<'a> Flow<'a> {
         };
         let tied = "foreign_key_violation OR restrict_violation";
         let held = "unique_violation OR exclusion_violation";
+        let parked = if self.shape.park_max.is_some() {
+            let parked = format!("{}.{}", self.schema, quote(&self.shape.parked_name()));
+            format!(" OR EXISTS (SELECT 1 FROM {parked})")
+        } else {
+            String::new()
+        };
         let seen = format!(
-            "SELECT EXISTS (SELECT 1 FROM {}), {} INTO phasegate_noted, phasegate_tied;\n\
+            "SELECT EXISTS (SELECT 1 FROM {}){parked} OR pg_trigger_depth() > 1 OR TG_OP = 'UPDATE' AND NOT phasegate_same, {} \
+             INTO phasegate_noted, phasegate_tied;\n\
              IF NOT (phasegate_noted OR phasegate_tied) THEN\n{at_once}\nELSE\nBEGIN\n{calls}\n\
              EXCEPTION WHEN {held} OR {tied} THEN\n\
              IF SQLSTATE IN ('23505', '23P01') AND NOT phasegate_noted THEN\nRAISE;\nEND IF;\n{notes}\nEND;\nEND IF;",
