@@ -428,6 +428,20 @@ fn nothing_on_both_sides_is_a_pass_and_nothing_on_one_is_none() {
     }
 }
 
+/// Equal numbers of rows, or equal samples, are evidence of no more than that.
+#[test]
+fn a_comparison_of_less_than_every_row_is_no_pass() {
+    for method in ["counts", "sample"] {
+        for bed in Bed::both("a verify of less than everything", 300) {
+            bed.edit("method: full", &format!("method: {method}"));
+            bed.copied();
+            bed.phasegate(&["run", "plan.yaml", "--to", "compare"]).expect(0);
+            let evidence = bed.evidence().unwrap();
+            assert_eq!(evidence["verdict"], "partial", "{}, {method}", bed.kind());
+        }
+    }
+}
+
 #[test]
 fn rows_that_a_policy_hides_are_no_pass() {
     let Some(bed) = Bed::on_server("a verify under row security", 10) else { return };

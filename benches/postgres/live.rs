@@ -90,6 +90,8 @@ pub async fn stall(bed: &Bed, figures: &mut Figures) {
         );
         let most = Duration::from_millis(2 * chunk_ms).as_secs_f64() * 1_000.0;
         let made_of = json!({ "p50_p99_max": seen });
-        figures.add(("stall", &what), (median(&beyond), "ms"), Wanted::AtMost(most), &made_of);
+        // The longest of all rounds: a stall in one of them is one.
+        let longest = beyond.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        figures.add(("stall", &what), (longest, "ms"), Wanted::AtMost(most), &made_of);
     }
 }

@@ -231,3 +231,29 @@ async fn with_both_a_row_that_comes_into_the_filter_is_converted() {
     )
     .await;
 }
+
+/// What a user's trigger writes into the row counts as what the client wrote, named in the statement or not.
+#[tokio::test]
+async fn with_both_what_triggers_make_of_the_row_is_followed() {
+    for name in ["aaa", "zz"] {
+        let setup = format!(
+            "{TABLE} CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.n = 7 THEN NEW.a := 'OLD'; END IF; IF NEW.n = 8 THEN NEW.a2 := 'new'; END IF;
+               IF NEW.a = 'change' THEN NEW.a := 'CHANGED'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER {name} BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION change();"
+        );
+        let Some(bed) = Bed::with(&setup, both(), Direction::Both).await else { return };
+        check(
+            &bed,
+            &[
+                ("UPDATE t SET n = 7 WHERE id = 1", 1, "OLD 1 old -"),
+                ("UPDATE t SET n = 8 WHERE id = 2", 2, "NEW 2 new -"),
+                ("UPDATE t SET a = 'change' WHERE id = 3", 3, "CHANGED 3 changed -"),
+                ("UPDATE t SET n = 7, b = 6 WHERE id = 4", 4, "OLD 6 old 600"),
+                ("INSERT INTO t (id, a, b) VALUES (20, 'change', 2)", 20, "CHANGED 2 changed 200"),
+                ("INSERT INTO t (id, b, n) VALUES (21, 2, 8)", 21, "NEW 2 new 200"),
+            ],
+        )
+        .await;
+    }
+}

@@ -293,3 +293,46 @@ async fn a_note_is_put_right_after_the_chunk_that_is_still_open() {
     assert_eq!(bed.settle().await, 0);
     assert_eq!(bed.number("SELECT count(*) FROM leads_v2 WHERE id = 5").await, 0);
 }
+
+/// The milliseconds that a step says clients were held for.
+fn held_ms(detail: &str) -> u64 {
+    let told = detail.strip_prefix("clients were held for ").unwrap_or_else(|| panic!("{detail}"));
+    let words = told.split([';', ',']).next().unwrap_or_default().split(' ');
+    let ms = |word: &str| {
+        let (number, times) = match word.strip_suffix("ms") {
+            Some(number) => (number, 1),
+            None => (word.strip_suffix('s')?, 1_000),
+        };
+        number.parse::<u64>().ok().map(|number| number * times)
+    };
+    words.map_while(ms).sum()
+}
+
+#[tokio::test]
+async fn the_time_that_clients_were_held_is_that_of_the_locks() {
+    let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
+    bed.run(
+        "CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); END';
+         CREATE EVENT TRIGGER slowly ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION slowly();",
+    )
+    .await;
+    let again = work("again", Way::Forward);
+    let slow = bed.postgres.install(&bed.fence, &again, &bed.mapping, bed.direction).await;
+    let slow = held_ms(&slow.unwrap().detail.unwrap());
+    assert!((400..60_000).contains(&slow), "{slow} ms");
+    // Who waits for a lock holds nobody.
+    bed.run("DROP EVENT TRIGGER slowly").await;
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN; LOCK TABLE leads IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let stop = work("stop", Way::Forward);
+    let removing = bed.postgres.remove(&bed.fence, &stop, &bed.mapping, bed.direction);
+    let letting = async {
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        say(&mut client, "COMMIT").await
+    };
+    let (removed, _) = tokio::join!(removing, letting);
+    if let Ok(applied) = removed {
+        let fast = held_ms(&applied.detail.unwrap());
+        assert!(fast < 700, "{fast} ms, while it was held itself");
+    }
+}
