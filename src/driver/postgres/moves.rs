@@ -5,7 +5,8 @@
 //! by ON DELETE CASCADE the other.
 //!
 //! Invariants:
-//! - Changes of keys are made up for in the order in which they happened: notes are counted.
+//! - Changes of keys are made up for in the order in which they happened: notes are counted. One whose copy has not come to its key
+//!   yet, or whose new key is still taken, waits for the others.
 //! - Who came to a key from nowhere, or went, ends what came there before: see [`Noted`](super::marks::Noted).
 //! - What the server refuses is left as it was, noted, with both its keys. Where foreign keys refuse it, the copy stands under both
 //!   keys until nothing refers to the one that its row had: it never goes before, since what refers to it might go with it.
@@ -23,7 +24,7 @@ use super::error::{code, failed, failure};
 use super::marks::{DOUBLED, ENDED, LEFT, MOVED};
 use super::settle::{DOING, Stuck, is_tied};
 use super::settle_sql::{
-    ACTING, can_move, double, follow, is_noted_still, is_referred_to, note_again,
+    ACTING, can_move, double, follow, has_copy, is_noted_still, is_referred_to, note_again,
 };
 use super::shape::Shape;
 use super::sink::is_of_a_row;
@@ -65,6 +66,21 @@ impl Note {
     }
 }
 
+/// A change of a key that isn't made up for yet: the place of its note, the new key and the one before.
+struct Move {
+    place: usize,
+    key: Vec<String>,
+    origin: Vec<String>,
+}
+
+/// What came of trying to give a copy its new key.
+enum Tried {
+    Done,
+    /// There is no such copy, or another one has the key.
+    NotNow,
+    Refused(Failure),
+}
+
 /// Has the copies of rows follow their changed keys; gives those that may not, each under both its keys, or under the one that its
 /// row had.
 pub(super) async fn follow_moves(
@@ -76,43 +92,115 @@ pub(super) async fn follow_moves(
     if !can_move(shape) {
         return Ok(stuck);
     }
-    for place in 0..notes.len() {
-        let note = &notes[place];
+    let mut open = Vec::new();
+    for (place, note) in notes.iter().enumerate() {
         let Some(origin) = note.origin.clone().filter(|_| note.is_lasting(&notes[place + 1..]))
         else {
             continue;
         };
-        let key = note.key.clone();
-        // What the one before couldn't do would be done to another row.
-        let before = stuck.iter().find(|it| it.key == key || it.key == origin);
-        let (failure, keys) = if let Some(it) = before {
-            (it.failure.clone(), vec![key, origin])
-        } else if is_still(tx, shape, (note, '>', ENDED)).await? {
+        if is_still(tx, shape, (note, '>', ENDED)).await? {
             continue;
-        } else if note.is(DOUBLED) {
-            match referring(tx.conn()?, shape, &origin).await? {
-                Some(failure) => (failure, vec![origin]),
-                None => continue,
+        }
+        if !note.is(DOUBLED) {
+            open.push(Move { place, key: note.key.clone(), origin });
+        } else if let Some(failure) = referring(tx.conn()?, shape, &origin).await? {
+            stuck.push(Stuck { key: origin, failure });
+        }
+    }
+    let [follow, make_way] = follow(shape);
+    while !open.is_empty() {
+        let before = open.len();
+        // In the order in which they happened, but for what a trigger did before the row that it fired for was followed.
+        let mut at = 0;
+        while at < open.len() {
+            match one(tx.conn()?, &follow, &open[at]).await? {
+                Tried::Done => drop(open.remove(at)),
+                Tried::NotNow => at += 1,
+                Tried::Refused(failure) => {
+                    let refused = open.remove(at);
+                    refuse(tx, shape, (notes, refused, failure), &mut stuck).await?;
+                }
             }
-        } else if is_still(tx, shape, (note, '<', LEFT)).await? {
-            (not_free(), vec![key, origin])
-        } else {
-            let Some(failure) = one(tx.conn()?, &follow(shape), (&key, &origin)).await? else {
-                continue;
-            };
-            // What refers to it may be on its way, too: to the new key, which it can't refer to before it is there.
-            if is_tied(&failure)
-                && one(tx.conn()?, &[double(shape)], (&key, &origin)).await?.is_none()
-            {
-                notes[place].event = Some(DOUBLED.to_owned());
-                (failure, vec![origin])
-            } else {
-                (failure, vec![key, origin])
+        }
+        if open.len() < before {
+            continue;
+        }
+        let Some(at) = blocked(tx, shape, &open).await? else { break };
+        let first = open.remove(at);
+        let is_held = |it: &&Stuck| it.key == first.key || it.key == first.origin;
+        let held = stuck.iter().find(is_held).map(|it| it.failure.clone());
+        let failure = match held {
+            None if is_still(tx, shape, (&notes[first.place], '<', LEFT)).await? => {
+                Some(not_free())
             }
+            held => held,
         };
-        stuck.extend(keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }));
+        if let Some(failure) = failure {
+            let keys = [first.key, first.origin];
+            stuck.extend(keys.map(|key| Stuck { key, failure: failure.clone() }));
+            continue;
+        }
+        // In the way is the copy of a row that is gone, or one that was made meanwhile of the row that comes.
+        match one(tx.conn()?, &make_way, &first).await? {
+            Tried::Done => open.insert(at, first),
+            Tried::NotNow => {}
+            Tried::Refused(failure) => {
+                refuse(tx, shape, (notes, first, failure), &mut stuck).await?;
+            }
+        }
     }
     Ok(stuck)
+}
+
+/// The place of the first one whose copy is there, and can't go further because another one has the key. Where that has to go
+/// further itself, it is the one.
+async fn blocked(tx: &mut Tx<'_>, shape: &Shape, open: &[Move]) -> Result<Option<usize>, Error> {
+    let mut first = None;
+    for (at, it) in open.iter().enumerate() {
+        if is_there(tx, shape, &it.origin).await? {
+            first = Some(at);
+            break;
+        }
+    }
+    let Some(mut at) = first else { return Ok(None) };
+    // No more steps than there are moves: keys may go round.
+    for _ in 0..open.len() {
+        match open.iter().position(|it| it.origin == open[at].key) {
+            Some(next) if is_there(tx, shape, &open[next].origin).await? => at = next,
+            _ => break,
+        }
+    }
+    Ok(Some(at))
+}
+
+/// What refers to a copy may be on its way, too: to the new key, which it can't refer to before it is there.
+async fn refuse(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    (notes, refused, failure): (&mut [Note], Move, Failure),
+    stuck: &mut Vec<Stuck>,
+) -> Result<(), Error> {
+    let is_doubled = is_tied(&failure)
+        && matches!(one(tx.conn()?, &double(shape), &refused).await?, Tried::Done);
+    let mut keys = vec![refused.origin];
+    if is_doubled {
+        notes[refused.place].event = Some(DOUBLED.to_owned());
+    } else {
+        keys.push(refused.key);
+    }
+    stuck.extend(keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }));
+    Ok(())
+}
+
+/// Whether the new side has a copy of a key.
+async fn is_there(tx: &mut Tx<'_>, shape: &Shape, key: &[String]) -> Result<bool, Error> {
+    let sql = has_copy(shape);
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for text in key {
+        query = query.bind(text);
+    }
+    let row = query.fetch_one(tx.conn()?).await;
+    row.and_then(|row| row.try_get(0)).map_err(failed(DOING))
 }
 
 /// Why the copy of a key that its row no longer has can't go: what refers to it would go with it, or lose that.
@@ -170,32 +258,24 @@ fn refused(message: String) -> Failure {
     }
 }
 
-/// Gives a copy its new key; the reason where the server refuses that.
-async fn one(
-    conn: &mut PgConnection,
-    statements: &[String],
-    (key, origin): (&[String], &[String]),
-) -> Result<Option<Failure>, Error> {
+/// A statement about a changed key, of which nothing stays where the server refuses it.
+async fn one(conn: &mut PgConnection, statement: &str, of: &Move) -> Result<Tried, Error> {
     let say = async |conn: &mut PgConnection, words: &'static str| {
         sqlx::query(words).execute(conn).await.map(|_| ()).map_err(failed(DOING))
     };
     say(conn, "SAVEPOINT phasegate_moved").await?;
-    let tried = async {
-        for sql in statements {
-            let mut query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
-            for text in key.iter().chain(origin) {
-                query = query.bind(text);
-            }
-            query.execute(&mut *conn).await?;
-        }
-        Ok(())
+    let mut query = sqlx::query(AssertSqlSafe(statement.to_owned())).persistent(false);
+    for text in of.key.iter().chain(&of.origin) {
+        query = query.bind(text);
     }
-    .await;
-    match tried {
-        Ok(()) => say(conn, "RELEASE SAVEPOINT phasegate_moved").await.map(|()| None),
+    match query.execute(&mut *conn).await {
+        Ok(done) => {
+            say(conn, "RELEASE SAVEPOINT phasegate_moved").await?;
+            Ok(if done.rows_affected() > 0 { Tried::Done } else { Tried::NotNow })
+        }
         Err(error) if code(&error).is_some_and(is_of_a_row) => {
             say(conn, "ROLLBACK TO SAVEPOINT phasegate_moved").await?;
-            Ok(Some(failure(&error)))
+            Ok(Tried::Refused(failure(&error)))
         }
         Err(error) => Err(failed(DOING)(error)),
     }

@@ -95,6 +95,15 @@ pub(super) fn is_referred_to(
     )
 }
 
+/// Whether there is a copy of the bound key.
+pub(super) fn has_copy(shape: &Shape) -> String {
+    let pairs = shape.bare_key(Side::New).into_iter().zip(&shape.keys).enumerate();
+    let is_it: Vec<String> = pairs
+        .map(|(at, (name, pair))| format!("{name} = ${}::text::{}", at + 1, pair.type_sql))
+        .collect();
+    format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {})", shape.new.sql(), is_it.join(" AND "))
+}
+
 /// Takes the notes of the bound keys away.
 pub(super) fn forget_notes(shape: &Shape, touched: &str) -> String {
     let marks = shape.mark_columns();
@@ -182,8 +191,8 @@ pub(super) fn can_move(shape: &Shape) -> bool {
     !shape.keys.iter().any(is_drawn)
 }
 
-/// What gives the copy of a row its new key, in order; the bound texts are that key, and then the one that it had. Whoever has the
-/// new key is the copy of a row that is gone, or was made of this one: nobody else's could be made meanwhile.
+/// What gives the copy of a row its new key where nobody has it, and what makes way for it where it is there; the bound texts are
+/// that key, and then the one that it had.
 pub(super) fn follow(shape: &Shape) -> [String; 2] {
     let table = shape.new.sql();
     let names = shape.bare_key(Side::New);
@@ -193,24 +202,25 @@ pub(super) fn follow(shape: &Shape) -> [String; 2] {
     };
     let (to, from) = (typed(1), typed(1 + names.len()));
     let is = |alias: &str, key: &[String]| -> String {
-        let pairs = names.iter().zip(key);
-        pairs
-            .map(|(name, value)| format!("{alias}.{name} = {value}"))
-            .collect::<Vec<_>>()
-            .join(" AND ")
+        let pairs = names.iter().zip(key).map(|(name, value)| format!("{alias}.{name} = {value}"));
+        pairs.collect::<Vec<_>>().join(" AND ")
     };
     let sets: Vec<String> =
         names.iter().zip(&to).map(|(name, value)| format!("{name} = {value}")).collect();
+    let there = |key: &[String]| {
+        format!("EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {})", is("phasegate_o", key))
+    };
     [
         format!(
-            "DELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {})",
-            is("phasegate_t", &to),
-            is("phasegate_o", &from)
+            "UPDATE {table} AS phasegate_t SET {} WHERE {} AND NOT {}",
+            sets.join(", "),
+            is("phasegate_t", &from),
+            there(&to)
         ),
         format!(
-            "UPDATE {table} AS phasegate_t SET {} WHERE {}",
-            sets.join(", "),
-            is("phasegate_t", &from)
+            "DELETE FROM {table} AS phasegate_t WHERE {} AND {}",
+            is("phasegate_t", &to),
+            there(&from)
         ),
     ]
 }

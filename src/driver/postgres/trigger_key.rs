@@ -53,7 +53,7 @@ impl Flow<'_> {
     }
 
     /// Brings the other side's row of one key to where it belongs. What happened to the key is `INSERT`, `UPDATE`, `DELETE`,
-    /// `MISSED` (an UPDATE whose counterpart was not to be changed), or `GONE` (there is no source row).
+    /// `CAME` (from another key), `MISSED` (an UPDATE whose counterpart was not to be changed), or `GONE` (there is no source row).
     pub(super) fn key_body(&self) -> String {
         let mut lines: Vec<String> = self.ended().into_iter().collect();
         lines.push(self.deleted());
@@ -116,7 +116,7 @@ impl Flow<'_> {
                 self.shape.old.name, self.shape.mapping
             );
             format!(
-                "IF phasegate_event = 'INSERT' THEN\n{}PERFORM 1 FROM {} WHERE NOT {};\n\
+                "IF phasegate_event IN ('INSERT', 'CAME') THEN\n{}PERFORM 1 FROM {} WHERE NOT {};\n\
                  IF FOUND THEN\nRAISE EXCEPTION {} USING ERRCODE = 'serialization_failure';\nEND IF;\nEND IF;",
                 self.was_in_filter(),
                 self.pair(KEY),
@@ -146,13 +146,14 @@ impl Flow<'_> {
         })
     }
 
-    /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row.
+    /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row. So may one that a trigger
+    /// writes, which is done before the row that it fires for is followed.
     fn on_the_way(&self) -> String {
         if self.from == Side::New {
             return String::new();
         }
         format!(
-            "IF phasegate_event IN ('UPDATE', 'MISSED') AND {} THEN\n{}\nRETURN true;\nEND IF;",
+            "IF phasegate_event IN ('UPDATE', 'MISSED') AND (pg_trigger_depth() > 1 OR {}) THEN\n{}\nRETURN true;\nEND IF;",
             self.is_noted(KEY, &[MOVED]),
             self.note(&self.parameters(KEY), Noted::Changed),
         )
@@ -424,7 +425,7 @@ impl Flow<'_> {
         } else {
             String::new()
         };
-        body("", &format!("{drawn}\n{is_there}\n{noted}\n{}", self.moved_at_any_level()))
+        body("", &format!("{drawn}\n{noted}\n{is_there}\n{}", self.moved_at_any_level()))
     }
 
     /// Notes a changed key, and ends the function.
@@ -446,8 +447,9 @@ impl Flow<'_> {
             Side::Old => (self.moved_if_seen(&moved), self.note_move()),
         };
         format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\nRETURN false;\nELSE\nBEGIN\n{tried}\n\
-             EXCEPTION WHEN unique_violation THEN\n{failed}\nEND;\nEND IF;"
+            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\n{}\nELSE\nBEGIN\n{tried}\n\
+             EXCEPTION WHEN unique_violation THEN\n{failed}\nEND;\nEND IF;",
+            self.blocked(),
         )
     }
 
@@ -471,25 +473,29 @@ impl Flow<'_> {
         } else {
             String::new()
         };
-        // The row of the new key is the one that comes: whoever is there is the copy of one that is gone, or was made of this one
-        // a moment ago, when another trigger wrote it again.
-        let freed = if to == Side::New && shape.on_delete == OnDelete::Delete {
+        // Whoever has the new key may be the copy of a row that is gone, which is only noted.
+        let freed = if self.frees() {
             format!(
-                "DELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\n",
+                "IF {} THEN\nDELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\nEND IF;\n",
+                self.is_noted(MOVED_TO, &[ENDED]),
                 self.key_is(to, "phasegate_t", MOVED_TO),
                 self.key_is(to, "phasegate_o", MOVED_FROM),
             )
         } else {
             String::new()
         };
-        // Another row may have come to the key that this one had.
-        let again = format!(
-            "PERFORM 1 FROM {};\nIF FOUND THEN\nPERFORM {}({}, 'UPDATE', true{});\nEND IF;",
-            self.source(MOVED_FROM),
-            self.call("_key"),
-            self.parameters(MOVED_FROM).join(", "),
-            self.all_parts(),
-        );
+        // Another row may have come to the key that this one had. As a rule it is followed by itself, behind this one.
+        let again = match self.from {
+            Side::Old => self.note(&self.parameters(MOVED_FROM), Noted::Changed),
+            Side::New => format!(
+                "PERFORM {}({}, 'UPDATE', true{});",
+                self.call("_key"),
+                self.parameters(MOVED_FROM).join(", "),
+                self.all_parts(),
+            ),
+        };
+        let again =
+            format!("PERFORM 1 FROM {};\nIF FOUND THEN\n{again}\nEND IF;", self.source(MOVED_FROM));
         format!(
             "{freed}UPDATE {table} AS phasegate_t SET {} WHERE {}{seen} \
              AND NOT EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\n\
@@ -497,6 +503,29 @@ impl Flow<'_> {
             sets.join(", "),
             self.key_is(to, "phasegate_t", MOVED_FROM),
             self.key_is(to, "phasegate_o", MOVED_TO),
+        )
+    }
+
+    /// Whether a copy in the way may be deleted.
+    fn frees(&self) -> bool {
+        self.from == Side::Old && self.shape.on_delete == OnDelete::Delete
+    }
+
+    /// Where the counterpart couldn't follow. What is in its way then may follow itself, later: a trigger that writes other rows does
+    /// so before the row that it fires for is followed. Such rows may come to their keys one after the other, last one first.
+    fn blocked(&self) -> String {
+        if !self.frees() {
+            return "RETURN false;".to_owned();
+        }
+        let table = self.shape.side(self.to()).sql();
+        let (from, to) = (self.parameters(MOVED_FROM), self.parameters(MOVED_TO));
+        format!(
+            "PERFORM 1 FROM {table} AS phasegate_t WHERE {};\nIF FOUND THEN\n{}\nEND IF;\n\
+             IF pg_trigger_depth() > 1 THEN\n{}\n{}\nEND IF;\nRETURN false;",
+            self.key_is(self.to(), "phasegate_t", MOVED_FROM),
+            self.note_move(),
+            self.note(&from, Noted::Left),
+            self.note(&to, Noted::Moved(&from)),
         )
     }
 
@@ -511,12 +540,13 @@ impl Flow<'_> {
             values.push(cast(write));
         }
         format!(
-            "{moved}\nINSERT INTO {} AS phasegate_t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO NOTHING;\n{moved}\nRETURN false;",
+            "{moved}\nINSERT INTO {} AS phasegate_t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO NOTHING;\n{moved}\n{}",
             shape.side(to).sql(),
             columns.join(", "),
             values.join(", "),
             self.source(MOVED_TO),
             shape.bare_key(to).join(", "),
+            self.blocked(),
         )
     }
 }

@@ -358,7 +358,7 @@ impl<'a> Flow<'a> {
             self.key_of("NEW").join(", "),
             self.call_key("NEW", "UPDATE"),
             self.call_key("OLD", "DELETE"),
-            self.call_key("NEW", "INSERT"),
+            self.call_key("NEW", "CAME"),
         )
     }
 
