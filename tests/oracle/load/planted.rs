@@ -9,7 +9,7 @@ use super::play::Play;
 use super::scene::Kind;
 use super::stage::{Session, Stage};
 use super::{Load, PLAIN};
-use crate::oracle::first_seed;
+use crate::oracle::{first_seed, say};
 use crate::services;
 
 /// How long a fault is hunted.
@@ -24,16 +24,10 @@ fn hunt(fault: &str, load: Load) {
     let armed = format!("postgres::planted::{fault}=return");
     let began = Instant::now();
     for seed in first_seed().. {
+        say(&format!("{fault}: PHASEGATE_SEED={seed}"));
         if let Some(found) = Play::begin(&server, load, seed, &armed).finds() {
-            // The test's output: what found it, and how soon.
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!(
-                    "{fault}, PHASEGATE_SEED={seed}, found in {:?}: {found}",
-                    began.elapsed()
-                );
-            }
-            return;
+            let took = began.elapsed();
+            return say(&format!("{fault}, PHASEGATE_SEED={seed}, found in {took:?}: {found}"));
         }
         assert!(
             began.elapsed() < HUNTED_FOR,
@@ -43,19 +37,30 @@ fn hunt(fault: &str, load: Load) {
 }
 
 impl Play {
-    /// Plays as far as the comparison at rest. What is wrong, if something is.
+    /// Plays as far as the comparison at rest, or to where names have changed. What is wrong, if something is.
     fn finds(mut self) -> Option<String> {
         let mut ran = None;
-        for goal in ["sync", "copy", "compare"] {
+        let goals: &[&str] = match self.load.ends {
+            true => &["sync", "copy", "compare", "retire"],
+            false => &["sync", "copy", "compare"],
+        };
+        for goal in goals {
             let this = self.to(goal);
             if this.code != Some(0) {
                 ran = Some(this);
                 break;
             }
         }
+        if self.load.ends && ran.is_none() {
+            self.see_views_end();
+        }
         let told = self.stop();
         if let Some(first) = told.first() {
             return Some(format!("a client saw {first}"));
+        }
+        if self.load.ends && ran.is_none() {
+            let differing = self.differing(&self.load.kind.left());
+            return (!differing.is_empty()).then(|| format!("the twin: {differing:?}"));
         }
         let ran = ran.unwrap_or_else(|| self.to("compare-at-rest"));
         if ran.code != Some(0) {
@@ -80,6 +85,12 @@ fn no_touched_keys() {
 #[test]
 fn new_instead_of_a_reread() {
     hunt("new-instead-of-reread", SHORT);
+}
+
+/// Under a view from before the last rows were copied the new table lacks them.
+#[test]
+fn names_that_change_at_once() {
+    hunt("names-change-at-once", Load { ends: true, ..SHORT });
 }
 
 /// In place a chunk that hasn't locked a row before it decides doesn't see what a client of the new shape has entered beside it.
