@@ -93,6 +93,12 @@ fn names_that_change_at_once() {
     hunt("names-change-at-once", Load { ends: true, ..SHORT });
 }
 
+/// In place it is the new column that lacks its values.
+#[test]
+fn names_that_change_at_once_in_place() {
+    hunt("names-change-at-once", Load { kind: Kind::InPlaceForward, ends: true, ..SHORT });
+}
+
 /// In place a chunk that hasn't locked a row before it decides doesn't see what a client of the new shape has entered beside it.
 #[test]
 fn no_row_lock_in_place() {

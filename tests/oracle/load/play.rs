@@ -245,6 +245,7 @@ impl Play {
     /// Waits for clients who had views from before to have come by name.
     pub fn see_views_end(&self) {
         self.shared.is_retired.store(true, Ordering::SeqCst);
+        self.shared.retires.store(true, Ordering::SeqCst);
         let all = ASTRIDE.len() as u64;
         self.wait_for("the end of older views", |s| s.has(&s.straddled, all));
     }

@@ -533,8 +533,9 @@ steps:
     /// What somebody finds in each view who comes by the names of old, or by those that are left; and what the twin makes of it.
     pub fn by_name(self) -> Vec<(String, String)> {
         match self {
-            Self::TableBoth | Self::CascadedBoth => vec![self.old_side(), self.left()],
-            Self::SplitEmail => vec![self.old_side(), self.compared()],
+            Self::TableBoth | Self::CascadedBoth | Self::SplitEmail => {
+                vec![self.old_side(), self.left()]
+            }
             Self::InPlaceBoth => vec![Self::InPlaceForward.left()],
             Self::Filtered => {
                 let (ours, twin) = self.left();
