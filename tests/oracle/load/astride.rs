@@ -45,7 +45,7 @@ impl Client {
     ) -> Result<(), Trouble> {
         let is_astride = !self.shared.retires.load(Ordering::SeqCst);
         if is_astride {
-            self.opens_view().await?;
+            self.opens_view(part).await?;
         } else if part == Part::WritesAstride {
             rest(50).await;
             return Ok(());
@@ -73,10 +73,14 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until the copy is under way.
-    async fn opens_view(&mut self) -> Result<(), Trouble> {
-        self.until(|it| it.aim.load(Ordering::SeqCst) > 0 || it.copied.load(Ordering::SeqCst))
-            .await?;
+    /// Waits until the copy is under way; in place, where it writes the same rows, until nobody has to try again for it.
+    async fn opens_view(&mut self, part: Part) -> Result<(), Trouble> {
+        let waits = part == Part::WritesAstride && self.load.kind.is_in_place();
+        self.until(|it| {
+            let is_under_way = it.aim.load(Ordering::SeqCst) > 0;
+            is_under_way && !waits || it.copied.load(Ordering::SeqCst)
+        })
+        .await?;
         rest(self.random.below(200)).await;
         Ok(())
     }
