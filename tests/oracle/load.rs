@@ -1,8 +1,8 @@
 //! Whole plans on PostgreSQL under load: eight clients or more, four workers, small chunks, held against a twin.
 //!
-//! The program is killed, paused, held back and gone on with on the way. What clients were told, and how often they and the copy
-//! met, is printed at the end. `PHASEGATE_SEED` repeats what clients choose; `PHASEGATE_SOAK` is how many minutes each case goes on
-//! with new seeds.
+//! Beside them there are clients whose views are open when `retire` begins (`astride`). The program is killed, paused, held back
+//! and gone on with on the way. What clients were told, and how often they and the copy met, is printed at the end.
+//! `PHASEGATE_SEED` repeats what clients choose; `PHASEGATE_SOAK` is how many minutes each case goes on with new seeds.
 
 mod astride;
 mod client;

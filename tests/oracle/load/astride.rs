@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
 
@@ -55,7 +55,7 @@ impl Client {
         self.said(conn, "SELECT 1", TURN).await?;
         if is_astride {
             self.until(|it| it.retires.load(Ordering::SeqCst)).await?;
-            rest(200 + self.random.below(500)).await;
+            self.lets_pass().await?;
         } else {
             rest(self.random.below(300)).await;
         }
@@ -81,8 +81,19 @@ impl Client {
             is_under_way && !waits || it.copied.load(Ordering::SeqCst)
         })
         .await?;
-        rest(self.random.below(200)).await;
+        // Who looks does so at a moment when much is to be copied still.
+        if part == Part::WritesAstride {
+            rest(self.random.below(200)).await;
+        }
         Ok(())
+    }
+
+    /// Lets some hundred milliseconds pass, or as many as are asked for while names have not changed.
+    async fn lets_pass(&mut self) -> Result<(), Trouble> {
+        let patience = Duration::from_millis(self.shared.patience_ms.load(Ordering::SeqCst));
+        rest(200 + self.random.below(500)).await;
+        let began = Instant::now();
+        self.until(|it| began.elapsed() >= patience || it.is_retired.load(Ordering::SeqCst)).await
     }
 
     async fn until(&self, is_so: impl Fn(&Shared) -> bool) -> Result<(), Trouble> {

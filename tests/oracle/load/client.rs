@@ -45,6 +45,8 @@ pub struct Shared {
     /// `retire` has begun, and is over.
     pub retires: AtomicBool,
     pub is_retired: AtomicBool,
+    /// How long, beside the usual, older views are kept for names to change.
+    pub patience_ms: AtomicU64,
     /// Transactions that were committed.
     pub commits: AtomicU64,
     /// Of these, by clients of the new shape, and after `retire`.
@@ -138,7 +140,7 @@ impl Client {
     /// The same there for something else than to write, which those of the old shape are.
     pub fn who(self, part: Part) -> Self {
         let shape = if part == Part::Writes { self.shape } else { Shape::Old };
-        Self { part, shape, ..self }
+        Self { shape, part, ..self }
     }
 
     /// Whether a client is a role of its own, which owns nothing.
@@ -335,7 +337,7 @@ impl Client {
     }
 
     /// Keeps what this turn has chosen so far, and with it what it will draw.
-    fn chose(&self, what: String) {
+    fn chose(&self, what: &str) {
         let next = self.random.clone().next();
         let chosen = format!("{what}, then {next}");
         self.shared.chosen.lock().unwrap().insert((self.number, self.turn), chosen);
@@ -500,7 +502,7 @@ impl Talks for Client {
         let manner = self.manner(makes_only);
         let isolation = self.isolation();
         let mut keys: Vec<u64> = (0..=self.random.below(4)).map(|_| self.key()).collect();
-        self.chose(format!("{manner:?} {isolation:?} {}", keys.len()));
+        self.chose(&format!("{manner:?} {isolation:?} {}", keys.len()));
         keys.sort_unstable();
         keys.dedup();
         self.take(conn, (&keys, manner)).await?;
