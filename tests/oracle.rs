@@ -90,17 +90,23 @@ fn check(scene: Scene, end: End) {
 fn again_and_again(case: &str, once: impl Fn(u64)) {
     let minutes: u64 = setting("PHASEGATE_SOAK").unwrap_or(0);
     let began = Instant::now();
-    for seed in first_seed().. {
-        // The test's output, which is shown when it fails.
-        #[allow(clippy::print_stderr)]
-        {
-            eprintln!("{case}: PHASEGATE_SEED={seed}");
-        }
+    for (seed, played) in (first_seed()..).zip(1_u64..) {
+        say(&format!("{case}: PHASEGATE_SEED={seed}"));
         once(seed);
-        if began.elapsed() >= Duration::from_secs(minutes * 60) {
-            return;
+        let took = began.elapsed();
+        if took >= Duration::from_mins(minutes) {
+            return say(&format!(
+                "{case}: all well with {played} seeds in {:.1} s",
+                took.as_secs_f64()
+            ));
         }
     }
+}
+
+/// The test's output, which is shown when it fails.
+#[allow(clippy::print_stderr)]
+fn say(what: &str) {
+    eprintln!("{what}");
 }
 
 /// The seed that is asked for, or a new one.

@@ -146,10 +146,15 @@ impl Client {
         let told = attempt(conn, &ours).await?;
         let twin_told = attempt(conn, &twins).await?;
         match (told, twin_told) {
-            (Ok(_), Ok(_)) | (Err(_), Err(_)) => Ok(()),
-            (Err(told), Ok(_)) => Err(Trouble::Refused(format!("{era:?}: {ours}: {told}"))),
+            (Ok(_), Ok(_)) => Ok(()),
+            (Err(told), Err(twin_told)) if told.why == twin_told.why => Ok(()),
+            (Err(told), Err(twin_told)) => {
+                let (told, twin_told) = (told.what, twin_told.what);
+                Err(Trouble::Refused(format!("{era:?}: {told}, but the twin: {twin_told}")))
+            }
+            (Err(told), Ok(_)) => Err(Trouble::Refused(format!("{era:?}: {}", told.what))),
             (Ok(_), Err(told)) => {
-                Err(Trouble::Refused(format!("{era:?}: {ours} went, but {twins}: {told}")))
+                Err(Trouble::Refused(format!("{era:?}: {ours} went, but {}", told.what)))
             }
         }
     }
@@ -215,13 +220,26 @@ fn text(mut random: Random, names: Names, cased: fn(&str) -> String, whole_rows:
     }
 }
 
+/// A constraint's refusal: which it was, whatever its table is called, and all that was said.
+struct Told {
+    why: String,
+    what: String,
+}
+
 /// What SQLite says to a statement, in a transaction that goes on.
-async fn attempt(conn: &mut SqliteConnection, sql: &str) -> Result<Result<u64, String>, Trouble> {
+async fn attempt(conn: &mut SqliteConnection, sql: &str) -> Result<Result<u64, Told>, Trouble> {
     match say(conn, sql).await {
         Ok(rows) => Ok(Ok(rows)),
         Err(error) => match trouble(sql, &error) {
-            Trouble::Busy(busy) => Err(Trouble::Busy(busy)),
-            Trouble::Refused(told) => Ok(Err(told)),
+            Trouble::Refused(what) if code(&error) & 0xff == CONSTRAINT => {
+                let said = error.to_string();
+                let (rule, columns) = said.split_once(" failed: ").unwrap_or((&said, ""));
+                let columns =
+                    columns.split(", ").map(|column| column.rsplit('.').next().unwrap_or(column));
+                let why = format!("{rule}: {}", columns.collect::<Vec<_>>().join(", "));
+                Ok(Err(Told { why, what }))
+            }
+            trouble => Err(trouble),
         },
     }
 }
@@ -235,9 +253,16 @@ async fn say(conn: &mut SqliteConnection, sql: &str) -> Result<u64, sqlx::Error>
     Ok(done.rows_affected())
 }
 
+/// SQLite's code for what a constraint refuses, whichever it is.
+const CONSTRAINT: i32 = 19;
+
+/// The error's code, with what SQLite adds to it; 0 where it isn't SQLite's.
+fn code(error: &sqlx::Error) -> i32 {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
 fn trouble(doing: &str, error: &sqlx::Error) -> Trouble {
-    let code =
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
-    let is_busy = code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+    let is_busy = matches!(code(error) & 0xff, 5 | 6);
     if is_busy { Trouble::Busy(Busy) } else { Trouble::Refused(format!("{doing}: {error}")) }
 }

@@ -12,7 +12,9 @@ use sqlx::postgres::PgConnection;
 use super::Random;
 use super::client::{Old, Shared};
 use super::scene::{Era, GROUPS, Names, Scene, TWIN, Way};
-use super::talk::{Isolation, Talks, Trouble, code, is, read, rest, say, talk, text, whole};
+use super::talk::{
+    Isolation, Talks, Trouble, code, is, is_refusal, read, rest, rule, say, talk, text, whole,
+};
 
 pub struct Client {
     scene: Scene,
@@ -93,12 +95,18 @@ impl Client {
         let twins = twins.write(Random(seed));
         let twin_told = attempt(conn, &twins, isolation).await?;
         match (told, twin_told) {
-            (Ok(_), Ok(_)) | (Err(_), Err(_)) => Ok(()),
+            (Ok(_), Ok(_)) => Ok(()),
+            (Err(told), Err(twin_told)) if told.why == twin_told.why => Ok(()),
+            (Err(told), Err(twin_told)) => Err(Trouble::Refused(format!(
+                "{era:?} {isolation:?}: {ours}: {}, but {twins}: {}",
+                told.what, twin_told.what
+            ))),
             (Err(told), Ok(_)) => {
-                Err(Trouble::Refused(format!("{era:?} {isolation:?}: {ours}: {told}")))
+                Err(Trouble::Refused(format!("{era:?} {isolation:?}: {ours}: {}", told.what)))
             }
             (Ok(_), Err(told)) => Err(Trouble::Refused(format!(
-                "{era:?} {isolation:?}: {ours} went, but {twins}: {told}"
+                "{era:?} {isolation:?}: {ours} went, but {twins}: {}",
+                told.what
             ))),
         }
     }
@@ -270,12 +278,18 @@ impl Text {
     }
 }
 
+/// A constraint's refusal: the SQLSTATE and the constraint as both tables call it, and all that was said.
+struct Told {
+    why: String,
+    what: String,
+}
+
 /// What PostgreSQL says to a statement, in a transaction that goes on; and the key that it drew.
 async fn attempt(
     conn: &mut PgConnection,
     sql: &str,
     isolation: Isolation,
-) -> Result<Result<Option<i64>, String>, Trouble> {
+) -> Result<Result<Option<i64>, Told>, Trouble> {
     expect(conn, "SAVEPOINT attempt").await?;
     let rows = read(conn, sql).await;
     match rows {
@@ -290,9 +304,9 @@ async fn attempt(
         }
         Err(error) => match trouble(sql, isolation, &error) {
             // What a constraint says to one it says to the other.
-            Trouble::Refused(told) if code(&error).starts_with("23") => {
+            Trouble::Refused(what) if is_refusal(&error) => {
                 expect(conn, "ROLLBACK TO attempt").await?;
-                Ok(Err(told))
+                Ok(Err(Told { why: format!("{} {}", code(&error), rule(&error)), what }))
             }
             trouble => Err(trouble),
         },

@@ -116,6 +116,27 @@ pub fn refused_by(error: &sqlx::Error) -> Option<String> {
     of_server(error).and_then(|error| error.table().map(ToOwned::to_owned))
 }
 
+/// Whether a constraint refused.
+pub fn is_refusal(error: &sqlx::Error) -> bool {
+    code(error).starts_with("23")
+}
+
+/// The constraint that refused, without the name of its table: the twin calls its own the same then.
+pub fn rule(error: &sqlx::Error) -> String {
+    let name = of_server(error).and_then(PgDatabaseError::constraint).unwrap_or_default();
+    let tables = [
+        "twin_",
+        "customers_v2_",
+        "customers_0_",
+        "customers_1_",
+        "customers_2_",
+        "customers_",
+        "users_",
+        "profiles_",
+    ];
+    tables.iter().find_map(|table| name.strip_prefix(table)).unwrap_or(name).to_owned()
+}
+
 /// An error with what the server adds to it.
 pub fn whole(error: &sqlx::Error) -> String {
     let more = of_server(error).map(|error| (error.detail(), error.hint(), error.r#where()));

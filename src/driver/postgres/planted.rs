@@ -22,6 +22,8 @@ pub(super) enum Fault {
     VerifyOneWay,
     /// Noted keys are put right by a single statement.
     SweepInOneStatement,
+    /// Names change without a wait for clients whose views are older than the last rows.
+    NamesChangeAtOnce,
 }
 
 impl Fault {
@@ -36,6 +38,7 @@ impl Fault {
             Self::SyncUnproven => "postgres::planted::sync-unproven",
             Self::VerifyOneWay => "postgres::planted::verify-one-way",
             Self::SweepInOneStatement => "postgres::planted::sweep-in-one-statement",
+            Self::NamesChangeAtOnce => "postgres::planted::names-change-at-once",
         };
         fail::fail_point!(name, |_| true);
         false

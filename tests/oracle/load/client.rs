@@ -7,6 +7,8 @@
 //! meanwhile (an advisory lock for each group of keys); those go to both as they are, and must end alike. Those of `large`
 //! write the table as a whole.
 //!
+//! A constraint's refusal is the application's own as long as the twin refuses the same (`judge`).
+//!
 //! Some clients are not the tables' owner but a role that may do nothing but write them; some have functions of the names that ours
 //! call first in their search path. Some transactions are prepared before they commit, some hold what they have for a while.
 //!
@@ -21,11 +23,9 @@ use sqlx::postgres::PgConnection;
 
 use super::Load;
 use super::scene::{Era, GROUPS, Kind, Names, Shape};
-use super::statement::{Act, Place, Wild};
+use super::statement::{Act, Wild};
 use crate::oracle::Random;
-use crate::oracle::talk::{
-    Isolation, Talks, Trouble, code, is, read, refused_by, rest, say, talk, text, whole, write,
-};
+use crate::oracle::talk::{Isolation, Talks, Trouble, code, is, read, rest, say, talk, whole};
 
 /// What clients and the test tell each other.
 #[derive(Default)]
@@ -42,18 +42,36 @@ pub struct Shared {
     pub aim: AtomicU64,
     /// The copy has ended.
     pub copied: AtomicBool,
+    /// `retire` has begun, and is over.
+    pub retires: AtomicBool,
+    pub is_retired: AtomicBool,
+    /// How long, beside the usual, older views are kept for names to change.
+    pub patience_ms: AtomicU64,
+    /// Transactions that were committed.
     pub commits: AtomicU64,
     /// Of these, by clients of the new shape, and after `retire`.
     pub of_new_shape: AtomicU64,
     pub retired: AtomicU64,
+    /// Those that emptied the table.
     pub truncated: AtomicU64,
-    /// Transactions of two phases, and those of the whole table.
+    /// Those of two phases, and those of the whole table.
     pub prepared: AtomicU64,
     pub large: AtomicU64,
     /// Those under a view that is older than the sync.
     pub looked_back: AtomicU64,
+    /// Those under a view that was open when `retire` began, and rows that they wrote then.
+    pub straddled: AtomicU64,
+    pub wrote_astride: AtomicU64,
+    /// How often tables were looked at by their names and were as the twin.
+    pub looked: AtomicU64,
+    /// Transactions that clients rolled back.
+    pub rolled_back: AtomicU64,
     /// The errors that clients saw and may see, by SQLSTATE.
     pub told: Mutex<BTreeMap<String, u64>>,
+    /// What constraints refused to the table and to the twin alike, by SQLSTATE and constraint.
+    pub refused: Mutex<BTreeMap<String, u64>>,
+    /// What clients chose, by client and turn.
+    pub chosen: Mutex<BTreeMap<(usize, u64), String>>,
 }
 
 impl Shared {
@@ -66,8 +84,22 @@ pub struct Client {
     pub(super) load: Load,
     pub(super) shape: Shape,
     number: usize,
+    part: Part,
+    /// Gives every turn random numbers of its own: what a turn chooses depends on no turn before it.
+    turns: Random,
+    turn: u64,
     pub(super) random: Random,
     pub(super) shared: Arc<Shared>,
+}
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Writes,
+    /// Looks at the tables by their names, at first under a view that is open when `retire` begins.
+    Looks,
+    /// Writes rows of its own under such a view.
+    WritesAstride,
 }
 
 /// What a transaction is about.
@@ -87,10 +119,28 @@ pub(super) enum Manner {
     Large,
 }
 
+impl Turn {
+    pub fn is_before(self) -> bool {
+        self.era == Era::Before
+    }
+
+    /// Whether what a statement finds is the same in the table and in the twin, whatever others commit meanwhile.
+    pub fn sees_alike(self, act: Act) -> bool {
+        self.isolation.is_steady() && !self.makes_only && act.is_by_key()
+    }
+}
+
 impl Client {
-    pub fn new(load: Load, number: usize, random: Random, shared: Arc<Shared>) -> Self {
+    pub fn new(load: Load, number: usize, turns: Random, shared: Arc<Shared>) -> Self {
         let shape = if load.kind.is_both() && number % 2 == 1 { Shape::New } else { Shape::Old };
-        Self { load, shape, number, random, shared }
+        let (part, random) = (Part::Writes, turns.clone());
+        Self { load, shape, number, part, turns, turn: 0, random, shared }
+    }
+
+    /// The same there for something else than to write, which those of the old shape are.
+    pub fn who(self, part: Part) -> Self {
+        let shape = if part == Part::Writes { self.shape } else { Shape::Old };
+        Self { shape, part, ..self }
     }
 
     /// Whether a client is a role of its own, which owns nothing.
@@ -162,33 +212,53 @@ impl Client {
         Ok(())
     }
 
-    /// Ends a transaction, one way or the other.
-    async fn end(&mut self, conn: &mut PgConnection, turn: Turn) -> Result<(), Trouble> {
+    /// Ends a transaction, one way or the other. What it was counts if it was committed.
+    async fn end(
+        &mut self,
+        conn: &mut PgConnection,
+        (turn, manner): (Turn, Manner),
+    ) -> Result<(), Trouble> {
         // What a view that is none any more has noted is not waited for where a play settles.
         let prepares = turn.isolation == Isolation::ReadCommitted || !self.load.kind.is_both();
         match self.random.below(24) {
-            0..3 => return self.said(conn, "ROLLBACK", turn).await,
-            3 if prepares => return self.two_phases(conn, turn).await,
+            0..3 => return self.roll_back(conn, turn).await,
+            3 if prepares => {
+                if !self.two_phases(conn, turn).await? {
+                    return Ok(());
+                }
+            }
             _ => self.said(conn, "COMMIT", turn).await?,
         }
         self.count(turn.era);
+        if manner == Manner::Large {
+            self.shared.large.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(())
     }
 
-    /// Ends a transaction as one that spans other databases ends.
-    async fn two_phases(&mut self, conn: &mut PgConnection, turn: Turn) -> Result<(), Trouble> {
+    pub(super) async fn roll_back(
+        &self,
+        conn: &mut PgConnection,
+        turn: Turn,
+    ) -> Result<(), Trouble> {
+        self.said(conn, "ROLLBACK", turn).await?;
+        self.shared.rolled_back.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Ends a transaction as one that spans other databases ends. Whether it was committed.
+    async fn two_phases(&mut self, conn: &mut PgConnection, turn: Turn) -> Result<bool, Trouble> {
         // The name is the whole server's.
         let name = uuid::Uuid::now_v7().simple();
         self.said(conn, &format!("PREPARE TRANSACTION '{name}'"), turn).await?;
         rest(self.random.below(60)).await;
-        let end = if self.random.below(4) == 0 { "ROLLBACK" } else { "COMMIT" };
+        let commits = self.random.below(4) > 0;
+        let end = if commits { "COMMIT" } else { "ROLLBACK" };
         let ended = say(conn, &format!("{end} PREPARED '{name}'")).await;
         ended.map_err(|error| refused("end a prepared transaction", &error))?;
-        self.shared.prepared.fetch_add(1, Ordering::SeqCst);
-        if end == "COMMIT" {
-            self.count(turn.era);
-        }
-        Ok(())
+        let count = if commits { &self.shared.prepared } else { &self.shared.rolled_back };
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(commits)
     }
 
     pub(super) fn count(&self, era: Era) {
@@ -216,7 +286,29 @@ impl Client {
             Err(error) if code(&error) == "42P01" => return Err(Trouble::Again),
             said => said.map_err(|error| self.trouble("lock the table", turn, &error))?,
         }
-        if self.era(conn).await? == era { Ok(era) } else { Err(Trouble::Again) }
+        if self.era(conn).await? != era {
+            return Err(Trouble::Again);
+        }
+        match self.load.kind.conversion() {
+            Some(conversion) if era != Era::Before => self.convert(conn, conversion).await?,
+            _ => {}
+        }
+        Ok(era)
+    }
+
+    /// The first who sees the new names makes the twin what the new side is. Nobody who knew the old ones is still writing, and
+    /// whoever sees the new ones waits here.
+    async fn convert(&self, conn: &mut PgConnection, conversion: &str) -> Result<(), Trouble> {
+        let rows = read(conn, "SELECT converted FROM twin_era").await;
+        if is(&rows.map_err(|error| refused("read the era", &error))?[0], 0) {
+            return Ok(());
+        }
+        let all = format!(
+            "ROLLBACK; BEGIN; LOCK TABLE twin_era IN ACCESS EXCLUSIVE MODE;
+             {conversion} AND NOT (SELECT converted FROM twin_era); UPDATE twin_era SET converted = true; COMMIT"
+        );
+        say(conn, &all).await.map_err(|error| refused("convert the twin", &error))?;
+        Err(Trouble::Again)
     }
 
     pub(super) fn names(&self, era: Era) -> Names {
@@ -242,6 +334,13 @@ impl Client {
             (false, true) => Era::Before,
             (false, false) => Era::Dropped,
         })
+    }
+
+    /// Keeps what this turn has chosen so far, and with it what it will draw.
+    fn chose(&self, what: &str) {
+        let next = self.random.clone().next();
+        let chosen = format!("{what}, then {next}");
+        self.shared.chosen.lock().unwrap().insert((self.number, self.turn), chosen);
     }
 
     /// A key: one of a few that everybody wants, or any, or one near to where the copy is now.
@@ -315,48 +414,6 @@ impl Client {
         }
     }
 
-    /// One statement on one row, and on the twin's where the table had it.
-    async fn act(
-        &mut self,
-        conn: &mut PgConnection,
-        turn: Turn,
-        (key, act): (u64, Act),
-    ) -> Result<(), Trouble> {
-        let (kind, names, seed) = (self.load.kind, self.names(turn.era), self.random.next());
-        let answers = kind.answers() && turn.era == Era::Before;
-        let ours = Place { kind, names, key, shape: self.spells(turn.era), answers };
-        let twins = Place { names: kind.twin(), shape: Shape::Old, ..ours };
-        let ours = act.write(ours, Random(seed));
-        let done = match self.attempt(conn, &ours, turn).await? {
-            Ok(done) => done,
-            Err(Told { what, table })
-                if table.as_deref().is_some_and(|table| !kind.is_part(names, table)) =>
-            {
-                return Err(Trouble::Refused(format!("{turn:?}: {ours}: {what}")));
-            }
-            Err(_) => return Ok(()),
-        };
-        if done.rows == 0 {
-            return Ok(());
-        }
-        let act = match act {
-            // What is made on the new side may stand on the old one, not copied yet.
-            _ if turn.makes_only => Act::Upsert,
-            Act::Claim | Act::Guarded => Act::Value,
-            act => act,
-        };
-        let twins = act.write(Place { key: done.key.unwrap_or(key), ..twins }, Random(seed));
-        match self.attempt(conn, &twins, turn).await? {
-            Ok(Done { rows: 1, .. }) => Ok(()),
-            Ok(Done { rows, .. }) => {
-                Err(Trouble::Refused(format!("{turn:?}: {ours} had a row, {twins} had {rows}")))
-            }
-            Err(told) => {
-                Err(Trouble::Refused(format!("{turn:?}: {ours} went, {twins}: {}", told.what)))
-            }
-        }
-    }
-
     /// Some statements that write what they like in groups that are this client's alone.
     async fn wild(
         &mut self,
@@ -378,60 +435,6 @@ impl Client {
         Ok(())
     }
 
-    /// A statement to each of the two, which must go alike.
-    pub(super) async fn both(
-        &self,
-        conn: &mut PgConnection,
-        turn: Turn,
-        (ours, twins): (&str, &str),
-    ) -> Result<(), Trouble> {
-        let told = self.attempt(conn, ours, turn).await?;
-        let twin_told = self.attempt(conn, twins, turn).await?;
-        match (told, twin_told) {
-            (Err(_), Err(_)) => Ok(()),
-            (Ok(done), Ok(twin_done)) if done.rows == twin_done.rows => Ok(()),
-            (told, twin_told) => {
-                let said = |told: Result<Done, Told>| match told {
-                    Ok(done) => format!("{} rows", done.rows),
-                    Err(told) => told.what,
-                };
-                let (one, other) = (said(told), said(twin_told));
-                Err(Trouble::Refused(format!("{turn:?}: {ours}: {one}; {twins}: {other}")))
-            }
-        }
-    }
-
-    /// What PostgreSQL says to a statement, in a transaction that goes on.
-    async fn attempt(
-        &self,
-        conn: &mut PgConnection,
-        sql: &str,
-        turn: Turn,
-    ) -> Result<Result<Done, Told>, Trouble> {
-        self.said(conn, "SAVEPOINT attempt", turn).await?;
-        let done = if sql.contains(" RETURNING ") {
-            let rows = read(conn, sql).await;
-            rows.map(|rows| Done {
-                rows: rows.len() as u64,
-                key: rows.first().map(|row| text(row, 0).parse().unwrap()),
-            })
-        } else {
-            write(conn, sql).await.map(|rows| Done { rows, key: None })
-        };
-        match done {
-            Ok(done) => {
-                self.said(conn, "RELEASE attempt", turn).await?;
-                Ok(Ok(done))
-            }
-            // What a constraint says to one it says to the other.
-            Err(error) if code(&error).starts_with("23") => {
-                self.said(conn, "ROLLBACK TO attempt", turn).await?;
-                Ok(Err(Told { what: error.to_string(), table: refused_by(&error) }))
-            }
-            Err(error) => Err(self.trouble(sql, turn, &error)),
-        }
-    }
-
     pub(super) async fn said(
         &self,
         conn: &mut PgConnection,
@@ -444,7 +447,7 @@ impl Client {
     /// A client that asked for a steady view may have to try again, and so may one that comes to a row which is just moving to
     /// another partition; where the table is written from both sides, or emptied, two may wait for each other. Nothing else is
     /// any client's trouble.
-    fn trouble(&self, doing: &str, turn: Turn, error: &sqlx::Error) -> Trouble {
+    pub(super) fn trouble(&self, doing: &str, turn: Turn, error: &sqlx::Error) -> Trouble {
         let (code, kind) = (code(error), self.load.kind);
         let is_told = match code.as_str() {
             "40001" => turn.isolation.is_steady() || kind == Kind::Partitioned,
@@ -462,10 +465,12 @@ impl Client {
 impl Talks for Client {
     fn settings(&self) -> String {
         let path = match self.number % 4 {
-            1 | 2 => "; SET search_path = decoy, pg_catalog, public",
+            1 | 2 if self.part == Part::Writes => "; SET search_path = decoy, pg_catalog, public",
             _ => "",
         };
-        format!("SET application_name = 'client'{path}")
+        // Of those who look on no end is waited for.
+        let name = if self.part == Part::Writes { "client" } else { "astride" };
+        format!("SET application_name = '{name}'{path}")
     }
 
     fn stops(&self) -> bool {
@@ -477,6 +482,11 @@ impl Talks for Client {
     }
 
     async fn turn(&mut self, conn: &mut PgConnection) -> Result<(), Trouble> {
+        self.random = Random(self.turns.next());
+        self.turn += 1;
+        if self.part != Part::Writes {
+            return self.look_on(conn, self.part).await;
+        }
         let may = self.shared.new_shape.load(Ordering::SeqCst);
         if self.shape == Shape::New && may == 0 {
             rest(20).await;
@@ -490,11 +500,12 @@ impl Talks for Client {
         }
         let makes_only = self.shape == Shape::New && may == 1 && !self.load.kind.is_in_place();
         let manner = self.manner(makes_only);
+        let isolation = self.isolation();
         let mut keys: Vec<u64> = (0..=self.random.below(4)).map(|_| self.key()).collect();
+        self.chose(&format!("{manner:?} {isolation:?} {}", keys.len()));
         keys.sort_unstable();
         keys.dedup();
         self.take(conn, (&keys, manner)).await?;
-        let isolation = self.isolation();
         let era = self.begin(conn, isolation, "ROW EXCLUSIVE").await?;
         let turn = Turn { era, isolation, makes_only };
         if isolation.is_steady() {
@@ -511,17 +522,8 @@ impl Talks for Client {
             // Idle in its transaction, with all that it has locked.
             rest(self.random.below(400)).await;
         }
-        self.end(conn, turn).await
+        self.end(conn, (turn, manner)).await
     }
-}
-
-/// What a statement did.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Done {
-    /// The rows that it wrote, or locked.
-    rows: u64,
-    /// The key that it gave back.
-    key: Option<u64>,
 }
 
 /// The groups that keys are of, each once and in order.
@@ -530,12 +532,6 @@ fn groups_of(keys: &[u64], manner: Manner) -> BTreeSet<u64> {
         Manner::Large => (0..GROUPS).collect(),
         Manner::OneByOne | Manner::Wild => keys.iter().map(|key| key % GROUPS).collect(),
     }
-}
-
-/// A constraint's refusal, and whose it is.
-pub(super) struct Told {
-    what: String,
-    table: Option<String>,
 }
 
 fn refused(doing: &str, error: &sqlx::Error) -> Trouble {

@@ -28,13 +28,14 @@ pub struct Kills {
     left: Vec<(&'static str, u32)>,
     /// By step; [`BETWEEN`] where no step was under way.
     pub fell: BTreeMap<String, u32>,
+    random: Random,
 }
 
 const BETWEEN: &str = "between";
 
 impl Kills {
-    pub fn new(deaths: Deaths) -> Self {
-        Self { left: deaths.to_vec(), fell: BTreeMap::new() }
+    pub fn new(deaths: Deaths, random: Random) -> Self {
+        Self { left: deaths.to_vec(), fell: BTreeMap::new(), random }
     }
 
     /// The place in the list that a kill in this step is taken from.
@@ -45,12 +46,7 @@ impl Kills {
 
     /// Kills the program once it is in a step up to the goal that it is to die in. Returns when it is over, one way or the
     /// other, or is not to die.
-    pub fn kill(
-        &mut self,
-        goal: &str,
-        (sandbox, child): (&Sandbox, &mut Child),
-        random: &mut Random,
-    ) {
+    pub fn kill(&mut self, goal: &str, (sandbox, child): (&Sandbox, &mut Child)) {
         while self.due(goal).is_some() && child.try_wait().unwrap().is_none() {
             let due = under_way(sandbox).and_then(|step| Some((self.due(&step)?, step)));
             let Some((place, step)) = due else {
@@ -64,17 +60,17 @@ impl Kills {
                 _ if self.fell.contains_key(&step) => 40,
                 _ => 1,
             };
-            std::thread::sleep(Duration::from_millis(random.below(within_ms)));
+            std::thread::sleep(Duration::from_millis(self.random.below(within_ms)));
             return self.die(place, sandbox, child);
         }
     }
 
     /// Kills that no step was long enough for: of a program that has just begun to look at a run that is over.
-    pub fn kill_what_is_left(&mut self, sandbox: &Sandbox, random: &mut Random) {
+    pub fn kill_what_is_left(&mut self, sandbox: &Sandbox) {
         while let Some(place) = self.left.iter().position(|(_, left)| *left > 0) {
             let mut command = sandbox.command(&["run", "plan.yaml"]);
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(random.below(30)));
+            std::thread::sleep(Duration::from_millis(self.random.below(30)));
             self.die(place, sandbox, &mut child);
         }
     }
@@ -102,7 +98,7 @@ impl Kills {
 }
 
 /// The step that the journal says is under way.
-fn under_way(sandbox: &Sandbox) -> Option<String> {
+pub fn under_way(sandbox: &Sandbox) -> Option<String> {
     let last = "SELECT CAST(body AS TEXT) FROM records ORDER BY version DESC LIMIT 8";
     for record in sandbox.rows(".phasegate/state.db", last) {
         let record: Value = serde_json::from_str(&record).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use sqlx::postgres::PgConnection;
 
 use super::client::{Client, Turn};
-use super::scene::{Names, Shape};
+use super::scene::{Names, OWN, Shape};
 use crate::oracle::Random;
 use crate::oracle::talk::{Isolation, Trouble};
 
@@ -23,10 +23,11 @@ impl Client {
             self.said(conn, &self.load.kind.refill(names, shape, self.load.keys), turn).await?;
         }
         let is_undone = self.random.below(4) == 0;
-        self.said(conn, if is_undone { "ROLLBACK" } else { "COMMIT" }, turn).await?;
-        if !is_undone {
-            self.count(era);
+        if is_undone {
+            return self.roll_back(conn, turn).await;
         }
+        self.said(conn, "COMMIT", turn).await?;
+        self.count(era);
         self.shared.truncated.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -43,7 +44,6 @@ impl Client {
         for (ours, twins) in ours.iter().zip(&twins) {
             self.both(conn, turn, (ours, twins)).await?;
         }
-        self.shared.large.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -61,11 +61,12 @@ impl Client {
             "INSERT INTO {table} (id, name, {value}) SELECT i, 'made ' || i, {literal} FROM generate_series(1, {keys}) AS i
              WHERE i % 5 = {rest} ON CONFLICT (id) DO NOTHING"
         );
+        let some = format!("id < {OWN} AND id % 5");
         match kind_of {
-            0 => vec![format!("UPDATE {table} SET name = left(name, 30) || '.'")],
-            1 => vec![format!("UPDATE {table} SET {value} = {literal} WHERE id % 5 <> {rest}")],
-            2 => vec![format!("DELETE FROM {table} WHERE id % 5 = {rest}"), made],
-            _ => vec![made, format!("UPDATE {table} SET {value} = NULL WHERE id % 5 = {rest}")],
+            0 => vec![format!("UPDATE {table} SET name = left(name, 30) || '.' WHERE id < {OWN}")],
+            1 => vec![format!("UPDATE {table} SET {value} = {literal} WHERE {some} <> {rest}")],
+            2 => vec![format!("DELETE FROM {table} WHERE {some} = {rest}"), made],
+            _ => vec![made, format!("UPDATE {table} SET {value} = NULL WHERE {some} = {rest}")],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A play of a load: clients that write, and a plan that is brought to its end meanwhile.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Load;
-use super::client::{Client, Shared};
+use super::astride::{ASTRIDE, tell_of_retire};
+use super::client::{Client, Part, Shared};
 use super::hold::{self, Hold};
 use super::kills::Kills;
 use super::watch::{Seen, look_on};
@@ -24,12 +26,13 @@ const CLIENTS: usize = 8;
 pub struct Play {
     pub load: Load,
     pub database: Database,
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     pub shared: Arc<Shared>,
     case: String,
     /// Given to every run of the program.
     failpoints: String,
-    random: Random,
+    /// Where a play is paused is not to depend on how often it is killed, nor the other way round.
+    pauses: Random,
     kills: Kills,
     pauses_left: u32,
     /// How often the program said that something holds it back.
@@ -50,7 +53,8 @@ impl Play {
         let (app, role) = database.as_application();
         let writes = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO";
         database.run(&format!("{writes} {role}"));
-        let sandbox = Sandbox::new();
+        let sandbox = Arc::new(Sandbox::new());
+        let mut random = Random(seed);
         let held = if load.held { hold::throttle(&sandbox) } else { String::new() };
         sandbox.write("plan.yaml", &load.kind.plan(&database.url, load.chunk_rows, &held));
         let failpoints =
@@ -62,8 +66,8 @@ impl Play {
             shared: Arc::new(Shared::default()),
             case: format!("{load:?}, PHASEGATE_SEED={seed}"),
             failpoints: failpoints.join(";"),
-            random: Random(seed),
-            kills: Kills::new(load.kills),
+            pauses: Random(random.next()),
+            kills: Kills::new(load.kills, Random(random.next())),
             pauses_left: load.pauses,
             held_back: 0,
             took: Vec::new(),
@@ -76,10 +80,11 @@ impl Play {
             // Clients of the new shape write the new table; others need no right to it, nor to anything of ours.
             play.database.run(&format!("{writes} {role}"));
         }
-        for number in 0..CLIENTS {
+        let parts = [Part::Writes; CLIENTS].into_iter().chain(ASTRIDE);
+        for (number, part) in parts.enumerate() {
             let url = if Client::owns_nothing(number) { &app } else { &play.database.url };
-            let (url, random) = (url.clone(), Random(play.random.next()));
-            let client = Client::new(load, number, random, Arc::clone(&play.shared));
+            let (url, random) = (url.clone(), Random(random.next()));
+            let client = Client::new(load, number, random, Arc::clone(&play.shared)).who(part);
             play.clients.push(std::thread::spawn(move || client.write(&url)));
         }
         let looks_on = look_on(play.database.as_superuser(), Arc::clone(&play.shared));
@@ -94,14 +99,17 @@ impl Play {
 
     fn drive(&mut self, (goal, to): (&str, &[&str])) -> Ran {
         let began = Instant::now();
+        if goal == "retire" {
+            tell_of_retire(Arc::clone(&self.sandbox), Arc::clone(&self.shared));
+        }
         let mut first = vec!["run", "plan.yaml"];
         loop {
             let mut command = self.sandbox.command(&first);
             command.args(to).env("FAILPOINTS", &self.failpoints);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            self.kills.kill(goal, (&self.sandbox, &mut child), &mut self.random);
+            self.kills.kill(goal, (&self.sandbox, &mut child));
             if goal == "copy" && self.pauses_left > 0 {
-                let lives = Duration::from_millis(60 + self.random.below(600));
+                let lives = Duration::from_millis(60 + self.pauses.below(600));
                 let is_over = wait_for(lives, || child.try_wait().unwrap().is_some());
                 if !is_over && self.sandbox.run(&["pause", "load"]).code == Some(0) {
                     self.pauses_left -= 1;
@@ -119,7 +127,10 @@ impl Play {
                     self.asks_left -= 1;
                     first = vec!["retry", "load"];
                 }
-                _ => {
+                code => {
+                    if goal == "copy" && code == Some(0) {
+                        self.shared.copied.store(true, Ordering::SeqCst);
+                    }
                     self.took.push((goal.to_owned(), began.elapsed()));
                     return ran;
                 }
@@ -183,12 +194,19 @@ impl Play {
         rows
     }
 
+    /// What clients choose in their first turns.
+    pub fn chooses(mut self) -> BTreeMap<(usize, u64), String> {
+        self.wait_for("the first turns", |s| s.chosen.lock().unwrap().len() >= 200);
+        let told = self.stop();
+        assert!(told.is_empty(), "{}: {told:#?}", self.case);
+        self.shared.chosen.lock().unwrap().clone()
+    }
+
     /// The whole play, at the end of which everything holds.
     pub fn through(mut self) {
         self.reach("sync");
         self.shared.new_shape.store(1, Ordering::SeqCst);
         self.copy();
-        self.shared.copied.store(true, Ordering::SeqCst);
         if self.load.truncates {
             self.wait_for("an emptied table", |s| s.has(&s.truncated, 1));
         }
@@ -202,13 +220,13 @@ impl Play {
             self.wait_for("the new shape", |s| s.has(&s.of_new_shape, before + 60));
         }
         if self.load.ends {
-            self.reach("retire");
+            self.retire();
             let before = self.shared.retired.load(Ordering::SeqCst);
             self.wait_for("the time after retire", |s| s.has(&s.retired, before + 60));
             let ran = self.drive(("drop", &[]));
             self.went_well(&ran);
         }
-        self.kills.kill_what_is_left(&self.sandbox, &mut self.random);
+        self.kills.kill_what_is_left(&self.sandbox);
         let told = self.stop();
         let seen = self.looks_on.take().unwrap().join().unwrap();
         assert!(told.is_empty(), "{}: {told:#?}", self.case);
@@ -220,12 +238,26 @@ impl Play {
         self.kills.check(self.load.kills, &self.case);
     }
 
+    /// Puts the old shape aside, while clients have views from before.
+    pub fn retire(&mut self) {
+        self.reach("retire");
+        self.see_views_end();
+    }
+
+    /// Waits for clients who had views from before to have come by name.
+    pub fn see_views_end(&self) {
+        self.shared.is_retired.store(true, Ordering::SeqCst);
+        self.shared.retires.store(true, Ordering::SeqCst);
+        let all = ASTRIDE.len() as u64;
+        self.wait_for("the end of older views", |s| s.has(&s.straddled, all));
+    }
+
     /// Copies, and is held back meanwhile where the load says so.
     fn copy(&mut self) {
         if !self.load.held {
             return self.reach("copy");
         }
-        let random = Random(self.random.next());
+        let random = Random(self.pauses.next());
         let hold = Hold::begin(&self.sandbox, &self.database.url, random);
         self.reach("copy");
         let (shut, said, case) = (hold.end(), self.held_back, &self.case);
@@ -257,7 +289,10 @@ impl Play {
         let shared = &self.shared;
         let (commits, truncated) = (count(&shared.commits), count(&shared.truncated));
         let (prepared, large) = (count(&shared.prepared), count(&shared.large));
+        let (rolled_back, looked) = (count(&shared.rolled_back), count(&shared.looked));
+        let (straddled, own) = (count(&shared.straddled), count(&shared.wrote_astride));
         let told = shared.told.lock().unwrap().clone();
+        let refused = shared.refused.lock().unwrap().clone();
         let (beside, contended) = (seen.beside.len(), seen.contended.len());
         let took: Vec<String> = self
             .took
@@ -268,8 +303,9 @@ impl Play {
         #[allow(clippy::print_stderr)]
         {
             eprintln!(
-                "{}: {commits} transactions of {CLIENTS} clients ({prepared} in two phases, {large} of the whole table); told {told:?}; \
-                 emptied {truncated} times; our transactions seen beside clients' {beside}, in each other's way {contended}; \
+                "{}: {commits} transactions of {CLIENTS} clients ({prepared} in two phases, {large} of the whole table, {truncated} \
+                 emptied it), {rolled_back} rolled back; told {told:?}; refused like the twin {refused:?}; views astride of retire \
+                 {straddled}, rows written under them {own}, looks by name {looked}; our transactions seen beside clients' {beside}, in each other's way {contended}; \
                  killed {:?}; held back {} times; {}",
                 self.case,
                 self.kills.fell,
@@ -279,6 +315,7 @@ impl Play {
         }
         assert!(commits >= 100, "{}: only {commits} transactions of clients", self.case);
         assert!(beside >= 10, "{}: the copy and the clients hardly met", self.case);
+        assert!(!self.load.ends || looked > 0, "{}: nobody looked by name", self.case);
         let looked_back = count(&shared.looked_back) > 0;
         assert!(!self.load.snapshots || looked_back, "{}: nobody looked back", self.case);
         assert!(!self.load.truncates || truncated > 0, "{}: never emptied", self.case);

@@ -6,6 +6,12 @@ pub const GROUPS: u64 = 24;
 /// Desks of each group, where rows refer to such.
 pub const DESKS: u64 = 4;
 
+/// Rows of one client who writes them under an old view: no other touches them. They are copied last.
+pub const OWN: u64 = 1_000_000_000;
+
+/// How many there are.
+pub const OWN_ROWS: u64 = 24;
+
 /// A mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -207,10 +213,14 @@ impl Kind {
             "{DECOYS}{before}
              CREATE TABLE {table} ({columns}{ours}){parted}; {partitions}
              CREATE TABLE twin ({columns}{twins});
-             INSERT INTO {table} SELECT i, 'name ' || i{mails}, {first}{desk} FROM generate_series(1, {keys}) AS i
-               WHERE i % 5 > 0;
+             INSERT INTO {table} SELECT i, 'name ' || i{mails}, {first}{desk} FROM (
+               SELECT i FROM generate_series(1::bigint, {keys}) AS i WHERE i % 5 > 0
+               UNION ALL SELECT i FROM generate_series({OWN}, {OWN} + {OWN_ROWS} - 1::bigint) AS i) AS i (i);
              INSERT INTO twin SELECT * FROM {table};"
         );
+        if self.conversion().is_some() {
+            schema.push_str("CREATE TABLE twin_era AS SELECT false AS converted;");
+        }
         if self == Self::SplitEmail {
             schema.push_str(
                 "CREATE TABLE profiles (user_id bigint PRIMARY KEY REFERENCES users ON DELETE CASCADE ON UPDATE CASCADE,
@@ -241,6 +251,15 @@ impl Kind {
             );
         }
         schema + "ANALYZE"
+    }
+
+    /// What the twin becomes when the new side takes the old one's place, as the beginning of a statement that ends with a
+    /// condition: rows that the filter hides are only the old side's.
+    pub const fn conversion(self) -> Option<&'static str> {
+        match self {
+            Self::Filtered => Some("DELETE FROM twin WHERE status LIKE 'CLOSED%'"),
+            _ => None,
+        }
     }
 
     /// All rows at once, as a client fills an emptied table again.
@@ -511,10 +530,28 @@ steps:
         tables.iter().map(|name| (all(name), all(&format!("twin_{name}")))).collect()
     }
 
+    /// What somebody finds in each view who comes by the names of old, or by those that are left; and what the twin makes of it.
+    pub fn by_name(self) -> Vec<(String, String)> {
+        match self {
+            Self::TableBoth | Self::CascadedBoth | Self::SplitEmail => {
+                vec![self.old_side(), self.left()]
+            }
+            Self::InPlaceBoth => vec![Self::InPlaceForward.left()],
+            Self::Filtered => {
+                let (ours, twin) = self.left();
+                // What is hidden is gone after `retire`, but stays in views from before it.
+                let passes = " WHERE status IS NULL OR upper(status) NOT LIKE 'CLOSED%'";
+                vec![(ours + passes, twin + passes)]
+            }
+            _ => vec![self.left()],
+        }
+    }
+
     /// That a constraint of this table is one of the table that a client writes.
     pub fn is_part(self, names: Names, table: &str) -> bool {
         let is_partition = self == Self::Partitioned && table.starts_with("customers_");
-        table == names.table || is_partition && table != "customers_v2"
+        let is_beside = self.is_cascaded() && ["desks", "orders"].contains(&table);
+        table == names.table || is_beside || is_partition && table != "customers_v2"
     }
 
     /// What is left in the end, and what the twin makes of it. With one way, clients of the old shape went on writing as

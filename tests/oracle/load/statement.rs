@@ -1,6 +1,6 @@
 //! What clients under load say to a table, and in the same words to the twin.
 
-use super::scene::{DESKS, GROUPS, Kind, Names, Shape};
+use super::scene::{DESKS, GROUPS, Kind, Names, OWN, Shape};
 use crate::oracle::Random;
 
 /// A statement on one row.
@@ -36,6 +36,14 @@ pub struct Place {
 }
 
 impl Act {
+    /// Whether it is on the row of a key and on no other, whatever else there is.
+    pub const fn is_by_key(self) -> bool {
+        matches!(
+            self,
+            Self::Value | Self::Null | Self::Name | Self::Delete | Self::Hold | Self::Move(_)
+        )
+    }
+
     /// As this seed would have it.
     pub fn write(self, place: Place, mut random: Random) -> String {
         let Place { kind, names, key, shape, answers } = place;
@@ -77,7 +85,7 @@ impl Act {
             }
             Self::Claim => format!(
                 "UPDATE {table} SET {column} = {value} WHERE {id} = (SELECT {id} FROM {table}
-                   WHERE {id} >= {key} AND {id} % {GROUPS} = {} ORDER BY {id} LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING {id}",
+                   WHERE {id} >= {key} AND {id} < {OWN} AND {id} % {GROUPS} = {} ORDER BY {id} LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING {id}",
                 key % GROUPS
             ),
             Self::Move(by) => {
