@@ -142,3 +142,8 @@ pub fn whole(error: &sqlx::Error) -> String {
     let more = of_server(error).map(|error| (error.detail(), error.hint(), error.r#where()));
     format!("{} {error} {more:?}", code(error))
 }
+
+/// Whether the new side refuses a row whose key the old one has and the copy has not come to.
+pub fn is_not_copied_yet(error: &sqlx::Error) -> bool {
+    error.to_string().contains("is not copied yet")
+}
