@@ -38,6 +38,7 @@ mod fit;
 #[cfg(test)]
 mod fixture;
 mod gaps;
+mod given;
 mod guard_sql;
 mod handover;
 mod held;
