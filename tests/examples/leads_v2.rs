@@ -1,7 +1,5 @@
 //! plans/leads-v2.yaml: a whole table anew.
 
-use std::time::{Duration, Instant};
-
 use super::Example;
 
 /// Who signs off before the switch.
