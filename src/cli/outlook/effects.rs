@@ -274,8 +274,8 @@ fn retiring(mapping: &Mapping, retire: &Retire, direction: Direction) -> Effect 
 
 /// What a step locks beside the tables of its mapping, by what its database showed.
 pub(super) fn beside(step: &Step, looks: Option<&Looks>) -> Vec<LockOutlook> {
-    let look = step.target.as_ref().and_then(|target| looks?.get(target));
-    let (Action::Retire(retire), Some(Ok(looked))) = (&step.action, look) else {
+    let seen = step.target.as_ref().and_then(|target| looks?.get(target));
+    let (Action::Retire(retire), Some(Ok(looked))) = (&step.action, seen) else {
         return Vec::new();
     };
     let all = &looked.probed.beside;
