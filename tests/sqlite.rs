@@ -51,6 +51,7 @@ fn work(step: &str, way: Way) -> Work {
         way,
         head: Head { version: 1, hash: Digest::of_bytes(b"head") },
         lock_timeout_ms: None,
+        compared_under: None,
     }
 }
 

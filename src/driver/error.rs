@@ -4,6 +4,9 @@ use crate::run::{Failure, FailureClass, Redact};
 
 use super::Holder;
 
+/// What stands for the role that acts on a target, in advice that is given where nobody knows it.
+pub const ROLE: &str = "the target's role";
+
 /// A driver's error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -58,6 +61,15 @@ impl Error {
     pub fn redacted(mut self, redact: Redact) -> Self {
         if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
             failure.redact(redact);
+        }
+        self
+    }
+
+    /// The same error, whose advice names the role that acts, as SQL has it, where it could only say that there is one.
+    #[must_use]
+    pub fn naming(mut self, role: &str) -> Self {
+        if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
+            failure.help = failure.help.take().map(|help| help.replace(ROLE, role));
         }
         self
     }

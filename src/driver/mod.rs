@@ -32,6 +32,7 @@ mod fail_point;
 #[cfg(test)]
 mod fixture;
 mod ledger;
+mod lost;
 pub mod parking;
 pub mod postgres;
 pub mod probed;
@@ -90,7 +91,9 @@ pub async fn open(
         }
         (Engine::Postgres, schema) => {
             let url = url.expose_secret();
-            Ok(Arc::new(postgres::Postgres::open(url, schema, access).await?))
+            let postgres = postgres::Postgres::open(url, schema, access).await?;
+            let role = postgres.role().await?;
+            Ok(redacted::acting_as(Arc::new(postgres), role))
         }
         (Engine::Neo4j | Engine::Redis | Engine::Sqlserver | Engine::Mysql, _) => {
             Err(Error::failed(
@@ -113,6 +116,9 @@ pub struct Work {
     pub head: Head,
     /// How long to wait for a lock, in milliseconds, where the step says so.
     pub lock_timeout_ms: Option<u64>,
+    /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`]); none where it
+    /// rests on no comparison, or where the sync is over.
+    pub compared_under: Option<Digest>,
 }
 
 /// A place in a journal and the hash of the chain up to it.
@@ -470,7 +476,8 @@ pub trait Verifier: Send + Sync {
 #[async_trait]
 pub trait Retirer: Send + Sync {
     /// Renames as `retire` says, in one transaction with the ledger; `mapping` has the names from before. With `both` the
-    /// sync lives on under the new names; with `forward` it ends, and a guard refuses writes to a table put aside.
+    /// sync lives on under the new names; with `forward` it ends, and a guard refuses writes to a table put aside. Refused with
+    /// [`FailureClass::Stale`] where the sync is another than the sides were compared under.
     async fn retire(
         &self,
         fence: &Fence,

@@ -34,6 +34,10 @@ pub struct Probed {
     /// Every existing table of [`Survey::uses`](super::Survey::uses), once, in that order. One that isn't there is a finding or is
     /// created by the plan; the database's own catalogues are left out.
     pub tables: Vec<TableFacts>,
+    /// What is locked with each of [`Survey::retired`](super::Survey::retired) beside its two tables, where that is there already;
+    /// empty where a database locks no single tables. (In the JSON it is among the locks of its step.)
+    #[serde(skip)]
+    pub beside: Vec<LockedBeside>,
     /// Every mapping of [`Survey::mappings`](super::Survey::mappings) whose source is there, in that order.
     pub mappings: Vec<MappingFacts>,
     /// What the role may do, one entry for each step and table of [`Survey::uses`](super::Survey::uses), in that order. Empty
@@ -54,6 +58,28 @@ pub struct Probed {
     /// Anything else worth a line, as full sentences without a full stop: settings that matter here
     /// (`synchronous_commit is off`), statistics never gathered, a server in recovery.
     pub notes: Vec<String>,
+}
+
+/// What putting a mapping's old side aside locks beside its two tables, against everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedBeside {
+    /// The mapping.
+    pub mapping: MappingName,
+    /// The relations, as people write them, and why; in the order of their names.
+    pub locked: Vec<(String, Beside)>,
+}
+
+/// Why a relation is locked with what is put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It is a view that is made again from its definition.
+    View,
+    /// A policy on it is made again.
+    Policy,
+    /// Its foreign key refers to what is put aside, and goes over.
+    RefersToIt,
+    /// A foreign key of what is put aside refers to it, and goes.
+    IsReferredTo,
 }
 
 /// A value that a database shows, or why it doesn't.

@@ -1,5 +1,5 @@
 //! A database seen through `--redact` and `policy.redact`: the same database, whose errors and findings come without what is to
-//! be hidden.
+//! be hidden; and whose advice names the role that acts there.
 //!
 //! Everything that a command records, logs or shows of a database comes through here, so this is the one place where what a
 //! database says of rows is kept back. Those who make a sentence mark what of it is data
@@ -27,6 +27,13 @@ use crate::run::{
 pub struct Redacted {
     inner: SharedDriver,
     redact: Redact,
+    /// The role, as SQL has it, where the database knows roles.
+    role: Option<String>,
+}
+
+/// The same database, whose advice names the role that acts, as SQL has it.
+pub(super) fn acting_as(driver: SharedDriver, role: String) -> SharedDriver {
+    std::sync::Arc::new(Redacted { inner: driver, redact: Redact::Nothing, role: Some(role) })
 }
 
 /// The same database, of which nothing is said that is to be hidden.
@@ -35,12 +42,16 @@ pub fn redacted(driver: SharedDriver, redact: Redact) -> SharedDriver {
     if redact.is_nothing() {
         return driver;
     }
-    std::sync::Arc::new(Redacted { inner: driver, redact })
+    std::sync::Arc::new(Redacted { inner: driver, redact, role: None })
 }
 
 impl Redacted {
     fn hide<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
-        answer.map_err(|error| error.redacted(self.redact))
+        let said = |error: Error| match &self.role {
+            Some(role) => error.naming(role),
+            None => error,
+        };
+        answer.map_err(|error| said(error.redacted(self.redact)))
     }
 }
 

@@ -48,6 +48,7 @@ async fn remove_syncs(
             way: Way::Forward,
             head: head.clone(),
             lock_timeout_ms: None,
+            compared_under: None,
         };
         let removed =
             patiently(|| is_signalled(ctx), || driver.remove(fence, &work, &mapping, *direction));

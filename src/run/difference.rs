@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const VALUE_CHARS_MAX: usize = 64;
 /// Of how many columns of a row values are kept, which bounds what one difference may take in a journal.
 pub const VALUES_MAX: usize = 16;
+/// How many keys a sentence names.
+pub const KEYS_SAID_MAX: usize = 5;
 /// What stands in the place of a key that is not shown.
 pub(super) const HIDDEN: &str = "(redacted)";
 
@@ -104,6 +106,20 @@ impl Difference {
     }
 }
 
+/// The keys of rows of which there are so many, as the end of a sentence: the first few of those that are known.
+#[must_use]
+pub fn keys_said<'a>(rows: u64, known: impl IntoIterator<Item = &'a Difference>) -> String {
+    let said: Vec<&str> =
+        known.into_iter().take(KEYS_SAID_MAX).map(|one| one.key.as_str()).collect();
+    let intro = match said.len() {
+        0 => return String::new(),
+        1 if rows == 1 => "its key: ".to_owned(),
+        some if some as u64 == rows => "their keys: ".to_owned(),
+        some => format!("{some} of their keys: "),
+    };
+    format!("{intro}{}", said.join("; "))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
@@ -138,6 +154,19 @@ mod tests {
             assert_eq!(text.contains("OPEN"), has_values, "{redact:?}");
             assert_eq!(one.columns, ["status"]);
         }
+    }
+
+    #[test]
+    fn a_sentence_names_a_few_keys() {
+        let all = vec![difference(); 7];
+        assert_eq!(keys_said(0, &[]), "");
+        assert_eq!(keys_said(1, &all[..1]), "its key: \"ann@example.com\"");
+        let mut two = vec![difference(); 2];
+        two[1].key = "7".into();
+        assert_eq!(keys_said(2, &two), "their keys: \"ann@example.com\"; 7");
+        let seven = keys_said(7, &all);
+        assert!(seven.starts_with("5 of their keys: "), "{seven}");
+        assert_eq!(seven.matches("ann@").count(), KEYS_SAID_MAX);
     }
 
     #[test]

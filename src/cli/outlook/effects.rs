@@ -3,6 +3,7 @@
 //! The modes are those of PostgreSQL's manual for the statements that each action runs (CREATE TRIGGER, RENAME, DROP);
 //! SQLite locks the file.
 
+use crate::driver::probed::Beside;
 use crate::report::dry_run::LockOutlook;
 use crate::report::words;
 use crate::run::{
@@ -11,6 +12,7 @@ use crate::run::{
 };
 use crate::sql::{self, Dialect, LockMode, RowWork};
 
+use super::Looks;
 use super::locks::{self, Whole};
 use super::statements::dialect;
 
@@ -270,9 +272,32 @@ fn retiring(mapping: &Mapping, retire: &Retire, direction: Direction) -> Effect 
     Effect { does, locks }
 }
 
+/// What a step locks beside the tables of its mapping, by what its database showed.
+pub(super) fn beside(step: &Step, looks: Option<&Looks>) -> Vec<LockOutlook> {
+    let seen = step.target.as_ref().and_then(|target| looks?.get(target));
+    let (Action::Retire(retire), Some(Ok(looked))) = (&step.action, seen) else {
+        return Vec::new();
+    };
+    let all = &looked.probed.beside;
+    let Some(of) = all.iter().find(|of| of.mapping == retire.mapping) else { return Vec::new() };
+    let why = |beside: Beside| match beside {
+        Beside::View => "it is made again from its definition",
+        Beside::Policy => "a policy on it is made again",
+        Beside::RefersToIt => {
+            "its foreign key goes over; right after that it is checked, which holds up no client"
+        }
+        Beside::IsReferredTo => "a foreign key to it goes with what is put aside",
+    };
+    let lock = |(name, beside): &(String, Beside)| {
+        locks::own(name, LockMode::AccessExclusive, RowWork::None, why(*beside))
+    };
+    of.locked.iter().map(lock).collect()
+}
+
 fn dropping(program: &Program, mapping: &Mapping) -> Effect {
     let shape = shape(program, &mapping.name);
-    let from = shape.map_or_else(|| mapping.clone(), |shape| mapping.retired(shape)).from.table;
+    let aside = shape.map_or_else(|| mapping.clone(), |shape| mapping.retired(shape));
+    let from = aside.from.table.clone();
     let what = match shape {
         Some(RetireShape::Columns(columns)) => {
             let names: Vec<&str> = columns.iter().map(|one| one.old_name.as_str()).collect();
@@ -280,12 +305,13 @@ fn dropping(program: &Program, mapping: &Mapping) -> Effect {
         }
         _ => format!("drops {from}, with every row of it"),
     };
-    let locks = vec![locks::own(
-        &from,
-        LockMode::AccessExclusive,
-        RowWork::None,
-        "DROP takes it; files are unlinked, no row is read",
-    )];
+    let lock =
+        |table: &str, reason| locks::own(table, LockMode::AccessExclusive, RowWork::None, reason);
+    let mut locks = vec![lock(&from, "DROP takes it; files are unlinked, no row is read")];
+    if !aside.is_in_place() {
+        let reason = "its triggers of the sync go, if any are left; nobody writes to it meanwhile";
+        locks.push(lock(&aside.into.table, reason));
+    }
     let does = vec!["takes out what is left of the sync".to_owned(), what];
     Effect { does, locks }
 }

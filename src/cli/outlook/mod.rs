@@ -62,7 +62,11 @@ pub fn of_plan(plan: &LoadedPlan, looks: Option<&Looks>) -> DryRun {
         .iter()
         .zip(1..)
         .flat_map(|(wave, number)| wave.iter().map(move |step| (*step, number)))
-        .map(|(step, wave)| of_step(pin, &readings, (step, wave)))
+        .map(|(step, wave)| {
+            let mut outlook = of_step(pin, &readings, (step, wave));
+            outlook.locks.extend(effects::beside(step, looks));
+            outlook
+        })
         .collect();
     let irreversible =
         |id: &&crate::run::StepId| program.step(id).is_some_and(|it| it.irreversible.is_some());

@@ -89,6 +89,7 @@ fn probed() -> Probed {
             owner: Some("ann".into()),
             ..TableFacts::default()
         }],
+        beside: Vec::new(),
         mappings: vec![MappingFacts {
             mapping: "leads".into(),
             key: KeyAccess {
@@ -306,4 +307,21 @@ fn what_the_engine_does_itself_is_said_in_words() {
     assert!(does("drop").contains("drops leads_old"));
     assert!(does("stop").contains("off notes"));
     assert_eq!(run.point_of_no_return.as_deref(), Some("drop"));
+}
+
+#[test]
+fn what_retire_locks_beside_its_tables_is_among_its_locks() {
+    use crate::driver::probed::{Beside, LockedBeside};
+
+    let locked = vec![("hot".to_owned(), Beside::View), ("notes".to_owned(), Beside::RefersToIt)];
+    let beside = vec![LockedBeside { mapping: "leads".into(), locked }];
+    let locks = |probed: Probed, id: &str| -> Vec<String> {
+        let run = dry_run(probed);
+        let step = run.steps.iter().find(|step| step.id == id).unwrap();
+        step.locks.iter().map(|lock| format!("{} {}", lock.object, lock.mode)).collect()
+    };
+    let seen = locks(Probed { beside, ..probed() }, "retire");
+    let alone = locks(probed(), "retire");
+    assert_eq!(seen[alone.len()..], ["hot ACCESS EXCLUSIVE", "notes ACCESS EXCLUSIVE"]);
+    assert_eq!(seen[..alone.len()], alone);
 }

@@ -155,7 +155,7 @@ UNION
 SELECT 'subscription', 'a subscription writes to it', NULL, false FROM pg_subscription_rel WHERE srrelid = $1::bigint::oid
 UNION
 SELECT 'security label', 'a security label of ' || provider, label, false FROM pg_seclabel
-WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid
+WHERE classoid = 'pg_class'::regclass AND objoid = $1::bigint::oid AND ($2::int2[] IS NULL OR objsubid = ANY ($2))
 ORDER BY 1, 2";
 
 /// What depends on a table, or on the columns named. `schema` is our own, quoted; our own functions in it don't

@@ -53,7 +53,7 @@ fn filled(shape: &Shape) -> String {
 }
 
 /// The default of a column, with the column's type.
-pub(super) fn default_of(column: &Column) -> String {
+fn default_of(column: &Column) -> String {
     let default = column.default.as_deref().unwrap_or("NULL");
     format!("CAST(({default}\n) AS {})", column.type_sql)
 }

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 
 use super::hints;
 use crate::driver::Error;
+use crate::driver::error::ROLE;
 use crate::run::{Failure, FailureClass, Private};
 
 /// The server's error, if it was the server that gave one.
@@ -68,9 +69,8 @@ fn help(code: &str) -> Option<&'static str> {
     })
 }
 
-/// What to do about an error of which code and message tell.
+/// What to do about an error of which code and message tell. Whoever opened the database puts the role in (`driver::open`).
 fn help_for(code: &str, message: &str) -> Option<String> {
-    const ROLE: &str = "the target's role";
     if let Some(table) = hints::secured(message) {
         return Some(hints::row_security(table, ROLE));
     }
@@ -237,8 +237,37 @@ pub(super) fn commit_failed(error: &sqlx::Error) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::fixture::{Database, mapping};
     use super::*;
+    use crate::driver::{Access, open};
+    use crate::run::Engine;
+
+    #[tokio::test]
+    async fn advice_names_the_role_that_acts() {
+        let Some(database) = Database::with(
+            "CREATE TABLE secret (id int PRIMARY KEY); CREATE TABLE other (id int PRIMARY KEY)",
+        )
+        .await
+        else {
+            return;
+        };
+        let role = format!("Odd role {}", uuid::Uuid::now_v7().simple());
+        database.run(&format!("CREATE ROLE \"{role}\" LOGIN")).await;
+        let mut url = url::Url::parse(&database.url).unwrap();
+        url.set_username(&role).unwrap();
+        let url = String::from(url).into();
+        let driver = open(Engine::Postgres, &url, None, Access::ReadOnly).await.unwrap();
+        let pairs = mapping(("secret", &["id"]), ("other", &["id"]));
+        let Err(Error::Failed(refused)) = driver.verify_bound(&pairs, None, 1).await else {
+            panic!()
+        };
+        let help = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE secret TO \"{role}\"");
+        assert_eq!(refused.help, Some(help));
+        driver.close().await;
+        database.run(&format!("DROP ROLE \"{role}\"")).await;
+    }
 
     #[test]
     fn codes_have_classes() {

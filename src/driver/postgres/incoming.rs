@@ -83,6 +83,12 @@ async fn to(conn: &mut PgConnection, table: &Table) -> Result<Vec<Incoming>, Err
         .map_err(|error| damaged(format!("the catalogue answered something unknown: {error}")))
 }
 
+/// The other tables that have foreign keys to a table, qualified and quoted.
+pub(super) async fn tables(conn: &mut PgConnection, table: &Table) -> Result<Vec<String>, Error> {
+    let keys = to(conn, table).await?.into_iter();
+    Ok(keys.filter(|key| key.table_oid != table.oid).map(|key| key.table).collect())
+}
+
 /// A key that goes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Going {

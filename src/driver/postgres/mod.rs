@@ -6,6 +6,7 @@
 
 use std::str::FromStr as _;
 
+use sqlx::Row as _;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::driver::{Access, Error};
@@ -15,6 +16,7 @@ mod ahead;
 #[cfg(test)]
 mod ahead_tests;
 mod at_once;
+mod beside;
 mod by_name;
 mod carried;
 mod carry;
@@ -38,6 +40,7 @@ mod fit;
 #[cfg(test)]
 mod fixture;
 mod gaps;
+mod given;
 mod guard_sql;
 mod handover;
 mod held;
@@ -56,6 +59,8 @@ mod moves;
 mod named;
 mod overlap;
 mod park;
+#[cfg(test)]
+mod park_both_tests;
 #[cfg(test)]
 mod park_tests;
 mod partitioned;
@@ -81,11 +86,17 @@ mod retire;
 #[cfg(test)]
 mod retire_carry_tests;
 #[cfg(test)]
+mod retire_columns_tests;
+#[cfg(test)]
 mod retire_identity_tests;
+#[cfg(test)]
+mod retire_inventory_tests;
 #[cfg(test)]
 mod retire_names_tests;
 #[cfg(test)]
 mod retire_partition_tests;
+#[cfg(test)]
+mod retire_proof_tests;
 #[cfg(test)]
 mod retire_rows_tests;
 #[cfg(test)]
@@ -192,6 +203,17 @@ impl Postgres {
         postgres.connections.are_sessions().await?;
         postgres.connections.read().await?.release().await;
         Ok(postgres)
+    }
+}
+
+impl Postgres {
+    /// The role that acts, as SQL has it.
+    pub(super) async fn role(&self) -> Result<String, Error> {
+        let mut reader = self.connections.read().await?;
+        let row = sqlx::query("SELECT quote_ident(current_user)").fetch_one(reader.conn()?).await;
+        let role = row.and_then(|row| row.try_get(0)).map_err(error::failed("ask for the role"))?;
+        reader.release().await;
+        Ok(role)
     }
 }
 

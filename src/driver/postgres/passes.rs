@@ -5,9 +5,13 @@
 //! - [`BASIS`] changes with whatever makes rows compared before and rows compared later a comparison of two things: a column,
 //!   a trigger (switched off and on again, too), a partition that came or went, another table of the same name. Indexes don't.
 //!   The part of it that stands for the sync changes only with its own triggers, their functions, and the tables they are on.
+//! - Row security that was switched on and off again may have hidden rows from those functions, and leaves one trace: the row of
+//!   `pg_class`, which VACUUM, ANALYZE and new indexes change in place, and every other ALTER of the table writes anew. So where
+//!   the functions' owner is not above row security, any of these asks for another comparison.
 //!
 //! Absent on purpose: what is in the text that is kept, which is the engine's.
 
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::name_sql;
@@ -31,27 +35,35 @@ SELECT coalesce(string_agg(concat_ws(';', t.place, r.oid,
      WHERE g.tgrelid = r.oid AND NOT g.tgisinternal)), '|' ORDER BY t.place, r.oid), ''),
   concat(string_agg(concat_ws(';', t.place, r.oid,
     (SELECT string_agg(concat(g.oid, ':', g.xmin), ',' ORDER BY g.oid) FROM pg_trigger g
-     WHERE g.tgrelid = r.oid AND starts_with(g.tgname, $3))), '|' ORDER BY t.place, r.oid), '/',
+     WHERE g.tgrelid = r.oid AND starts_with(g.tgname, $3)),
+    (SELECT concat('c', c.xmin) FROM pg_class c WHERE c.oid = r.oid AND r.oid = t.oid AND EXISTS (SELECT FROM pg_class f
+     JOIN pg_roles o ON o.oid = f.relowner WHERE f.oid = to_regclass($1) AND NOT (o.rolsuper OR o.rolbypassrls)))),
+    '|' ORDER BY t.place, r.oid), '/',
     (SELECT string_agg(concat(p.oid, ':', p.xmin), ',' ORDER BY p.oid) FROM pg_proc p
      WHERE p.pronamespace = to_regnamespace($4) AND starts_with(p.proname, $5)))
 FROM (VALUES (1, to_regclass($1)::oid), (2, to_regclass($2)::oid)) AS t (place, oid)
 CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid::oid FROM pg_partition_tree(t.oid) AS p) AS r (oid)";
 
 /// What stands for the definitions of a mapping's tables and for its sync.
-pub(super) async fn basis(reader: &mut Reader<'_>, mapping: &Mapping) -> Result<Basis, Error> {
-    let (schema, id) = (reader.schema().to_owned(), id_of(mapping));
+/// `schema` is our own, quoted.
+pub(super) async fn basis(
+    conn: &mut PgConnection,
+    schema: &str,
+    mapping: &Mapping,
+) -> Result<Basis, Error> {
+    let id = id_of(mapping);
     let basis = sqlx::query(BASIS)
         .bind(name_sql(&mapping.from.table))
         .bind(name_sql(&mapping.into.table))
         .bind(format!("{TRIGGER_PREFIX}{id}_"))
         .bind(schema)
         .bind(format!("{FUNCTION_PREFIX}{id}_"))
-        .fetch_one(reader.conn()?)
+        .fetch_one(&mut *conn)
         .await
         .and_then(|row| Ok(Basis { tables: row.try_get(0)?, sync: row.try_get(1)? }))
         .map_err(failed("look for changes of the catalogue"))?;
     // TRUNCATE of a partition that the sync knows nothing of, too.
-    let sync = format!("{}/{}", basis.sync, partitions(reader.conn()?, mapping).await?);
+    let sync = format!("{}/{}", basis.sync, partitions(conn, mapping).await?);
     Ok(Basis { sync, ..basis })
 }
 
@@ -171,6 +183,11 @@ mod tests {
             ("VACUUM FULL pg_catalog.pg_trigger", false),
             ("ALTER TABLE o DISABLE TRIGGER t; ALTER TABLE o ENABLE TRIGGER t", false),
             ("ALTER TABLE p ADD COLUMN w int; CREATE INDEX ON o (v)", false),
+            // Whoever is above row security sees all there is.
+            (
+                "ALTER TABLE o ENABLE ROW LEVEL SECURITY; ALTER TABLE o DISABLE ROW LEVEL SECURITY",
+                false,
+            ),
             (&*off, true),
             (&*on, true),
             (away, true),
@@ -181,6 +198,46 @@ mod tests {
             let after = postgres.basis(&pairs).await.unwrap();
             assert_eq!(before.of_sync() != after.of_sync(), changes, "{statement}");
         }
+    }
+
+    /// Forced on the owner of a table, or with another owner than the old one's, it hides rows from the sync's functions.
+    #[tokio::test]
+    async fn row_security_that_was_on_and_is_off_again_shows_where_it_may_have_hidden_rows() {
+        let owner = format!("owner_{}", uuid::Uuid::now_v7().simple());
+        let Some(database) = Database::with(SCHEMA).await else { return };
+        database.run("DROP TABLE p; CREATE TABLE p (LIKE o INCLUDING ALL)").await;
+        database
+            .run(&format!(
+                "CREATE ROLE {owner}; ALTER TABLE o OWNER TO {owner}; ALTER TABLE p OWNER TO {owner}"
+            ))
+            .await;
+        let postgres = database.open().await;
+        let pairs = mapping(("o", &["id"]), ("p", &["id"]));
+        let fence = entered(&postgres, 1).await.remove(0);
+        let sync = work("sync", Way::Forward);
+        postgres.install(&fence, &sync, &pairs, Direction::Forward).await.unwrap();
+        let away = format!("ALTER ROLE {owner} BYPASSRLS");
+        for (statement, changes) in [
+            ("INSERT INTO o VALUES (1, 'x'); UPDATE o SET v = 'y'; DELETE FROM o", false),
+            ("VACUUM FREEZE ANALYZE o", false),
+            ("VACUUM FULL pg_catalog.pg_class", false),
+            ("CREATE INDEX ON o (v); CREATE STATISTICS apart ON id, v FROM o", false),
+            ("ALTER TABLE o ALTER v SET DEFAULT 'z', ALTER v SET STATISTICS 7", false),
+            ("CREATE TABLE q (id int REFERENCES o); COMMENT ON TABLE o IS 'o'", false),
+            ("ALTER TABLE o FORCE ROW LEVEL SECURITY, ENABLE ROW LEVEL SECURITY", true),
+            ("ALTER TABLE o NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY", true),
+            (
+                "ALTER TABLE p ENABLE ROW LEVEL SECURITY; ALTER TABLE p DISABLE ROW LEVEL SECURITY",
+                true,
+            ),
+            (&*away, true),
+        ] {
+            let before = postgres.basis(&pairs).await.unwrap();
+            database.run(statement).await;
+            let after = postgres.basis(&pairs).await.unwrap();
+            assert_eq!(before.of_sync() != after.of_sync(), changes, "{statement}");
+        }
+        database.run(&format!("DROP OWNED BY {owner} CASCADE; DROP ROLE {owner}")).await;
     }
 
     #[tokio::test]

@@ -13,13 +13,13 @@ use super::connection::{Connections, Reader};
 use super::dependents::{Dependent, dependents};
 use super::error::failed;
 use super::surroundings::{Surroundings, around};
-use super::{gaps, probe_server, survey};
+use super::{beside, gaps, probe_server, survey};
 use crate::clock::Stopwatch;
 use crate::driver::probed::{
     Estimate, KeyAccess, MappingFacts, ObjectFacts, RowSecurity, SAMPLE_ROWS, Sample, TableFacts,
 };
 use crate::driver::{Error, Probed, Survey};
-use crate::run::{FailureClass, Relation};
+use crate::run::{Direction, FailureClass, Relation};
 
 /// Up to how many bytes a table's rows are counted.
 const COUNTED_BYTES_MAX: u64 = 4 << 20;
@@ -59,6 +59,14 @@ pub(super) async fn probe(connections: &Connections, survey: &Survey) -> Result<
             }
             Ok(None) => {}
             Err(error) => give_up(&mut reader, &mut probed, (&from.table, error)).await?,
+        }
+    }
+    for (name, shape) in &survey.retired {
+        let Some(of) = survey.mappings.iter().find(|of| of.mapping.name == *name) else { continue };
+        let direction = of.direction.unwrap_or(Direction::Forward);
+        match beside::beside(reader.conn()?, (&of.mapping, direction), shape).await {
+            Ok(locked) => probed.beside.extend(locked),
+            Err(error) => give_up(&mut reader, &mut probed, (name.as_str(), error)).await?,
         }
     }
     probe_server::look(reader.conn()?, &oids, &mut probed).await?;

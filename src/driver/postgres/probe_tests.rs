@@ -10,7 +10,7 @@ use crate::driver::probed::{ObjectFacts, SAMPLE_ROWS, Seen};
 use crate::driver::{
     Access, Introspect as _, Purpose, Session as _, Survey, SurveyedMapping, TableUse,
 };
-use crate::run::{Direction, FailureClass};
+use crate::run::{Direction, FailureClass, RetireShape, RetiredColumn};
 
 const SCHEMA: &str = "
     CREATE TABLE accounts (id bigint PRIMARY KEY);
@@ -206,4 +206,74 @@ async fn looking_locks_no_more_than_a_select_does() {
         "{:?}",
         probed.notes
     );
+}
+
+/// The same as `retire` takes: one that is locked out for a moment is told before.
+#[tokio::test]
+async fn what_retire_locks_beside_its_tables_is_told() {
+    let schema = format!(
+        "{SCHEMA} CREATE TABLE \"Odd notes\" (lead_id bigint REFERENCES leads); CREATE TABLE guarded (id bigint);
+         ALTER TABLE leads ADD boss bigint REFERENCES leads; CREATE VIEW hotter AS SELECT * FROM hot; CREATE SCHEMA other;
+         CREATE VIEW other.mails AS SELECT l.email FROM leads l JOIN hot USING (id);
+         CREATE VIEW ids AS SELECT id FROM leads;
+         CREATE POLICY by_lead ON guarded USING (EXISTS (SELECT FROM leads l WHERE l.email = 'x'));
+         CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM leads"
+    );
+    let Some(database) = Database::with(&schema).await else { return };
+    // The role of the test server has a schema of its name on its path.
+    let postgres = Postgres::open(&database.url, None, Access::ReadOnly).await.unwrap();
+    let whole = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
+    let columns = |take_name: Option<&str>| {
+        RetireShape::Columns(vec![RetiredColumn {
+            column: "email".into(),
+            old_name: "email_old".into(),
+            take_name: take_name.map(str::to_owned),
+        }])
+    };
+    let table = mapping(("leads", &["id"]), ("not_there_yet", &["id"]));
+    let in_place = mapping(("leads", &["id"]), ("leads", &["id"]));
+    let both = Some(Direction::Both);
+    let forward = Some(Direction::Forward);
+    let views = ["guarded: Policy", "hot: View", "other.mails: View"];
+    let all = [
+        "\"Odd notes\": RefersToIt",
+        "guarded: Policy",
+        "hot: View",
+        "ids: View",
+        "notes: RefersToIt",
+        "other.mails: View",
+    ];
+    let with = |some: &[&str], more: &str| {
+        let mut said: Vec<String> = some.iter().map(|it| (*it).to_owned()).collect();
+        said.push(more.to_owned());
+        said.sort();
+        said
+    };
+    let accounts = "accounts: IsReferredTo";
+    for (mapping, direction, shape, expected) in [
+        (&table, both, whole.clone(), all.map(str::to_owned).to_vec()),
+        (&table, forward, whole, with(&all, accounts)),
+        (&in_place, both, columns(Some("status")), views.map(str::to_owned).to_vec()),
+        (&in_place, forward, columns(Some("status")), with(&views, accounts)),
+        (&in_place, both, columns(None), Vec::new()),
+    ] {
+        let survey = Survey {
+            mappings: vec![SurveyedMapping {
+                step: "sync".into(),
+                mapping: mapping.clone(),
+                direction,
+            }],
+            retired: vec![(mapping.name.clone(), shape)],
+            ..Survey::default()
+        };
+        let probed = postgres.probe(&survey).await.unwrap();
+        let found: Vec<String> = probed.beside[0]
+            .locked
+            .iter()
+            .map(|(name, why)| format!("{}: {why:?}", name.trim_start_matches("public.")))
+            .collect();
+        let mut found = found;
+        found.sort();
+        assert_eq!(found, expected, "{direction:?}");
+    }
 }

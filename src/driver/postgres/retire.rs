@@ -8,6 +8,8 @@
 //!   names what isn't there.
 //! - Nothing is put aside unless the sync was in place until then and every noted key was put right, and no client has a view
 //!   of the database from before that (`snapshots`): both sides are equal for everybody.
+//! - Nor unless it is the sync under which the sides were compared: what a gate saw of that is looked at again under the locks,
+//!   here and where something is dropped.
 //! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
 //!   name; so is everything that we know no name for.
 //! - In place, what tells rows apart (primary key, replica identity) and numbers them (identity) passes to the new columns, or
@@ -35,7 +37,7 @@ use super::retirable::{Outside, Retiring, check, check_free, sides};
 use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger};
+use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes};
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{
     Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
@@ -59,7 +61,7 @@ impl Retirer for Postgres {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok((applied, Carried::kept(&mut tx, fence.run(), &work.step).await?));
             }
-            let (detail, carried) = retire(&mut tx, &retiring, fence.run()).await?;
+            let (detail, carried) = retire(&mut tx, &retiring, (fence.run(), work)).await?;
             self.connections.moments.stands(mapping)?;
             carried.keep(&mut tx, fence, work).await?;
             let applied = ledger::record(&mut tx, fence, work, (0, Some(detail))).await?;
@@ -111,7 +113,7 @@ impl Retirer for Postgres {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok(applied);
             }
-            let detail = drop_retired(&mut tx, mapping, (shape, last)).await?;
+            let detail = drop_retired(&mut tx, (mapping, work), (shape, last)).await?;
             ledger::record(&mut tx, fence, work, (0, Some(detail))).await
         }
         .await;
@@ -167,6 +169,23 @@ fn unsynced(mapping: &Mapping, why: &str) -> Error {
         .with_help("put it back (rollback and run again), copy and verify anew")
 }
 
+/// Sees that the sync is the one under which the sides were compared. Since a gate saw that, and until these locks were had, it
+/// may have been off and on again.
+async fn as_compared(tx: &mut Tx<'_>, mapping: &Mapping, work: &Work) -> Result<(), Error> {
+    let Some(compared_under) = &work.compared_under else { return Ok(()) };
+    let schema = tx.schema().to_owned();
+    if passes::basis(tx.conn()?, &schema, mapping).await?.of_sync() == *compared_under {
+        return Ok(());
+    }
+    let message = format!(
+        "mapping {}: its triggers were made anew, changed, or switched off and on again, or its tables altered, since both sides \
+         were compared: writes may have passed them by",
+        mapping.name
+    );
+    Err(Error::failed(FailureClass::Stale, message)
+        .with_help("retry: the gate shuts, and has both sides compared again"))
+}
+
 /// Locks the tables of a mapping against everybody, in the order of triggers and chunks, and then what else changes.
 pub(super) async fn lock(
     tx: &mut Tx<'_>,
@@ -200,11 +219,12 @@ pub(super) async fn are_equal(
 async fn retire(
     tx: &mut Tx<'_>,
     what: &Retiring<'_>,
-    run_id: &RunId,
+    (run_id, work): (&RunId, &Work),
 ) -> Result<(String, Carried), Error> {
     let (mapping, direction) = (what.mapping, what.direction);
     let schema = tx.schema().to_owned();
     let (before, outside, mut said) = hold(tx, what).await?;
+    as_compared(tx, mapping, work).await?;
     if let SyncState::Broken(why) = are_equal(tx, &before, direction).await? {
         return Err(unsynced(mapping, &why));
     }
@@ -247,7 +267,7 @@ async fn hold(
     check_references(tx, &looked, &outside).await?;
     let mut others = outside.holders();
     if what.direction == Direction::Forward {
-        others.extend(referenced(tx.conn()?, &looked).await?);
+        others.extend(referenced(tx.conn()?, (looked.old.oid, looked.new.oid)).await?);
     }
     lock(tx, what.mapping, &others).await?;
     let now = shape(tx.conn()?, what.mapping).await?;
@@ -261,7 +281,10 @@ async fn hold(
 
 /// The tables that foreign keys of the old table refer to: to let a key go, or to drop it with its table, the server locks them
 /// too. Those that this role may not lock by itself are waited for then.
-async fn referenced(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Holder>, Error> {
+pub(super) async fn referenced(
+    conn: &mut PgConnection,
+    (old, new): (u32, u32),
+) -> Result<Vec<Holder>, Error> {
     let doing = "read the foreign keys of the table";
     let rows = sqlx::query(
         "SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_constraint k
@@ -270,8 +293,8 @@ async fn referenced(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Holder
            AND k.confrelid NOT IN ($1::bigint::oid, $2::bigint::oid)
            AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1",
     )
-    .bind(i64::from(shape.old.oid))
-    .bind(i64::from(shape.new.oid))
+    .bind(i64::from(old))
+    .bind(i64::from(new))
     .fetch_all(conn)
     .await
     .map_err(failed(doing))?;
@@ -451,17 +474,20 @@ async fn aside(tx: &mut Tx<'_>, mapping: &Mapping) -> Result<Shape, Error> {
 
 async fn drop_retired(
     tx: &mut Tx<'_>,
-    mapping: &Mapping,
+    (mapping, work): (&Mapping, &Work),
     (retired, last): (&RetireShape, Last),
 ) -> Result<String, Error> {
     let after = mapping.retired(retired);
     // Says what isn't there in a sentence of its own.
     let looked = aside(tx, &after).await?;
     let others = match retired {
-        RetireShape::Table { .. } => referenced(tx.conn()?, &looked).await?,
+        RetireShape::Table { .. } => {
+            referenced(tx.conn()?, (looked.old.oid, looked.new.oid)).await?
+        }
         RetireShape::Columns(_) => Vec::new(),
     };
     lock(tx, &after, &others).await?;
+    as_compared(tx, &after, work).await?;
     let aside = aside(tx, &after).await?;
     if last == Last::Nothing {
         none_noted(tx, &aside).await?;

@@ -9,7 +9,7 @@ use super::retirable::Retiring;
 use super::retire_tests::{Live, failure, whole};
 use super::shape::shape;
 use super::{Postgres, written};
-use crate::driver::{Access, DualWriter as _, Losses, Retirer as _, SyncState};
+use crate::driver::{Access, Basis, DualWriter as _, Losses, Retirer as _, SyncState};
 use crate::run::{Direction, FailureClass, Mapping, Retire, RetireShape, RetiredColumn, Way};
 
 /// Everything in schema public that is catalogue, a line for each, but what is ours.
@@ -183,10 +183,10 @@ impl Live {
     }
 
     /// Whether a write was noted.
-    async fn is_written(&self, after: &Mapping) -> bool {
+    pub(super) async fn is_written(&self, after: &Mapping, basis: &Basis) -> bool {
         let mut tx = self.postgres.connections.begin(&self.fence, TxKind::Watch).await.unwrap();
         let shape = shape(tx.conn().unwrap(), after).await.unwrap();
-        let is_written = written::is_written(&mut tx, &shape).await.unwrap();
+        let is_written = written::is_written(&mut tx, (after, &shape), basis).await.unwrap();
         tx.roll_back().await;
         is_written
     }
@@ -668,13 +668,12 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
         let step = work("retire", Way::Back);
         let after = live.mapping.retired(shape);
         for (write, is_noted) in writes {
-            let compared = live.postgres.compare_aside(&live.fence, &step, &what).await;
-            compared.unwrap();
+            let basis = live.postgres.compare_aside(&live.fence, &step, &what).await.unwrap();
             let rolled_back = format!("BEGIN; {write}; ROLLBACK");
             live.database.run(&rolled_back).await;
-            assert!(!live.is_written(&after).await, "{write}, rolled back");
+            assert!(!live.is_written(&after, &basis).await, "{write}, rolled back");
             live.database.run(&format!("SET ROLE ret_app; BEGIN; {write}; COMMIT")).await;
-            assert_eq!(live.is_written(&after).await, *is_noted, "{write}");
+            assert_eq!(live.is_written(&after, &basis).await, *is_noted, "{write}");
             live.put_back(&after).await;
         }
         if columns.is_none() {

@@ -257,3 +257,84 @@ async fn with_both_what_triggers_make_of_the_row_is_followed() {
         .await;
     }
 }
+
+/// A client may set another default at any time: what is left out is told from what is written by the one that holds.
+#[tokio::test]
+async fn with_both_defaults_may_change_under_a_living_sync() {
+    let Some(bed) = Bed::with(TABLE, both(), Direction::Both).await else { return };
+    for (default, script, id, expected) in [
+        ("a SET DEFAULT 'Given'", "(id, a2) VALUES (40, 'n')", 40, "N - n -"),
+        ("n SET DEFAULT 7", "(id, a) VALUES (41, 'X')", 41, "X - x -"),
+        ("b SET DEFAULT 7", "(id, b2) VALUES (42, 900)", 42, "Given 9 given 900"),
+        (
+            "a SET DEFAULT 'it''s ' || current_database()",
+            "(id, a2) VALUES (43, 'q')",
+            43,
+            "Q 7 q 700",
+        ),
+        ("a2 SET DEFAULT 'none'", "(id, a) VALUES (44, 'X')", 44, "X 7 x 700"),
+        ("a SET DEFAULT 'NONE'", "(id, a2, b) VALUES (45, 'y', 1)", 45, "Y 1 y 100"),
+        ("a DROP DEFAULT", "(id, a2) VALUES (46, 'z')", 46, "Z 7 z 700"),
+        ("a2 DROP DEFAULT", "(id, a) VALUES (47, 'W')", 47, "W 7 w 700"),
+        ("b2 SET DEFAULT 50", "(id, b) VALUES (48, 3)", 48, "- 3 - 300"),
+    ] {
+        bed.run(&format!("ALTER TABLE t ALTER {default}; INSERT INTO t {script}")).await;
+        assert_eq!(bed.text(&row(id)).await, expected, "{default}: {script}");
+        assert_eq!(bed.state().await, SyncState::Active, "{default}");
+    }
+}
+
+/// What a domain has for whoever says nothing is nobody's value either.
+#[tokio::test]
+async fn with_both_the_default_of_a_type_is_one_too() {
+    let setup = format!(
+        "CREATE DOMAIN word AS text DEFAULT 'NONE'; {TABLE} ALTER TABLE t ALTER a TYPE word"
+    );
+    let Some(bed) = Bed::with(&setup, both(), Direction::Both).await else { return };
+    check(
+        &bed,
+        &[
+            ("INSERT INTO t (id, a2) VALUES (40, 'n')", 40, "N - n -"),
+            ("INSERT INTO t (id, b) VALUES (41, 1)", 41, "NONE 1 none 100"),
+            (
+                "ALTER DOMAIN word SET DEFAULT 'Other'; INSERT INTO t (id, a2) VALUES (42, 'n')",
+                42,
+                "N - n -",
+            ),
+        ],
+    )
+    .await;
+    assert_eq!(bed.state().await, SyncState::Active);
+}
+
+/// Such a client gets the new default and sees the old one, by which what it left out would pass for what it wrote.
+#[tokio::test]
+async fn with_both_a_client_with_an_older_view_than_a_default_tries_again() {
+    let Some(bed) = Bed::with(TABLE, both(), Direction::Both).await else { return };
+    let mut other = bed.client().await;
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for (n, default, ends, code) in [
+            (50, "a SET DEFAULT 'Given'", "COMMIT", Some("40001")),
+            (51, "b2 SET DEFAULT 5", "ROLLBACK", None),
+            (52, "n SET DEFAULT 5", "COMMIT", None),
+            (53, "a DROP DEFAULT", "COMMIT", Some("40001")),
+        ] {
+            let mut client = bed.client().await;
+            let begin = format!("BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM pg_class");
+            say(&mut client, &begin).await.unwrap();
+            say(&mut other, &format!("BEGIN; ALTER TABLE t ALTER {default}; {ends}"))
+                .await
+                .unwrap();
+            let insert = format!("INSERT INTO t (id, a2) VALUES ({n}, 'n')");
+            let done = say(&mut client, &insert).await;
+            let found = done.as_ref().err().and_then(super::error::code);
+            assert_eq!(found, code, "{isolation}, {default}, {ends}: {done:?}");
+            if code.is_some() {
+                say(&mut client, &format!("ROLLBACK; {begin}; {insert}")).await.unwrap();
+            }
+            say(&mut client, "COMMIT").await.unwrap();
+            assert_eq!(bed.text(&row(n)).await, "N - n -", "{isolation}, {default}, {ends}");
+            bed.run(&format!("DELETE FROM t WHERE id = {n}")).await;
+        }
+    }
+}

@@ -20,8 +20,7 @@
 //! A row that moves to another partition is deleted and inserted: its sides agree by then, and what agrees is left alone.
 
 use super::catalogue::{Column, quote};
-use super::emptying::default_of;
-use super::same::{held, same, stored};
+use super::given;
 use super::shape::{Part, Shape};
 use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
@@ -144,9 +143,10 @@ impl InPlace<'_> {
     fn guarded(&self, inner: &str, result: &str) -> String {
         let declare = "phasegate_r record;\nphasegate_new boolean;\nphasegate_old boolean;\n\
              phasegate_is_new boolean;\nphasegate_is_old boolean;\nphasegate_moved boolean := false;\nphasegate_entered boolean := false;\n";
+        let declare = format!("{declare}{} text;\n", given::DEFAULT);
         let guard = is_guarded(self.shape);
         body(
-            declare,
+            &declare,
             &format!("IF {guard} THEN\nRETURN {result};\nEND IF;\n{inner}\nRETURN {result};"),
         )
     }
@@ -236,16 +236,10 @@ impl InPlace<'_> {
         any(&self.columns(side, part).iter().map(changed).collect::<Vec<_>>())
     }
 
-    /// That an inserted row has something other than the default in a column of one side of a part.
-    fn given(&self, side: Side, part: &Part) -> String {
+    /// The same, as the catalogue has them.
+    fn found(&self, side: Side, part: &Part) -> Vec<&Column> {
         let columns = self.columns(side, part);
-        let columns = columns.iter().filter_map(|name| self.shape.old.column(name));
-        let given = |column: &Column| {
-            let seen = format!("NEW.{}", quote(&column.name));
-            let default = stored(column, &default_of(column));
-            format!("NOT {}", same(&[held(column, &seen)], &[default]))
-        };
-        any(&columns.map(given).collect::<Vec<_>>())
+        columns.into_iter().filter_map(|name| self.shape.old.column(name)).collect()
     }
 
     /// A client of the new shape named a part's columns and changed nothing.
@@ -335,14 +329,17 @@ impl InPlace<'_> {
         } else {
             "phasegate_new AND phasegate_r.phasegate_back"
         };
+        let (table, new, old) =
+            (&self.shape.old, self.found(Side::New, part), self.found(Side::Old, part));
+        let both: Vec<&Column> = new.iter().chain(&old).copied().collect();
         format!(
-            "phasegate_new := {};\nphasegate_old := {};\n{}\n\
-             IF NOT FOUND OR phasegate_r.phasegate_forward THEN\nNULL;\n\
-             ELSIF phasegate_new AND NOT phasegate_old THEN\nIF NOT phasegate_r.phasegate_back THEN\n{}\nEND IF;\n\
-             ELSIF NOT ({agrees}) THEN\n{}\nEND IF;",
-            self.given(Side::New, part),
-            self.given(Side::Old, part),
+            "{}\nIF FOUND AND NOT phasegate_r.phasegate_forward THEN\n{}\n{}\n{}\n\
+             IF phasegate_new AND NOT phasegate_old THEN\nIF NOT phasegate_r.phasegate_back THEN\n{}\nEND IF;\n\
+             ELSIF NOT ({agrees}) THEN\n{}\nEND IF;\nEND IF;",
             self.read(part),
+            given::refuse_if_older(table, &both),
+            given::given(table, &new, "phasegate_new"),
+            given::given(table, &old, "phasegate_old"),
             nothing_if_empty(self.sets(Side::Old, part)),
             self.sets(Side::New, part),
         )

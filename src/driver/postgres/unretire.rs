@@ -19,7 +19,8 @@ use super::retire::{are_equal, lock};
 use super::shape::shape;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, counterpart, guard_sql, handover, ledger, written};
-use crate::driver::{Applied, Error, Fence, Losses, SyncState, Work};
+use crate::driver::lost::lost;
+use crate::driver::{Applied, Basis, Error, Fence, Losses, SyncState, Work};
 use crate::run::{Direction, RetireShape, RetiredColumn};
 
 /// How often the sides are compared again because something was written meanwhile.
@@ -41,12 +42,12 @@ impl Postgres {
         what: &Retiring<'_>,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        let mut compared = 0;
+        let (mut compared, mut basis) = (0, None);
         loop {
             if losses == Losses::Refused && !self.is_done_before(fence, work).await? {
                 match what.direction {
                     Direction::Forward => {
-                        self.compare_aside(fence, work, what).await?;
+                        basis = Some(self.compare_aside(fence, work, what).await?);
                         compared += 1;
                     }
                     Direction::Both => {
@@ -60,7 +61,8 @@ impl Postgres {
                     let carried = Carried::kept(&mut tx, fence.run(), &work.step).await?;
                     return Ok((Attempt::Done(applied), carried));
                 }
-                let attempt = unretire(&mut tx, what, (fence, work), losses).await?;
+                let under = (losses, basis.as_ref());
+                let attempt = unretire(&mut tx, what, (fence, work), under).await?;
                 if losses == Losses::Refused && what.direction == Direction::Both {
                     self.connections.moments.stands(what.mapping)?;
                 }
@@ -77,9 +79,11 @@ impl Postgres {
                 Err(error) => return self.finish_held(tx, work, Err(error)).await,
             }
             if compared >= COMPARED_MAX {
+                // Where that left the sides unequal, this names the rows.
+                self.compare_aside(fence, work, what).await?;
                 let after = what.mapping.retired(what.shape);
-                let why = "clients write to the new side alone";
-                return Err(written::lost(&after, why));
+                let lost = lost(after.name.as_str(), "clients write to the new side alone");
+                return Err(self.end_watch(fence, work, &after, lost).await);
             }
         }
     }
@@ -89,7 +93,7 @@ async fn unretire(
     tx: &mut Tx<'_>,
     what: &Retiring<'_>,
     (fence, work): (&Fence, &Work),
-    losses: Losses,
+    (losses, basis): (Losses, Option<&Basis>),
 ) -> Result<(Attempt, Carried), Error> {
     let (mapping, direction) = (what.mapping, what.direction);
     let after = mapping.retired(what.shape);
@@ -102,15 +106,20 @@ async fn unretire(
     let aside = shape(tx.conn()?, &after).await?;
     if losses == Losses::Refused {
         match direction {
-            Direction::Forward if written::is_written(tx, &aside).await? => {
-                written::unwatch(tx, &aside).await?;
-                return Ok((Attempt::Written, Carried::default()));
+            Direction::Forward => {
+                let is_written = match basis {
+                    Some(basis) => written::is_written(tx, (&after, &aside), basis).await?,
+                    None => true,
+                };
+                if is_written {
+                    written::unwatch(tx, &aside).await?;
+                    return Ok((Attempt::Written, Carried::default()));
+                }
             }
-            Direction::Forward => {}
             Direction::Both => {
                 if let SyncState::Broken(why) = are_equal(tx, &aside, direction).await? {
                     let why = format!("the sync is not in place: {why}");
-                    return Err(written::lost(mapping, &why));
+                    return Err(lost(mapping.name.as_str(), &why));
                 }
             }
         }

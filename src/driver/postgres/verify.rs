@@ -100,7 +100,7 @@ impl Verifier for Postgres {
 
     async fn basis(&self, mapping: &Mapping) -> Result<Basis, Error> {
         let mut reader = self.connections.read().await?;
-        let basis = passes::basis(&mut reader, mapping).await?;
+        let basis = passes::basis(reader.conn()?, self.connections.schema(), mapping).await?;
         reader.release().await;
         Ok(basis)
     }

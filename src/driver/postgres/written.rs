@@ -6,6 +6,8 @@
 //!
 //! Invariants:
 //! - A write is noted in the transaction that makes it, so it is noted if it is committed, and seen under the lock.
+//! - What the notes rest on is the same at the end as it was when they began (`passes`): no trigger of theirs was switched off
+//!   meanwhile, and no partition came or went, with rows that no trigger fires for.
 //! - In place, a write that changes no column of the mapping, or deletes the row, is none: it reaches both sides.
 //!
 //! Absent on purpose: looking at what was noted. A write to the new side that leaves both sides equal is so rare that the
@@ -13,7 +15,6 @@
 
 use sqlx::Row as _;
 
-use super::Postgres;
 use super::catalogue::{literal, quote};
 use super::connection::{Tx, TxKind};
 use super::dual_write::{finish, lock_in_order};
@@ -22,9 +23,12 @@ use super::guard_sql::whole_tree;
 use super::rename::run;
 use super::retirable::Retiring;
 use super::shape::{Shape, shape};
+use super::{Postgres, passes};
 use crate::copy::chunk::Chunk;
-use crate::driver::{Error, Fence, Verifier as _, Work};
-use crate::run::{Direction, FailureClass, Mapping};
+use crate::copy::compare::Compared;
+use crate::driver::lost::lost_rows;
+use crate::driver::{Basis, Error, Fence, Verifier as _, Work};
+use crate::run::{Direction, Mapping};
 
 /// How many rows are compared at once.
 const ROWS: u32 = 20_000;
@@ -41,37 +45,42 @@ fn function(tx: &Tx<'_>, shape: &Shape) -> String {
 
 impl Postgres {
     /// Compares both sides of what a forward `retire` put aside, and has noted what is written from the beginning of that on.
+    /// Returns what the notes rest on. Where the sides differ it goes on to the end, to say of how many rows.
     pub(super) async fn compare_aside(
         &self,
         fence: &Fence,
         work: &Work,
         what: &Retiring<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Basis, Error> {
         let after = what.mapping.retired(what.shape);
         let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
         let done = watch(&mut tx, &after).await;
-        finish(tx, done).await?;
-        let mut lo = None;
+        let basis = finish(tx, done).await?;
+        let (mut lo, mut found) = (None, Compared::default());
         loop {
             let hi = self.verify_bound(&after, lo.as_ref(), ROWS).await?;
             let chunk = Chunk { lo, hi: hi.clone() };
-            let found = self.compare_chunk(&after, Direction::Forward, &chunk).await?;
-            if !found.is_clean() {
-                let counts = format!(
-                    "since retire, writes reached the new side alone: among the first found, {} rows are missing there, {} are only there, {} differ",
-                    found.missing, found.extra, found.different
-                );
-                return Err(self.end_watch(fence, work, &after, lost(&after, &counts)).await);
-            }
+            found.add(self.compare_chunk(&after, Direction::Forward, &chunk).await?);
             if hi.is_none() {
-                return Ok(());
+                break;
             }
             lo = hi;
         }
+        if found.is_clean() {
+            return Ok(basis);
+        }
+        let lost = lost_rows(after.name.as_str(), &found);
+        Err(self.end_watch(fence, work, &after, lost).await)
     }
 
     /// Takes the trigger away because of an error, which it returns.
-    async fn end_watch(&self, fence: &Fence, work: &Work, after: &Mapping, error: Error) -> Error {
+    pub(super) async fn end_watch(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        after: &Mapping,
+        error: Error,
+    ) -> Error {
         let ended = async {
             let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
             let ended = async {
@@ -89,14 +98,8 @@ impl Postgres {
     }
 }
 
-/// A refusal that the loss of the writes would end.
-pub(super) fn lost(mapping: &Mapping, why: &str) -> Error {
-    Error::failed(FailureClass::Unsafe, format!("mapping {}: {why}", mapping.name))
-        .with_help(format!("to give them up, add --accept-loss {}", mapping.name))
-}
-
-/// Has writes to the new side noted from now on. `after` has the names from after `retire`.
-async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
+/// Has writes to the new side noted from now on. `after` has the names from after `retire`. Returns what the notes rest on.
+async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<Basis, Error> {
     lock_in_order(tx, &[after.into.table.as_str()], "SHARE ROW EXCLUSIVE").await?;
     let shape = shape(tx.conn()?, after).await?;
     unwatch(tx, &shape).await?;
@@ -121,9 +124,15 @@ async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
         let always = format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}");
         run(tx.conn()?, doing, always).await?;
     }
-    if shape.in_place {
-        return Ok(());
+    if !shape.in_place {
+        note_truncate(tx, &shape).await?;
     }
+    rests_on(tx, after).await
+}
+
+/// Has it noted where all rows of the new table, or of a part of it, go at once. In place both sides go with them.
+async fn note_truncate(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let function = function(tx, shape);
     for table in whole_tree(tx.conn()?, &shape.new).await? {
         let trigger = quote(&format!("phasegate_written_t_{}", shape.id));
         for sql in [
@@ -132,10 +141,16 @@ async fn watch(tx: &mut Tx<'_>, after: &Mapping) -> Result<(), Error> {
             ),
             format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}"),
         ] {
-            run(tx.conn()?, doing, sql).await?;
+            run(tx.conn()?, "have writes noted", sql).await?;
         }
     }
     Ok(())
+}
+
+/// Stands for everything but the notes that tells whether something was written: both tables, their partitions, the triggers.
+async fn rests_on(tx: &mut Tx<'_>, after: &Mapping) -> Result<Basis, Error> {
+    let schema = tx.schema().to_owned();
+    passes::basis(tx.conn()?, &schema, after).await
 }
 
 /// What is noted, for each row: the letter that stands for it, and what follows AFTER with `%` for the table.
@@ -157,9 +172,16 @@ fn events(shape: &Shape) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Whether something was written since the comparison began; none where nothing was noted, so that there was no comparison.
-/// Under the lock that keeps every writer out.
-pub(super) async fn is_written(tx: &mut Tx<'_>, shape: &Shape) -> Result<bool, Error> {
+/// Whether something was written since the comparison began, or may have been: where what the notes rest on is another, nobody
+/// can tell. Under the lock that keeps every writer out. `after` has the names from after `retire`.
+pub(super) async fn is_written(
+    tx: &mut Tx<'_>,
+    (after, shape): (&Mapping, &Shape),
+    basis: &Basis,
+) -> Result<bool, Error> {
+    if rests_on(tx, after).await? != *basis {
+        return Ok(true);
+    }
     let notes = notes(tx, shape);
     let doing = "see whether something was written";
     let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT EXISTS (SELECT FROM {notes})")))

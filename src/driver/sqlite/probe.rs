@@ -51,6 +51,7 @@ async fn probe(conn: &mut SqliteConnection, survey: &Survey) -> Result<Probed, E
         server: format!("SQLite {}", file.version),
         findings,
         tables: tables(conn, survey, &file).await?,
+        beside: Vec::new(),
         mappings: mappings(conn, survey).await?,
         rights: Vec::new(),
         sessions: Seen::hidden("SQLite doesn't tell who else has the file open"),

@@ -31,6 +31,7 @@ use super::trigger_sql::trigger;
 use super::verify::Rows;
 use super::{catalogue, foreign_keys, ledger};
 use crate::copy::chunk::Chunk;
+use crate::driver::lost::lost_rows;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn};
 
@@ -390,12 +391,7 @@ async fn prove_equal(conn: &mut SqliteConnection, resolved: &Resolved) -> Result
     if found.is_clean() {
         return Ok(());
     }
-    let message = format!(
-        "mapping {}: since retire, writes reached the new side alone: {} rows are missing there, {} are only there, {} differ",
-        shape.mapping, found.missing, found.extra, found.different
-    );
-    Err(Error::failed(FailureClass::Unsafe, message)
-        .with_help(format!("to give them up, add --accept-loss {}", shape.mapping)))
+    Err(lost_rows(&shape.mapping, &found))
 }
 
 async fn drop_retired(

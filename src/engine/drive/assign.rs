@@ -7,8 +7,8 @@ use crate::driver::{Fence, Losses, SharedDriver, Work};
 use crate::engine::probe::{live_syncs, tables_behind};
 use crate::engine::step::{Halt, Job, Moved, shape_of};
 use crate::run::{
-    Action, Direction, MappingName, Permit, Program, Progress, State, Step, StepId, TargetName,
-    Tuning, Verify, Way, is_guarded,
+    Action, Digest, Direction, MappingName, Permit, Program, Progress, State, Step, StepId,
+    TargetName, Tuning, Verify, Way, is_guarded,
 };
 
 /// Slots for an attempt: which block of its target they are, where that was entered, and their fences.
@@ -82,6 +82,7 @@ impl Drive<'_> {
                 way,
                 head: self.journal.head.clone(),
                 lock_timeout_ms: step.lock_timeout_ms,
+                compared_under: compared_under(state, &step, way),
             },
             permit,
             driver,
@@ -117,6 +118,20 @@ impl Drive<'_> {
             step,
         }
     }
+}
+
+/// The sync under which the sides were compared that a step is about to part. The gate before it wants every comparison of them
+/// made under one, so the last stands for all.
+fn compared_under(state: &State, step: &Step, way: Way) -> Option<Digest> {
+    let (Action::Retire(_) | Action::Drop { .. }, Way::Forward) = (&step.action, way) else {
+        return None;
+    };
+    let mapping = step.action.mapping()?;
+    live_syncs(state).iter().find(|(live, _)| live.name == *mapping)?;
+    let compares = |step: &&Step| matches!(&step.action, Action::Verify(Verify::Mapping { mapping: of, .. }) if of == mapping);
+    let steps = state.program().steps().iter().filter(compares);
+    let evidence = steps.filter_map(|step| state.step(&step.id).evidence.as_ref());
+    evidence.max_by_key(|evidence| evidence.ended_at)?.sync.clone()
 }
 
 fn sync_of(program: &Program, mapping: &MappingName) -> Option<StepId> {
@@ -156,4 +171,70 @@ fn gates_moved_by(state: &State, id: &StepId, target: &TargetName) -> Vec<Moved>
             Some(Moved { gate: gate.id.clone(), target: target.clone(), tables, expected })
         })
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs)]
+mod tests {
+    use super::*;
+    use crate::report::fixture::{begun, evidence, pin, succeeded};
+    use crate::run::{
+        Actor, Event, Evidence, Outcome, Phase, ProgramParts, Record, Retire, RetireShape,
+        Timestamp, Verdict, apply, begin,
+    };
+
+    fn record(version: u64, event: Event) -> Record {
+        Record { version, at: Timestamp::from_unix_ms(1_000), by: Actor::engine("here"), event }
+    }
+
+    /// A run whose mapping is in step, and was compared twice.
+    fn compared() -> State {
+        let mut pin = pin();
+        let mut parts: ProgramParts = pin.program.into();
+        let mut again = parts.steps[3].clone();
+        again.id = "again".into();
+        let mut retire = parts.steps[5].clone();
+        retire.id = "retire".into();
+        retire.phase = Phase::Contract;
+        let shape = RetireShape::Table { old_name: "leads_old".into(), take_name: true };
+        retire.action =
+            Action::Retire(Retire { mapping: "leads".into(), shape, known: Vec::new() });
+        parts.steps.extend([again, retire]);
+        pin.program = Program::new(parts).unwrap();
+        let event = Event::RunStarted { run: "run".into(), pin: Box::new(pin) };
+        let mut state = begin(&record(1, event)).unwrap();
+        let seen = |ended_at, sync: &[u8]| Outcome {
+            evidence: Some(Evidence {
+                ended_at: Timestamp::from_unix_ms(ended_at),
+                sync: Some(Digest::of_bytes(sync)),
+                ..evidence(Verdict::Pass, 0)
+            }),
+            ..Outcome::default()
+        };
+        let steps = [
+            ("sync", Outcome::default()),
+            ("again", seen(9_000, b"now")),
+            ("compare", seen(5_000, b"then")),
+        ];
+        let mut version = 1;
+        for (step, outcome) in steps {
+            for event in [begun(step), succeeded(step, outcome)] {
+                version += 1;
+                apply(&mut state, &record(version, event)).unwrap();
+            }
+        }
+        state
+    }
+
+    #[test]
+    fn what_parts_the_sides_rests_on_the_sync_of_their_last_comparison() {
+        let state = compared();
+        let under =
+            |id: &str, way| compared_under(&state, state.program().step(&id.into()).unwrap(), way);
+        let now = Some(Digest::of_bytes(b"now"));
+        assert_eq!(under("retire", Way::Forward), now);
+        assert_eq!(under("drop", Way::Forward), now);
+        assert_eq!(under("retire", Way::Back), None);
+        assert_eq!(under("copy", Way::Forward), None);
+    }
 }

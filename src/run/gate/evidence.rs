@@ -180,8 +180,8 @@ fn other_sync(
         SyncSince::Same => None,
         SyncSince::Another => {
             let have = format!(
-                "{step} is older than the triggers of {mapping}, which were made anew, changed, or switched off and on again: \
-                 writes may have passed them by"
+                "{step} is older than the triggers of {mapping}, which were made anew, changed, or switched off and on again, \
+                 or whose tables were altered: writes may have passed them by"
             );
             Some((ConditionVerdict::Fail, have))
         }
