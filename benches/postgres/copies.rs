@@ -210,10 +210,10 @@ pub async fn verify(bed: &Bed, figures: &mut Figures) {
     let mut shares = [Vec::new(), Vec::new()];
     let mut seconds = [Vec::new(), Vec::new()];
     for round in 0..bed.rounds {
-        for side in 0..2 {
-            // Whoever is first in one round is not in the next.
-            let at = (side + round) % 2;
-            let plan = Plan { verify_workers: Some([1, 2][at]), ..PLAN };
+        // Whoever is first in one round is not in the next.
+        let order = if round % 2 == 0 { [(0, 1), (1, 2)] } else { [(1, 2), (0, 1)] };
+        for (at, workers) in order {
+            let plan = Plan { verify_workers: Some(workers), ..PLAN };
             let database = bed.database(&template).await;
             database.to(plan, "sync");
             figures.peaks.push((bed.rows, database.to(plan, "copy")));

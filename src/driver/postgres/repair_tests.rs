@@ -224,7 +224,7 @@ async fn a_client_with_an_old_snapshot_meets_what_was_repaired() {
                 say(&mut client, &begin).await.unwrap();
                 assert_eq!(repair(&bed, &ALL).await, 3);
                 let said = say(&mut client, statement).await;
-                let is_told = said.as_ref().is_err_and(|error| is_serialization_failure(error));
+                let is_told = said.as_ref().is_err_and(is_serialization_failure);
                 // Whoever changes a key has to see the copy, where clients of the new shape may hold on to that.
                 if is_told && direction == Direction::Both && statement.contains("SET id") {
                     say(&mut client, &format!("ROLLBACK; {begin}; {statement}")).await.unwrap();

@@ -59,7 +59,7 @@ const WRITES: [(&str, bool); 7] = [
 ];
 
 pub(super) fn is_serialization_failure(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
+    super::error::code(error) == Some("40001")
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_client_who_is_older_than_the_sync_of_two_tables_writes() {
                     bed.run(&chunk("true")).await;
                 }
                 let said = say(&mut client, statement).await;
-                let is_told = said.as_ref().is_err_and(|error| is_serialization_failure(error));
+                let is_told = said.as_ref().is_err_and(is_serialization_failure);
                 // Whoever changes the key of a row has to see its copy, where clients of the new shape may hold on to that.
                 if is_told && direction == Direction::Both && statement.contains("SET id") {
                     say(&mut client, &format!("ROLLBACK; {begin}; {statement}")).await.unwrap();
