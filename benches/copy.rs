@@ -231,7 +231,7 @@ fn mapping() -> Mapping {
 
 fn work(step: &str) -> Work {
     let head = Head { version: 1, hash: Digest::of_bytes(b"bench") };
-    Work { step: step.into(), way: Way::Forward, head, lock_timeout_ms: None }
+    Work { step: step.into(), way: Way::Forward, head, lock_timeout_ms: None, compared_under: None }
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {
