@@ -155,9 +155,12 @@ mod sync_state;
 mod sync_tests;
 #[cfg(test)]
 mod sync_tied_tests;
+#[cfg(test)]
+mod sync_truncate_tests;
 mod trigger_in_place;
 mod trigger_key;
 mod trigger_sql;
+mod trigger_truncate;
 mod tx_kind;
 mod unretire;
 mod usage;

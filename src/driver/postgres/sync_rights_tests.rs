@@ -92,7 +92,7 @@ async fn a_plain_owner_a_member_and_a_stranger() {
             let owners = format!(
                 "SELECT count(*) FROM pg_proc WHERE pronamespace = 'phasegate'::regnamespace AND pg_get_userbyid(proowner) = '{owner}'"
             );
-            assert_eq!(database.number(&owners).await, 4);
+            assert_eq!(database.number(&owners).await, 5);
             assert_eq!(postgres.settle(&fence, &leads()).await.unwrap(), 0);
             postgres
                 .remove(&fence, &work("sync", Way::Back), &leads(), Direction::Forward)

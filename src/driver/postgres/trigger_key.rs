@@ -28,10 +28,20 @@ impl Flow<'_> {
             return format!("(SELECT ({new}).*) AS {alias} WHERE {key}{filter}");
         }
         format!(
-            "{} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid){}",
+            "{} WHERE {} AND {}{}",
             self.shape.named(self.from),
             self.key_is(self.from, &alias, holder),
+            self.is_ours(&alias),
             self.shape.and_filter(self.from),
+        )
+    }
+
+    /// That a row of a key that this transaction has written is the one that it wrote. Under READ COMMITTED there is no other.
+    /// An older view may show one beside it, or instead of it, that others have deleted since: in such a row they left who did.
+    pub(super) fn is_ours(&self, alias: &str) -> String {
+        format!(
+            "({alias}.xmax = 0 OR current_setting('transaction_isolation') = 'read committed' OR {}({alias}.xmin))",
+            self.call("_ours"),
         )
     }
 
@@ -410,10 +420,10 @@ impl Flow<'_> {
         // Another trigger may have changed the key again, and was followed before.
         let alias = quote(&shape.side(self.from).name);
         let is_there = format!(
-            "PERFORM 1 FROM {} WHERE {} AND age({alias}.xmin) <= age(pg_current_xact_id()::xid);\n\
-             IF NOT FOUND THEN\nRETURN false;\nEND IF;",
+            "PERFORM 1 FROM {} WHERE {} AND {};\nIF NOT FOUND THEN\nRETURN false;\nEND IF;",
             shape.named(self.from),
             self.key_is(self.from, &alias, MOVED_TO),
+            self.is_ours(&alias),
         );
         let noted = if self.from == Side::Old {
             format!(
@@ -566,4 +576,16 @@ pub(super) fn is_beside_others(shape: &Shape, side: Side) -> bool {
     let is_before =
         |index: &Index| table.kind == 'p' || oldest.is_none_or(|oldest| index.oid < oldest);
     table.indexes.iter().any(|it| it.is_unique && !is_key(it) && is_before(it))
+}
+
+/// Whether this transaction, or one within it, is the one that an xid in a row stands for. An xid from before ours is not; of the
+/// others those that others had are over, or the row could not be seen. A row that was frozen long ago may have an xid that is
+/// still to come, which the server says by an error.
+pub(super) fn ours_body() -> String {
+    body(
+        "phasegate_behind bigint := age(pg_current_xact_id()::xid)::bigint - age(phasegate_x);\n",
+        "IF phasegate_behind <= 0 THEN\nRETURN phasegate_behind = 0;\nEND IF;\nBEGIN\n\
+         RETURN coalesce(pg_xact_status((pg_current_xact_id()::text::bigint + phasegate_behind)::text::xid8) = 'in progress', false);\n\
+         EXCEPTION WHEN invalid_parameter_value THEN\nRETURN false;\nEND;",
+    )
 }

@@ -39,11 +39,10 @@ use super::marks::{ENDED, GUARD, LEFT, MOVED, Noted};
 use super::planted::Fault;
 use super::shape::{KeyPair, Part, Shape, is_exact};
 use super::sync_sql::{
-    Function, Side, SyncSql, Trigger, all, fires, function_name, is_guarded, labelled, removal,
-    trigger_name,
+    Function, Side, SyncSql, Trigger, all, fires, function_name, is_guarded, labelled, trigger_name,
 };
-use super::trigger_key::is_beside_others;
-use crate::run::{Direction, OnDelete};
+use super::trigger_key::{is_beside_others, ours_body};
+use crate::run::Direction;
 use crate::sql::{Dialect, calls_known_only, column_refs};
 
 /// What keeps two tables in step. `schema` is our own, quoted.
@@ -159,12 +158,13 @@ impl<'a> Flow<'a> {
             function("", String::new(), "trigger", &Self::row_body),
             function("_key", one, "boolean", &Self::key_body),
             function("_move", two, "boolean", &Self::move_body),
+            function("_ours", "phasegate_x xid".to_owned(), "boolean", &|_| ours_body()),
         ];
         let row = fires::ROW | fires::INSERT | fires::UPDATE | fires::DELETE;
         let mut triggers = vec![trigger("", row)];
         if let Some(body) = self.truncate_body() {
             functions.push(function("_truncate", String::new(), "trigger", &|_| body.clone()));
-            triggers.push(trigger("_truncate", fires::TRUNCATE));
+            triggers.extend(self.truncate_triggers());
         }
         SyncSql { functions, triggers }
     }
@@ -520,7 +520,7 @@ impl<'a> Flow<'a> {
     }
 
     /// A trigger's body, which passes by what our own write on the other side has brought about.
-    fn guarded(&self, (declare, first): (&str, &str), inner: &str) -> String {
+    pub(super) fn guarded(&self, (declare, first): (&str, &str), inner: &str) -> String {
         let label = function_name(self.shape, self.from.letter());
         if self.direction == Direction::Forward {
             return labelled(&label, declare, &format!("{first}{inner}\nRETURN NULL;"));
@@ -538,74 +538,5 @@ impl<'a> Flow<'a> {
                 is_guarded(self.shape),
             ),
         )
-    }
-
-    /// Where foreign keys refuse what follows a TRUNCATE, since the table that refers to this one is emptied in the same statement
-    /// and comes after it, every key of it is noted.
-    fn truncated(&self, followed: &str, which: &str) -> String {
-        if self.from == Side::New {
-            return followed.to_owned();
-        }
-        let typed = self.shape.named_key(self.to()).into_iter().zip(&self.shape.keys);
-        let keys: Vec<String> =
-            typed.map(|(key, pair)| format!("{key}::{}", pair.type_sql)).collect();
-        let note = format!(
-            "INSERT INTO {} ({}, event) SELECT {}, {} FROM {} WHERE {which};",
-            self.touched(),
-            self.shape.mark_columns().join(", "),
-            keys.join(", "),
-            literal(ENDED),
-            self.shape.named(self.to()),
-        );
-        format!(
-            "BEGIN\n{followed}\nEXCEPTION WHEN foreign_key_violation OR restrict_violation THEN\n{note}\nEND;"
-        )
-    }
-
-    /// Follows TRUNCATE: of the table, or of partitions alone. Its lock has kept chunks out, and the rows are gone.
-    fn truncate_body(&self) -> Option<String> {
-        let (shape, to) = (self.shape, self.to());
-        let (table, source) = (shape.side(to), shape.side(self.from));
-        let pairs = shape.named_key(to).into_iter().zip(shape.bare_key(self.from));
-        let is_same: Vec<String> =
-            pairs.map(|(ours, theirs)| format!("phasegate_s.{theirs} = {ours}")).collect();
-        let which = format!(
-            "NOT EXISTS (SELECT 1 FROM {} AS phasegate_s WHERE {}){}",
-            source.sql(),
-            all(&is_same),
-            shape.and_filter(to)
-        );
-        let followed = removal(shape, to, &which)?;
-        let message = format!(
-            "phasegate: this TRUNCATE of {} can be followed under READ COMMITTED only (mapping {})",
-            source.name.replace('%', "%%"),
-            shape.mapping
-        );
-        let refused = format!(
-            "RAISE EXCEPTION {} USING ERRCODE = 'feature_not_supported';",
-            literal(&message)
-        );
-        // An old snapshot doesn't show what was copied since, but TRUNCATE takes that along.
-        let is_whole =
-            shape.on_delete == OnDelete::Delete && (to == Side::New || shape.filter.is_none());
-        // Where the client's TRUNCATE names both tables there is nothing left, and the server would refuse another one.
-        let blind = if is_whole {
-            let is_filled = match table.kind {
-                'p' => "true".to_owned(),
-                _ => format!("pg_relation_size({}::regclass) > 0", literal(&table.sql())),
-            };
-            format!(
-                "IF EXISTS (SELECT 1 FROM {}) THEN\n{refused}\nEND IF;\nIF {is_filled} THEN\nTRUNCATE {};\nEND IF;",
-                source.sql(),
-                table.sql(),
-            )
-        } else {
-            refused
-        };
-        let followed = self.truncated(&followed, &which);
-        let inner = format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{followed}\nELSE\n{blind}\nEND IF;"
-        );
-        Some(self.guarded(("", ""), &inner))
     }
 }
