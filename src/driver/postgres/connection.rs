@@ -20,10 +20,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::catalogue::name_sql;
 use super::error::{commit_failed, failed};
-use super::ledger;
 use super::live::{Ender, Live};
 use super::snapshots::Moments;
 use super::wait::{Looker, Watcher};
+use super::{ledger, patience};
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence};
@@ -282,6 +282,11 @@ impl<'a> Held<'a> {
         );
         if kind == TxKind::Chunk {
             begin.push_str(NOT_FLUSHED);
+            // Whoever says how long a lock is waited for hardly waits at all.
+            if lock_timeout_ms.is_none() {
+                let all_ms = patience::all_ms(deadlock_ms);
+                begin.push_str(&format!("; SET LOCAL statement_timeout = {all_ms}"));
+            }
         }
         if let Some(fence) = fence {
             begin.push_str("; ");
@@ -356,6 +361,11 @@ impl<'a> Tx<'a> {
     /// Our own schema, quoted.
     pub(super) fn schema(&self) -> &str {
         self.held.connections.schema()
+    }
+
+    /// How long it takes the server to look for deadlocks, in milliseconds.
+    pub(super) fn deadlock_ms(&self) -> u64 {
+        self.held.connections.deadlock_ms.load(Ordering::Relaxed)
     }
 
     /// Whether it was seen to wait for a lock, so that the time it takes says little of what its work costs.

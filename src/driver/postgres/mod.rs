@@ -68,6 +68,9 @@ mod partitions;
 #[cfg(test)]
 mod partitions_tests;
 mod passes;
+mod patience;
+#[cfg(test)]
+mod patience_tests;
 mod planted;
 mod prepared;
 mod probe;
@@ -103,6 +106,8 @@ mod retire_rows_tests;
 mod retire_snapshot_tests;
 #[cfg(test)]
 mod retire_tests;
+#[cfg(test)]
+mod retire_written_tests;
 mod rights;
 mod same;
 #[cfg(test)]
@@ -141,6 +146,8 @@ mod sync_keys_tests;
 #[cfg(test)]
 mod sync_live_tests;
 mod sync_objects;
+#[cfg(test)]
+mod sync_others_tests;
 #[cfg(test)]
 mod sync_parking_tests;
 #[cfg(test)]
@@ -185,6 +192,8 @@ pub struct Postgres {
     /// Where the log was when, for the lag of replicas.
     positions: signals::Positions,
     luck: at_once::Luck,
+    /// Whether chunks of late had enough time for their own work in what they may wait for clients' rows.
+    pace: at_once::Luck,
     holds: held::Holds,
 }
 
@@ -201,6 +210,7 @@ impl Postgres {
             shapes: prepared::Shapes::default(),
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
+            pace: at_once::Luck::default(),
             holds: held::Holds::default(),
         };
         postgres.connections.are_sessions().await?;

@@ -66,8 +66,10 @@ impl Parker for Postgres {
                 Ok(copied(true, rows, 0))
             }
             Ok((false, rows)) => {
-                let took_us = tx.commit().await?;
-                Ok(copied(false, rows, took_us))
+                self.connections.moments.wrote(mapping);
+                let committed = tx.commit().await;
+                self.connections.moments.wrote(mapping);
+                Ok(copied(false, rows, committed?))
             }
             Err(error) => Err(tx.give_up(error).await),
         }
@@ -86,7 +88,10 @@ impl Parker for Postgres {
                 let mut tx = self.connections.begin(fence, TxKind::Park).await?;
                 let of = (mapping, direction);
                 let tried = self.retry_some(&mut tx, of, (along, after.as_ref())).await;
-                after = finish(tx, tried).await?;
+                self.connections.moments.wrote(mapping);
+                let finished = finish(tx, tried).await;
+                self.connections.moments.wrote(mapping);
+                after = finished?;
                 if after.is_none() {
                     break;
                 }

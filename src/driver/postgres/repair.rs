@@ -19,10 +19,10 @@ use super::dual_write::run;
 use super::error::{failed, refused};
 use super::shape::Shape;
 use super::shape_sql::{Found, Pick, Statements, Which};
-use super::sink::{number, prepare, write};
+use super::sink::{locked, prepare, write};
 use super::source::as_text;
 use super::sync_sql::{function_name, trigger_name};
-use super::{Postgres, prepared};
+use super::{Postgres, patience, prepared};
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, Winner};
@@ -60,8 +60,9 @@ impl Postgres {
         if keys.is_empty() {
             return Ok((0, None));
         }
+        patience::begin(tx).await?;
         let rows = repair_keys(tx.conn()?, &statements, &Pick::Keys(&keys)).await;
-        let rows = rows.map_err(|error| refused(&error))?;
+        let rows = rows.map_err(|error| patience::yielded(refused(&error)))?;
         let is_more = keys.len() == REPAIRED_MAX;
         Ok((rows, keys.into_iter().next_back().filter(|_| is_more)))
     }
@@ -119,14 +120,16 @@ pub(super) async fn repair_keys(
     statements: &Statements<'_>,
     pick: &Pick<'_>,
 ) -> Result<u64, sqlx::Error> {
-    number(conn, statements, pick, statements.lock(Which::Old, pick)).await?;
+    locked(conn, statements, pick, statements.lock(Which::Old, pick)).await?;
     let mut rows = 0;
     if statements.shape.in_place {
+        patience::had(conn).await?;
         for sql in statements.forget_kept(pick) {
             write(conn, statements, pick, sql).await?;
         }
     } else {
-        number(conn, statements, pick, statements.lock(Which::New, pick)).await?;
+        locked(conn, statements, pick, statements.lock(Which::New, pick)).await?;
+        patience::had(conn).await?;
         if let Some(sql) = statements.remove_extra(pick) {
             rows += write(conn, statements, pick, sql).await?;
         }

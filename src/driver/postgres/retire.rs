@@ -37,7 +37,9 @@ use super::retirable::{Outside, Retiring, check, check_free, sides};
 use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes};
+use super::{
+    Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes, written,
+};
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{
     Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
@@ -245,12 +247,14 @@ async fn retire(
     said.splice(0..0, done);
     let after = shape(tx.conn()?, &mapping.retired(what.shape)).await?;
     check_free(tx.conn()?, what, (&after.old, &schema)).await?;
-    match (direction, what.shape) {
-        (Direction::Both, _) => install_triggers(tx, &after, direction).await?,
-        (Direction::Forward, RetireShape::Table { .. }) => {
-            guard_sql::install(tx, &after, run_id).await?;
+    match direction {
+        Direction::Both => install_triggers(tx, &after, direction).await?,
+        Direction::Forward => {
+            if matches!(what.shape, RetireShape::Table { .. }) {
+                guard_sql::install(tx, &after, run_id).await?;
+            }
+            written::watch(tx, &after).await?;
         }
-        (Direction::Forward, RetireShape::Columns(_)) => {}
     }
     Ok((said.join("; "), carried))
 }
@@ -493,6 +497,7 @@ async fn drop_retired(
         none_noted(tx, &aside).await?;
     }
     remove_sync(tx, &aside).await?;
+    written::unwatch(tx, &aside).await?;
     let schema = tx.schema().to_owned();
     match retired {
         RetireShape::Table { old_name, take_name } => {

@@ -5,7 +5,6 @@ use sqlx::{Connection as _, Row as _};
 
 use super::connection::TxKind;
 use super::fixture::{Database, entered, mapping, work};
-use super::retirable::Retiring;
 use super::retire_tests::{Live, failure, whole};
 use super::shape::shape;
 use super::{Postgres, written};
@@ -317,7 +316,7 @@ async fn a_catalogue_differs_by_what_was_meant_and_comes_back_whole() {
                 .await;
             assert_eq!(live.database.number("SELECT count(*) FROM notes").await, 2, "{case}");
 
-            live.unretire(&shape, Losses::Refused).await.unwrap();
+            live.unretire(&shape, live.where_written()).await.unwrap();
             assert_eq!(live.sync().await, SyncState::Active, "{case}");
             assert_eq!(changed(&before, &catalogue(&live.database).await), [""; 0], "{case}");
             let again = work("again", Way::Forward);
@@ -609,9 +608,9 @@ async fn what_was_put_aside_is_dropped_though_the_mapping_fits_no_more() {
 /// How a mapping is put aside, and statements with whether each is a write that counts.
 type Case<'a> = (Option<&'a RetireShape>, &'a [(&'a str, bool)]);
 
-/// Writes are noted from before the comparison on, whoever makes them and however.
+/// Writes are noted from `retire` on, whoever makes them and however.
 #[tokio::test]
-async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() {
+async fn what_is_written_after_retire_is_seen_under_the_lock() {
     let setup = "GRANT ALL ON ALL TABLES IN SCHEMA public TO ret_app; ALTER TABLE leads DISABLE ROW LEVEL SECURITY";
     let in_place = Mapping {
         columns: vec![("code".into(), "lower(status)".into())],
@@ -663,23 +662,22 @@ async fn what_is_written_while_both_sides_are_compared_is_seen_under_the_lock() 
         live.database.run(if columns.is_some() { "SELECT" } else { READY }).await;
         live.retire(shape).await.unwrap();
         live.database.run(setup).await;
-        let what =
-            Retiring { mapping: &live.mapping, direction: live.direction, shape, known: &[] };
-        let step = work("retire", Way::Back);
+        let notes = format!("phasegate.written_{}", super::sync_tests::id(&live.mapping));
         let after = live.mapping.retired(shape);
         for (write, is_noted) in writes {
-            let basis = live.postgres.compare_aside(&live.fence, &step, &what).await.unwrap();
             let rolled_back = format!("BEGIN; {write}; ROLLBACK");
             live.database.run(&rolled_back).await;
             assert!(!live.is_written(&after, &basis).await, "{write}, rolled back");
             live.database.run(&format!("SET ROLE ret_app; BEGIN; {write}; COMMIT")).await;
             assert_eq!(live.is_written(&after, &basis).await, *is_noted, "{write}");
             live.put_back(&after).await;
+            live.database.run(&format!("DELETE FROM {notes}")).await;
         }
         if columns.is_none() {
             live.database.run("UPDATE leads SET n = 77").await;
             let (class, message) = failure(live.unretire(shape, Losses::Refused).await);
             assert_eq!(class, FailureClass::Unsafe, "{message}");
+            live.unretire(shape, Losses::Accepted).await.unwrap();
             assert_eq!(
                 live.database
                     .number(

@@ -164,7 +164,7 @@ async fn columns_of_odd_names_go_and_come_back() {
             "none"
         );
         database.run(r#"DELETE FROM "Sales Data"."Order" WHERE "Id" = 7"#).await;
-        live.unretire(&shape, Losses::Refused).await.unwrap();
+        live.unretire(&shape, live.where_written()).await.unwrap();
         assert_eq!(changed(&before, &catalogue_of(database, SCHEMA).await), [""; 0]);
         let again = work("again", Way::Forward);
         live.postgres

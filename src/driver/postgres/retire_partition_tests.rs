@@ -4,7 +4,7 @@
 use super::fixture::{mapping, work};
 use super::retire_carry_tests::catalogue;
 use super::retire_tests::{Live, failure, whole};
-use crate::driver::{Losses, Retirer as _, SyncState};
+use crate::driver::{Retirer as _, SyncState};
 use crate::run::{Direction, FailureClass, Mapping, Retire, Way};
 
 /// Two tables, each partitioned or not, and what stands around the old one.
@@ -87,7 +87,7 @@ async fn a_partitioned_side_takes_over_and_gives_back_what_a_plain_one_does() {
                    AND attrelid = 'leads'::regclass))";
             assert_eq!(database.text(held).await, "t t 1 leads all leads f -1e300p", "{case}");
 
-            live.unretire(&shape, Losses::Refused).await.unwrap();
+            live.unretire(&shape, live.where_written()).await.unwrap();
             assert_eq!(live.sync().await, SyncState::Active, "{case}");
             assert_eq!(told(&live).await, before, "{case}");
             assert_eq!(live.refused("INSERT INTO notes VALUES (3, 999)").await, "23503", "{case}");

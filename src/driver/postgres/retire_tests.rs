@@ -96,6 +96,11 @@ impl Live {
             .await
     }
 
+    /// What taking it back needs where clients wrote since, though nothing of that stayed: with `forward` any write counts.
+    pub(super) fn where_written(&self) -> Losses {
+        if self.direction == Direction::Forward { Losses::Accepted } else { Losses::Refused }
+    }
+
     pub(super) async fn drop(&self, shape: &RetireShape) -> Result<Applied, Error> {
         let work = work("drop", Way::Forward);
         let permit = Permit::for_test("drop");

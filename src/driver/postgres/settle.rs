@@ -32,7 +32,8 @@ use super::settle_sql::{How, TRADABLE, forget_notes, is_any_wrong, locks, statem
 use super::shape::{Shape, shape};
 use super::sink::{is_of_a_row, named};
 use super::sync_sql::trigger_name;
-use super::{ledger, marks};
+use super::{ledger, marks, patience};
+use crate::clock::Stopwatch;
 use crate::copy::chunk::{Cell, Key};
 use crate::driver::parking::Refusal;
 use crate::driver::{Error, Fence};
@@ -162,12 +163,22 @@ async fn sweep(
 ) -> Result<Swept, Error> {
     let (mut swept, mut seen) = (Swept::default(), BTreeSet::new());
     let mut behind = i64::MIN;
+    let all = if care == Care::Quick { BATCH_NOTES } else { THOROUGH_NOTES };
+    let mut most = all;
     while noted > 0 && swept.stuck.len() < STUCK_MAX {
         let mut tx = connections.begin(fence, TxKind::Settle).await?;
-        let settled = settle_some(&mut tx, (shape, direction), (behind, care)).await;
+        let settled = settle_some(&mut tx, (shape, direction), (behind, care, most)).await;
         connections.moments.wrote(mapping);
-        let (taken, last, stuck) = finish(tx, settled).await?;
+        let settled = finish(tx, settled).await;
         connections.moments.wrote(mapping);
+        let (taken, last, stuck) = match settled {
+            Err(error) if patience::is_out(&error) && most > 1 => {
+                most /= 2;
+                continue;
+            }
+            settled => settled?,
+        };
+        most = (most * 2).min(all);
         let Some(last) = last else { break };
         behind = last;
         noted = noted.saturating_sub(taken);
@@ -273,9 +284,8 @@ pub(super) async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<
 async fn settle_some(
     tx: &mut Tx<'_>,
     (shape, direction): (&Shape, Direction),
-    (behind, care): (i64, Care),
+    (behind, care, most): (i64, Care, u32),
 ) -> Result<(u64, Option<i64>, Vec<Stuck>), Error> {
-    let most = if care == Care::Quick { BATCH_NOTES } else { THOROUGH_NOTES };
     let take = take_notes(shape, &tx.ours(&shape.touched_name()), most);
     let rows = sqlx::query(AssertSqlSafe(take)).bind(behind).fetch_all(tx.conn()?).await;
     let notes = rows.map_err(failed(DOING))?;
@@ -384,11 +394,15 @@ async fn trade_here(
 /// Locks the rows of keys, and has what is written to their copies not mirrored.
 async fn prepare(tx: &mut Tx<'_>, shape: &Shape, keys: &[Vec<String>]) -> Result<(), Error> {
     marks::guard(tx, shape).await?;
+    patience::begin(tx).await?;
     let columns = columns_of(keys);
     for sql in locks(shape) {
-        bound(sql, &columns).execute(tx.conn()?).await.map_err(failed(DOING))?;
+        let watch = Stopwatch::start();
+        let locked = bound(sql, &columns).execute(tx.conn()?).await;
+        locked.map_err(|error| patience::yielded(failed(DOING)(error)))?;
+        patience::spent(tx.conn()?, watch.elapsed_ms()).await.map_err(failed(DOING))?;
     }
-    Ok(())
+    patience::had(tx.conn()?).await.map_err(failed(DOING))
 }
 
 async fn is_tradable(conn: &mut PgConnection, shape: &Shape) -> Result<bool, Error> {

@@ -27,7 +27,8 @@ use super::marks::GUARD;
 use super::planted::Fault;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
-use super::{Postgres, ledger, prepared, settle, shape, source};
+use super::{Postgres, ledger, patience, prepared, settle, shape, source};
+use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
@@ -253,10 +254,10 @@ pub(super) async fn copy_rows(
         } else {
             statements.count(&pick)
         };
-        rows.read = number(conn, statements, &pick, first).await?;
+        rows.read = locked(conn, statements, &pick, first).await?;
     } else if writes_over {
-        rows.read = number(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
-        number(conn, statements, &pick, statements.lock(Which::New, &pick)).await?;
+        rows.read = locked(conn, statements, &pick, statements.lock(Which::Old, &pick)).await?;
+        locked(conn, statements, &pick, statements.lock(Which::New, &pick)).await?;
         rows.written += write(conn, statements, &pick, statements.insert(&pick)).await?;
     } else {
         rows.written += write(conn, statements, &pick, statements.insert(&pick)).await?;
@@ -281,6 +282,19 @@ pub(super) async fn number(
     let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), statements.shape);
     let count: i64 = query.fetch_one(conn).await?.try_get(0)?;
     u64::try_from(count).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// The count that a statement gives which locks rows: what comes behind it may wait so much less.
+pub(super) async fn locked(
+    conn: &mut PgConnection,
+    statements: &Statements<'_>,
+    pick: &Pick<'_>,
+    sql: String,
+) -> Result<u64, sqlx::Error> {
+    let watch = Stopwatch::start();
+    let count = number(conn, statements, pick, sql).await?;
+    patience::spent(conn, watch.elapsed_ms()).await?;
+    Ok(count)
 }
 
 /// The rows that a statement changes.
@@ -320,7 +334,7 @@ impl Postgres {
         Ok(Done::Now(rows))
     }
 
-    /// Copies a chunk in a transaction of its own.
+    /// Copies a chunk in a transaction of its own. Where its own work may be what takes so long, it hardly waits for anybody.
     async fn copy_once(
         &self,
         fence: &Fence,
@@ -328,7 +342,29 @@ impl Postgres {
         mapped: (&Mapping, Direction),
         (chunk, manner): (&Planned, Manner),
     ) -> Result<Copied, Failed> {
-        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        if self.pace.manner() == Manner::AtOnce {
+            match self.copy_waiting(fence, work, mapped, (chunk, manner, None)).await {
+                Err(Failed { error, .. }) if patience::is_out(&error) => self.pace.is_out(),
+                Err(failed) => return Err(failed),
+                Ok(copied) => {
+                    self.pace.held();
+                    return Ok(copied);
+                }
+            }
+        }
+        let short = Some(patience::SHORT_MS);
+        self.copy_waiting(fence, work, mapped, (chunk, manner, short)).await
+    }
+
+    /// The same once, waiting for each lock as long as it says; else a while, and a while for all of them.
+    async fn copy_waiting(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapped: (&Mapping, Direction),
+        (chunk, manner, lock_ms): (&Planned, Manner, Option<u64>),
+    ) -> Result<Copied, Failed> {
+        let mut tx = self.connections.begin_waiting(fence, TxKind::Chunk, lock_ms).await?;
         match self.copy(&mut tx, (fence, work), mapped, (chunk, manner)).await {
             Ok(Done::Before(rows)) => {
                 tx.roll_back().await;
@@ -390,7 +426,7 @@ impl Postgres {
         (mapping, direction): (&Mapping, Direction),
         range: &Chunk,
     ) -> Result<Option<Error>, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
+        let mut tx = self.connections.begin(fence, TxKind::Park).await?;
         let found = async {
             let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
             let statements = Statements::of_sync(&tx, &shape, direction);

@@ -338,3 +338,57 @@ async fn with_both_a_client_with_an_older_view_than_a_default_tries_again() {
         }
     }
 }
+
+/// A row goes to another partition by being deleted and inserted.
+#[tokio::test]
+async fn what_a_client_of_the_new_shape_wrote_stands_in_another_partition() {
+    let table = "
+        CREATE TABLE t (id int, part int, v text, v2 text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+        CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1);
+        CREATE TABLE t_2 PARTITION OF t FOR VALUES IN (2, 3);
+        INSERT INTO t SELECT i, 1, 'V' || i FROM generate_series(1, 9) AS i;";
+    let mapping = Mapping {
+        copy: CopyColumns::Listed,
+        columns: vec![("v2".into(), "coalesce(v, 'none')".into())],
+        reverse: vec![("v".into(), "v2".into())],
+        ..plain_mapping(("t", &["id", "part"]), ("t", &["id", "part"]))
+    };
+    let Some(bed) = Bed::with(table, mapping, Direction::Both).await else { return };
+    let row = |id: u32| {
+        format!(
+            "SELECT concat_ws(' ', part, coalesce(v, '-'), coalesce(v2, '-')) FROM t WHERE id = {id}"
+        )
+    };
+    let kept = |id: u32| {
+        format!(
+            "SELECT coalesce(string_agg(part || ':' || k2, ' '), '-') FROM phasegate.kept_{} WHERE k1 = {id}",
+            super::sync_tests::id(&bed.mapping)
+        )
+    };
+    for (script, id, expected, marks) in [
+        ("UPDATE t SET v2 = NULL WHERE id = 5", 5, "1 - -", "0:1"),
+        ("UPDATE t SET part = 2 WHERE id = 5", 5, "2 - -", "0:2"),
+        ("UPDATE t SET part = 3 WHERE id = 5", 5, "3 - -", "0:3"),
+        ("UPDATE t SET part = 1 WHERE id = 5", 5, "1 - -", "0:1"),
+        // It names the columns, or writes them, and moves the row at once.
+        ("UPDATE t SET v2 = NULL, part = 2 WHERE id = 6", 6, "2 - -", "0:2"),
+        ("UPDATE t SET v2 = 'w', part = 2 WHERE id = 7", 7, "2 w w", "-"),
+        // A client of the old shape converts it; a row not yet converted is converted as it moves.
+        ("UPDATE t SET v = 'old', part = 1 WHERE id = 6", 6, "1 old old", "-"),
+        ("UPDATE t SET part = 2 WHERE id = 8", 8, "2 V8 V8", "-"),
+        // Who comes to a key later has nothing of who was there.
+        ("DELETE FROM t WHERE id = 5; INSERT INTO t (id, part) VALUES (5, 1)", 5, "1 - none", "-"),
+        (
+            "UPDATE t SET v2 = NULL WHERE id = 9; WITH gone AS (DELETE FROM t WHERE id = 9 RETURNING id) \
+          INSERT INTO t (id, part, v) SELECT id, 2, 'again' FROM gone",
+            9,
+            "2 again again",
+            "-",
+        ),
+    ] {
+        bed.run(script).await;
+        assert_eq!(bed.text(&row(id)).await, expected, "{script}");
+        assert_eq!(bed.text(&kept(id)).await, marks, "{script}");
+    }
+    bed.database.gone().await;
+}

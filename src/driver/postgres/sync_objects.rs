@@ -12,7 +12,7 @@ use super::error::{failed, refused};
 use super::shape::{Shape, Write, reads};
 use super::surroundings::around;
 use super::sync_sql::{Function, Side, Trigger, cast, function_name};
-use super::sync_state::{hidden_rows, late_trigger, own_triggers};
+use super::sync_state::{OwnTrigger, hidden_rows, late_trigger, own_triggers};
 use super::{deferrable, marks, sequences};
 use crate::driver::Error;
 use crate::run::{Direction, FailureClass, OnDelete};
@@ -150,13 +150,14 @@ async fn partitions(conn: &mut PgConnection, table: &Table) -> Result<Vec<String
         .map_err(failed("read the catalogue"))
 }
 
-/// Removes the triggers of a mapping, and then their functions. What they noted stays.
+/// Removes the triggers of a mapping, and then their functions. What they noted stays. A table that took another's name, or that was
+/// a partition, may have some, too.
 pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
-    for (name, table) in own_triggers(tx.conn()?, shape).await? {
+    let schema = tx.schema().to_owned();
+    for OwnTrigger { name, table, .. } in own_triggers(tx.conn()?, shape, &schema).await? {
         let sql = format!("DROP TRIGGER {} ON {table}", quote(&name));
         run(tx.conn()?, "remove a trigger of the sync", sql).await?;
     }
-    let schema = tx.schema().to_owned();
     let rows = sqlx::query(
         "SELECT p.oid::regprocedure::text FROM pg_proc p
          WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname, $2)",
@@ -289,6 +290,7 @@ pub(super) async fn check_sync(
     direction: Direction,
 ) -> Result<(), Error> {
     can_follow(shape, direction)?;
+    check_name(tx, shape).await?;
     if !shape.in_place {
         let schema = tx.schema().to_owned();
         let new = around(tx.conn()?, shape.new.oid, &schema).await?;
@@ -309,6 +311,22 @@ pub(super) async fn check_sync(
             .with_help("give it a name that sorts before zzzz_phasegate"));
     }
     try_expressions(tx, shape, direction).await
+}
+
+/// A sync of the same name that follows other tables, such as one that an earlier run left live, would end by this one's beginning.
+async fn check_name(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let schema = tx.schema().to_owned();
+    let own = own_triggers(tx.conn()?, shape, &schema).await?;
+    let mut tables: Vec<&str> =
+        own.iter().filter(|it| !it.is_on_side).map(|it| it.table.as_str()).collect();
+    tables.dedup();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let message = format!("a sync of this name is live on {}", tables.join(", "));
+    Err(unsafe_because(shape, &message).with_help(
+        "end that one first (rollback of its run, or stop_dual_write), or give this mapping another name",
+    ))
 }
 
 fn unsafe_because(shape: &Shape, what: &str) -> Error {

@@ -143,25 +143,43 @@ pub(super) async fn late_trigger(
         .map_err(failed("read the catalogue"))
 }
 
-/// A mapping's triggers that are there, each with its table as SQL has it; those that PostgreSQL made on partitions are left
-/// out, since they go with the others.
+/// A trigger of a sync that is there.
+pub(super) struct OwnTrigger {
+    pub name: String,
+    /// Its table, as SQL has it.
+    pub table: String,
+    /// Whether that is a table of the mapping, or a partition of one.
+    pub is_on_side: bool,
+}
+
+/// `$1`: what names of a mapping's triggers begin with; `$2`: our schema; `$3` and `$4`: its tables.
+const OWN_TRIGGERS: &str = "\
+SELECT t.tgname, quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+       c.oid IN (SELECT unnest(ARRAY[$3, $4]::bigint[])::oid UNION SELECT relid::oid FROM pg_partition_tree($3::bigint::oid::regclass)
+                 UNION SELECT relid::oid FROM pg_partition_tree($4::bigint::oid::regclass))
+FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE t.tgparentid = 0 AND starts_with(t.tgname, $1) AND p.pronamespace = to_regnamespace($2) ORDER BY c.oid, t.tgname";
+
+/// The triggers of a mapping's name that call functions of our schema, wherever they are; those that PostgreSQL made on partitions
+/// are left out, since they go with the others. Under another schema of ours the same name is another mapping's.
 pub(super) async fn own_triggers(
     conn: &mut PgConnection,
     shape: &Shape,
-) -> Result<Vec<(String, String)>, Error> {
-    let rows = sqlx::query(
-        "SELECT t.tgname, quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_trigger t
-         JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE t.tgparentid = 0 AND starts_with(t.tgname, $1) ORDER BY c.oid, t.tgname",
-    )
-    .bind(trigger_name(shape, ""))
-    .fetch_all(conn)
-    .await
-    .map_err(failed("read the catalogue"))?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect::<Result<_, _>>()
-        .map_err(failed("read the catalogue"))
+    schema: &str,
+) -> Result<Vec<OwnTrigger>, Error> {
+    let rows = sqlx::query(OWN_TRIGGERS)
+        .bind(trigger_name(shape, ""))
+        .bind(schema)
+        .bind(i64::from(shape.old.oid))
+        .bind(i64::from(shape.new.oid))
+        .fetch_all(conn)
+        .await
+        .map_err(failed("read the catalogue"))?;
+    let read = |row: &PgRow| {
+        let (name, table) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(OwnTrigger { name, table, is_on_side: row.try_get(2)? })
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
 }
 
 async fn functions(

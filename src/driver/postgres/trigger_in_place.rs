@@ -17,7 +17,8 @@
 //! Keys of an UPDATE are kept before the row is written, under the key it had, and follow it afterwards. Those of an INSERT
 //! are kept only once the row is there: before that it may turn out to be another one's conflict.
 //!
-//! A row that moves to another partition is deleted and inserted: its sides agree by then, and what agrees is left alone.
+//! A row that moves to another partition is deleted and inserted. Its sides agree by then, and what agrees is left alone; a part
+//! that is kept is entered under the new key as one that is on its way, so that the insertion leaves it as it is.
 
 use super::catalogue::{Column, quote};
 use super::given;
@@ -212,6 +213,39 @@ impl InPlace<'_> {
         )
     }
 
+    /// A part's number while its row is on its way to another partition. It is looked for there alone.
+    fn on_its_way(at: usize) -> String {
+        format!("-{}", at + 1)
+    }
+
+    /// Behind an UPDATE of a part: where that is kept and the row may go to another partition.
+    fn take_along(&self, at: usize) -> String {
+        if self.shape.old.kind != 'p' {
+            return String::new();
+        }
+        format!(
+            "\nIF phasegate_moved AND {} THEN\nINSERT INTO {} (part, {}) VALUES ({}, {}) ON CONFLICT DO NOTHING;\nEND IF;",
+            self.is_kept(at),
+            self.kept,
+            self.shape.mark_columns().join(", "),
+            Self::on_its_way(at),
+            self.key("NEW").join(", "),
+        )
+    }
+
+    /// What is done about a part of an inserted row, unless that comes from another partition with what is kept.
+    fn unless_taken_along(&self, at: usize, follow: String) -> String {
+        if self.shape.old.kind != 'p' {
+            return follow;
+        }
+        format!(
+            "DELETE FROM {} AS phasegate_q WHERE phasegate_q.part = {} AND {};\nIF NOT FOUND THEN\n{follow}\nEND IF;",
+            self.kept,
+            Self::on_its_way(at),
+            self.is_kept_key("NEW"),
+        )
+    }
+
     fn forget(&self, image: &str) -> String {
         format!("DELETE FROM {} AS phasegate_q WHERE {};", self.kept, self.is_kept_key(image))
     }
@@ -263,7 +297,7 @@ impl InPlace<'_> {
         let (mut updates, mut inserts) = (Vec::new(), Vec::new());
         for (at, part) in parts.filter(|(_, part)| !part.writes.is_empty()) {
             updates.push(self.follow_update(at, part));
-            inserts.push(self.follow_insert(part));
+            inserts.push(self.unless_taken_along(at, self.follow_insert(part)));
         }
         let inner = format!(
             "IF TG_OP = 'UPDATE' THEN\nphasegate_moved := {};\n{}{}\nELSE\n{}\nEND IF;",
@@ -300,13 +334,14 @@ impl InPlace<'_> {
              phasegate_is_old := {is_old} OR {alone} OR (phasegate_entered AND NOT phasegate_new);\n\
              IF phasegate_is_new OR phasegate_is_old THEN\n{}\nIF NOT FOUND THEN\nNULL;\n\
              ELSIF phasegate_r.phasegate_forward THEN\n{unkeep}\nELSIF phasegate_is_new THEN\n{}\n\
-             ELSIF NOT (phasegate_r.phasegate_back AND {}) THEN\n{}\n{unkeep}\nEND IF;\nEND IF;",
+             ELSIF NOT (phasegate_r.phasegate_back AND {}) THEN\n{}\n{unkeep}\nEND IF;\nEND IF;{}",
             self.changed(Side::New, part),
             self.changed(Side::Old, part),
             self.read(part),
             self.write_back(at, part),
             self.is_kept(at),
             self.sets(Side::New, part),
+            self.take_along(at),
             unkeep = self.unkeep(at),
         )
     }

@@ -5,14 +5,14 @@
 //!   (`snapshots`), as in `retire`. With `forward` it happens only where both sides are proven equal, or the loss was accepted
 //!   by the mapping's name.
 //! - The proof takes no lock: both sides are compared while clients work, and under the lock it is only seen that nothing was
-//!   written since (`written`). Clients that write all the time to the new side make it fail, and rightly so.
+//!   written since `retire` (`written`). Clients that write to the new side make it fail, and rightly so.
 //! - Everything that went over goes back: the catalogue is as it was before, but for what others changed meanwhile.
 //!
 //! Absent on purpose: bringing back what clients wrote to the new side alone.
 
 use super::carried::{Broken, Carried, narrow, widen};
 use super::connection::{Tx, TxKind};
-use super::dual_write::{done_before, finish};
+use super::dual_write::done_before;
 use super::rename;
 use super::retirable::{Retiring, sides};
 use super::retire::{are_equal, lock};
@@ -23,16 +23,6 @@ use crate::driver::lost::lost;
 use crate::driver::{Applied, Basis, Error, Fence, Losses, SyncState, Work};
 use crate::run::{Direction, RetireShape, RetiredColumn};
 
-/// How often the sides are compared again because something was written meanwhile.
-const COMPARED_MAX: u32 = 3;
-
-/// What became of an attempt under the lock.
-enum Attempt {
-    Done(Applied),
-    /// Somebody wrote since the comparison began.
-    Written,
-}
-
 impl Postgres {
     /// Takes back what was put aside.
     pub(super) async fn take_back(
@@ -42,50 +32,34 @@ impl Postgres {
         what: &Retiring<'_>,
         losses: Losses,
     ) -> Result<Applied, Error> {
-        let (mut compared, mut basis) = (0, None);
-        loop {
-            if losses == Losses::Refused && !self.is_done_before(fence, work).await? {
-                match what.direction {
-                    Direction::Forward => {
-                        basis = Some(self.compare_aside(fence, work, what).await?);
-                        compared += 1;
-                    }
-                    Direction::Both => {
-                        self.outlast(fence, work, &what.mapping.retired(what.shape)).await?;
-                    }
+        let mut basis = None;
+        if losses == Losses::Refused && !self.is_done_before(fence, work).await? {
+            match what.direction {
+                Direction::Forward => basis = Some(self.compare_aside(what).await?),
+                Direction::Both => {
+                    self.outlast(fence, work, &what.mapping.retired(what.shape)).await?;
                 }
-            }
-            let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
-            let done = async {
-                if let Some(applied) = done_before(&mut tx, fence, work).await? {
-                    let carried = Carried::kept(&mut tx, fence.run(), &work.step).await?;
-                    return Ok((Attempt::Done(applied), carried));
-                }
-                let under = (losses, basis.as_ref());
-                let attempt = unretire(&mut tx, what, (fence, work), under).await?;
-                if losses == Losses::Refused && what.direction == Direction::Both {
-                    self.connections.moments.stands(what.mapping)?;
-                }
-                Ok(attempt)
-            }
-            .await;
-            match done {
-                Ok((Attempt::Done(applied), carried)) => {
-                    let applied = self.finish_held(tx, work, Ok(applied)).await?;
-                    self.check_keys(fence, work, (&carried.keys_back, Broken::Stays)).await?;
-                    return Ok(applied);
-                }
-                Ok((Attempt::Written, _)) => finish(tx, Ok(())).await?,
-                Err(error) => return self.finish_held(tx, work, Err(error)).await,
-            }
-            if compared >= COMPARED_MAX {
-                // Where that left the sides unequal, this names the rows.
-                self.compare_aside(fence, work, what).await?;
-                let after = what.mapping.retired(what.shape);
-                let lost = lost(after.name.as_str(), "clients write to the new side alone");
-                return Err(self.end_watch(fence, work, &after, lost).await);
             }
         }
+        let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
+        let done = async {
+            if let Some(applied) = done_before(&mut tx, fence, work).await? {
+                return Ok((applied, Carried::kept(&mut tx, fence.run(), &work.step).await?));
+            }
+            let done = unretire(&mut tx, what, (fence, work), (losses, basis.as_ref())).await?;
+            if losses == Losses::Refused && what.direction == Direction::Both {
+                self.connections.moments.stands(what.mapping)?;
+            }
+            Ok(done)
+        }
+        .await;
+        let (done, carried) = match done {
+            Ok((applied, carried)) => (Ok(applied), carried),
+            Err(error) => (Err(error), Carried::default()),
+        };
+        let applied = self.finish_held(tx, work, done).await?;
+        self.check_keys(fence, work, (&carried.keys_back, Broken::Stays)).await?;
+        Ok(applied)
     }
 }
 
@@ -94,7 +68,7 @@ async fn unretire(
     what: &Retiring<'_>,
     (fence, work): (&Fence, &Work),
     (losses, basis): (Losses, Option<&Basis>),
-) -> Result<(Attempt, Carried), Error> {
+) -> Result<(Applied, Carried), Error> {
     let (mapping, direction) = (what.mapping, what.direction);
     let after = mapping.retired(what.shape);
     let schema = tx.schema().to_owned();
@@ -107,13 +81,11 @@ async fn unretire(
     if losses == Losses::Refused {
         match direction {
             Direction::Forward => {
-                let is_written = match basis {
-                    Some(basis) => written::is_written(tx, (&after, &aside), basis).await?,
-                    None => true,
-                };
-                if is_written {
-                    written::unwatch(tx, &aside).await?;
-                    return Ok((Attempt::Written, Carried::default()));
+                if let Some(why) = written::uncertain(tx, &aside).await? {
+                    return Err(lost(mapping.name.as_str(), &why));
+                }
+                if let Some(basis) = basis {
+                    written::rests_on(tx, &after, basis).await?;
                 }
             }
             Direction::Both => {
@@ -163,5 +135,5 @@ async fn unretire(
     install_triggers(tx, &before, direction).await?;
     let detail = (!left.is_empty()).then(|| left.join("; "));
     let applied = ledger::record(tx, fence, work, (0, detail)).await?;
-    Ok((Attempt::Done(applied), carried))
+    Ok((applied, carried))
 }
