@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgConnection;
+
 use super::fixture::work;
 use super::sync_tests::{Bed, WRONG, chunk, id, leads, say};
 use crate::driver::{Sink as _, Source as _, Window};
@@ -22,18 +24,25 @@ async fn rest() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// Three clients hold a row each, which they give up one by one, before the one who comes to it has waited for long; and another
-/// one holds the last row and wants the first one as soon as somebody has it. Whether that one was told of a deadlock.
-async fn hot_rows(bed: &Bed) -> Result<(), sqlx::Error> {
-    let lock = |row: i32| format!("BEGIN; SELECT FROM leads WHERE id = {row} FOR UPDATE");
-    let mut hot = Vec::new();
-    for row in [3, 5, 7] {
+/// Three clients hold a row each, and another one the last row.
+async fn hold(bed: &Bed) -> (Vec<PgConnection>, PgConnection) {
+    let mut holders = Vec::new();
+    for row in [3, 5, 7, 9] {
         let mut client = bed.client().await;
-        say(&mut client, &lock(row)).await.unwrap();
-        hot.push(client);
+        let lock = format!("BEGIN; SELECT FROM leads WHERE id = {row} FOR UPDATE");
+        say(&mut client, &lock).await.unwrap();
+        holders.push(client);
     }
-    let mut last = bed.client().await;
-    say(&mut last, &lock(9)).await.unwrap();
+    let last = holders.pop().unwrap();
+    (holders, last)
+}
+
+/// When somebody waits for them, the three give their rows up one by one, before the one who comes to it has waited for long; and
+/// the other one wants the first row. Whether that one was told of a deadlock.
+async fn hot_rows(
+    bed: &Bed,
+    (hot, mut last): (Vec<PgConnection>, PgConnection),
+) -> Result<(), sqlx::Error> {
     while bed.number(WAITING).await == 0 {}
     let wants = async {
         let wanted = say(&mut last, "SELECT FROM leads WHERE id = 1 FOR UPDATE").await;
@@ -58,6 +67,7 @@ async fn no_client_is_told_of_a_deadlock_by_keys_that_are_put_right() {
         id(&bed.mapping)
     ))
     .await;
+    let held = hold(&bed).await;
     let settled = async {
         loop {
             match crate::driver::DualWriter::settle(&bed.postgres, &bed.fence, &bed.mapping).await {
@@ -66,7 +76,7 @@ async fn no_client_is_told_of_a_deadlock_by_keys_that_are_put_right() {
             }
         }
     };
-    let (left, client) = tokio::join!(settled, hot_rows(&bed));
+    let (left, client) = tokio::join!(settled, hot_rows(&bed, held));
     client.unwrap();
     assert_eq!(left, Ok(0));
     assert_eq!(bed.number(WRONG).await, 0);
@@ -80,6 +90,7 @@ async fn no_client_is_told_of_a_deadlock_by_a_chunk() {
     let step = work("copy", Way::Forward);
     let window = Window { rows: 100, count: 1 };
     let planned = bed.postgres.plan_chunks(&fence, &step, &bed.mapping, window).await.unwrap();
+    let held = hold(&bed).await;
     let copied = async {
         loop {
             let direction = bed.direction;
@@ -90,7 +101,7 @@ async fn no_client_is_told_of_a_deadlock_by_a_chunk() {
             }
         }
     };
-    let (copied, client) = tokio::join!(copied, hot_rows(&bed));
+    let (copied, client) = tokio::join!(copied, hot_rows(&bed, held));
     client.unwrap();
     assert_eq!((copied.rows_read, copied.rows_written), (9, 9));
     assert_eq!(bed.number(WRONG).await, 0);
