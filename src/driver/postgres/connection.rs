@@ -285,7 +285,7 @@ impl<'a> Held<'a> {
             // Whoever says how long a lock is waited for hardly waits at all.
             if lock_timeout_ms.is_none() {
                 let all_ms = patience::all_ms(deadlock_ms);
-                begin.push_str(&format!("; SET LOCAL statement_timeout = {all_ms}"));
+                begin = format!("{begin}; SET LOCAL statement_timeout = {all_ms}");
             }
         }
         if let Some(fence) = fence {
