@@ -56,8 +56,6 @@ fn killed_while_keys_go_over_the_step_is_done_when_they_are_checked() {
 #[test]
 fn killed_while_it_is_taken_back_everything_is_as_before() {
     for point in [
-        "before-commit::watch",
-        "after-commit::watch",
         "before-commit::unretire",
         "after-commit::unretire",
         "before-commit::validate",

@@ -41,6 +41,8 @@ pub struct Play {
     took: Vec<(String, Duration)>,
     /// How often a step that gave way for too long may be tried again.
     asks_left: u32,
+    /// How often a table was emptied between the last comparison and the end of both sides.
+    compared_again: u32,
     clients: Vec<JoinHandle<Result<(), String>>>,
     looks_on: Option<JoinHandle<Seen>>,
 }
@@ -72,6 +74,7 @@ impl Play {
             held_back: 0,
             took: Vec::new(),
             asks_left: 2,
+            compared_again: 0,
             clients: Vec::new(),
             looks_on: None,
         };
@@ -125,6 +128,15 @@ impl Play {
                 // gave way each time, said so in the end, and is asked for again.
                 Some(1) if ran.stderr.contains("55P03") && self.asks_left > 0 => {
                     self.asks_left -= 1;
+                    first = vec!["retry", "load"];
+                }
+                // TRUNCATE leaves the trace that row security would: both sides are compared once more.
+                Some(6)
+                    if self.load.truncates
+                        && self.compared_again < 9
+                        && ran.stderr.contains("since both sides were compared") =>
+                {
+                    self.compared_again += 1;
                     first = vec!["retry", "load"];
                 }
                 code => {
@@ -306,10 +318,11 @@ impl Play {
                 "{}: {commits} transactions of {CLIENTS} clients ({prepared} in two phases, {large} of the whole table, {truncated} \
                  emptied it), {rolled_back} rolled back; told {told:?}; refused like the twin {refused:?}; views astride of retire \
                  {straddled}, rows written under them {own}, looks by name {looked}; our transactions seen beside clients' {beside}, in each other's way {contended}; \
-                 killed {:?}; held back {} times; {}",
+                 killed {:?}; held back {} times; compared again {} times; {}",
                 self.case,
                 self.kills.fell,
                 self.held_back,
+                self.compared_again,
                 took.join(", ")
             );
         }
