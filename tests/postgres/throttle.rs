@@ -143,6 +143,34 @@ fn a_query_holds_a_copy_and_everything_else_works_meanwhile() {
 }
 
 #[test]
+fn a_query_that_hangs_holds_a_copy_until_it_answers() {
+    let Some(bed) = Bed::throttled("a query that hangs", BLOCKED) else { return };
+    bed.run(&format!(
+        "ALTER TABLE public.hold RENAME TO held;
+         CREATE VIEW public.hold AS SELECT n FROM public.held WHERE n >= 0 OR pg_sleep(600) IS NULL;
+         GRANT SELECT ON public.hold TO {}",
+        bed.name
+    ));
+    bed.hold("0");
+    let run = bed.spawn(&["run", "plan.yaml"]);
+    bed.until_copied(20);
+    bed.phasegate(&["tune", "leads", "--pause-between", "1s"]).expect(0);
+    bed.run("UPDATE public.held SET n = -1");
+    // What was answered last counts for 5 s.
+    bed.until_held("answer");
+    let so_far = bed.copied();
+    assert!(so_far < 400, "there was nothing left to hold");
+    // Asked again, it does not answer again.
+    std::thread::sleep(Duration::from_secs(3));
+    bed.until_held("answer");
+    assert_eq!(bed.copied(), so_far, "a chunk began while nobody knew");
+    bed.run("UPDATE public.held SET n = 0");
+    bed.phasegate(&["tune", "leads", "--pause-between", "0s"]).expect(0);
+    ended(run, 0);
+    assert_eq!(bed.copied(), 400);
+}
+
+#[test]
 fn what_is_held_for_too_long_fails_and_can_be_tried_again() {
     let keys = format!("      max_throttled_for: 1s\n{BLOCKED}");
     let Some(bed) = Bed::throttled("held for too long", &keys) else { return };
