@@ -289,3 +289,59 @@ fn two_mappings_that_write_one_column_are_refused() {
         bed.is_untouched();
     }
 }
+
+#[test]
+fn what_the_plan_makes_itself_is_refused_before_clients_write_through_it() {
+    let Some(bed) = Bed::new("what the plan makes") else { return };
+    let moved = MOVED.replace("table: u", "table: w");
+    let in_place = "  m:\n    from: { target: app, table: t, key: [id] }\n    into: { target: app, table: t }\n    columns:\n      c: v\n";
+    let create = |columns: &str| format!("CREATE TABLE w (id int PRIMARY KEY, v text, {columns})");
+    let none = "DROP TABLE w";
+    let cases: [(&str, String, &str, &[&str]); 4] = [
+        (
+            &moved,
+            "CREATE TABLE w (id int PRIMARY KEY, v int, n int, s numeric)".to_owned(),
+            none,
+            &["D207", "write a cast under columns: v: (\"v\")::integer"],
+        ),
+        (
+            &moved,
+            create("n int, s numeric, q int NOT NULL"),
+            none,
+            &["D206", "w.q must have a value, and the mapping gives none"],
+        ),
+        (
+            &moved,
+            create("n int, s numeric(12,2)"),
+            none,
+            &["D207", "values would be changed without a word"],
+        ),
+        (
+            in_place,
+            "ALTER TABLE t ADD c date".to_owned(),
+            "ALTER TABLE t DROP c",
+            &["D207", "is of type date"],
+        ),
+    ];
+    for (mapping, made, undo, words) in cases {
+        for direction in ["forward", "both"] {
+            let reverse = if mapping == in_place { "    reverse:\n      v: c::text\n" } else { "" };
+            let reverse = if direction == "both" { reverse } else { "" };
+            let step = format!(
+                "steps:\n  - id: make\n    phase: expand\n    target: app\n    sql: {made}\n    undo: {{ sql: {undo} }}\n"
+            );
+            let plan = plan(&format!("{mapping}{reverse}"), direction).replace("steps:\n", &step);
+            bed.begin(&format!("{TABLES} ALTER TABLE t ADD s numeric(12,4)"), &plan);
+            let ran = bed.phasegate(&["run", "plan.yaml"]);
+            assert_eq!(ran.code, Some(1), "{made}: {ran}");
+            mentions(&ran, words);
+            mentions(&ran, &["amend"]);
+            let triggers = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal";
+            assert_eq!(bed.database.value(triggers), "0", "{made}");
+            bed.database
+                .run("INSERT INTO t (id, v) VALUES (1000, 'x'); DELETE FROM t WHERE id = 1000");
+            bed.phasegate(&["rollback", "bad", "--yes"]).expect(0);
+            assert_eq!(bed.database.value("SELECT to_regclass('w') IS NULL"), "t");
+        }
+    }
+}

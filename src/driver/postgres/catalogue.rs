@@ -75,6 +75,8 @@ pub(super) struct Index {
     /// Whether uniqueness is checked at once, and not at the end of the transaction.
     pub is_immediate: bool,
     pub is_partial: bool,
+    /// Whether it is an exclusion constraint's.
+    pub is_exclusion: bool,
     /// Whether it is marked as the table's replica identity.
     pub is_replica_identity: bool,
     /// Its key columns; `None`: an expression.
@@ -189,7 +191,7 @@ LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 const INDEXES: &str = "\
-SELECT i.indexrelid::bigint AS oid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, i.indimmediate, i.indpred IS NOT NULL AS is_partial, i.indisreplident,
+SELECT i.indexrelid::bigint AS oid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, i.indimmediate, i.indpred IS NOT NULL AS is_partial, i.indisexclusion, i.indisreplident,
        ARRAY(SELECT CASE WHEN k.attnum = 0 THEN NULL ELSE a.attname END
              FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, at)
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -266,6 +268,7 @@ fn index(row: &PgRow) -> Result<Index, sqlx::Error> {
         is_valid: row.try_get("indisvalid")?,
         is_immediate: row.try_get("indimmediate")?,
         is_partial: row.try_get("is_partial")?,
+        is_exclusion: row.try_get("indisexclusion")?,
         is_replica_identity: row.try_get("indisreplident")?,
         columns: row.try_get("columns")?,
         definition: row.try_get("definition")?,

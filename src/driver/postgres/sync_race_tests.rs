@@ -20,6 +20,17 @@ const OLDER_INDEX: &str = "
     ALTER TABLE leads_v2 ADD PRIMARY KEY (id);
     INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 3) AS n;";
 
+/// The same with the index of the key before that on emails, and the one that waits before both.
+const YOUNGER_INDEX: &str = "
+    CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
+    CREATE TABLE leads_v2 (id bigint NOT NULL, email text, status_code text, note text DEFAULT 'new');
+    CREATE FUNCTION wait_here(email text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+      IF current_setting('test.waits', true) = 'yes' THEN PERFORM pg_advisory_xact_lock(7); END IF; RETURN email; END $$;
+    CREATE INDEX before ON leads_v2 (public.wait_here(email));
+    ALTER TABLE leads_v2 ADD PRIMARY KEY (id);
+    {other};
+    INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 3) AS n;";
+
 /// What the engine does, and what a client does once the engine waits for it. The engine waits for a moment only: on a slow
 /// machine it may have given up before that was seen.
 pub(super) async fn meet<T, C>(
@@ -78,6 +89,35 @@ async fn a_client_meets_the_row_of_a_chunk_in_another_unique_index_first() {
         bed.run(&chunk("true")).await;
         assert_eq!(bed.number(WRONG).await, 0, "{isolation} {statement}");
         assert_eq!(bed.text("SELECT status_code FROM leads_v2 WHERE id = 2").await, "won");
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_makes_the_row_while_a_client_looks_into_the_index_of_the_key() {
+    for other in [
+        "CREATE UNIQUE INDEX by_email ON leads_v2 (email)",
+        "ALTER TABLE leads_v2 ADD EXCLUDE USING hash (email WITH =)",
+    ] {
+        for isolation in ["READ COMMITTED", "REPEATABLE READ"] {
+            let setup = YOUNGER_INDEX.replace("{other}", other);
+            let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };
+            let mut gate = gate(&bed).await;
+            let mut client = bed.client().await;
+            let script = format!(
+                "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL test.waits = 'yes';
+                 UPDATE leads SET status = 'Won' WHERE id = 2; COMMIT"
+            );
+            let writing = tokio::spawn(async move { say(&mut client, &script).await });
+            // The key's index had nothing of the row when it was looked at, and has nothing yet.
+            until_it_waits(&bed, "wait_event = 'advisory'").await;
+            bed.run(&chunk("true")).await;
+            say(&mut gate, "COMMIT").await.unwrap();
+            let written = writing.await.unwrap();
+            written.unwrap_or_else(|error| panic!("{isolation}, {other}: {error}"));
+            bed.settle().await;
+            assert_eq!(bed.number(WRONG).await, 0, "{isolation}, {other}");
+            assert_eq!(bed.text("SELECT status_code FROM leads_v2 WHERE id = 2").await, "won");
+        }
     }
 }
 
@@ -142,12 +182,13 @@ async fn a_chunk_commits_between_two_statements_of_a_trigger() {
 }
 
 #[tokio::test]
-async fn only_an_older_unique_index_makes_subtransactions_and_rebuilding_one_does_no_harm() {
+async fn only_another_unique_index_makes_subtransactions_and_rebuilding_one_does_no_harm() {
     let catches = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate\\_%\\_a\\_key' \
         AND prosrc LIKE '%WHEN unique_violation%'";
     for (setup, expected) in [
         (TABLES.to_owned(), 0),
-        (format!("{TABLES} CREATE UNIQUE INDEX ON leads_v2 (email)"), 0),
+        (format!("{TABLES} CREATE INDEX ON leads_v2 (email)"), 0),
+        (format!("{TABLES} CREATE UNIQUE INDEX ON leads_v2 (email)"), 1),
         (OLDER_INDEX.to_owned(), 1),
     ] {
         let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };

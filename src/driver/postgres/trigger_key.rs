@@ -315,7 +315,7 @@ impl Flow<'_> {
             Direction::Both => self.update(),
         };
         format!(
-            "BEGIN\n{}\nEXCEPTION WHEN unique_violation THEN\n{again}\nRAISE;\nEND;",
+            "BEGIN\n{}\nEXCEPTION WHEN unique_violation OR exclusion_violation THEN\n{again}\nRAISE;\nEND;",
             self.insert(KEY),
         )
     }
@@ -561,9 +561,9 @@ impl Flow<'_> {
     }
 }
 
-/// Whether the server may come to another unique index of a table before that of the key: it takes them by age. Of a row that
-/// a chunk is making at this moment it then meets the entry of that index first, waits for the chunk, and reports what is the
-/// very same row as a duplicate. Partitions have their indexes in an order of their own.
+/// Whether a table has another index than the key's in which there may be one row of a value only. Of a row that a chunk is making
+/// at this moment the server then meets that index's entry as well, waits for the chunk, and reports what is the very same row as a
+/// duplicate: it goes on to the other indexes when it has met the key's entry, too.
 pub(super) fn is_beside_others(shape: &Shape, side: Side) -> bool {
     let (table, keys) = (shape.side(side), shape.bare_key(side));
     let is_key = |index: &Index| {
@@ -572,10 +572,7 @@ pub(super) fn is_beside_others(shape: &Shape, side: Side) -> bool {
             && index.columns.len() == keys.len()
             && names.all(|name| keys.contains(&name))
     };
-    let oldest = table.indexes.iter().filter(|it| is_key(it)).map(|it| it.oid).min();
-    let is_before =
-        |index: &Index| table.kind == 'p' || oldest.is_none_or(|oldest| index.oid < oldest);
-    table.indexes.iter().any(|it| it.is_unique && !is_key(it) && is_before(it))
+    table.indexes.iter().any(|it| (it.is_unique || it.is_exclusion) && !is_key(it))
 }
 
 /// Whether this transaction, or one within it, is the one that an xid in a row stands for. An xid from before ours is not; of the

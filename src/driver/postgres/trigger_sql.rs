@@ -104,7 +104,7 @@ impl<'a> Flow<'a> {
         Self { shape, direction, schema, from, is_beside_others }
     }
 
-    /// The same for a table whose indexes were built in another order, as they are when one is rebuilt.
+    /// The same for a table to which its first other unique index has come since, or which has lost its last.
     const fn rebuilt(&self) -> Self {
         Self { is_beside_others: !self.is_beside_others, ..*self }
     }
@@ -389,16 +389,13 @@ impl<'a> Flow<'a> {
             ),
             None => format!("{}{}", self.passed(), self.call_key("NEW", "UPDATE")),
         };
-        let inserted = if self.is_beside_others {
-            self.call_key("NEW", "INSERT")
-        } else {
-            format!(
-                "{}{}\nIF NOT FOUND THEN\n{}\nEND IF;",
-                take("NEW"),
-                self.insert(HERE),
-                self.call_key("NEW", "GONE")
-            )
-        };
+        // No chunk has seen a row that is new.
+        let inserted = format!(
+            "{}{}\nIF NOT FOUND THEN\n{}\nEND IF;",
+            take("NEW"),
+            self.insert(HERE),
+            self.call_key("NEW", "GONE")
+        );
         let again = format!(
             "PERFORM 1 FROM {};\nIF FOUND THEN\n{}\nEND IF;",
             self.source(HERE),

@@ -1,6 +1,8 @@
 //! `dual_write`: the sync goes in, or out again.
 
-use crate::driver::{Losses, SyncState, Work, emptying};
+use crate::driver::{
+    Finding, Losses, Severity, Survey, SurveyedMapping, SyncState, Work, emptying,
+};
 use crate::run::{Direction, FailureClass, Outcome, Way};
 
 use super::pass::{Resume, compare_all};
@@ -8,8 +10,39 @@ use super::{Fault, Job, outcome};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
+    if !job.was_done().await? {
+        prove_fit(job).await?;
+    }
     let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
     Ok(outcome(applied))
+}
+
+/// What the plan makes itself could not be looked at before its first change, and from now on clients' writes pass through it:
+/// what would be in the way at the start of a run is in the way here.
+async fn prove_fit(job: &Job) -> Result<(), Fault> {
+    let survey = Survey {
+        mappings: vec![SurveyedMapping {
+            step: job.work.step.clone(),
+            mapping: job.mapping()?.clone(),
+            direction: Some(job.direction),
+        }],
+        ..Survey::default()
+    };
+    let mut found = job.patient(|| job.driver.survey(&survey)).await?;
+    found.retain(|finding| finding.severity == Severity::Error);
+    let Some(first) = found.first() else { return Ok(()) };
+    let said: Vec<String> =
+        found.iter().map(|Finding { code, message, .. }| format!("{code}: {message}")).collect();
+    let otherwise = "put a corrected plan in its place with `amend`, or roll back";
+    let help = first
+        .help
+        .as_ref()
+        .map_or_else(|| otherwise.to_owned(), |help| format!("{help}; {otherwise}"));
+    let mut fault = Fault::failed(FailureClass::Refused, said.join("; ")).with_help(help);
+    if let Fault::Failed(failure) = &mut fault {
+        failure.private = found.into_iter().flat_map(|finding| finding.private).collect();
+    }
+    Err(fault)
 }
 
 pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
