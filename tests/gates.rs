@@ -197,8 +197,10 @@ fn a_failed_refresh_shuts_the_gate_and_ends_with_7() {
     sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);
     let differs = sandbox.run(&["run", "plan.yaml"]).expect(7);
     assert!(said(&differs).contains("status_code"), "{differs}");
-    // A run with a failed step changes nothing; a retry compares again.
+    // A run with a failed step changes nothing; a retry compares again, which is what the gate names.
     sandbox.run(&["run", "plan.yaml"]).expect(7);
+    let gate = sandbox.run(&["gates", "customers", "ready"]).stdout;
+    assert!(gate.contains(" retry customers\n") && !gate.contains(" run plan.yaml\n"), "{gate}");
     sandbox.sql("app.db", "UPDATE customers_v2 SET status_code = 'new' WHERE id = 9");
     sandbox.sql("app.db", "UPDATE customers SET status = status WHERE id = 9");
     sandbox.run(&["retry", "customers"]).expect(0);

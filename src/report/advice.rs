@@ -110,7 +110,7 @@ pub fn standing(state: &State, driver: Option<&Lease>) -> &'static str {
 }
 
 /// The step that keeps the run from going on, the worst first.
-fn trouble(state: &State) -> Option<(&Step, &Progress)> {
+pub(super) fn trouble(state: &State) -> Option<(&Step, &Progress)> {
     let with = |wanted: fn(&Progress) -> bool| {
         let mut steps = state.program().steps().iter();
         steps.find_map(|step| {

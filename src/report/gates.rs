@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::run::{
-    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, Program, State, StepId,
-    Timestamp, asks,
+    Action, Condition, ConditionKind, ConditionVerdict, Digest, GateReport, Program, Progress,
+    State, StepId, Timestamp, asks,
 };
 
-use super::advice::{CommandLine, quoted};
+use super::advice::{CommandLine, quoted, trouble};
 use super::paint::{Colour, Tone};
 use super::steps::is_its_turn;
 use super::table::{Alignment, Table};
@@ -102,7 +102,7 @@ impl GateView<'_> {
             ConditionKind::Needs
             | ConditionKind::Unchanged
             | ConditionKind::InStep(_)
-            | ConditionKind::VerifiedWithin => self.line.go_on(self.state),
+            | ConditionKind::VerifiedWithin => self.go_on(),
             ConditionKind::Policy => {
                 let path = quoted(&self.state.pin().path);
                 self.line.of(&format!("amend {{run}} {path}"))
@@ -122,6 +122,14 @@ impl GateView<'_> {
                 format!("{} --wait {}", self.line.go_on(self.state), wait_text(wait_ms))
             }
         })
+    }
+
+    /// The command that goes on with the run. What has failed or differs is not tried again by `run`.
+    fn go_on(&self) -> String {
+        match trouble(self.state) {
+            Some((_, Progress::Failed { .. } | Progress::Differs)) => self.line.of("retry {run}"),
+            _ => self.line.go_on(self.state),
+        }
     }
 
     fn missing(&self, condition: &Condition) -> String {
@@ -220,9 +228,12 @@ impl GateView<'_> {
         }
         text.push('\n');
         text.push_str(&self.table(colour));
-        let mut helps: Vec<String> =
-            self.report.conditions.iter().filter_map(|one| self.help(one)).collect();
-        helps.dedup();
+        let mut helps: Vec<String> = Vec::new();
+        for help in self.report.conditions.iter().filter_map(|one| self.help(one)) {
+            if !helps.contains(&help) {
+                helps.push(help);
+            }
+        }
         if self.report.is_open() && !self.is_used() {
             helps.push(self.line.go_on(self.state));
         }
