@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::run::{MappingName, StepId};
 
-use super::Finding;
+use super::{Error, Finding};
 
 /// What a look at one database found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +58,9 @@ pub struct Probed {
     /// Anything else worth a line, as full sentences without a full stop: settings that matter here
     /// (`synchronous_commit is off`), statistics never gathered, a server in recovery.
     pub notes: Vec<String>,
+    /// What kept the plan's needs from being looked at. Then [`findings`](Self::findings) being empty says nothing.
+    #[serde(skip)]
+    pub unseen: Option<Error>,
 }
 
 /// What putting a mapping's old side aside locks beside its two tables, against everybody.

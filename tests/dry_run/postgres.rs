@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::examples::database::Database;
+use crate::examples::database::{Database, block_on, connect};
 use crate::sandbox::{Ran, Sandbox};
 
 fn plans() -> String {
@@ -131,4 +131,18 @@ fn the_statements_that_retire_will_ask_for_are_printed_before() {
         !page.contains("grant PUBLIC") || !page.contains("would not bring to leads_v2: grant"),
         "{page}"
     );
+}
+
+#[test]
+fn a_lock_that_hides_what_may_be_wrong_is_no_clean_run() {
+    let Some(there) = before("leads-v2") else { return };
+    let seen = block_on(async {
+        let mut client = connect(&there.1.url).await.unwrap();
+        let lock = sqlx::raw_sql("BEGIN; LOCK TABLE leads");
+        lock.execute(&mut client).await.unwrap();
+        probe(&there, "leads-v2", &[]).expect(69)
+    });
+    assert!(seen.stderr.contains("another session holds the lock"), "{seen}");
+    assert!(seen.stdout.contains("ops.backups"), "the rest is shown: {seen}");
+    probe(&there, "leads-v2", &[]).expect(0);
 }

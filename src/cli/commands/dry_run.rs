@@ -45,7 +45,10 @@ pub async fn perform(session: &Session, args: &DryRun) -> Result<Answer, Failure
                 Depth::Probe => Some(look(&settings, &plan.pin, session.global.redact()).await),
             };
             let run = outlook::of_plan(&plan, looks.as_ref());
-            let unseen = looks.iter().flatten().find_map(|(_, look)| look.as_ref().err());
+            let unseen = looks.iter().flatten().find_map(|(_, look)| match look {
+                Ok(looked) => looked.unseen.as_ref(),
+                Err(failure) => Some(failure),
+            });
             let found = match args.fail_on {
                 FailOn::Error => run.count(Severity::Error),
                 FailOn::Warning => run.findings.len(),
@@ -114,9 +117,10 @@ async fn look_at(
     };
     let told = told.await;
     driver.close().await;
-    let (identity, probed) =
-        told.map_err(|error| trouble::of_target(&error, target, Some((pin, line))))?;
-    Ok(Looked { identity, probed, took_ms: watch.elapsed_ms() })
+    let failure = |error| trouble::of_target(&error, target, Some((pin, line)));
+    let (identity, probed) = told.map_err(failure)?;
+    let unseen = probed.unseen.clone().map(failure);
+    Ok(Looked { identity, probed, took_ms: watch.elapsed_ms(), unseen })
 }
 
 /// A report for which there is no folder is found out before anything is asked.

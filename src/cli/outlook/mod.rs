@@ -47,6 +47,8 @@ pub struct Looked {
     pub probed: Probed,
     /// How long looking took, in milliseconds.
     pub took_ms: u64,
+    /// What kept the plan's needs from being looked at: nobody knows then what else is wrong.
+    pub unseen: Option<Failure>,
 }
 
 /// What each database told, or why nothing could be seen.

@@ -104,12 +104,13 @@ fn probed() -> Probed {
         connections: Seen::Known(Connections { used: 5, limit: 97 }),
         replicas: Seen::Known(Vec::new()),
         notes: Vec::new(),
+        unseen: None,
     }
 }
 
 fn dry_run(probed: Probed) -> DryRun {
     let identity = Identity { system: "7".into(), database: "app".into(), role: "ann".into() };
-    let looked = Looked { identity, probed, took_ms: 1 };
+    let looked = Looked { identity, probed, took_ms: 1, unseen: None };
     of_plan(&plan(), Some(&Looks::from([(TargetName::new("app"), Ok(looked))])))
 }
 

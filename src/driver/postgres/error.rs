@@ -45,7 +45,9 @@ fn class(code: &str) -> FailureClass {
 /// What to do about an SQLSTATE where the server gives no hint.
 fn help(code: &str) -> Option<&'static str> {
     Some(match code {
-        "55P03" => "another session holds the lock; it is tried again",
+        "55P03" => {
+            "another session holds the lock: it goes on when that session lets go, or is ended"
+        }
         "53300" => {
             "raise max_connections or the role's CONNECTION LIMIT, or let other clients end, then go on"
         }

@@ -34,7 +34,10 @@ pub(super) async fn probe(connections: &Connections, survey: &Survey) -> Result<
     let mut probed = Probed::default();
     match survey::look(&mut reader, survey).await {
         Ok((findings, rights)) => (probed.findings, probed.rights) = (findings, rights),
-        Err(error) => give_up(&mut reader, &mut probed, ("the plan's needs", error)).await?,
+        Err(error) => {
+            probed.unseen = Some(error.clone());
+            give_up(&mut reader, &mut probed, ("the plan's needs", error)).await?;
+        }
     }
     let mut oids = Vec::new();
     for used in &survey.uses {

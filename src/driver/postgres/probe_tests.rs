@@ -157,6 +157,7 @@ async fn a_table_locked_by_somebody_is_said_and_not_waited_for() {
         probed.notes
     );
     assert!(probed.tables.iter().any(|it| it.table == "leads_v2"), "{:?}", probed.tables);
+    assert_eq!(probed.unseen.unwrap().class(), Some(FailureClass::Contention));
 }
 
 /// Not our own guards, which a mistake could take away: the server itself holds the transaction and the session read-only.

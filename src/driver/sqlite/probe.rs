@@ -59,6 +59,7 @@ async fn probe(conn: &mut SqliteConnection, survey: &Survey) -> Result<Probed, E
         connections: Seen::hidden("a file has no limit of connections"),
         replicas: Seen::hidden("SQLite knows no replicas"),
         notes: file.notes(),
+        unseen: None,
     })
 }
 
