@@ -61,7 +61,10 @@ async fn forward_every_write_leaves_the_target_columns_as_the_mapping_says() {
 
 #[tokio::test]
 async fn with_both_the_side_that_was_written_wins_part_by_part() {
-    for (winner, last) in [(Winner::New, "NEW 1 new 100"), (Winner::Old, "OLD 1 old 100")] {
+    for (winner, last, inserted) in [
+        (Winner::New, "NEW 1 new 100", "NEW - new -"),
+        (Winner::Old, "OLD 1 old 100", "OLD - old -"),
+    ] {
         let Some(bed) = Bed::with(TABLE, Mapping { winner, ..both() }, Direction::Both).await
         else {
             return;
@@ -81,6 +84,7 @@ async fn with_both_the_side_that_was_written_wins_part_by_part() {
                 ("INSERT INTO t (id, a2, b2) VALUES (31, 'n', 350)", 31, "N 3 n 350"),
                 ("INSERT INTO t (id, a, b2) VALUES (32, 'N', 300)", 32, "N 3 n 300"),
                 ("INSERT INTO t (id) VALUES (33)", 33, "- - - -"),
+                ("INSERT INTO t (id, a2, a) VALUES (34, 'new', 'OLD')", 34, inserted),
             ],
         )
         .await;

@@ -10,7 +10,8 @@
 //! that names a target column without changing it has written it too, so that its NULL over a value not yet converted
 //! stands: a trigger for each part, `UPDATE OF` its columns, finds that out first. What such a client wrote and the mapping
 //! would have otherwise is entered in the table of kept keys, which the copy passes by. A change of the key alone converts
-//! the row. An inserted row belongs to the side that differs from its defaults, else to the old one.
+//! the row. An inserted row belongs to the side that differs from its defaults; if both do, to the mapping's winner; else to the
+//! old one.
 //! A row that a client brings into the mapping's filter is converted, whatever it wrote of it: outside nobody kept its sides
 //! in step.
 //!
@@ -364,12 +365,16 @@ impl InPlace<'_> {
         } else {
             "phasegate_new AND phasegate_r.phasegate_back"
         };
+        let is_new = match self.shape.winner {
+            Winner::New if !part.reverse.is_empty() => "phasegate_new",
+            Winner::New | Winner::Old => "phasegate_new AND NOT phasegate_old",
+        };
         let (table, new, old) =
             (&self.shape.old, self.found(Side::New, part), self.found(Side::Old, part));
         let both: Vec<&Column> = new.iter().chain(&old).copied().collect();
         format!(
             "{}\nIF FOUND AND NOT phasegate_r.phasegate_forward THEN\n{}\n{}\n{}\n\
-             IF phasegate_new AND NOT phasegate_old THEN\nIF NOT phasegate_r.phasegate_back THEN\n{}\nEND IF;\n\
+             IF {is_new} THEN\nIF NOT phasegate_r.phasegate_back THEN\n{}\nEND IF;\n\
              ELSIF NOT ({agrees}) THEN\n{}\nEND IF;\nEND IF;",
             self.read(part),
             given::refuse_if_older(table, &both),
