@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::sync_tests::{Bed, mapping, reversed};
-use crate::run::{Direction, Mapping};
+use crate::run::{Direction, Mapping, Winner};
 
 const PEOPLE: &str = "
     CREATE TABLE people (id INTEGER PRIMARY KEY, status TEXT DEFAULT 'none', code TEXT, name TEXT, full_name TEXT, other TEXT);
@@ -134,11 +134,15 @@ async fn in_place_both_an_insert_belongs_to_the_side_that_differs_from_its_defau
         &[
             "11 'Open' 'open' 'A' 'Mx A'",
             "12 'won' 'won' 'B' 'Mx B'",
-            "13 'Both' 'both' NULL NULL",
+            "13 'different' 'different' NULL NULL",
             "14 'none' 'none' NULL NULL",
         ],
     )
     .await;
+    let mut bed =
+        Bed::live(PEOPLE, Mapping { winner: Winner::Old, ..people() }, Direction::Both).await;
+    bed.run("INSERT INTO people (id, status, code) VALUES (13, 'Both', 'different')").await;
+    bed.expect("people WHERE id = 13", PERSON, &["13 'Both' 'both' NULL NULL"]).await;
 }
 
 #[tokio::test]

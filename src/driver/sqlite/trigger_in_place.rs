@@ -7,7 +7,8 @@
 //! that names a target column without changing it has written it too, so that its NULL over a value not yet converted
 //! stands: it is found by `UPDATE OF`. What such a client wrote and the mapping would have otherwise is entered in the
 //! table of kept keys, which the copy passes by. A change of the key alone converts the row, and so does what
-//! brings it into the mapping's filter. An inserted row belongs to the side that differs from its defaults, else to the old one.
+//! brings it into the mapping's filter. An inserted row belongs to the side that differs from its defaults; if
+//! both do, to the mapping's winner; else to the old one.
 //!
 //! Nothing depends on the order of triggers, and nothing on whether they fire inside each other: the entry in the table of
 //! kept keys is made before the old columns are written, and what is kept and agrees is left alone.
@@ -297,8 +298,11 @@ fn both_triggers(shape: &Shape) -> Vec<TriggerSql> {
     let mut inserted = vec![forget(&new)];
     inserted.extend(note_risks(shape, &new));
     for part in &parts {
-        let is_new =
-            format!("({} AND NOT {})", part.is_given(Which::New), part.is_given(Which::Old));
+        let (news, olds) = (part.is_given(Which::New), part.is_given(Which::Old));
+        let is_new = match shape.winner {
+            Winner::New if !part.part.reverse.is_empty() => news,
+            Winner::New | Winner::Old => format!("({news} AND NOT {olds})"),
+        };
         inserted.extend(part.follow(&is_new, &format!("NOT {is_new}")));
     }
     inserted.extend(check_risks(shape, &new));
