@@ -305,6 +305,21 @@ pub fn emptying(step: &StepId) -> StepId {
     StepId::new(format!("{step}/emptying"))
 }
 
+/// The piece of work that takes the sync of a step out where the run is given up. It gives up what is parked, too.
+#[must_use]
+pub fn given_up(step: &StepId) -> StepId {
+    StepId::new(format!("{GIVEN_UP}{step}"))
+}
+
+/// Whether a piece of work is one of these.
+#[must_use]
+pub fn is_given_up(step: &StepId) -> bool {
+    step.as_str().starts_with(GIVEN_UP)
+}
+
+/// No step of a plan has a slash in its name.
+const GIVEN_UP: &str = "abort/";
+
 /// Keeping both sides of a mapping in step.
 #[async_trait]
 pub trait DualWriter: Send + Sync {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::driver::{Fence, Head, Work};
-use crate::run::{Action, DualWrite, Ending, Standing, State, StepId, TargetName, Way};
+use crate::driver::{Fence, Head, Work, given_up};
+use crate::run::{Action, DualWrite, Ending, Standing, State, TargetName, Way};
 
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
 use super::start::at;
@@ -44,7 +44,7 @@ async fn remove_syncs(
         };
         // A piece of work of its own: the step's entry in the ledger says that the sync went in.
         let work = Work {
-            step: StepId::new(format!("abort/{}", step.id)),
+            step: given_up(&step.id),
             way: Way::Forward,
             head: head.clone(),
             lock_timeout_ms: None,

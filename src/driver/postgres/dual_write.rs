@@ -19,6 +19,7 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
+use super::park::none_parked;
 use super::settle::Last;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
@@ -26,7 +27,9 @@ use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
 use super::{ledger, prepared, settle, sync_state};
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
+use crate::driver::{
+    Applied, DualWriter, Error, Fence, SyncState, Work, emptying, is_given_up,
+};
 use crate::run::{Direction, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -159,6 +162,9 @@ impl Postgres {
         let shape = shape(tx.conn()?, mapping).await?;
         if last == Last::Nothing {
             settle::none_noted(tx, &shape).await?;
+            if !is_given_up(&work.step) {
+                none_parked(tx, &shape).await?;
+            }
         }
         remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
