@@ -117,7 +117,7 @@ pub struct Work {
     /// How long to wait for a lock, in milliseconds, where the step says so.
     pub lock_timeout_ms: Option<u64>,
     /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`]); none where it
-    /// rests on no comparison, or where the sync is over.
+    /// rests on no comparison, or, on the way forward, where the sync is over.
     pub compared_under: Option<Digest>,
 }
 
@@ -323,6 +323,14 @@ const GIVEN_UP: &str = "abort/";
 /// Keeping both sides of a mapping in step.
 #[async_trait]
 pub trait DualWriter: Send + Sync {
+    /// Has what clients write to the new side noted from now on, but for what the sync brings there; whoever was writing has
+    /// ended. Where both sides are compared behind this and `work.compared_under` says so, [`install`](Self::install) and
+    /// [`remove`](Self::remove) that go back are refused with [`FailureClass::Contention`] if something was noted since. Both end it.
+    async fn watch(&self, fence: &Fence, work: &Work, mapping: &Mapping) -> Result<(), Error> {
+        let _ = (fence, work, mapping);
+        Ok(())
+    }
+
     /// Installs the sync and enters it in the ledger, in one transaction.
     async fn install(
         &self,
