@@ -1,4 +1,5 @@
-//! What is said where something can't be taken back without losing what clients wrote to the new side alone.
+//! What is said where something can't be taken back without losing what clients wrote to the new side alone. Where the old table
+//! lives on, what they wrote to it alone looks no different.
 //!
 //! Absent on purpose: finding that out, which databases do.
 
@@ -11,7 +12,7 @@ pub(super) fn lost_rows(mapping: &str, found: &Compared) -> Error {
     let Compared { missing, extra, different, samples, .. } = found;
     let keys = keys_said(missing + extra + different, samples);
     let why = format!(
-        "since retire, writes reached the new side alone: {missing} rows are missing there, {extra} are only there, \
+        "since retire, writes reached one side alone. The new side: {missing} rows are missing there, {extra} are only there, \
          {different} differ; {keys}"
     );
     let mut error = lost(mapping, &why);

@@ -117,7 +117,7 @@ pub struct Work {
     /// How long to wait for a lock, in milliseconds, where the step says so.
     pub lock_timeout_ms: Option<u64>,
     /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`]); none where it
-    /// rests on no comparison, or where the sync is over.
+    /// rests on no comparison, or, on the way forward, where the sync is over.
     pub compared_under: Option<Digest>,
 }
 
@@ -305,9 +305,32 @@ pub fn emptying(step: &StepId) -> StepId {
     StepId::new(format!("{step}/emptying"))
 }
 
+/// The piece of work that takes the sync of a step out where the run is given up. It gives up what is parked, too.
+#[must_use]
+pub fn given_up(step: &StepId) -> StepId {
+    StepId::new(format!("{GIVEN_UP}{step}"))
+}
+
+/// Whether a piece of work is one of these.
+#[must_use]
+pub fn is_given_up(step: &StepId) -> bool {
+    step.as_str().starts_with(GIVEN_UP)
+}
+
+/// No step of a plan has a slash in its name.
+const GIVEN_UP: &str = "abort/";
+
 /// Keeping both sides of a mapping in step.
 #[async_trait]
 pub trait DualWriter: Send + Sync {
+    /// Has what clients write to the new side noted from now on, but for what the sync brings there; whoever was writing has
+    /// ended. Where both sides are compared behind this and `work.compared_under` says so, [`install`](Self::install) and
+    /// [`remove`](Self::remove) that go back are refused with [`FailureClass::Contention`] if something was noted since. Both end it.
+    async fn watch(&self, fence: &Fence, work: &Work, mapping: &Mapping) -> Result<(), Error> {
+        let _ = (fence, work, mapping);
+        Ok(())
+    }
+
     /// Installs the sync and enters it in the ledger, in one transaction.
     async fn install(
         &self,

@@ -147,6 +147,10 @@ impl Signals for Redacted {
 
 #[async_trait]
 impl DualWriter for Redacted {
+    async fn watch(&self, fence: &Fence, work: &Work, mapping: &Mapping) -> Result<(), Error> {
+        self.hide(self.inner.watch(fence, work, mapping).await)
+    }
+
     async fn install(
         &self,
         fence: &Fence,

@@ -1,11 +1,18 @@
 //! The end of a run: our objects go from the targets, and only then is the run recorded as over.
+//!
+//! Invariant: a sync that no step of the plan ends ends here as `stop_dual_write` would end it: what clients wrote and it could only
+//! note is put right, and while a row is parked the run is not over.
 
 use std::collections::BTreeMap;
 
-use crate::driver::{Fence, Head, Work};
-use crate::run::{Action, DualWrite, Ending, Standing, State, StepId, TargetName, Way};
+use crate::driver::{Error as DriverError, Fence, Head, SharedDriver, Work, given_up};
+use crate::run::{
+    Action, Direction, DualWrite, Ending, FailureClass, Mapping, Standing, State, StepId,
+    TargetName, Way, plural,
+};
 
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
+use super::probe::live_syncs;
 use super::start::at;
 use super::{Context, Error, is_signalled};
 
@@ -20,12 +27,96 @@ pub(super) async fn leave(
     if matches!(state.standing(), Standing::Aborting { leave: true }) {
         remove_syncs(ctx, state, head, fences).await?;
     }
+    if ending == Ending::Completed {
+        for which in [End::Ready, End::Now] {
+            end_syncs(ctx, state, (head, fences), which).await?;
+        }
+    }
     for (target, driver) in &ctx.drivers {
         let Some(fence) = fences.get(target) else { continue };
         let left = patiently(|| is_signalled(ctx), || driver.leave(fence, ending, head));
         within(ANSWER_WITHIN_MS, left).await.map_err(|source| at(target, source))?;
     }
     Ok(())
+}
+
+/// How far syncs are ended. All are made ready before the first one goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ready,
+    Now,
+}
+
+/// Ends the syncs that live on to the end of their run.
+async fn end_syncs(
+    ctx: &Context,
+    state: &State,
+    (head, fences): (&Head, &BTreeMap<TargetName, Fence>),
+    which: End,
+) -> Result<(), Error> {
+    for (mapping, direction) in live_syncs(state) {
+        let target = &mapping.from.target;
+        let (Some(driver), Some(fence)) = (ctx.drivers.get(target), fences.get(target)) else {
+            continue;
+        };
+        let work = Work {
+            step: StepId::new(format!("end/{}", mapping.name)),
+            way: Way::Forward,
+            head: head.clone(),
+            lock_timeout_ms: None,
+            compared_under: None,
+        };
+        let is_beside =
+            |other: &Mapping| other.from.target == *target && other.name != mapping.name;
+        let beside: Vec<Mapping> =
+            live_syncs(state).into_iter().map(|(other, _)| other).filter(is_beside).collect();
+        let at_work = (driver, fence);
+        let end = || end_sync(at_work, &work, (&mapping, direction, &beside), which);
+        let ended = patiently(|| is_signalled(ctx), end);
+        within(ANSWER_WITHIN_MS, ended).await.map_err(|source| at(target, source))?;
+    }
+    Ok(())
+}
+
+async fn end_sync(
+    (driver, fence): (&SharedDriver, &Fence),
+    work: &Work,
+    (mapping, direction, beside): (&Mapping, Direction, &[Mapping]),
+    which: End,
+) -> Result<(), DriverError> {
+    if driver.is_applied(fence.run(), &work.step, work.way).await? {
+        return Ok(());
+    }
+    match driver.sync_state(mapping, direction).await {
+        // Somebody has changed its tables, or dropped them: there is nothing to put right any more.
+        Err(DriverError::Failed(failure))
+            if matches!(failure.class, FailureClass::Refused | FailureClass::Stale) =>
+        {
+            let why = failure.message;
+            tracing::warn!(why, "what the sync of {} could only note is left", mapping.name);
+            return Ok(());
+        }
+        state => state?,
+    };
+    driver.settle_among(fence, mapping, beside).await?;
+    let left = driver.retry_parked(fence, mapping, direction).await?;
+    if left > 0 {
+        return Err(still_parked(mapping, left));
+    }
+    if which == End::Now {
+        driver.remove(fence, work, mapping, direction).await?;
+    }
+    Ok(())
+}
+
+fn still_parked(mapping: &Mapping, left: u64) -> DriverError {
+    let message = format!(
+        "{} of mapping {} parked, and the sync would end with the run",
+        plural(left, "row"),
+        mapping.name
+    );
+    DriverError::failed(FailureClass::Unsafe, message)
+        .with_help("see `phasegate status RUN --parked`, mend the rows, then run the plan again")
 }
 
 /// A run that is given up leaves its changes, but not a sync that nobody watches any more.
@@ -44,7 +135,7 @@ async fn remove_syncs(
         };
         // A piece of work of its own: the step's entry in the ledger says that the sync went in.
         let work = Work {
-            step: StepId::new(format!("abort/{}", step.id)),
+            step: given_up(&step.id),
             way: Way::Forward,
             head: head.clone(),
             lock_timeout_ms: None,

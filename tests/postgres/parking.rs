@@ -182,3 +182,87 @@ fn what_clients_write_and_the_new_table_refuses_is_parked_and_shuts_the_gate() {
     let same = "SELECT count(*) FROM leads JOIN leads_v2 USING (id, email)";
     assert_eq!(bed.number(same), 400);
 }
+
+const PARKED_WRITES: &str = "direction: forward, on_error: park }";
+/// A step behind the last comparison, of a plan that never ends its sync.
+const LAST: &str = "  - id: last\n    phase: contract\n    target: app\n    sql: SELECT 1\n    undo:\n      none: nothing\n";
+
+#[test]
+fn a_run_is_not_over_while_a_row_is_parked_though_no_step_ends_its_sync() {
+    let plan = plan(PARK, "").replace("direction: forward }", PARKED_WRITES);
+    let Some(bed) = Bed::new("parked at the end", &format!("{plan}{LAST}")) else { return };
+    bed.run("UPDATE leads SET email = 'lead 1' WHERE id = 100");
+    bed.phasegate(&["run", "plan.yaml", "--to", "compare"]).expect(0);
+    bed.run("UPDATE leads SET email = 'lead x' WHERE id = 7");
+    for _ in 0..2 {
+        let ran = bed.phasegate(&["run", "plan.yaml"]);
+        assert_ne!(ran.code, Some(0), "{ran}");
+        mentions(&ran, &["1 row of mapping leads parked, and the sync would end with the run"]);
+        assert_eq!(total(&bed), 1);
+    }
+    bed.run("UPDATE leads SET email = 'lead 77' WHERE id = 7");
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT amount FROM leads_v2 WHERE id = 7"), 77);
+    let left = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal";
+    assert_eq!(bed.number(left), 0);
+}
+
+#[test]
+fn what_was_only_noted_since_the_last_comparison_is_right_when_the_run_is_over() {
+    let plan = MOVE.replace(
+        "CREATE TABLE leads_v2 (LIKE leads INCLUDING ALL)",
+        "CREATE TABLE leads_v2 (id int PRIMARY KEY, email text, extra text)",
+    );
+    for direction in ["forward", "both"] {
+        let plan = plan.replace("direction: forward", &format!("direction: {direction}"));
+        let Some(bed) = Bed::new("noted at the end", &format!("{plan}{LAST}")) else { return };
+        bed.phasegate(&["run", "plan.yaml", "--to", "compare"]).expect(0);
+        let mut client = bed.client(&bed.name);
+        bed.on(&mut client, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM leads");
+        bed.run("UPDATE leads_v2 SET extra = 'x' WHERE id = 3");
+        bed.on(&mut client, "UPDATE leads SET email = 'mine' WHERE id = 3; COMMIT");
+        let there = "SELECT count(*) FROM leads_v2 WHERE id = 3 AND email = 'mine'";
+        assert_eq!(bed.number(there), 0, "it was not only noted");
+        bed.phasegate(&["run", "plan.yaml"]).expect(0);
+        assert_eq!(bed.number(there), 1, "{direction}");
+        let left = "SELECT count(*) FROM pg_class WHERE relname ~ '^(touched|parked|written)_'";
+        assert_eq!(bed.number(left), 0, "{direction}");
+    }
+}
+
+#[test]
+fn a_run_whose_new_table_somebody_dropped_comes_to_its_end() {
+    let Some(bed) = Bed::new("dropped", &format!("{MOVE}{LAST}")) else { return };
+    bed.phasegate(&["run", "plan.yaml", "--to", "compare"]).expect(0);
+    bed.run("DROP TABLE leads_v2");
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), 0);
+}
+
+/// With `both` a rollback takes nothing along that the new side alone has.
+#[test]
+fn a_rollback_names_what_only_the_new_side_has_though_the_sync_goes_both_ways() {
+    let plan = MOVE.replace("direction: forward", "direction: both");
+    let gate = "  - id: ready\n    phase: contract\n    gate:\n      verified_within: 1h\n";
+    let stop = "  - id: stop\n    phase: contract\n    stop_dual_write: { mapping: leads }\n";
+    let wait =
+        "  - id: wait\n    phase: contract\n    gate:\n      approvals: [{ group: x, count: 1 }]\n";
+    for stop in ["", stop] {
+        let plan = format!("{plan}{gate}{stop}{wait}{LAST}");
+        let Some(bed) = Bed::new("only on the new side", &plan) else { return };
+        bed.phasegate(&["run", "plan.yaml"]).expect(4);
+        bed.run(
+            "ALTER TABLE leads_v2 DISABLE TRIGGER USER; INSERT INTO leads_v2 VALUES (900, 'mine');
+             DO $$ DECLARE name text; BEGIN
+               FOR name IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'leads_v2'::regclass AND NOT tgisinternal LOOP
+                 EXECUTE format('ALTER TABLE leads_v2 ENABLE ALWAYS TRIGGER %I', name); END LOOP; END $$",
+        );
+        let ran = bed.phasegate(&["rollback", "leads", "--yes"]).expect(1);
+        mentions(&ran, &["1 row on the new side of leads differ", "--accept-loss leads"]);
+        assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 401);
+        bed.run("INSERT INTO leads VALUES (900, 'mine') ON CONFLICT DO NOTHING");
+        bed.phasegate(&["retry", "leads"]).expect(0);
+        assert_eq!(bed.number("SELECT count(*) FROM leads WHERE id = 900"), 1);
+        assert_eq!(bed.number("SELECT count(*) FROM pg_class WHERE relname ~ '^written_'"), 0);
+    }
+}

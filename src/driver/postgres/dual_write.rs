@@ -4,6 +4,8 @@
 //! - Triggers appear and go in one transaction with the ledger. Making one takes a lock that waits for every older writer of
 //!   the table and keeps new ones out until the commit, so no write is between them and us.
 //! - The sync is active exactly when the catalogue has every trigger, enabled, on every partition, with exactly our functions.
+//! - Going back on the strength of a comparison happens under locks under which it is seen that it still holds: whoever was
+//!   writing to the new side when it began had ended (`watch`), and nobody has written there since beside the sync.
 //! - The functions run as the table's owner, whoever writes, along a fixed path; nobody else may call them.
 //!
 //! Absent on purpose: the functions' text, which is in `trigger_sql` and `trigger_in_place`, and putting noted keys right,
@@ -19,15 +21,16 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
+use super::park::none_parked;
 use super::settle::Last;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
-use super::{ledger, prepared, settle, sync_state};
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
-use crate::run::{Direction, Mapping, Way};
+use super::{ledger, passes, prepared, settle, sync_state, written};
+use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying, is_given_up};
+use crate::run::{Direction, FailureClass, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
@@ -75,6 +78,27 @@ pub(super) async fn done_before(
     Ok(forward.is_none().then_some(Applied { before: true, rows: 0, detail: None }))
 }
 
+/// Under the lock that keeps every writer out: where going back rests on a comparison, sees that what was compared is what is
+/// there. Ends the noting of writes to the new side.
+async fn end_watch(
+    tx: &mut Tx<'_>,
+    (shape, mapping): (&Shape, &Mapping),
+    work: &Work,
+) -> Result<(), Error> {
+    if work.way == Way::Back
+        && let Some(under) = &work.compared_under
+    {
+        let schema = tx.schema().to_owned();
+        if passes::basis(tx.conn()?, &schema, mapping).await?.of_sync() != *under {
+            let message =
+                format!("mapping {}: its tables or triggers changed just now", mapping.name);
+            return Err(Error::failed(FailureClass::Contention, message));
+        }
+        written::not_beside(tx, shape).await?;
+    }
+    written::unwatch(tx, shape).await
+}
+
 /// Commits what went well, rolls back what didn't.
 pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, Error> {
     match done {
@@ -112,6 +136,11 @@ async fn lock_tables(
     lock_in_order(tx, &names, mode).await
 }
 
+/// Which tables are locked: where writes to the new side are noted, the new one, too.
+const fn reach(direction: Direction, is_watched: bool) -> Direction {
+    if is_watched { Direction::Both } else { direction }
+}
+
 /// Locks one table, or two in this order.
 pub(super) async fn lock_in_order(
     tx: &mut Tx<'_>,
@@ -133,8 +162,12 @@ impl Postgres {
         if let Some(applied) = done_before(tx, fence, work).await? {
             return Ok(applied);
         }
-        lock_tables(tx, (mapping, direction), "SHARE ROW EXCLUSIVE").await?;
+        let is_watched = written::is_watched(tx, mapping).await?;
+        // To end it takes the strong lock, which is better had at once than behind the other.
+        let mode = if is_watched { "ACCESS EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
+        lock_tables(tx, (mapping, reach(direction, is_watched)), mode).await?;
         let shape = shape(tx.conn()?, mapping).await?;
+        end_watch(tx, (&shape, mapping), work).await?;
         check_sync(tx, &shape, direction).await?;
         let was_empty = match was_empty {
             Some(was_empty) => was_empty,
@@ -155,11 +188,16 @@ impl Postgres {
         if let Some(applied) = done_before(tx, fence, work).await? {
             return Ok(Ok(applied));
         }
-        lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
+        let is_watched = written::is_watched(tx, mapping).await?;
+        lock_tables(tx, (mapping, reach(direction, is_watched)), "ACCESS EXCLUSIVE").await?;
         let shape = shape(tx.conn()?, mapping).await?;
         if last == Last::Nothing {
             settle::none_noted(tx, &shape).await?;
+            if !is_given_up(&work.step) {
+                none_parked(tx, &shape).await?;
+            }
         }
+        end_watch(tx, (&shape, mapping), work).await?;
         remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
         let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
@@ -176,6 +214,20 @@ impl Postgres {
 
 #[async_trait]
 impl DualWriter for Postgres {
+    async fn watch(&self, fence: &Fence, work: &Work, mapping: &Mapping) -> Result<(), Error> {
+        let mut tx = self.begin_for(fence, work, TxKind::Watch).await?;
+        let watched = async {
+            let is_watched = written::is_watched(&mut tx, mapping).await?;
+            let mode = if is_watched { "ACCESS EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
+            // Whoever has written there has ended when this is had, so that a comparison sees it.
+            lock_in_order(&mut tx, &[&mapping.into.table], mode).await?;
+            let shape = shape(tx.conn()?, mapping).await?;
+            written::watch_beside(&mut tx, &shape).await
+        }
+        .await;
+        finish(tx, watched).await
+    }
+
     async fn install(
         &self,
         fence: &Fence,

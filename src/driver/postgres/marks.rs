@@ -13,6 +13,9 @@
 //!   the copy came by. The copy leaves these parts alone, and verify takes them for right.
 //! - `parked_<id>`: keys of rows that could not be copied, with the reason. A key may be in it more than once, as in `touched`.
 //!
+//! A publication of all tables has these, too, and the server then deletes and changes only rows that it can tell apart for those
+//! who subscribe: what has no unique key says so by whole rows (REPLICA IDENTITY FULL).
+//!
 //! The engine's own writes of a mapping's rows are made under the setting [`GUARD`], transaction-local, whose value is the
 //! mapping's id: triggers of that mapping do not mirror a write that happens at trigger depth 1 (the first level, which is
 //! the engine's own statement) while it is set. What users' triggers write in turn happens deeper, and is mirrored.
@@ -115,6 +118,8 @@ pub(super) async fn create(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> 
              parked_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         ),
         format!("CREATE INDEX IF NOT EXISTS {parked_by} ON {parked} ({key})"),
+        format!("ALTER TABLE {touched} REPLICA IDENTITY FULL"),
+        format!("ALTER TABLE {parked} REPLICA IDENTITY FULL"),
     ] {
         sqlx::query(AssertSqlSafe(statement))
             .execute(tx.conn()?)

@@ -62,6 +62,8 @@ mod park;
 #[cfg(test)]
 mod park_both_tests;
 #[cfg(test)]
+mod park_last_tests;
+#[cfg(test)]
 mod park_tests;
 mod partitioned;
 mod partitions;

@@ -34,7 +34,9 @@ use crate::driver::parking::{
     Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
 };
 use crate::driver::{Copied, Error, Fence, Work};
-use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
+use crate::run::{
+    Direction, Failure, FailureClass, Mapping, Parked, ParkedRow, RunId, StepId, plural,
+};
 
 /// What is kept of a parked row.
 struct Entry {
@@ -189,6 +191,19 @@ pub(super) async fn count(conn: &mut PgConnection, notes: &str) -> Result<u64, E
     );
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await.map_err(failed(doing))?;
     ledger::unsigned(row.try_get(0).map_err(failed(doing))?)
+}
+
+/// Sees that nothing is parked, under a lock that keeps clients out: what ends the sync would leave such rows as they were, for
+/// good. Whoever asked saw to it before the lock was had, and does so again in another attempt, where these are named.
+pub(super) async fn none_parked(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let notes = tx.ours(&shape.parked_name());
+    let rows = count(tx.conn()?, &notes).await?;
+    if rows == 0 {
+        return Ok(());
+    }
+    let message = format!("{} of mapping {} parked just now", plural(rows, "row"), shape.mapping);
+    Err(Error::failed(FailureClass::Contention, message)
+        .with_help("see `phasegate status RUN --parked`, mend the rows, then retry"))
 }
 
 /// Copies a range in halves, down to the single rows that are refused. Rows that can be copied stay written meanwhile, since a

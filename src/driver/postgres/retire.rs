@@ -8,6 +8,7 @@
 //!   names what isn't there.
 //! - Nothing is put aside unless the sync was in place until then and every noted key was put right, and no client has a view
 //!   of the database from before that (`snapshots`): both sides are equal for everybody.
+//! - Nor while a row is parked, nor is anything dropped then: that is seen under the locks, too.
 //! - Nor unless it is the sync under which the sides were compared: what a gate saw of that is looked at again under the locks,
 //!   here and where something is dropped.
 //! - What follows the old table by its identity and not by its name is carried over in the same transaction, or refused by
@@ -31,6 +32,7 @@ use super::dependents::{Dependent, dependents};
 use super::dual_write::{done_before, sync_state_in};
 use super::error::{failed, refused};
 use super::locks::lock_all;
+use super::park::none_parked;
 use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, check_free, sides};
@@ -230,6 +232,7 @@ async fn retire(
     if let SyncState::Broken(why) = are_equal(tx, &before, direction).await? {
         return Err(unsynced(mapping, &why));
     }
+    none_parked(tx, &before).await?;
     match direction {
         Direction::Both => remove_triggers(tx, &before).await?,
         Direction::Forward => remove_sync(tx, &before).await?,
@@ -495,6 +498,7 @@ async fn drop_retired(
     let aside = aside(tx, &after).await?;
     if last == Last::Nothing {
         none_noted(tx, &aside).await?;
+        none_parked(tx, &aside).await?;
     }
     remove_sync(tx, &aside).await?;
     written::unwatch(tx, &aside).await?;

@@ -181,3 +181,25 @@ async fn in_place_the_columns_stay_as_the_client_has_them() {
     bed.run("UPDATE leads SET n = n").await;
     assert_eq!(bed.number(wrong).await, 0);
 }
+
+/// The server lets go only of rows that it can tell apart for those who subscribe.
+#[tokio::test]
+async fn beside_a_publication_of_all_tables_noted_and_parked_rows_are_put_right() {
+    let setup = format!("{TABLES} CREATE PUBLICATION everything FOR ALL TABLES");
+    let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM leads")
+        .await
+        .unwrap();
+    bed.run(&copied()).await;
+    say(&mut client, "UPDATE leads SET n = '77' WHERE id = 1; COMMIT").await.unwrap();
+    assert_eq!(bed.noted().await, 1);
+    assert_eq!(bed.settle().await, 0);
+    bed.run("UPDATE leads SET n = 'many' WHERE id = 3; UPDATE leads SET n = 'few' WHERE id = 4")
+        .await;
+    assert_eq!(left(&bed).await, 2);
+    bed.run("UPDATE leads SET n = '33' WHERE id = 3").await;
+    bed.run("ALTER TABLE leads DISABLE TRIGGER USER; UPDATE leads SET n = '44' WHERE id = 4").await;
+    assert_eq!(left(&bed).await, 0);
+    assert_eq!(bed.number(WRONG).await, 0);
+}

@@ -1,11 +1,12 @@
 //! Taking back what `retire` put aside.
 //!
 //! Invariants:
-//! - With `both` nothing is lost: the sync was there all the time, and what it could only note was put right for everybody
-//!   (`snapshots`), as in `retire`. With `forward` it happens only where both sides are proven equal, or the loss was accepted
-//!   by the mapping's name.
-//! - The proof takes no lock: both sides are compared while clients work, and under the lock it is only seen that nothing was
-//!   written since `retire` (`written`). Clients that write to the new side make it fail, and rightly so.
+//! - It happens only where both sides are proven equal, or the loss was accepted by the mapping's name. With `both` the sync was
+//!   there all the time, and what it could only note was put right for everybody (`snapshots`), as in `retire`; but a write
+//!   may have passed it by, while a trigger was switched off or with a partition that came.
+//! - The proof takes no lock: both sides are compared while clients work. Under the lock it is only seen that this rests on the same
+//!   tables and triggers, and with `both` that nothing is noted, with `forward` that nothing was written since `retire`
+//!   (`written`): clients that write to the new side make it fail, and rightly so.
 //! - Everything that went over goes back: the catalogue is as it was before, but for what others changed meanwhile.
 //!
 //! Absent on purpose: bringing back what clients wrote to the new side alone.
@@ -34,11 +35,9 @@ impl Postgres {
     ) -> Result<Applied, Error> {
         let mut basis = None;
         if losses == Losses::Refused && !self.is_done_before(fence, work).await? {
-            match what.direction {
-                Direction::Forward => basis = Some(self.compare_aside(what).await?),
-                Direction::Both => {
-                    self.outlast(fence, work, &what.mapping.retired(what.shape)).await?;
-                }
+            basis = Some(self.compare_aside(fence, what).await?);
+            if what.direction == Direction::Both {
+                self.outlast(fence, work, &what.mapping.retired(what.shape)).await?;
             }
         }
         let mut tx = self.begin_alone(fence, work, TxKind::Unretire).await?;
@@ -84,9 +83,6 @@ async fn unretire(
                 if let Some(why) = written::uncertain(tx, &aside).await? {
                     return Err(lost(mapping.name.as_str(), &why));
                 }
-                if let Some(basis) = basis {
-                    written::rests_on(tx, &after, basis).await?;
-                }
             }
             Direction::Both => {
                 if let SyncState::Broken(why) = are_equal(tx, &aside, direction).await? {
@@ -94,6 +90,9 @@ async fn unretire(
                     return Err(lost(mapping.name.as_str(), &why));
                 }
             }
+        }
+        if let Some(basis) = basis {
+            written::rests_on(tx, &after, basis).await?;
         }
     }
     let (old, new) = sides(tx.conn()?, &aside, &schema).await?;

@@ -49,24 +49,43 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
     take_out(job, &job.work).await
 }
 
-/// Takes the sync out. What only the new side has would be lost with it, so with `forward` that must be nothing: there the
-/// new side may hold no row that the old side doesn't account for. With `both` the old side has everything.
+/// Takes the sync out. What only the new side has would be lost with it, so that must be nothing: the new side may hold no row that
+/// the old side doesn't account for. With `both` it has none, unless a write passed the sync by. With `forward` whoever writes
+/// there behind the comparison is noted.
 pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
-    let may_lose = job.direction == Direction::Forward
-        && !mapping.is_in_place()
+    let may_lose = !mapping.is_in_place()
         && job.losses == Losses::Refused
         && job.ledger_has(&work.step, Way::Forward).await?
         && !job.ledger_has(&work.step, Way::Back).await?
         && !job.ledger_has(&emptying(&work.step), Way::Back).await?;
+    let mut work = work.clone();
     if may_lose {
-        let compared = compare_all(job, None, Resume::Never).await?.compared;
-        if compared.extra > 0 || compared.different > 0 {
-            return Err(only_new(job, compared.extra + compared.different));
+        if job.direction == Direction::Forward {
+            job.patient(|| job.driver.watch(fence, &work, mapping)).await?;
         }
+        let whole =
+            compare_all(job, None, Resume::Never).await.map_err(|it| or_give_up(job, it))?;
+        if whole.compared.extra > 0 || whole.compared.different > 0 {
+            return Err(only_new(job, whole.compared.extra + whole.compared.different));
+        }
+        work.compared_under = Some(whole.sync);
     }
-    let applied = job.driver.remove(fence, work, mapping, job.direction).await?;
+    let applied = job.driver.remove(fence, &work, mapping, job.direction).await?;
     Ok(outcome(applied))
+}
+
+/// What can't even be compared, as an expression of the mapping doesn't take it, holds up no undo that gives it up.
+pub(super) fn or_give_up(job: &Job, fault: Fault) -> Fault {
+    let name = job.step.action.mapping().map_or("", |mapping| mapping.as_str());
+    match &fault {
+        Fault::Failed(failure) if failure.class == FailureClass::Refused && failure.help.is_none() => {
+            fault.with_help(format!(
+                "mend the row; or give up what only the new side has: `phasegate rollback RUN --accept-loss {name}`"
+            ))
+        }
+        _ => fault,
+    }
 }
 
 /// The refusal of an undo that would lose what only the new side has.

@@ -16,19 +16,24 @@ pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
 }
 
 /// Puts the sync in again. Since it ended, clients may have written to one side only: both must be equal, or the loss be
-/// accepted.
+/// accepted. Whoever writes to the new side behind the comparison is noted.
 pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
     if !job.was_done().await? {
         return Ok(Outcome::default());
     }
+    let mut work = job.work.clone();
     if job.losses == Losses::Refused && !job.is_in_ledger().await? {
-        let compared = compare_all(job, None, Resume::Never).await?.compared;
+        job.patient(|| job.driver.watch(fence, &work, mapping)).await?;
+        let whole = compare_all(job, None, Resume::Never).await;
+        let whole = whole.map_err(|it| dual_write::or_give_up(job, it))?;
+        let compared = whole.compared;
         if !compared.is_clean() {
             let rows = compared.missing + compared.extra + compared.different;
             return Err(dual_write::only_new(job, rows));
         }
+        work.compared_under = Some(whole.sync);
     }
-    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    let applied = job.driver.install(fence, &work, mapping, job.direction).await?;
     Ok(outcome(applied))
 }
