@@ -25,8 +25,8 @@ use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_syn
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
-use super::{ledger, prepared, settle, sync_state};
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
+use super::{gone, ledger, prepared, settle, sync_state};
+use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying};
 use crate::run::{Direction, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -210,6 +210,12 @@ impl DualWriter for Postgres {
         mapping: &Mapping,
         direction: Direction,
     ) -> Result<Applied, Error> {
+        let gone = self.gone(mapping).await?;
+        if gone != Gone::Nothing {
+            let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
+            let done = gone::remove_in(&mut tx, (fence, work), (mapping, gone)).await;
+            return self.finish_held(tx, work, done).await;
+        }
         // Both sides stay where the sync ends by itself. What was only noted would be lost with it.
         let last = if work.way == Way::Back || self.is_done_before(fence, work).await? {
             Last::Left
@@ -242,6 +248,13 @@ impl DualWriter for Postgres {
         let state = sync_state_in(reader.conn()?, &shape, direction, &schema).await?;
         reader.release().await;
         Ok(state)
+    }
+
+    async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error> {
+        let mut reader = self.connections.read().await?;
+        let gone = gone::of(reader.conn()?, mapping).await?;
+        reader.release().await;
+        Ok(gone)
     }
 
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {

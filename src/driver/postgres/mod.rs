@@ -41,6 +41,7 @@ mod fit;
 mod fixture;
 mod gaps;
 mod given;
+mod gone;
 mod guard_sql;
 mod handover;
 mod held;
