@@ -19,13 +19,14 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
+use super::loosen::loosen;
 use super::settle::Last;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
-use super::{gone, ledger, prepared, settle, sync_state};
+use super::{gone, ledger, loosen, prepared, settle, sync_state};
 use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying};
 use crate::run::{Direction, Mapping, Way};
 
@@ -141,7 +142,11 @@ impl Postgres {
             None => is_empty(tx.conn()?, &shape).await?,
         };
         install_triggers(tx, &shape, direction).await?;
-        let detail = was_empty.then(|| WAS_EMPTY.to_owned());
+        let mut noted = loosen::noted(&shape);
+        if was_empty {
+            noted.insert(0, WAS_EMPTY.to_owned());
+        }
+        let detail = (!noted.is_empty()).then(|| noted.join("; "));
         ledger::record(tx, fence, work, (0, detail)).await
     }
 
@@ -156,14 +161,18 @@ impl Postgres {
             return Ok(Ok(applied));
         }
         lock_tables(tx, (mapping, direction), "ACCESS EXCLUSIVE").await?;
-        let shape = shape(tx.conn()?, mapping).await?;
+        let mut shape = shape(tx.conn()?, mapping).await?;
         if last == Last::Nothing {
             settle::none_noted(tx, &shape).await?;
         }
-        remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
-        let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
-        if work.way == Way::Back && was_empty {
+        let noted = forward.and_then(|it| it.detail);
+        if work.way == Way::Back && shape.in_place {
+            loosen(tx, &mut shape, noted.as_deref()).await?;
+        }
+        remove_sync(tx, &shape).await?;
+        let was_empty = noted.is_some_and(|noted| noted.split("; ").any(|one| one == WAS_EMPTY));
+        if work.way == Way::Back && was_empty && (!shape.in_place || !shape.writes.is_empty()) {
             let begun = Work { step: emptying(&work.step), ..work.clone() };
             if ledger::applied(tx, fence.run(), &begun.step, begun.way).await?.is_none() {
                 ledger::record(tx, fence, &begun, (0, None)).await?;

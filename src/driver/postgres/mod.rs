@@ -55,6 +55,7 @@ mod ledger;
 mod leftovers;
 mod live;
 mod locks;
+mod loosen;
 mod marks;
 mod moves;
 mod named;
