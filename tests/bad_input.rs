@@ -9,6 +9,7 @@ mod middle;
 mod pooler;
 mod refused;
 mod standby;
+mod way_back;
 
 const HEAD: &str = "apiVersion: phasegate/v1
 kind: Plan

@@ -199,16 +199,7 @@ pub fn of_engine(error: &engine::Error, desk: &Desk, about: About<'_>) -> Failur
 /// A refusal's advice with this run, this plan and this program in the places that it leaves open.
 fn in_place(help: &str, about: About<'_>) -> String {
     let Some((pin, line)) = about else { return help.to_owned() };
-    let words = help.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {
-        let name = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let rest = &word[name.len()..];
-        match name {
-            "RUN" => quoted(&line.run) + rest,
-            "PLAN" => quoted(&pin.path) + rest,
-            _ => word.to_owned(),
-        }
-    });
-    words.collect::<String>().replace("`phasegate ", &format!("`{} ", line.program))
+    line.filled(help, &pin.path)
 }
 
 /// What looking at the targets found, each beside the step it belongs to.

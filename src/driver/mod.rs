@@ -171,6 +171,20 @@ pub enum SyncState {
     Broken(String),
 }
 
+/// What somebody took away of the tables of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Both are there.
+    Nothing,
+    /// The new side, and with it whatever going back might lose. In place: the table.
+    New,
+    /// The old side alone.
+    Old {
+        /// Whether the new side has rows, which are nowhere else now.
+        has_rows: bool,
+    },
+}
+
 /// What is known of a copy from the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyState {
@@ -342,6 +356,7 @@ pub trait DualWriter: Send + Sync {
 
     /// Removes it, likewise. Where the new side was found empty when the sync began, it is emptied again when
     /// `work.way` is back; that takes several transactions, the first of which enters [`emptying`] in the ledger.
+    /// Where a table of the mapping is gone, everything else of the sync goes all the same, and nothing is emptied.
     async fn remove(
         &self,
         fence: &Fence,
@@ -353,6 +368,9 @@ pub trait DualWriter: Send + Sync {
     /// Whether it is in place, by the catalogue.
     async fn sync_state(&self, mapping: &Mapping, direction: Direction)
     -> Result<SyncState, Error>;
+
+    /// What of the mapping's tables is gone.
+    async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error>;
 
     /// Puts right the keys that the sync could only note. Returns how many are still noted.
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error>;

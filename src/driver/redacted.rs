@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use super::{
     Applied, Basis, Capabilities, Claim, Copied, CopyState, DualWriter, Error, Fence, Finding,
-    Head, Holder, Identity, Introspect, Losses, Parker, Probed, Retirer, Session, SharedDriver,
-    Signals, Sink, Source, Survey, SyncState, TableSize, Verifier, Window, Work,
+    Gone, Head, Holder, Identity, Introspect, Losses, Parker, Probed, Retirer, Session,
+    SharedDriver, Signals, Sink, Source, Survey, SyncState, TableSize, Verifier, Window, Work,
 };
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
@@ -177,6 +177,10 @@ impl DualWriter for Redacted {
         direction: Direction,
     ) -> Result<SyncState, Error> {
         self.hide(self.inner.sync_state(mapping, direction).await)
+    }
+
+    async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error> {
+        self.hide(self.inner.gone(mapping).await)
     }
 
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {

@@ -26,6 +26,21 @@ impl CommandLine {
         format!("{} {}", self.program, command.replace("{run}", &quoted(&self.run)))
     }
 
+    /// A sentence whose commands leave the program, the run (`RUN`) and the plan's file (`PLAN`) open, with these in their places.
+    #[must_use]
+    pub fn filled(&self, text: &str, path: &str) -> String {
+        let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {
+            let name = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            let rest = &word[name.len()..];
+            match name {
+                "RUN" => quoted(&self.run) + rest,
+                "PLAN" => quoted(path) + rest,
+                _ => word.to_owned(),
+            }
+        });
+        words.collect::<String>().replace("`phasegate ", &format!("`{} ", self.program))
+    }
+
     /// The command that goes on with the run: by its plan's file, as it was given.
     #[must_use]
     pub fn go_on(&self, state: &State) -> String {
@@ -237,10 +252,9 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             };
             let back = matches!(way, Way::Back);
             let suggestions = if back { vec![retry] } else { vec![retry, amend, rollback] };
-            let help = failure
-                .help
-                .as_ref()
-                .map_or_else(String::new, |help| format!(" What helps: {}.", sentence_of(help)));
+            let help = failure.help.as_ref().map_or_else(String::new, |help| {
+                format!(" What helps: {}.", sentence_of(&line.filled(help, &state.pin().path)))
+            });
             let line = failure_story(failure);
             (format!("Step {id} {what}: {}.{help}", sentence_of(&line)), suggestions)
         }

@@ -14,6 +14,7 @@
 
 mod alone;
 mod classify;
+mod drops;
 mod expression;
 mod facts;
 mod identifier;
@@ -26,6 +27,7 @@ mod token;
 
 pub use alone::{Alone, NewIndex, Reindexed, alone, index_made};
 pub use classify::classify;
+pub use drops::drops_one;
 pub use expression::{calls_known_only, column_refs};
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{

@@ -94,6 +94,25 @@ pub(super) struct Trigger {
 }
 
 impl Table {
+    /// Stands for a table that isn't there, under the name that a mapping writes.
+    pub(super) fn absent(written: &str) -> Self {
+        let (schema, name) = parts(written);
+        Self {
+            oid: 0,
+            schema: schema.unwrap_or_default(),
+            name,
+            kind: ' ',
+            persistence: ' ',
+            is_partition: false,
+            owner: String::new(),
+            row_security: false,
+            force_row_security: false,
+            columns: Vec::new(),
+            indexes: Vec::new(),
+            triggers: Vec::new(),
+        }
+    }
+
     /// The table, qualified and quoted.
     pub(super) fn sql(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.name))

@@ -201,7 +201,7 @@ impl Target<'_> {
             return Vec::new();
         }
         let (on, name) = (self.table.sql(), quote(column));
-        let proof = quote(&cut(&format!("{column}_is_set")));
+        let proof = quote(&proof_of(column));
         vec![
             format!("ALTER TABLE {on} ADD CONSTRAINT {proof} CHECK ({name} IS NOT NULL) NOT VALID"),
             format!("ALTER TABLE {on} VALIDATE CONSTRAINT {proof}"),
@@ -221,6 +221,11 @@ impl Target<'_> {
         }
         free
     }
+}
+
+/// The name of the check by which a column is proven to be set.
+pub(super) fn proof_of(column: &str) -> String {
+    cut(&format!("{column}_is_set"))
 }
 
 /// A name that leaves room for a few more letters below the server's 63 bytes.

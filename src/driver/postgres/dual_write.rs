@@ -21,6 +21,7 @@ use super::connection::{Tx, TxKind};
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
+use super::loosen::loosen;
 use super::park::none_parked;
 use super::settle::Last;
 use super::shape::{Shape, shape};
@@ -28,8 +29,10 @@ use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_syn
 use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
-use super::{ledger, passes, prepared, settle, sync_state, written};
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying, is_given_up};
+use super::{gone, ledger, loosen, passes, prepared, settle, sync_state, written};
+use crate::driver::{
+    Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying, is_given_up,
+};
 use crate::run::{Direction, FailureClass, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -174,7 +177,11 @@ impl Postgres {
             None => is_empty(tx.conn()?, &shape).await?,
         };
         install_triggers(tx, &shape, direction).await?;
-        let detail = was_empty.then(|| WAS_EMPTY.to_owned());
+        let mut noted = loosen::noted(&shape);
+        if was_empty {
+            noted.insert(0, WAS_EMPTY.to_owned());
+        }
+        let detail = (!noted.is_empty()).then(|| noted.join("; "));
         ledger::record(tx, fence, work, (0, detail)).await
     }
 
@@ -190,7 +197,7 @@ impl Postgres {
         }
         let is_watched = written::is_watched(tx, mapping).await?;
         lock_tables(tx, (mapping, reach(direction, is_watched)), "ACCESS EXCLUSIVE").await?;
-        let shape = shape(tx.conn()?, mapping).await?;
+        let mut shape = shape(tx.conn()?, mapping).await?;
         if last == Last::Nothing {
             settle::none_noted(tx, &shape).await?;
             if !is_given_up(&work.step) {
@@ -198,10 +205,14 @@ impl Postgres {
             }
         }
         end_watch(tx, (&shape, mapping), work).await?;
-        remove_sync(tx, &shape).await?;
         let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
-        let was_empty = forward.is_some_and(|it| it.detail.as_deref() == Some(WAS_EMPTY));
-        if work.way == Way::Back && was_empty {
+        let noted = forward.and_then(|it| it.detail);
+        if work.way == Way::Back && shape.in_place {
+            loosen(tx, &mut shape, noted.as_deref()).await?;
+        }
+        remove_sync(tx, &shape).await?;
+        let was_empty = noted.is_some_and(|noted| noted.split("; ").any(|one| one == WAS_EMPTY));
+        if work.way == Way::Back && was_empty && (!shape.in_place || !shape.writes.is_empty()) {
             let begun = Work { step: emptying(&work.step), ..work.clone() };
             if ledger::applied(tx, fence.run(), &begun.step, begun.way).await?.is_none() {
                 ledger::record(tx, fence, &begun, (0, None)).await?;
@@ -262,6 +273,12 @@ impl DualWriter for Postgres {
         mapping: &Mapping,
         direction: Direction,
     ) -> Result<Applied, Error> {
+        let gone = self.gone(mapping).await?;
+        if gone != Gone::Nothing {
+            let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
+            let done = gone::remove_in(&mut tx, (fence, work), (mapping, gone)).await;
+            return self.finish_held(tx, work, done).await;
+        }
         // Both sides stay where the sync ends by itself. What was only noted would be lost with it.
         let last = if work.way == Way::Back || self.is_done_before(fence, work).await? {
             Last::Left
@@ -294,6 +311,13 @@ impl DualWriter for Postgres {
         let state = sync_state_in(reader.conn()?, &shape, direction, &schema).await?;
         reader.release().await;
         Ok(state)
+    }
+
+    async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error> {
+        let mut reader = self.connections.read().await?;
+        let gone = gone::of(reader.conn()?, mapping).await?;
+        reader.release().await;
+        Ok(gone)
     }
 
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {

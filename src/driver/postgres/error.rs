@@ -109,10 +109,18 @@ pub(super) fn failure(error: &sqlx::Error) -> Failure {
         code: Some(given.code().to_owned()),
         message: given.message().to_owned(),
         detail: given.detail().map(str::to_owned),
-        help: given.hint().map(str::to_owned).or_else(|| help_for(given.code(), given.message())),
+        help: helps(given),
         line: None,
         private,
     }
+}
+
+/// What the server says helps, or what we know.
+fn helps(given: &PgDatabaseError) -> Option<String> {
+    if given.code() == "2BP01" {
+        return Some(hints::dependents(given.detail()));
+    }
+    given.hint().map(str::to_owned).or_else(|| help_for(given.code(), given.message()))
 }
 
 /// What an error says that is taken from rows. Messages of constraints name constraints and columns, and their details the

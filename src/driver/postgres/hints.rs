@@ -33,6 +33,43 @@ pub(super) async fn explain(
     error
 }
 
+/// Codes of what isn't there: a table, a column, another object, a function, a schema.
+const GONE: [&str; 5] = ["42P01", "42703", "42704", "42883", "3F000"];
+
+/// That what a statement drops is gone already, where its error is that.
+pub(super) fn gone_already(error: &Error, statement: &Statement) -> Option<String> {
+    let Error::Failed(failure) = error else { return None };
+    if !GONE.contains(&failure.code.as_deref()?) {
+        return None;
+    }
+    let named = in_quotes(&failure.message).map(str::to_owned);
+    let what = named.unwrap_or_else(|| format!("what {} drops", shown(&statement.text)));
+    Some(format!("{what} is gone already"))
+}
+
+/// An error of an undo. What is not there was there when the plan was made, so that nobody mistyped it.
+pub(super) fn of_undo(error: Error) -> Error {
+    let Error::Failed(failure) = &error else { return error };
+    if !failure.code.as_deref().is_some_and(|code| GONE.contains(&code)) {
+        return error;
+    }
+    let what = in_quotes(&failure.message).unwrap_or("something that it names").to_owned();
+    error.with_help(format!(
+        "{what} is gone: make it again as it was, then retry; `phasegate abort RUN --leave --reason …` ends the run and leaves \
+         what is not undone"
+    ))
+}
+
+/// What helps where something can't go because of what depends on it, by the server's list of that. Its own hint, to take all of
+/// that along, is none that anybody should follow.
+pub(super) fn dependents(detail: Option<&str>) -> String {
+    let lines = detail.unwrap_or_default().lines();
+    let named: Vec<&str> =
+        lines.filter_map(|line| line.split_once(" depends on ")).map(|(what, _)| what).collect();
+    let what = if named.is_empty() { "what depends on it".to_owned() } else { named.join(", ") };
+    format!("drop or move {what}, then retry")
+}
+
 /// An error of a statement with its place: the line of the plan, or of the file that it stands in.
 pub(super) fn located(error: Error, statement: &Statement, file: Option<&str>) -> Error {
     match error {

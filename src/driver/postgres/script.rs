@@ -3,12 +3,12 @@
 use sqlx::AssertSqlSafe;
 
 use super::connection::{Tx, TxKind};
-use super::error::{position, refused};
+use super::error::{failed, position, refused};
 use super::leftovers::{self, IndexState};
 use super::{Postgres, hints, ledger, statements};
 use crate::driver::{Applied, Error, Fence, Work};
 use crate::run::{Script, Statement, Way};
-use crate::sql::{NewIndex, index_made};
+use crate::sql::{Dialect, NewIndex, drops_one, index_made};
 
 /// Runs a script in one transaction with its row in the ledger. Going back, it does nothing when the ledger has no entry of
 /// the way forward.
@@ -59,7 +59,7 @@ async fn apply(
     postgres: &Postgres,
     tx: &mut Tx<'_>,
     (fence, work): (&Fence, &Work),
-    (script, notes): (&Script, Vec<String>),
+    (script, mut notes): (&Script, Vec<String>),
 ) -> Result<Applied, At> {
     let ours = |error| (error, None);
     let before = ledger::applied(tx, fence.run(), &work.step, work.way).await.map_err(ours)?;
@@ -73,7 +73,13 @@ async fn apply(
     tx.close_afterwards();
     let mut rows = 0;
     for (at, statement) in script.statements.iter().enumerate() {
-        rows += run_one(tx, statement).await.map_err(|error| (error, Some(at)))?;
+        let done = match work.way {
+            Way::Forward => run_one(tx, statement).await.map(|rows| (rows, None)),
+            Way::Back => undo_one(tx, statement).await,
+        };
+        let (changed, note) = done.map_err(|error| (error, Some(at)))?;
+        rows += changed;
+        notes.extend(note);
     }
     let detail = (!notes.is_empty()).then(|| notes.join("; "));
     ledger::record(tx, fence, work, (rows, detail)).await.map_err(ours)
@@ -153,6 +159,36 @@ pub(super) async fn run_one(tx: &mut Tx<'_>, statement: &Statement) -> Result<u6
         .await
         .map_err(|error| at_statement(&error, statement))?;
     Ok(done.rows_affected())
+}
+
+/// Runs a statement of an undo. What it drops and is gone already is no reason to fail: then there is nothing to do, and the
+/// note says so. Returns the rows it changed, and that note.
+pub(super) async fn undo_one(
+    tx: &mut Tx<'_>,
+    statement: &Statement,
+) -> Result<(u64, Option<String>), Error> {
+    if !drops_one(Dialect::Postgres, &statement.text) {
+        let done = run_one(tx, statement).await;
+        return done.map(|rows| (rows, None)).map_err(hints::of_undo);
+    }
+    let mark = async |tx: &mut Tx<'_>, words: &'static str| {
+        let done = sqlx::query(words).execute(tx.conn()?).await;
+        done.map(|_| ()).map_err(failed("mark the place"))
+    };
+    mark(tx, "SAVEPOINT phasegate_undo").await?;
+    match run_one(tx, statement).await {
+        Ok(rows) => {
+            mark(tx, "RELEASE SAVEPOINT phasegate_undo").await?;
+            Ok((rows, None))
+        }
+        Err(error) => match hints::gone_already(&error, statement) {
+            Some(note) => {
+                mark(tx, "ROLLBACK TO SAVEPOINT phasegate_undo").await?;
+                Ok((0, Some(note)))
+            }
+            None => Err(hints::of_undo(error)),
+        },
+    }
 }
 
 /// An error with the line of the plan (or file) that the server points at.

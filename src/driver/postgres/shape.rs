@@ -86,7 +86,7 @@ pub(super) async fn shape(conn: &mut PgConnection, mapping: &Mapping) -> Result<
 async fn table(conn: &mut PgConnection, name: &str) -> Result<Table, Error> {
     catalogue::table(conn, name).await?.ok_or_else(|| {
         Error::failed(FailureClass::Stale, format!("there is no table {name} any more"))
-            .with_help("make it again as it was and retry, or go back with phasegate rollback")
+            .with_help("make it again as it was, then retry")
     })
 }
 
@@ -102,7 +102,8 @@ impl Shape {
         Ok(Self::bare(mapping, from, into))
     }
 
-    fn bare(mapping: &Mapping, from: Arc<Table>, into: Arc<Table>) -> Self {
+    /// The same of tables that were looked up already.
+    pub(super) fn bare(mapping: &Mapping, from: Arc<Table>, into: Arc<Table>) -> Self {
         Self {
             mapping: mapping.name.as_str().to_owned(),
             id: id_of(mapping),

@@ -45,8 +45,6 @@ struct Steps<'a> {
     fence: &'a Fence,
     work: &'a Work,
     file: Option<&'a str>,
-    /// Going back from a step that was not done to its end.
-    is_partial: bool,
     notes: Vec<String>,
 }
 
@@ -73,14 +71,8 @@ pub(super) async fn each(
     }
     let mut bare = rolled_back(tx).await?;
     end_begun(&mut bare, fence, work).await?;
-    let mut steps = Steps {
-        postgres,
-        fence,
-        work,
-        file: script.file.as_deref(),
-        is_partial: work.way == Way::Back && !was_done,
-        notes: Vec::new(),
-    };
+    let mut steps =
+        Steps { postgres, fence, work, file: script.file.as_deref(), notes: Vec::new() };
     let mut rows = 0;
     for (at, statement) in script.statements.iter().enumerate() {
         let (changed, next) = steps.one(bare, at, statement).await?;
@@ -121,7 +113,7 @@ impl Steps<'_> {
 
     /// In a transaction of its own with its mark.
     async fn in_transaction<'b>(
-        &self,
+        &mut self,
         bare: Bare<'b>,
         at: usize,
         statement: &Statement,
@@ -133,11 +125,17 @@ impl Steps<'_> {
             _ => Ok(()),
         };
         let done = match done {
-            Ok(()) => super::script::run_one(&mut tx, statement).await,
+            Ok(()) => match self.work.way {
+                Way::Forward => {
+                    super::script::run_one(&mut tx, statement).await.map(|rows| (rows, None))
+                }
+                Way::Back => super::script::undo_one(&mut tx, statement).await,
+            },
             Err(error) => Err(error),
         };
         match done {
-            Ok(rows) => {
+            Ok((rows, note)) => {
+                self.notes.extend(note);
                 write_mark(&mut tx, self.fence, self.work, (at, &Mark::Done(rows))).await?;
                 Ok((rows, tx.commit_bare().await?))
             }
@@ -230,7 +228,7 @@ impl Steps<'_> {
                 Some(IndexState::Invalid(name)) => run(vec![name]),
                 Some(IndexState::Valid | IndexState::Absent) => run(Vec::new()),
             },
-            Alone::DropsIndex(name) if was_begun || self.is_partial => {
+            Alone::DropsIndex(name) if was_begun || self.work.way == Way::Back => {
                 if leftovers::is_there(bare.conn()?, name).await? {
                     run(Vec::new())
                 } else {

@@ -18,13 +18,13 @@ use super::connection::{Tx, TxKind};
 use super::error::{failed, refused};
 use super::expression::reads;
 use super::ledger;
-use super::shape::{Shape, Write};
+use super::shape::{Shape, Write, id_of};
 use super::shape_sql::{KEPT, PARKED, Which, all, any, literal};
 use super::trigger_in_place::in_place_triggers;
 use super::trigger_sql::{
     PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
 };
-use crate::driver::{Applied, DualWriter, Error, Fence, SyncState, Work, emptying};
+use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying};
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -55,6 +55,23 @@ async fn existing_table(conn: &mut SqliteConnection, name: &str) -> Result<Table
     catalogue::table(conn, name)
         .await?
         .ok_or_else(|| Error::failed(FailureClass::Stale, format!("there is no table {name}")))
+}
+
+/// What of a mapping's tables is gone.
+async fn gone(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<Gone, Error> {
+    let old = catalogue::table(conn, &mapping.from.table).await?;
+    let new = catalogue::table(conn, &mapping.into.table).await?;
+    match (old, new) {
+        (Some(_), Some(_)) => Ok(Gone::Nothing),
+        (_, None) => Ok(Gone::New),
+        (None, Some(new)) => {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", quote(&new.name));
+            let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await;
+            let has_rows = row.and_then(|row| row.try_get(0));
+            let has_rows = has_rows.map_err(failed("look for rows of the new side"))?;
+            Ok(Gone::Old { has_rows })
+        }
+    }
 }
 
 /// The triggers of a sync.
@@ -141,10 +158,15 @@ pub(super) async fn hand_over_sequence(
 
 /// Removes the triggers of a mapping, and what they noted.
 pub(super) async fn drop_sync(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
-    drop_triggers(conn, shape).await?;
+    drop_sync_of(conn, &shape.id).await
+}
+
+/// The same by what stands for the mapping, whatever became of its tables.
+async fn drop_sync_of(conn: &mut SqliteConnection, id: &str) -> Result<(), Error> {
+    drop_triggers_of(conn, id).await?;
     for table in [TOUCHED, KEPT, PARKED] {
         if ledger::has_table(conn, table).await? {
-            let sql = format!("DELETE FROM {table} WHERE mapping = {}", literal(&shape.id));
+            let sql = format!("DELETE FROM {table} WHERE mapping = {}", literal(id));
             run(conn, "remove the notes of the sync", sql).await?;
         }
     }
@@ -152,14 +174,14 @@ pub(super) async fn drop_sync(conn: &mut SqliteConnection, shape: &Shape) -> Res
 }
 
 /// The names of a mapping's triggers that are there.
-pub(super) async fn our_triggers(
+async fn our_triggers(
     conn: &mut SqliteConnection,
-    shape: &Shape,
+    id: &str,
 ) -> Result<Vec<(String, String)>, Error> {
     let rows = sqlx::query(
         "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1",
     )
-    .bind(format!("phasegate_{}_", shape.id))
+    .bind(format!("phasegate_{id}_"))
     .fetch_all(conn)
     .await
     .map_err(failed("read the catalogue"))?;
@@ -174,7 +196,11 @@ pub(super) async fn our_triggers(
 
 /// Removes the triggers of a mapping.
 pub(super) async fn drop_triggers(conn: &mut SqliteConnection, shape: &Shape) -> Result<(), Error> {
-    for (name, _) in our_triggers(conn, shape).await? {
+    drop_triggers_of(conn, &shape.id).await
+}
+
+async fn drop_triggers_of(conn: &mut SqliteConnection, id: &str) -> Result<(), Error> {
+    for (name, _) in our_triggers(conn, id).await? {
         run(conn, "remove a trigger of the sync", format!("DROP TRIGGER {}", quote(&name))).await?;
     }
     Ok(())
@@ -403,6 +429,11 @@ impl DualWriter for Sqlite {
             if let Some(applied) = done_before(&mut tx, fence, work).await? {
                 return Ok(Err(applied));
             }
+            if gone(tx.conn(), mapping).await? != Gone::Nothing {
+                drop_sync_of(tx.conn(), &id_of(mapping)).await?;
+                let detail = "a table of the mapping is gone already".to_owned();
+                return ledger::record(tx.conn(), fence, work, 0, Some(detail)).await.map(Err);
+            }
             let shape = resolve(tx.conn(), mapping).await?.shape;
             drop_sync(tx.conn(), &shape).await?;
             let forward = ledger::applied(tx.conn(), fence.run(), &work.step, Way::Forward).await?;
@@ -437,12 +468,19 @@ impl DualWriter for Sqlite {
     ) -> Result<SyncState, Error> {
         let mut reader = self.connections.snapshot().await?;
         let shape = resolve(reader.conn(), mapping).await?.shape;
-        let found = our_triggers(reader.conn(), &shape).await?;
+        let found = our_triggers(reader.conn(), &shape.id).await?;
         let has_tables = ledger::has_table(reader.conn(), TOUCHED).await?
             && ledger::has_table(reader.conn(), KEPT).await?
             && ledger::has_table(reader.conn(), PARKED).await?;
         reader.release().await;
         Ok(judge(&triggers(&shape, direction), &found, has_tables))
+    }
+
+    async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error> {
+        let mut reader = self.connections.read().await?;
+        let gone = gone(reader.conn(), mapping).await?;
+        reader.release().await;
+        Ok(gone)
     }
 
     async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {

@@ -9,22 +9,38 @@ use super::catalogue;
 use super::error::{failed, refused};
 use crate::driver::Error;
 use crate::driver::suggest;
-use crate::run::{FailureClass, Script, Statement};
+use crate::run::{FailureClass, Script, Statement, Way};
+use crate::sql::{Dialect, drops_one};
 
 /// How much of a statement an error shows.
 const SHOWN_CHARS: usize = 60;
 
 /// Runs every statement in order. Returns the rows that their INSERT, UPDATE and DELETE changed themselves (not what
 /// triggers changed).
-pub(super) async fn run(conn: &mut SqliteConnection, script: &Script) -> Result<u64, Error> {
+///
+/// What a statement of an undo drops and is gone already is no reason to fail: then there is nothing to do.
+pub(super) async fn run(
+    conn: &mut SqliteConnection,
+    script: &Script,
+    way: Way,
+) -> Result<u64, Error> {
     let mut rows = 0;
     for statement in &script.statements {
         match run_statement(conn, &statement.text).await {
             Ok(changed) => rows += changed,
-            Err(error) => return Err(explain(conn, error, script, statement).await),
+            Err(error) if way == Way::Back && drops_what_is_gone(&error, statement) => {
+                tracing::debug!(%error, "gone already");
+            }
+            Err(error) => return Err(explain(conn, error, (script, statement), way).await),
         }
     }
     Ok(rows)
+}
+
+/// Whether a statement only drops something, and fails since that isn't there.
+fn drops_what_is_gone(error: &Error, statement: &Statement) -> bool {
+    let Error::Failed(failure) = error else { return false };
+    failure.message.contains("no such ") && drops_one(Dialect::Sqlite, &statement.text)
 }
 
 async fn run_statement(conn: &mut SqliteConnection, text: &str) -> Result<u64, Error> {
@@ -65,8 +81,8 @@ fn writes_rows(text: &str) -> bool {
 async fn explain(
     conn: &mut SqliteConnection,
     error: Error,
-    script: &Script,
-    statement: &Statement,
+    (script, statement): (&Script, &Statement),
+    way: Way,
 ) -> Error {
     let Error::Failed(mut failure) = error else { return error };
     failure.line = Some(statement.line);
@@ -79,8 +95,8 @@ async fn explain(
         Some(file) => format!("in {shown} ({file})"),
         None => format!("in {shown}"),
     });
-    if failure.help.is_none() {
-        // Looking for a suggestion must not hide the error itself.
+    if failure.help.is_none() && way == Way::Forward {
+        // What an undo names was there when the plan was made, so that nobody mistyped it. Looking for a suggestion must not hide the error itself.
         failure.help = meant(conn, &failure.message).await.unwrap_or_default();
     }
     Error::Failed(failure)

@@ -123,7 +123,7 @@ impl Session for Sqlite {
         } else {
             tx.close_afterwards();
             let conn = tx.conn();
-            match script::run(conn, script.script()).await {
+            match script::run(conn, script.script(), work.way).await {
                 Ok(rows) => ledger::record(conn, fence, work, rows, None).await,
                 Err(error) => Err(error),
             }

@@ -1,9 +1,9 @@
 //! `dual_write`: the sync goes in, or out again.
 
 use crate::driver::{
-    Finding, Losses, Severity, Survey, SurveyedMapping, SyncState, Work, emptying,
+    Finding, Gone, Losses, Severity, Survey, SurveyedMapping, SyncState, Work, emptying,
 };
-use crate::run::{Direction, FailureClass, Outcome, Way};
+use crate::run::{Direction, FailureClass, Mapping, Outcome, Way};
 
 use super::pass::{Resume, compare_all};
 use super::{Fault, Job, outcome};
@@ -59,8 +59,12 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
         && job.ledger_has(&work.step, Way::Forward).await?
         && !job.ledger_has(&work.step, Way::Back).await?
         && !job.ledger_has(&emptying(&work.step), Way::Back).await?;
+    let gone = job.patient(|| job.driver.gone(mapping)).await?;
+    if may_lose && gone == (Gone::Old { has_rows: true }) {
+        return Err(only_there(mapping));
+    }
     let mut work = work.clone();
-    if may_lose {
+    if may_lose && gone == Gone::Nothing {
         if job.direction == Direction::Forward {
             job.patient(|| job.driver.watch(fence, &work, mapping)).await?;
         }
@@ -101,6 +105,31 @@ pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
     .with_help(format!(
         "bring them over, or accept the loss: `phasegate rollback RUN --accept-loss {name}`"
     ))
+}
+
+/// The refusal of an undo that would lose what was copied from a table that is gone.
+fn only_there(mapping: &Mapping) -> Fault {
+    let (name, old, new) = (&mapping.name, &mapping.from.table, &mapping.into.table);
+    let message =
+        format!("{old} is gone, and the rows of {new} are nowhere else; undoing would lose them");
+    Fault::failed(FailureClass::Unsafe, message).with_help(format!(
+        "`phasegate rollback RUN --accept-loss {name}` gives them up; `phasegate abort RUN --leave --reason …` ends the run and \
+         keeps {new}"
+    ))
+}
+
+/// What helps where a table of a mapping that is kept in step was taken away.
+pub(super) fn helps(mapping: &Mapping, gone: Gone) -> Option<String> {
+    let old = &mapping.from.table;
+    match gone {
+        Gone::Nothing => None,
+        Gone::New if !mapping.is_in_place() => Some(format!(
+            "clients' writes to {old} fail until the sync is out: `phasegate rollback RUN` takes it out and goes back"
+        )),
+        Gone::New | Gone::Old { .. } => Some(format!(
+            "the sync's triggers went with {old}, so that it is not enough to make it again: `phasegate rollback RUN` goes back"
+        )),
+    }
 }
 
 /// Dual-write must be there before the first chunk is read, and must have been there all the time. Where the tables were

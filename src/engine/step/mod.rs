@@ -163,7 +163,8 @@ impl Job {
                 End::Seen(Observation::Interrupted)
             }
             Err(Fault::Failed(failure)) => {
-                let mut failure = self.as_the_ledger_has_it(failure).await;
+                let failure = self.as_the_ledger_has_it(failure).await;
+                let mut failure = self.with_what_is_gone(failure).await;
                 failure.redact(self.redact);
                 End::Seen(Observation::Failed(failure))
             }
@@ -217,6 +218,20 @@ impl Job {
             Ok(false) | Err(_) => failure.class,
         };
         Failure { class, ..failure }
+    }
+
+    /// A failure of a step whose mapping is kept in step, and a table of which somebody took away, is about clients too: going
+    /// back is what helps them.
+    async fn with_what_is_gone(&self, failure: Failure) -> Failure {
+        let may_be_that = matches!(failure.class, FailureClass::Stale | FailureClass::Refused)
+            && self.work.way == Way::Forward
+            && self.is_synced;
+        let (true, Some(mapping)) = (may_be_that, &self.mapping) else { return failure };
+        let gone = asked(|| self.driver.gone(mapping)).await;
+        match gone.ok().and_then(|gone| dual_write::helps(mapping, gone)) {
+            Some(help) => Failure { help: Some(help), ..failure },
+            None => failure,
+        }
     }
 
     /// The fence of the step's own slot.

@@ -1,0 +1,175 @@
+//! Going back when something stands in the way of it: what can be undone is, what was taken away already is gone, and what an
+//! operator has to decide is said with the command that decides it.
+
+use super::{Bed, HEAD, MOVED, TABLES, mentions};
+use crate::sandbox::Sandbox;
+
+/// A plan whose first step makes what the mapping fills.
+fn plan(mapping: &str, (make, undo): (&str, &str), direction: &str) -> String {
+    format!(
+        "{HEAD}{mapping}steps:
+  - id: make
+    phase: expand
+    sql: |
+      {make}
+    undo:
+      sql: |
+        {undo}
+  - id: sync
+    phase: dual-write
+    dual_write: {{ mapping: m, direction: {direction} }}
+  - id: copy
+    phase: backfill
+    backfill: {{ mapping: m, chunk: {{ rows: 60 }} }}
+    undo: {{ none: a test }}
+  - id: compare
+    phase: verify
+    verify: {{ mapping: m, method: full }}
+"
+    )
+}
+
+const MADE: (&str, &str) =
+    ("CREATE TABLE made (id int NOT NULL PRIMARY KEY, v text, n int);", "DROP TABLE made;");
+
+/// What a run left of ours, but for the ledger.
+const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)
+    + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate%')";
+
+#[test]
+fn a_new_table_that_was_dropped_keeps_nobody_from_going_back() {
+    let Some(bed) = Bed::new("new table dropped") else { return };
+    let mapping = MOVED.replace("table: u", "table: made");
+    for (direction, leaves) in [("forward", false), ("both", false), ("forward", true)] {
+        bed.begin(TABLES, &plan(&mapping, MADE, direction));
+        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        bed.database.run("DROP TABLE made CASCADE");
+        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(6);
+        mentions(&ran, &["there is no table made any more", "clients' writes to t fail until"]);
+        mentions(&ran, &["phasegate rollback bad` takes it out and goes back"]);
+        assert!(bed.database.refused("INSERT INTO t VALUES (900, 'c', 1)").contains("made"));
+        if leaves {
+            bed.phasegate(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
+        } else {
+            bed.phasegate(&["rollback", "bad", "--yes"]).expect(0);
+        }
+        bed.database.run("INSERT INTO t VALUES (900, 'c', 1); DELETE FROM t WHERE id = 1");
+        assert_eq!(bed.database.value(LEFT), "0", "{direction}");
+    }
+}
+
+#[test]
+fn an_old_table_that_was_dropped_takes_no_rows_of_the_new_one_along() {
+    let Some(bed) = Bed::new("old table dropped") else { return };
+    let mapping = MOVED.replace("table: u", "table: made");
+    for (direction, leaves) in [("forward", false), ("both", false), ("forward", true)] {
+        bed.begin(TABLES, &plan(&mapping, MADE, direction));
+        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        bed.database.run("DROP TABLE t CASCADE");
+        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(6);
+        mentions(&ran, &["there is no table t any more", "phasegate rollback bad` goes back"]);
+        if leaves {
+            bed.phasegate(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
+            assert_eq!(bed.database.value("SELECT count(*) FROM made"), "200");
+        } else {
+            let ran = bed.phasegate(&["rollback", "bad", "--yes"]).expect(1);
+            mentions(&ran, &["t is gone, and the rows of made are nowhere else"]);
+            mentions(&ran, &["rollback bad --accept-loss m", "abort bad --leave --reason"]);
+            assert_eq!(bed.database.value("SELECT count(*) FROM made"), "200");
+            bed.phasegate(&["rollback", "bad", "--yes", "--accept-loss", "m"]).expect(0);
+            assert_eq!(bed.database.value("SELECT to_regclass('made') IS NULL"), "t");
+        }
+        assert_eq!(bed.database.value(LEFT), "0", "{direction}");
+    }
+}
+
+#[test]
+fn on_sqlite_a_table_that_was_dropped_keeps_nobody_from_going_back_either() {
+    let mapping = MOVED.replace("table: u", "table: made");
+    let plan = plan(&mapping, MADE, "forward")
+        .replace("engine: postgres", "engine: sqlite")
+        .replace("\"${env:APP_URL}\"", "sqlite:app.db");
+    for leaves in [false, true] {
+        let sandbox = Sandbox::new();
+        sandbox.write("plan.yaml", &plan);
+        sandbox.sql(
+            "app.db",
+            "CREATE TABLE t (id int NOT NULL PRIMARY KEY, v text, n int);
+            INSERT INTO t VALUES (1, 'v1', 1), (2, 'v2', 2)",
+        );
+        sandbox.run(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        sandbox.sql("app.db", "DROP TABLE made");
+        let ran = sandbox.run(&["run", "plan.yaml"]).expect(6);
+        mentions(&ran, &["clients' writes to t fail until", "rollback bad` takes it out"]);
+        if leaves {
+            sandbox.run(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
+        } else {
+            sandbox.run(&["rollback", "bad", "--yes"]).expect(0);
+        }
+        sandbox.sql("app.db", "INSERT INTO t VALUES (3, 'c', 1)");
+        let left = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'";
+        assert_eq!(sandbox.value("app.db", left), "0");
+    }
+}
+
+#[test]
+fn not_null_that_retire_asks_for_goes_before_the_triggers_that_see_to_it() {
+    let Some(bed) = Bed::new("not null in place") else { return };
+    let tables = "CREATE TABLE t (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, v text, n int NOT NULL DEFAULT 7);
+        INSERT INTO t (v, n) SELECT 'v' || g, g FROM generate_series(1, 200) AS g";
+    let step = ("ALTER TABLE t ADD n_new bigint;", "ALTER TABLE t DROP n_new;");
+    let retire = "  - id: ready
+    phase: contract
+    gate: { verified_within: 1h }
+  - id: switch
+    phase: contract
+    retire: { mapping: m, columns: { n: { old_name: n_old, take_name: n_new } } }
+";
+    let after = "  - id: ready2
+    phase: contract
+    gate: { approvals: [{ group: dba }], verified_within: 1h }
+  - id: drop
+    phase: contract
+    drop: { mapping: m }
+    irreversible: a test
+";
+    // Going back before and behind `retire`, and before the last of what it asks for was done.
+    for (direction, done, is_retired) in
+        [("both", 4, true), ("forward", 4, true), ("both", 4, false), ("forward", 1, false)]
+    {
+        let reverse = if direction == "both" { "    reverse: { n: n_new }\n" } else { "" };
+        let mapping = format!(
+            "  m:\n    from: {{ target: app, table: t, key: [id] }}\n    into: {{ target: app, table: t }}\n    columns: {{ n_new: n }}\n{reverse}"
+        );
+        bed.begin(tables, &format!("{}{retire}{after}", plan(&mapping, step, direction)));
+        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(1);
+        mentions(&ran, &["ALTER COLUMN \"n_new\" SET NOT NULL"]);
+        for asked in [
+            "ADD CONSTRAINT n_new_is_set CHECK (n_new IS NOT NULL) NOT VALID",
+            "VALIDATE CONSTRAINT n_new_is_set",
+            "ALTER n_new SET NOT NULL",
+            "DROP CONSTRAINT n_new_is_set",
+        ]
+        .iter()
+        .take(done)
+        {
+            bed.database.run(&format!("ALTER TABLE t {asked}"));
+        }
+        if is_retired {
+            bed.phasegate(&["retry", "bad"]).expect(4);
+        }
+        // What undoes the sync fails after it: the sync must be out and clients well all the same.
+        let name = if is_retired { "n" } else { "n_new" };
+        bed.database.run(&format!("CREATE VIEW seen AS SELECT {name} FROM t"));
+        let ran = bed.phasegate(&["rollback", "bad", "--yes"]).expect(1);
+        mentions(&ran, &["drop or move view seen, then retry"]);
+        assert!(!ran.stdout.contains("CASCADE"), "{ran}");
+        bed.database.run("INSERT INTO t (v) VALUES ('y')");
+        assert_eq!(bed.database.value(LEFT), "0", "{direction}");
+        bed.database.run("DROP VIEW seen");
+        bed.phasegate(&["retry", "bad"]).expect(0);
+        let columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+            WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped";
+        assert_eq!(bed.database.value(columns), "id v n");
+    }
+}
