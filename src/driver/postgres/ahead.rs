@@ -16,7 +16,7 @@ use super::counterpart::{missing, missing_columns, missing_statistics};
 use super::gaps::NOT_BROUGHT;
 use super::shape::Shape;
 use super::stricter::Found;
-use super::surroundings::Surroundings;
+use super::surroundings::{Constraint, Surroundings};
 use super::survey::Side;
 use super::{definition, identifying};
 use crate::driver::{Error, Severity, Survey};
@@ -174,6 +174,19 @@ impl Made {
             || self.texts.contains('*')
             || self.texts.match_indices(&column).any(is_there)
     }
+
+    /// The definition of the key's index, without what a plan that makes it by itself doesn't say.
+    fn key_as_said(&self, definition: &str) -> String {
+        if self.like.is_some_and(|like| like.indexes) {
+            return definition.to_owned();
+        }
+        let unsaid = |word: &str| !self.texts.contains(word.trim().to_lowercase().as_str());
+        let mut end = definition.len();
+        for word in [" INCLUDE (", " WITH ("] {
+            end = definition.find(word).filter(|_| unsaid(word)).map_or(end, |at| at.min(end));
+        }
+        definition[..end].to_owned()
+    }
 }
 
 /// What `LIKE` brings beside columns.
@@ -268,8 +281,14 @@ fn options(behind: &str) -> Like {
 fn promised(mapping: &Mapping, from: &Side, made: &Made) -> Side {
     let (schema, name) = parts(&mapping.into.table);
     let like = made.like.unwrap_or_default();
-    let is_brought = |kind| kind == 'c' && like.constraints || kind == 'x' && like.indexes;
-    let constraints = from.around.constraints.iter().filter(|it| is_brought(it.kind));
+    let indexes = indexes(mapping, &from.table, made);
+    // An index and what is made of it have one name.
+    let is_brought = |it: &&Constraint| match it.kind {
+        'c' => like.constraints,
+        'p' | 'u' | 'x' => indexes.iter().any(|index| index.name == it.name),
+        _ => false,
+    };
+    let constraints = from.around.constraints.iter().filter(is_brought);
     let around = Surroundings {
         name: name_sql(&mapping.into.table),
         constraints: constraints.cloned().collect(),
@@ -291,7 +310,7 @@ fn promised(mapping: &Mapping, from: &Side, made: &Made) -> Side {
         kind: if made.is_partitioned { 'p' } else { 'r' },
         is_partition: false,
         columns: columns(mapping, &from.table, made),
-        indexes: indexes(mapping, &from.table, like),
+        indexes,
         triggers: Vec::new(),
         ..Table::clone(&from.table)
     };
@@ -334,7 +353,8 @@ fn columns(mapping: &Mapping, from: &Table, made: &Made) -> Vec<Column> {
 }
 
 /// Its indexes: the key's, and those that `LIKE` brings.
-fn indexes(mapping: &Mapping, from: &Table, like: Like) -> Vec<Index> {
+fn indexes(mapping: &Mapping, from: &Table, made: &Made) -> Vec<Index> {
+    let like = made.like.unwrap_or_default();
     let (old, new) = (&mapping.from.key, &mapping.into.key);
     let new_name = |name: &str| {
         let at = old.iter().position(|old| old == name);
@@ -348,9 +368,9 @@ fn indexes(mapping: &Mapping, from: &Table, like: Like) -> Vec<Index> {
     let key = from.indexes.iter().find(|index| is_key(index)).map(|index| Index {
         columns: new.iter().cloned().map(Some).collect(),
         definition: if old == new {
-            index.definition.clone()
+            made.key_as_said(&index.definition)
         } else {
-            definition::renamed(&index.definition, &new_name)
+            made.key_as_said(&definition::renamed(&index.definition, &new_name))
         },
         ..index.clone()
     });

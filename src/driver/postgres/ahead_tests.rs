@@ -53,7 +53,8 @@ async fn the_first_look_prints_what_will_be_asked_for() {
     assert_eq!(
         look(table.clone(), Some(whole(true))).await,
         [
-            format!("{v2} ADD PRIMARY KEY USING INDEX \"users_v2_id_key\""),
+            "CREATE UNIQUE INDEX CONCURRENTLY \"users_v2_primary\" ON \"public\".\"users_v2\" USING btree (id)".to_owned(),
+            format!("{v2} ADD PRIMARY KEY USING INDEX \"users_v2_primary\""),
             "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"users_v2\" USING btree (lower(email), n)".to_owned(),
             format!("{v2} ADD CONSTRAINT \"users_n_check\" CHECK ((n > 0)) NOT VALID"),
             format!("{v2} VALIDATE CONSTRAINT \"users_n_check\""),
@@ -110,12 +111,18 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
     };
     let v2 = "ALTER TABLE \"public\".\"deals_v2\"";
     let not_brought = [
-        format!("{v2} ADD CONSTRAINT \"deals_account_fkey\" FOREIGN KEY (account) REFERENCES accounts(id) NOT VALID"),
+        format!(
+            "{v2} ADD CONSTRAINT \"deals_account_fkey\" FOREIGN KEY (account) REFERENCES accounts(id) NOT VALID"
+        ),
         format!("{v2} VALIDATE CONSTRAINT \"deals_account_fkey\""),
-        format!("{v2} ADD CONSTRAINT \"deals_boss_fkey\" FOREIGN KEY (boss) REFERENCES \"deals_v2\"(id) NOT VALID"),
+        format!(
+            "{v2} ADD CONSTRAINT \"deals_boss_fkey\" FOREIGN KEY (boss) REFERENCES \"deals_v2\"(id) NOT VALID"
+        ),
         format!("{v2} VALIDATE CONSTRAINT \"deals_boss_fkey\""),
-        "CREATE TRIGGER \"noting\" BEFORE UPDATE ON \"public\".\"deals_v2\" FOR EACH ROW EXECUTE FUNCTION noted()"
-            .to_owned(),
+        format!(
+            "CREATE TRIGGER \"noting\" BEFORE UPDATE ON \"public\".\"deals_v2\" FOR EACH ROW EXECUTE FUNCTION noted(); \
+             {v2} DISABLE TRIGGER \"noting\""
+        ),
     ];
     let (messages, statements) =
         look(&plain, "CREATE TABLE deals_v2 (LIKE deals INCLUDING ALL)").await;
@@ -137,7 +144,8 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
         ]
     );
     for wanted in [
-        "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"deals_v2\" USING btree (email)".to_owned(),
+        "CREATE UNIQUE INDEX CONCURRENTLY \"deals_v2_email_key\" ON \"public\".\"deals_v2\" USING btree (email)".to_owned(),
+        format!("{v2} ADD CONSTRAINT \"deals_v2_email_key\" UNIQUE USING INDEX \"deals_v2_email_key\""),
         "CREATE INDEX CONCURRENTLY ON \"public\".\"deals_v2\" USING btree (status) WHERE (n > 1)".to_owned(),
         format!("{v2} ADD CONSTRAINT \"deals_n_check\" CHECK ((n > 0)) NOT VALID"),
         format!("{v2} ALTER COLUMN \"email\" SET NOT NULL"),
@@ -162,7 +170,7 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
     let text = "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, email text, state text) PARTITION BY RANGE (id)";
     let (_, renamed) = look(&renaming, text).await;
     assert!(!renamed.iter().any(|it| it.contains("status")), "{renamed:#?}");
-    let unique = "CREATE UNIQUE INDEX ON \"public\".\"deals_v2\" USING btree (email)".to_owned();
+    let unique = format!("{v2} ADD CONSTRAINT \"deals_v2_email_key\" UNIQUE (email)");
     assert!(renamed.contains(&unique), "{renamed:#?}");
 
     // What was told is what is asked for: run as it stands, it leaves nothing to be asked.
@@ -198,8 +206,11 @@ async fn columns_that_the_plan_makes_are_told_what_they_must_have() {
         ]
     );
     assert_eq!(
-        statements[0],
-        "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"deals\" USING btree (\"email_v2\")"
+        statements[..2],
+        [
+            "CREATE UNIQUE INDEX CONCURRENTLY \"deals_email_key_2\" ON \"public\".\"deals\" USING btree (\"email_v2\")",
+            "ALTER TABLE \"public\".\"deals\" ADD CONSTRAINT \"deals_email_key_2\" UNIQUE USING INDEX \"deals_email_key_2\""
+        ]
     );
     assert!(statements.iter().any(|it| it.ends_with("ALTER COLUMN \"email_v2\" SET NOT NULL")));
     database.run(made.0).await;

@@ -255,7 +255,8 @@ pub(super) fn firing(side: &Side, when: &str) -> Option<Found> {
     let names: Vec<&str> = side
         .around
         .user_triggers()
-        .filter(|trigger| trigger.enabled != 'D')
+        // Our sessions are no replica's.
+        .filter(|trigger| matches!(trigger.enabled, 'O' | 'A'))
         .map(|trigger| trigger.name.as_str())
         .collect();
     (!names.is_empty()).then(|| {

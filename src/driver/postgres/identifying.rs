@@ -10,10 +10,9 @@
 //! refused as a dependent.
 
 use super::catalogue::{Index, Table};
-use super::counterpart::names;
+use super::counterpart::{names, of_index};
 use super::definition::same;
 use super::stricter::behind_using;
-use super::surroundings::Surroundings;
 use super::survey::Side;
 use crate::run::{Direction, RetiredColumn};
 
@@ -105,16 +104,12 @@ pub(super) fn missing(side: &Side, index: &Index, behind: &str) -> Vec<String> {
         }
     };
     if index.is_primary {
-        let is_free = |it: &Index| !is_of_constraint(around, it);
+        // No other constraint can be made of what one is made of.
+        let is_free = |it: &Index| of_index(around, it).is_none();
         need(behind, &is_free);
         need(behind_using(&index.definition), &is_free);
     } else {
         need(behind, &|_| true);
     }
     statements
-}
-
-/// Whether a constraint is made of an index, which no other one can be made of then.
-fn is_of_constraint(around: &Surroundings, index: &Index) -> bool {
-    around.constraints.iter().any(|it| matches!(it.kind, 'p' | 'u' | 'x') && it.name == index.name)
 }

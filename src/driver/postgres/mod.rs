@@ -91,6 +91,8 @@ mod retire_carry_tests;
 #[cfg(test)]
 mod retire_columns_tests;
 #[cfg(test)]
+mod retire_constraint_tests;
+#[cfg(test)]
 mod retire_identity_tests;
 #[cfg(test)]
 mod retire_inventory_tests;

@@ -399,13 +399,11 @@ fn without_name(direction: Direction) -> Vec<String> {
 }
 
 /// What a switch that takes the name changes in the catalogue: every line of `leads` is there again, as it was, but for names
-/// of indexes and constraints, and the column that is new; and `leads_old` has what it had.
-const INTENDED: [&str; 59] = [
+/// of plain indexes and foreign keys, and the column that is new; and `leads_old` has what it had.
+const INTENDED: [&str; 51] = [
     "- CREATE INDEX leads_status ON public.leads USING btree (status, n) WHERE (n > 1)",
     "- CREATE INDEX leads_v2_status_n_idx ON public.leads_v2 USING btree (status, n) WHERE (n > 1)",
     "- CREATE TRIGGER noting AFTER UPDATE ON public.leads_v2 FOR EACH ROW EXECUTE FUNCTION noted() D",
-    "- CREATE UNIQUE INDEX leads_email_key ON public.leads USING btree (email) identity",
-    "- CREATE UNIQUE INDEX leads_pkey ON public.leads USING btree (id) clustered by number",
     "- CREATE UNIQUE INDEX leads_v2_email_key ON public.leads_v2 USING btree (email)",
     "- CREATE UNIQUE INDEX leads_v2_pkey ON public.leads_v2 USING btree (id)",
     "- column leads_v2.account_id bigint",
@@ -417,8 +415,6 @@ const INTENDED: [&str; 59] = [
     "- column leads_v2.status text",
     "- constraint leads_account_id_fkey on leads FOREIGN KEY (account_id) REFERENCES accounts(id)",
     "- constraint leads_boss_fkey on leads FOREIGN KEY (boss) REFERENCES leads(id) above",
-    "- constraint leads_email_key on leads UNIQUE (email) one each",
-    "- constraint leads_pkey on leads PRIMARY KEY (id)",
     "- constraint leads_v2_account_id_fkey on leads_v2 FOREIGN KEY (account_id) REFERENCES accounts(id)",
     "- constraint leads_v2_boss_fkey on leads_v2 FOREIGN KEY (boss) REFERENCES leads_v2(id)",
     "- constraint leads_v2_email_key on leads_v2 UNIQUE (email)",
@@ -434,10 +430,8 @@ const INTENDED: [&str; 59] = [
     "+ CREATE INDEX leads_status ON public.leads_old USING btree (status, n) WHERE (n > 1)",
     "+ CREATE INDEX leads_v2_status_n_idx ON public.leads USING btree (status, n) WHERE (n > 1)",
     "+ CREATE TRIGGER noting AFTER UPDATE ON public.leads_old FOR EACH ROW EXECUTE FUNCTION noted() O notes it",
-    "+ CREATE UNIQUE INDEX leads_email_key ON public.leads_old USING btree (email) identity",
-    "+ CREATE UNIQUE INDEX leads_pkey ON public.leads_old USING btree (id) clustered by number",
-    "+ CREATE UNIQUE INDEX leads_v2_email_key ON public.leads USING btree (email) identity",
-    "+ CREATE UNIQUE INDEX leads_v2_pkey ON public.leads USING btree (id) clustered by number",
+    "+ CREATE UNIQUE INDEX leads_v2_email_key ON public.leads_old USING btree (email) identity",
+    "+ CREATE UNIQUE INDEX leads_v2_pkey ON public.leads_old USING btree (id) clustered by number",
     "+ column leads.code text ret_reader may UPDATE",
     "+ column leads_old.account_id bigint",
     "+ column leads_old.boss bigint",
@@ -445,12 +439,10 @@ const INTENDED: [&str; 59] = [
     "+ column leads_old.id bigint not null nextval('leads_id_seq'::regclass)",
     "+ column leads_old.n integer not null 1 statistics 500 {n_distinct=5} ret_reader may UPDATE",
     "+ column leads_old.status text 'New'::text e where it's at ret_reader may UPDATE",
-    "+ constraint leads_email_key on leads_old UNIQUE (email) one each",
-    "+ constraint leads_pkey on leads_old PRIMARY KEY (id)",
+    "+ constraint leads_v2_email_key on leads_old UNIQUE (email) one each",
+    "+ constraint leads_v2_pkey on leads_old PRIMARY KEY (id)",
     "+ constraint leads_v2_account_id_fkey on leads FOREIGN KEY (account_id) REFERENCES accounts(id)",
     "+ constraint leads_v2_boss_fkey on leads FOREIGN KEY (boss) REFERENCES leads(id) above",
-    "+ constraint leads_v2_email_key on leads UNIQUE (email) one each",
-    "+ constraint leads_v2_pkey on leads PRIMARY KEY (id)",
     "+ constraint seen_by_whom_fkey1 on seen_1 FOREIGN KEY (by_whom) REFERENCES leads(id)",
     "+ constraint small on leads_old CHECK ((n < 1000))",
     "+ grant leads_old ret_app to ret_reader SELECT f",

