@@ -18,8 +18,9 @@ use super::shape::Shape;
 use super::stricter::Found;
 use super::surroundings::{Constraint, Surroundings};
 use super::survey::Side;
+use super::uncarried::{self, Takes};
 use super::{definition, identifying};
-use crate::driver::{Error, Severity, Survey};
+use crate::driver::{Error, Severity, Survey, SurveyedMapping};
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 use crate::sql::{self, Dialect};
 
@@ -29,18 +30,23 @@ pub(super) async fn asked(
     survey: &Survey,
     mapping: &Mapping,
     (from, into): (&Side, Option<&Side>),
-) -> Result<Option<Found>, Error> {
-    let retired = survey.retired.iter().find(|(name, _)| *name == mapping.name);
-    match retired.map(|(_, shape)| shape) {
+) -> Result<Vec<Found>, Error> {
+    match retired(survey, mapping) {
         Some(RetireShape::Columns(columns)) if mapping.is_in_place() => {
-            Ok(of_columns(from, columns))
+            Ok(of_columns(from, columns).into_iter().collect())
         }
         Some(RetireShape::Table { take_name: true, .. }) => match into {
             Some(into) => of_table(conn, mapping, (from, into)).await,
             None => of_promised(conn, survey, mapping, from).await,
         },
-        _ => Ok(None),
+        _ => Ok(Vec::new()),
     }
+}
+
+/// What `retire` puts aside of a mapping.
+pub(super) fn retired<'s>(survey: &'s Survey, mapping: &Mapping) -> Option<&'s RetireShape> {
+    let retired = survey.retired.iter().find(|(name, _)| *name == mapping.name);
+    retired.map(|(_, shape)| shape)
 }
 
 fn found(message: String, lacks: &[String]) -> Option<Found> {
@@ -49,18 +55,45 @@ fn found(message: String, lacks: &[String]) -> Option<Found> {
 }
 
 /// What tells the rows apart and columns in one table can't take over, so that no statement helps.
-pub(super) fn refused(
-    side: &Side,
-    (retired, direction): (Option<&RetireShape>, Option<Direction>),
-) -> Vec<Found> {
-    let Some(RetireShape::Columns(columns)) = retired else { return Vec::new() };
-    let direction = direction.unwrap_or(Direction::Forward);
-    let found = |problem| {
-        let help = "change that first, or put other columns aside".to_owned();
-        let message = format!("retire is refused while this stands: {problem}");
-        (Severity::Warning, NOT_BROUGHT, message, Some(help))
+pub(super) fn refused(side: &Side, (survey, surveyed): (&Survey, &SurveyedMapping)) -> Vec<Found> {
+    let Some(RetireShape::Columns(columns)) = retired(survey, &surveyed.mapping) else {
+        return Vec::new();
     };
-    identifying::problems(side, (columns, direction)).into_iter().map(found).collect()
+    let direction = surveyed.direction.unwrap_or(Direction::Forward);
+    let found = |(severity, problem): (Severity, String)| {
+        let help = "change that first, or put other columns aside".to_owned();
+        (severity, NOT_BROUGHT, stands(&problem), Some(help))
+    };
+    let problems = identifying::problems(side, (columns, direction)).into_iter();
+    let problems = problems.map(|problem| (Severity::Warning, problem));
+    // Unless a statement of the plan may let it go, there is no way on.
+    let exclusions = identifying::exclusions(side, columns).map(|it| {
+        let is_named =
+            survey.scripts.iter().flat_map(|(_, script)| &script.statements).any(|one| {
+                one.text.to_ascii_uppercase().contains("DROP")
+                    && one.text.contains(it.name.as_str())
+            });
+        let severity = if is_named { Severity::Warning } else { Severity::Error };
+        (severity, identifying::said_of_exclusion(it))
+    });
+    problems.chain(exclusions).map(found).collect()
+}
+
+fn stands(problem: &str) -> String {
+    format!("retire is refused while this stands: {problem}")
+}
+
+/// What can't go over to a new table.
+async fn uncarried(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Found>, Error> {
+    let mut problems = uncarried::problems(conn, shape, Takes::Name).await?;
+    if shape.new.oid != 0 {
+        problems.extend(uncarried::doubts(conn, shape).await?);
+    }
+    let found = |problem: String| {
+        let help = format!("drop it, or make it anew on {}, before retire", shape.new.name);
+        (Severity::Warning, NOT_BROUGHT, stands(&problem), Some(help))
+    };
+    Ok(problems.into_iter().map(found).collect())
 }
 
 /// For columns that take the names of others in one table.
@@ -111,16 +144,18 @@ async fn of_table(
     conn: &mut PgConnection,
     mapping: &Mapping,
     (from, into): (&Side, &Side),
-) -> Result<Option<Found>, Error> {
+) -> Result<Vec<Found>, Error> {
     let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
-    let Ok(shape) = shape else { return Ok(None) };
+    let Ok(shape) = shape else { return Ok(Vec::new()) };
     let mut lacks = missing(&shape, from, into);
     lacks.extend(missing_statistics(conn, &shape).await?);
     let message = format!(
         "{} lacks what {} has and a build or a scan makes, and retire is refused until it has",
         into.table.name, from.table.name
     );
-    Ok(found(message, &lacks))
+    let mut all: Vec<Found> = found(message, &lacks).into_iter().collect();
+    all.extend(uncarried(conn, &shape).await?);
+    Ok(all)
 }
 
 /// For one that the plan makes.
@@ -129,11 +164,11 @@ async fn of_promised(
     survey: &Survey,
     mapping: &Mapping,
     from: &Side,
-) -> Result<Option<Found>, Error> {
+) -> Result<Vec<Found>, Error> {
     let made = made(survey, mapping);
     let into = promised(mapping, from, &made);
     let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
-    let Ok(shape) = shape else { return Ok(None) };
+    let Ok(shape) = shape else { return Ok(Vec::new()) };
     let mut lacks = missing(&shape, from, &into);
     if made.like.is_none_or(|like| !like.statistics) {
         lacks.extend(missing_statistics(conn, &shape).await?);
@@ -148,7 +183,9 @@ async fn of_promised(
              can be left out"
         ),
     };
-    Ok(found(message, &lacks))
+    let mut all: Vec<Found> = found(message, &lacks).into_iter().collect();
+    all.extend(uncarried(conn, &shape).await?);
+    Ok(all)
 }
 
 /// How a plan makes a table, as far as its statements tell.

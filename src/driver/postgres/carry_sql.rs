@@ -467,16 +467,8 @@ const OF_TABLES: [&str; 18] = [
 ];
 
 /// What a column is given that takes the place of another one of its own table.
-const OF_COLUMNS: [&str; 8] = [
-    WIDER,
-    IDENTITIES,
-    REPLICA_INDEX,
-    PRIMARY_KEY,
-    COLUMN_GRANTS,
-    COLUMNS,
-    COMMENTS,
-    COLUMN_NAMES,
-];
+const OF_COLUMNS: [&str; 8] =
+    [WIDER, IDENTITIES, REPLICA_INDEX, PRIMARY_KEY, COLUMN_GRANTS, COLUMNS, COMMENTS, COLUMN_NAMES];
 
 /// The query for rights on what the new table draws from.
 pub(super) fn of_sequences() -> String {

@@ -13,6 +13,7 @@ use super::catalogue::{Index, Table};
 use super::counterpart::{names, of_index};
 use super::definition::same;
 use super::stricter::behind_using;
+use super::surroundings::Constraint;
 use super::survey::Side;
 use crate::run::{Direction, RetiredColumn};
 
@@ -69,6 +70,22 @@ fn identities(table: &Table, columns: &[RetiredColumn]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Exclusion constraints over columns that are put aside: nothing takes them over.
+pub(super) fn exclusions<'a>(
+    side: &'a Side,
+    columns: &'a [RetiredColumn],
+) -> impl Iterator<Item = &'a Constraint> {
+    side.around.constraints.iter().filter(|constraint| {
+        let is_over = |it: &RetiredColumn| constraint.columns.contains(&it.column);
+        constraint.kind == 'x' && columns.iter().any(is_over)
+    })
+}
+
+/// One of them, for people.
+pub(super) fn said_of_exclusion(constraint: &Constraint) -> String {
+    format!("exclusion constraint {}: {}", constraint.name, constraint.definition)
 }
 
 /// What would go with columns that are dropped, though it is the whole table's.

@@ -171,6 +171,7 @@ mod trigger_key;
 mod trigger_sql;
 mod trigger_truncate;
 mod tx_kind;
+mod uncarried;
 mod unretire;
 mod usage;
 mod value;

@@ -14,9 +14,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::carried::{narrow, widen};
-use super::catalogue::{Table, quote};
+use super::catalogue::Table;
 use super::connection::Tx;
-use super::counterpart;
 use super::error::{code, failed};
 use super::shape::Shape;
 use crate::driver::Error;
@@ -116,7 +115,11 @@ struct Doubtful {
     text: String,
 }
 
-async fn doubtful(conn: &mut PgConnection, old: &Table, new: &Table) -> Result<Vec<Doubtful>, Error> {
+async fn doubtful(
+    conn: &mut PgConnection,
+    old: &Table,
+    new: &Table,
+) -> Result<Vec<Doubtful>, Error> {
     let doing = "look for views that can't be made again";
     let path = narrow(conn).await?;
     let rows = sqlx::query(DOUBTFUL)
@@ -138,7 +141,10 @@ pub(super) async fn doubts(conn: &mut PgConnection, shape: &Shape) -> Result<Vec
     let views = doubtful(conn, &shape.old, &shape.new).await?;
     let said = |it: Doubtful| {
         let (new, columns) = (&shape.new.name, it.columns);
-        format!("view {} can't be made again if it shows what is of another type in {new}: {columns}", it.name)
+        format!(
+            "view {} can't be made again if it shows what is of another type in {new}: {columns}",
+            it.name
+        )
     };
     Ok(views.into_iter().map(said).collect())
 }
@@ -149,7 +155,7 @@ pub(super) async fn tried(tx: &mut Tx<'_>, shape: &Shape) -> Result<Vec<String>,
     for view in doubtful(tx.conn()?, &shape.old, &shape.new).await? {
         point(tx, "SAVEPOINT trial").await?;
         let path = narrow(tx.conn()?).await?;
-        let made = format!("CREATE TEMPORARY VIEW {} AS {}", quote("phasegate_trial"), view.text);
+        let made = format!("CREATE TEMPORARY VIEW phasegate_trial AS {}", view.text);
         match sqlx::raw_sql(AssertSqlSafe(made)).execute(tx.conn()?).await {
             Ok(_) => {
                 let differs = sqlx::query_scalar::<_, String>(DIFFERS).bind(view.oid);
@@ -177,16 +183,4 @@ pub(super) async fn tried(tx: &mut Tx<'_>, shape: &Shape) -> Result<Vec<String>,
 
 async fn point(tx: &mut Tx<'_>, sql: &'static str) -> Result<(), Error> {
     sqlx::query(sql).execute(tx.conn()?).await.map(|_| ()).map_err(failed("mark the place"))
-}
-
-/// The statement that gives a table a replica identity where the index that the old one has it by has no counterpart.
-pub(super) fn replica_identity(old: &Table, new: &Table) -> String {
-    format!(
-        "the replica identity of {} is an index over what {} has not: give {} one first (ALTER TABLE {} REPLICA IDENTITY FULL, or USING \
-         INDEX)",
-        old.name,
-        new.name,
-        new.name,
-        new.sql()
-    )
 }
