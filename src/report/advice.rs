@@ -7,7 +7,7 @@ use crate::run::{
 use crate::store::Lease;
 
 use super::paint::{Colour, Tone};
-use super::steps::{failure_story, is_its_turn};
+use super::steps::{failure_story, is_its_turn, is_to_paste};
 use super::words;
 
 /// How this program is called from where its reader stands: with the same settings, about the same run.
@@ -252,11 +252,22 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             };
             let back = matches!(way, Way::Back);
             let suggestions = if back { vec![retry] } else { vec![retry, amend, rollback] };
+            // No full stop behind what is pasted.
+            let pastes = failure.detail.as_deref().is_some_and(is_to_paste);
+            let (stop, gap) = if pastes {
+                (
+                    "", "
+",
+                )
+            } else {
+                (".", " ")
+            };
             let help = failure.help.as_ref().map_or_else(String::new, |help| {
-                format!(" What helps: {}.", sentence_of(&line.filled(help, &state.pin().path)))
+                let help = line.filled(help, &state.pin().path);
+                format!("{gap}What helps: {}.", sentence_of(&help))
             });
             let line = failure_story(failure);
-            (format!("Step {id} {what}: {}.{help}", sentence_of(&line)), suggestions)
+            (format!("Step {id} {what}: {}{stop}{help}", sentence_of(&line)), suggestions)
         }
         Progress::Ambiguous { detail, .. } => (
             format!("Nobody can tell whether step {id} was done: {}.", sentence_of(detail)),
@@ -397,6 +408,22 @@ mod tests {
         ] {
             assert!(has(&advice, command), "{command} in {advice:?}");
         }
+    }
+
+    #[test]
+    fn statements_that_help_are_printed_to_be_pasted() {
+        let mut event = failed("create");
+        if let Event::StepFailed { failure, .. } = &mut event {
+            failure.line = None;
+            failure.detail = Some("CREATE INDEX ON a (b);\nALTER TABLE a ADD CHECK (b > 0)".into());
+            failure.help = Some("run them".into());
+        }
+        let (_, advice) = advice(vec![started(), begun("create"), event]);
+        assert_eq!(
+            advice.sentence,
+            "Step create failed: no such table: leads_v3 [SQLITE_ERROR]:\nCREATE INDEX ON a (b);\n\
+             ALTER TABLE a ADD CHECK (b > 0);\nWhat helps: run them."
+        );
     }
 
     #[test]

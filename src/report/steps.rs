@@ -250,9 +250,18 @@ pub fn failure_line(failure: &Failure) -> String {
 #[must_use]
 pub fn failure_story(failure: &Failure) -> String {
     let line = failure.line.map(|line| format!(" at line {line}"));
-    let detail = failure.detail.as_ref().map(|detail| format!("; {detail}"));
+    let detail = failure.detail.as_ref().map(|detail| {
+        if is_to_paste(detail) { format!(":\n{detail};") } else { format!("; {detail}") }
+    });
     let parts = [Some(failure_line(failure)), line, detail];
     parts.into_iter().flatten().collect()
+}
+
+/// Whether what is known besides is statements, which people run as they stand.
+#[must_use]
+pub fn is_to_paste(detail: &str) -> bool {
+    let verbs = ["ALTER ", "ANALYZE ", "CREATE ", "DROP ", "GRANT "];
+    verbs.iter().any(|verb| detail.starts_with(verb))
 }
 
 impl StepRow {

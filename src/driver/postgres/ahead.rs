@@ -16,10 +16,11 @@ use super::counterpart::{missing, missing_columns, missing_statistics};
 use super::gaps::NOT_BROUGHT;
 use super::shape::Shape;
 use super::stricter::Found;
-use super::surroundings::Surroundings;
+use super::surroundings::{Constraint, Surroundings};
 use super::survey::Side;
+use super::uncarried::{self, Takes};
 use super::{definition, identifying};
-use crate::driver::{Error, Severity, Survey};
+use crate::driver::{Error, Severity, Survey, SurveyedMapping};
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 use crate::sql::{self, Dialect};
 
@@ -29,18 +30,23 @@ pub(super) async fn asked(
     survey: &Survey,
     mapping: &Mapping,
     (from, into): (&Side, Option<&Side>),
-) -> Result<Option<Found>, Error> {
-    let retired = survey.retired.iter().find(|(name, _)| *name == mapping.name);
-    match retired.map(|(_, shape)| shape) {
+) -> Result<Vec<Found>, Error> {
+    match retired(survey, mapping) {
         Some(RetireShape::Columns(columns)) if mapping.is_in_place() => {
-            Ok(of_columns(from, columns))
+            Ok(of_columns(from, columns).into_iter().collect())
         }
         Some(RetireShape::Table { take_name: true, .. }) => match into {
             Some(into) => of_table(conn, mapping, (from, into)).await,
             None => of_promised(conn, survey, mapping, from).await,
         },
-        _ => Ok(None),
+        _ => Ok(Vec::new()),
     }
+}
+
+/// What `retire` puts aside of a mapping.
+pub(super) fn retired<'s>(survey: &'s Survey, mapping: &Mapping) -> Option<&'s RetireShape> {
+    let retired = survey.retired.iter().find(|(name, _)| *name == mapping.name);
+    retired.map(|(_, shape)| shape)
 }
 
 fn found(message: String, lacks: &[String]) -> Option<Found> {
@@ -49,18 +55,45 @@ fn found(message: String, lacks: &[String]) -> Option<Found> {
 }
 
 /// What tells the rows apart and columns in one table can't take over, so that no statement helps.
-pub(super) fn refused(
-    side: &Side,
-    (retired, direction): (Option<&RetireShape>, Option<Direction>),
-) -> Vec<Found> {
-    let Some(RetireShape::Columns(columns)) = retired else { return Vec::new() };
-    let direction = direction.unwrap_or(Direction::Forward);
-    let found = |problem| {
-        let help = "change that first, or put other columns aside".to_owned();
-        let message = format!("retire is refused while this stands: {problem}");
-        (Severity::Warning, NOT_BROUGHT, message, Some(help))
+pub(super) fn refused(side: &Side, (survey, surveyed): (&Survey, &SurveyedMapping)) -> Vec<Found> {
+    let Some(RetireShape::Columns(columns)) = retired(survey, &surveyed.mapping) else {
+        return Vec::new();
     };
-    identifying::problems(side, (columns, direction)).into_iter().map(found).collect()
+    let direction = surveyed.direction.unwrap_or(Direction::Forward);
+    let found = |(severity, problem): (Severity, String)| {
+        let help = "change that first, or put other columns aside".to_owned();
+        (severity, NOT_BROUGHT, stands(&problem), Some(help))
+    };
+    let problems = identifying::problems(side, (columns, direction)).into_iter();
+    let problems = problems.map(|problem| (Severity::Warning, problem));
+    // Unless a statement of the plan may let it go, there is no way on.
+    let exclusions = identifying::exclusions(side, columns).map(|it| {
+        let is_named =
+            survey.scripts.iter().flat_map(|(_, script)| &script.statements).any(|one| {
+                one.text.to_ascii_uppercase().contains("DROP")
+                    && one.text.contains(it.name.as_str())
+            });
+        let severity = if is_named { Severity::Warning } else { Severity::Error };
+        (severity, identifying::said_of_exclusion(it))
+    });
+    problems.chain(exclusions).map(found).collect()
+}
+
+fn stands(problem: &str) -> String {
+    format!("retire is refused while this stands: {problem}")
+}
+
+/// What can't go over to a new table.
+async fn uncarried(conn: &mut PgConnection, shape: &Shape) -> Result<Vec<Found>, Error> {
+    let mut problems = uncarried::problems(conn, shape, Takes::Name).await?;
+    if shape.new.oid != 0 {
+        problems.extend(uncarried::doubts(conn, shape).await?);
+    }
+    let found = |problem: String| {
+        let help = format!("drop it, or make it anew on {}, before retire", shape.new.name);
+        (Severity::Warning, NOT_BROUGHT, stands(&problem), Some(help))
+    };
+    Ok(problems.into_iter().map(found).collect())
 }
 
 /// For columns that take the names of others in one table.
@@ -111,16 +144,18 @@ async fn of_table(
     conn: &mut PgConnection,
     mapping: &Mapping,
     (from, into): (&Side, &Side),
-) -> Result<Option<Found>, Error> {
+) -> Result<Vec<Found>, Error> {
     let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
-    let Ok(shape) = shape else { return Ok(None) };
+    let Ok(shape) = shape else { return Ok(Vec::new()) };
     let mut lacks = missing(&shape, from, into);
     lacks.extend(missing_statistics(conn, &shape).await?);
     let message = format!(
         "{} lacks what {} has and a build or a scan makes, and retire is refused until it has",
         into.table.name, from.table.name
     );
-    Ok(found(message, &lacks))
+    let mut all: Vec<Found> = found(message, &lacks).into_iter().collect();
+    all.extend(uncarried(conn, &shape).await?);
+    Ok(all)
 }
 
 /// For one that the plan makes.
@@ -129,11 +164,11 @@ async fn of_promised(
     survey: &Survey,
     mapping: &Mapping,
     from: &Side,
-) -> Result<Option<Found>, Error> {
+) -> Result<Vec<Found>, Error> {
     let made = made(survey, mapping);
     let into = promised(mapping, from, &made);
     let shape = Shape::resolve(mapping, Arc::clone(&from.table), Arc::clone(&into.table));
-    let Ok(shape) = shape else { return Ok(None) };
+    let Ok(shape) = shape else { return Ok(Vec::new()) };
     let mut lacks = missing(&shape, from, &into);
     if made.like.is_none_or(|like| !like.statistics) {
         lacks.extend(missing_statistics(conn, &shape).await?);
@@ -148,7 +183,9 @@ async fn of_promised(
              can be left out"
         ),
     };
-    Ok(found(message, &lacks))
+    let mut all: Vec<Found> = found(message, &lacks).into_iter().collect();
+    all.extend(uncarried(conn, &shape).await?);
+    Ok(all)
 }
 
 /// How a plan makes a table, as far as its statements tell.
@@ -173,6 +210,19 @@ impl Made {
             || self.texts.is_empty()
             || self.texts.contains('*')
             || self.texts.match_indices(&column).any(is_there)
+    }
+
+    /// The definition of the key's index, without what a plan that makes it by itself doesn't say.
+    fn key_as_said(&self, definition: &str) -> String {
+        if self.like.is_some_and(|like| like.indexes) {
+            return definition.to_owned();
+        }
+        let unsaid = |word: &str| !self.texts.contains(word.trim().to_lowercase().as_str());
+        let mut end = definition.len();
+        for word in [" INCLUDE (", " WITH ("] {
+            end = definition.find(word).filter(|_| unsaid(word)).map_or(end, |at| at.min(end));
+        }
+        definition[..end].to_owned()
     }
 }
 
@@ -268,8 +318,14 @@ fn options(behind: &str) -> Like {
 fn promised(mapping: &Mapping, from: &Side, made: &Made) -> Side {
     let (schema, name) = parts(&mapping.into.table);
     let like = made.like.unwrap_or_default();
-    let is_brought = |kind| kind == 'c' && like.constraints || kind == 'x' && like.indexes;
-    let constraints = from.around.constraints.iter().filter(|it| is_brought(it.kind));
+    let indexes = indexes(mapping, &from.table, made);
+    // An index and what is made of it have one name.
+    let is_brought = |it: &&Constraint| match it.kind {
+        'c' => like.constraints,
+        'p' | 'u' | 'x' => indexes.iter().any(|index| index.name == it.name),
+        _ => false,
+    };
+    let constraints = from.around.constraints.iter().filter(is_brought);
     let around = Surroundings {
         name: name_sql(&mapping.into.table),
         constraints: constraints.cloned().collect(),
@@ -291,7 +347,7 @@ fn promised(mapping: &Mapping, from: &Side, made: &Made) -> Side {
         kind: if made.is_partitioned { 'p' } else { 'r' },
         is_partition: false,
         columns: columns(mapping, &from.table, made),
-        indexes: indexes(mapping, &from.table, like),
+        indexes,
         triggers: Vec::new(),
         ..Table::clone(&from.table)
     };
@@ -334,7 +390,8 @@ fn columns(mapping: &Mapping, from: &Table, made: &Made) -> Vec<Column> {
 }
 
 /// Its indexes: the key's, and those that `LIKE` brings.
-fn indexes(mapping: &Mapping, from: &Table, like: Like) -> Vec<Index> {
+fn indexes(mapping: &Mapping, from: &Table, made: &Made) -> Vec<Index> {
+    let like = made.like.unwrap_or_default();
     let (old, new) = (&mapping.from.key, &mapping.into.key);
     let new_name = |name: &str| {
         let at = old.iter().position(|old| old == name);
@@ -348,9 +405,9 @@ fn indexes(mapping: &Mapping, from: &Table, like: Like) -> Vec<Index> {
     let key = from.indexes.iter().find(|index| is_key(index)).map(|index| Index {
         columns: new.iter().cloned().map(Some).collect(),
         definition: if old == new {
-            index.definition.clone()
+            made.key_as_said(&index.definition)
         } else {
-            definition::renamed(&index.definition, &new_name)
+            made.key_as_said(&definition::renamed(&index.definition, &new_name))
         },
         ..index.clone()
     });

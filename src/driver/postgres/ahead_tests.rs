@@ -4,7 +4,8 @@
 use super::Postgres;
 use super::fixture::{Database, mapping, script};
 use super::retire_tests::whole;
-use crate::driver::{CreatedObject, Introspect as _, Survey, SurveyedMapping};
+use crate::driver::probed::{Purpose, TableUse};
+use crate::driver::{CreatedObject, Introspect as _, Severity, Survey, SurveyedMapping};
 use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
 
 /// What a look finds missing and the statements that make it; `made`: a statement of the plan, and what it makes.
@@ -53,7 +54,8 @@ async fn the_first_look_prints_what_will_be_asked_for() {
     assert_eq!(
         look(table.clone(), Some(whole(true))).await,
         [
-            format!("{v2} ADD PRIMARY KEY USING INDEX \"users_v2_id_key\""),
+            "CREATE UNIQUE INDEX CONCURRENTLY \"users_v2_primary\" ON \"public\".\"users_v2\" USING btree (id)".to_owned(),
+            format!("{v2} ADD PRIMARY KEY USING INDEX \"users_v2_primary\""),
             "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"users_v2\" USING btree (lower(email), n)".to_owned(),
             format!("{v2} ADD CONSTRAINT \"users_n_check\" CHECK ((n > 0)) NOT VALID"),
             format!("{v2} VALIDATE CONSTRAINT \"users_n_check\""),
@@ -110,12 +112,18 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
     };
     let v2 = "ALTER TABLE \"public\".\"deals_v2\"";
     let not_brought = [
-        format!("{v2} ADD CONSTRAINT \"deals_account_fkey\" FOREIGN KEY (account) REFERENCES accounts(id) NOT VALID"),
+        format!(
+            "{v2} ADD CONSTRAINT \"deals_account_fkey\" FOREIGN KEY (account) REFERENCES accounts(id) NOT VALID"
+        ),
         format!("{v2} VALIDATE CONSTRAINT \"deals_account_fkey\""),
-        format!("{v2} ADD CONSTRAINT \"deals_boss_fkey\" FOREIGN KEY (boss) REFERENCES \"deals_v2\"(id) NOT VALID"),
+        format!(
+            "{v2} ADD CONSTRAINT \"deals_boss_fkey\" FOREIGN KEY (boss) REFERENCES \"deals_v2\"(id) NOT VALID"
+        ),
         format!("{v2} VALIDATE CONSTRAINT \"deals_boss_fkey\""),
-        "CREATE TRIGGER \"noting\" BEFORE UPDATE ON \"public\".\"deals_v2\" FOR EACH ROW EXECUTE FUNCTION noted()"
-            .to_owned(),
+        format!(
+            "CREATE TRIGGER \"noting\" BEFORE UPDATE ON \"public\".\"deals_v2\" FOR EACH ROW EXECUTE FUNCTION noted(); \
+             {v2} DISABLE TRIGGER \"noting\""
+        ),
     ];
     let (messages, statements) =
         look(&plain, "CREATE TABLE deals_v2 (LIKE deals INCLUDING ALL)").await;
@@ -137,7 +145,8 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
         ]
     );
     for wanted in [
-        "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"deals_v2\" USING btree (email)".to_owned(),
+        "CREATE UNIQUE INDEX CONCURRENTLY \"deals_v2_email_key\" ON \"public\".\"deals_v2\" USING btree (email)".to_owned(),
+        format!("{v2} ADD CONSTRAINT \"deals_v2_email_key\" UNIQUE USING INDEX \"deals_v2_email_key\""),
         "CREATE INDEX CONCURRENTLY ON \"public\".\"deals_v2\" USING btree (status) WHERE (n > 1)".to_owned(),
         format!("{v2} ADD CONSTRAINT \"deals_n_check\" CHECK ((n > 0)) NOT VALID"),
         format!("{v2} ALTER COLUMN \"email\" SET NOT NULL"),
@@ -162,7 +171,7 @@ async fn a_table_that_the_plan_makes_is_told_what_it_must_have() {
     let text = "CREATE TABLE deals_v2 (id bigint PRIMARY KEY, email text, state text) PARTITION BY RANGE (id)";
     let (_, renamed) = look(&renaming, text).await;
     assert!(!renamed.iter().any(|it| it.contains("status")), "{renamed:#?}");
-    let unique = "CREATE UNIQUE INDEX ON \"public\".\"deals_v2\" USING btree (email)".to_owned();
+    let unique = format!("{v2} ADD CONSTRAINT \"deals_v2_email_key\" UNIQUE (email)");
     assert!(renamed.contains(&unique), "{renamed:#?}");
 
     // What was told is what is asked for: run as it stands, it leaves nothing to be asked.
@@ -198,8 +207,11 @@ async fn columns_that_the_plan_makes_are_told_what_they_must_have() {
         ]
     );
     assert_eq!(
-        statements[0],
-        "CREATE UNIQUE INDEX CONCURRENTLY ON \"public\".\"deals\" USING btree (\"email_v2\")"
+        statements[..2],
+        [
+            "CREATE UNIQUE INDEX CONCURRENTLY \"deals_email_key_2\" ON \"public\".\"deals\" USING btree (\"email_v2\")",
+            "ALTER TABLE \"public\".\"deals\" ADD CONSTRAINT \"deals_email_key_2\" UNIQUE USING INDEX \"deals_email_key_2\""
+        ]
     );
     assert!(statements.iter().any(|it| it.ends_with("ALTER COLUMN \"email_v2\" SET NOT NULL")));
     database.run(made.0).await;
@@ -207,4 +219,86 @@ async fn columns_that_the_plan_makes_are_told_what_they_must_have() {
         database.run(statement).await;
     }
     assert_eq!(said(&postgres, (in_place, Some(shape)), None).await.1, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_exclusion_that_no_column_can_take_over_is_an_error_ahead() {
+    let setup = "CREATE TABLE stays (id int PRIMARY KEY, r int4range, r_v2 int8range, CONSTRAINT apart EXCLUDE USING gist (r WITH &&))";
+    let Some(database) = Database::with(setup).await else { return };
+    let postgres = database.open().await;
+    let in_place = Mapping {
+        columns: vec![("r_v2".into(), "int8range(lower(r), upper(r))".into())],
+        ..mapping(("stays", &["id"]), ("stays", &["id"]))
+    };
+    let shape = RetireShape::Columns(vec![RetiredColumn {
+        column: "r".into(),
+        old_name: "r_old".into(),
+        take_name: Some("r_v2".into()),
+    }]);
+    for (text, severity) in [
+        ("CREATE TABLE other (id int)", Severity::Error),
+        ("ALTER TABLE stays DROP CONSTRAINT apart", Severity::Warning),
+    ] {
+        let survey = Survey {
+            retired: vec![(in_place.name.clone(), shape.clone())],
+            mappings: vec![SurveyedMapping {
+                step: "sync".into(),
+                mapping: in_place.clone(),
+                direction: Some(Direction::Forward),
+            }],
+            scripts: vec![("make".into(), script(&[text]))],
+            ..Survey::default()
+        };
+        let found = postgres.survey(&survey).await.unwrap();
+        let found: Vec<_> = found.iter().filter(|it| it.code == "D217").collect();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].severity, severity);
+        let why = "retire is refused while this stands: exclusion constraint apart: EXCLUDE USING gist (r WITH &&)";
+        assert_eq!(found[0].message, why);
+    }
+}
+
+/// A trigger that the plan makes on its own table fires for the copy, unless it is switched off by then.
+#[tokio::test]
+async fn a_trigger_of_the_plan_on_its_own_table_is_told() {
+    let Some(database) = Database::with(DEALS).await else { return };
+    let postgres = database.open().await;
+    let plain = mapping(("deals", &["id"]), ("deals_v2", &["id"]));
+    let make = "CREATE TABLE deals_v2 (LIKE deals INCLUDING ALL)";
+    let fires = "CREATE TRIGGER \"noting\" BEFORE UPDATE ON \"public\".\"deals_v2\" FOR EACH ROW EXECUTE FUNCTION noted()";
+    let used = |step: &str, purpose: Purpose| TableUse {
+        step: step.into(),
+        table: "deals_v2".into(),
+        purpose,
+    };
+    let off = "ALTER TABLE deals_v2 DISABLE TRIGGER noting";
+    let cases: [(&[&str], &[&str], bool); 4] = [
+        (&[make, fires], &[], true),
+        (&[make, fires, off], &[], false),
+        (&[make, fires, "ALTER TABLE deals_v2 DISABLE TRIGGER USER"], &[], false),
+        (&[make], &[fires], false),
+    ];
+    for (before, behind, is_told) in cases {
+        let survey = Survey {
+            retired: vec![(plain.name.clone(), whole(true))],
+            mappings: vec![SurveyedMapping {
+                step: "sync".into(),
+                mapping: plain.clone(),
+                direction: Some(Direction::Forward),
+            }],
+            created: vec![CreatedObject { table: "deals_v2".into(), column: None }],
+            scripts: vec![("make".into(), script(before)), ("end".into(), script(behind))],
+            uses: vec![
+                used("make", Purpose::Named),
+                used("copy", Purpose::Write),
+                used("end", Purpose::Named),
+            ],
+            ..Survey::default()
+        };
+        let found = postgres.survey(&survey).await.unwrap();
+        let told: Vec<_> =
+            found.iter().filter(|it| it.code == "D218").map(|it| it.message.as_str()).collect();
+        let said = "triggers of deals_v2 (noting) fire for each row that is copied to it, and for each write that is mirrored";
+        assert_eq!(told, if is_told { vec![said] } else { vec![] }, "{before:?} {behind:?}");
+    }
 }

@@ -79,13 +79,33 @@ pub(super) fn is_known(dependent: &Dependent, known: &[String]) -> bool {
     })
 }
 
+/// The functions that name a new table by the name that it gives up, where nobody says that they are known.
+pub(super) fn astray(
+    found: &[Dependent],
+    (old, new): (&str, &str),
+    known: &[String],
+) -> Vec<String> {
+    let left = found.iter().filter(|it| !it.is_certain() && !is_known(it, known));
+    left.map(|it| {
+        let name = it.shown().split_once('(').map_or(it.shown(), |(name, _)| name);
+        format!(
+            "{}, whose text names {new}: it would find none, as that is called {old} from then on; have it name {old}, and list {name} \
+             under known",
+            it.name
+        )
+    })
+    .collect()
+}
+
 /// The functions that are in the way, each with what would become of it, where nobody says that it is known.
 pub(super) fn unknown(
     found: &[Dependent],
     (shape, known): (&RetireShape, &[String]),
 ) -> Vec<String> {
     let then = match shape {
-        RetireShape::Table { take_name: true, .. } => "it would use the new table from then on",
+        RetireShape::Table { take_name: true, .. } => {
+            "it would use the new table from then on, by this name"
+        }
         RetireShape::Table { .. } => "it would not find it any more",
         RetireShape::Columns(_) => "it would find another column or none",
     };

@@ -194,7 +194,13 @@ impl Carried {
                     let why = could_not("take back", &given.what, &error);
                     left.push(why.to_string());
                 }
-                Err(error) => return Err(could_not("take back", &given.what, &error)),
+                Err(error) => {
+                    let help = format!(
+                        "it was changed since, as it seems, or what it needs was; make it as it was ({}), or drop it, then retry",
+                        given.back.split_whitespace().collect::<Vec<_>>().join(" ")
+                    );
+                    return Err(could_not("take back", &given.what, &error).with_help(help));
+                }
             }
         }
         Ok(left)

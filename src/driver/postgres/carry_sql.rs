@@ -249,6 +249,36 @@ FROM t JOIN pg_statistic_ext ox ON ox.stxrelid = t.o JOIN pg_statistic_ext nx ON
 JOIN pg_namespace nn ON nn.oid = nx.stxnamespace
 WHERE coalesce(ox.stxstattarget, -1) <> -1 AND coalesce(nx.stxstattarget, -1) = -1 ORDER BY nx.stxname";
 
+/// How much is gathered for the expressions of indexes that are defined alike.
+const INDEX_STATISTICS: &str = "\
+SELECT 'statistics target', NULL::text, format('ALTER INDEX %I.%I ALTER COLUMN %s SET STATISTICS %s', nn.nspname, nc.relname, oa.attnum, oa.attstattarget),
+       format('ALTER INDEX %I.%I ALTER COLUMN %s SET STATISTICS -1', nn.nspname, nc.relname, oa.attnum)
+FROM t JOIN pg_index oi ON oi.indrelid = t.o JOIN pg_index ni ON ni.indrelid = t.n AND ni.indisunique = oi.indisunique
+  AND substring(pg_get_indexdef(ni.indexrelid) FROM ' USING .*') = substring(pg_get_indexdef(oi.indexrelid) FROM ' USING .*')
+JOIN pg_class nc ON nc.oid = ni.indexrelid JOIN pg_namespace nn ON nn.oid = nc.relnamespace
+JOIN pg_attribute oa ON oa.attrelid = oi.indexrelid JOIN pg_attribute na ON na.attrelid = ni.indexrelid AND na.attnum = oa.attnum
+WHERE coalesce(oa.attstattarget, -1) <> -1 AND coalesce(na.attstattarget, -1) = -1
+ORDER BY nc.relname, oa.attnum";
+
+/// Names of constraints that clients may name (ON CONFLICT ON CONSTRAINT) or are told: those that are made of an index change
+/// theirs with what is defined alike, since no two indexes of a schema have one name.
+const NAMES: &str = "\
+SELECT 'name of a constraint', NULL::text,
+       format('ALTER TABLE %1$s RENAME CONSTRAINT %3$I TO %5$I; ALTER TABLE %2$s RENAME CONSTRAINT %4$I TO %3$I; ALTER TABLE %1$s RENAME CONSTRAINT %5$I TO %4$I',
+         t.aside, t.aft, k.was, k.new, 'phasegate_' || k.oid),
+       format('ALTER TABLE %1$s RENAME CONSTRAINT %4$I TO %5$I; ALTER TABLE %2$s RENAME CONSTRAINT %3$I TO %4$I; ALTER TABLE %1$s RENAME CONSTRAINT %5$I TO %3$I',
+         t.aft, t.bef, k.was, k.new, 'phasegate_' || k.oid)
+FROM t, LATERAL (
+  SELECT ok.oid, ok.conname AS was, nk.conname AS new FROM (
+    SELECT x.*, row_number() OVER w AS at, pg_get_constraintdef(x.oid) AS definition FROM pg_constraint x
+    WHERE x.conrelid = t.o AND x.contype IN ('p', 'u', 'x') WINDOW w AS (PARTITION BY x.contype, pg_get_constraintdef(x.oid) ORDER BY x.oid)) ok
+  JOIN (
+    SELECT x.*, row_number() OVER w AS at, pg_get_constraintdef(x.oid) AS definition FROM pg_constraint x
+    WHERE x.conrelid = t.n AND x.contype IN ('p', 'u', 'x') WINDOW w AS (PARTITION BY x.contype, pg_get_constraintdef(x.oid) ORDER BY x.oid)) nk
+    ON nk.contype = ok.contype AND nk.definition = ok.definition AND nk.at = ok.at
+  WHERE ok.connamespace = nk.connamespace AND ok.conname <> nk.conname) k
+ORDER BY k.was";
+
 /// How columns are kept and counted.
 const COLUMNS: &str = "\
 SELECT 'setting of a column', NULL::text, format('ALTER TABLE %s ALTER COLUMN %I %s', t.aft, p.nname, c.forward),
@@ -374,28 +404,47 @@ LATERAL (SELECT c.relname FROM pg_index r JOIN pg_class c ON c.oid = r.indexreli
   AND r.indpred IS NULL ORDER BY r.indexrelid LIMIT 1) ready
 WHERE t.oident = 'i' AND m.is_over";
 
+/// The names of UNIQUE constraints over columns that others take the names of: they change them with what stands over the new
+/// ones. The one that holds from now on is described as the other.
+const COLUMN_NAMES: &str = "\
+SELECT 'name of a constraint', NULL::text,
+       format('ALTER TABLE %1$s RENAME CONSTRAINT %2$I TO %4$I; ALTER TABLE %1$s RENAME CONSTRAINT %3$I TO %2$I; ALTER TABLE %1$s RENAME CONSTRAINT %4$I TO %3$I',
+         t.aft, ok.conname, nk.conname, 'phasegate_' || ok.oid) || coalesce(format('; COMMENT ON CONSTRAINT %I ON %s IS %L', ok.conname, t.aft, c.text), ''),
+       CASE WHEN c.text IS NOT NULL THEN format('COMMENT ON CONSTRAINT %I ON %s IS NULL; ', ok.conname, t.aft) ELSE '' END
+         || format('ALTER TABLE %1$s RENAME CONSTRAINT %2$I TO %4$I; ALTER TABLE %1$s RENAME CONSTRAINT %3$I TO %2$I; ALTER TABLE %1$s RENAME CONSTRAINT %4$I TO %3$I',
+         t.aft, ok.conname, nk.conname, 'phasegate_' || ok.oid)
+FROM t JOIN pg_constraint ok ON ok.conrelid = t.o AND ok.contype = 'u' JOIN pg_index oi ON oi.indexrelid = ok.conindid,
+LATERAL (SELECT string_agg(coalesce(p.nnum, c.num)::text, ' ' ORDER BY c.at) AS news, bool_or(p.nnum IS NOT NULL) AS is_over
+  FROM unnest(oi.indkey::int2[]) WITH ORDINALITY c (num, at) LEFT JOIN pair p ON p.onum = c.num) m,
+LATERAL (SELECT x.* FROM pg_constraint x JOIN pg_index i ON i.indexrelid = x.conindid
+  WHERE x.conrelid = t.o AND x.contype = 'u' AND x.condeferrable = ok.condeferrable AND x.condeferred = ok.condeferred
+    AND i.indkey::text = m.news AND i.indnkeyatts = oi.indnkeyatts ORDER BY x.oid LIMIT 1) nk,
+LATERAL (SELECT CASE WHEN obj_description(nk.oid, 'pg_constraint') IS NULL THEN obj_description(ok.oid, 'pg_constraint') END AS text) c
+WHERE m.is_over AND t.o = t.n ORDER BY ok.conname";
+
 /// Triggers of users that stand on both tables and were kept disabled on the new one until now. Where the old table goes on
-/// being written by the sync they change places, so that each write goes on firing them once.
+/// being written by the sync they change places, so that each write goes on firing them once. One that nobody gave a mode on the
+/// new table has that of the old one: a trigger for replicas must not fire for clients.
 const TRIGGERS: &str = "\
 SELECT 'trigger', NULL::text,
        format('ALTER TABLE %s ENABLE %sTRIGGER %I', t.aft, k.kind, n.tgname)
-         || CASE WHEN t.goes_on THEN format('; ALTER TABLE %s DISABLE TRIGGER %I', t.aside, o.tgname) ELSE '' END,
-       format('ALTER TABLE %s DISABLE TRIGGER %I', t.bef, n.tgname)
-         || CASE WHEN t.goes_on THEN format('; ALTER TABLE %s ENABLE %sTRIGGER %I', t.aft, k.kind, o.tgname) ELSE '' END
+         || CASE WHEN t.goes_on AND n.tgenabled = 'D' THEN format('; ALTER TABLE %s DISABLE TRIGGER %I', t.aside, o.tgname) ELSE '' END,
+       format('ALTER TABLE %s %s TRIGGER %I', t.bef, CASE n.tgenabled WHEN 'D' THEN 'DISABLE' ELSE 'ENABLE' END, n.tgname)
+         || CASE WHEN t.goes_on AND n.tgenabled = 'D' THEN format('; ALTER TABLE %s ENABLE %sTRIGGER %I', t.aft, k.kind, o.tgname) ELSE '' END
 FROM t JOIN pg_trigger o ON o.tgrelid = t.o AND NOT o.tgisinternal AND o.tgenabled <> 'D'
-JOIN pg_trigger n ON n.tgrelid = t.n AND NOT n.tgisinternal AND n.tgenabled = 'D'
+JOIN pg_trigger n ON n.tgrelid = t.n AND NOT n.tgisinternal AND (n.tgenabled = 'D' OR n.tgenabled = 'O' AND o.tgenabled <> 'O')
   AND replace(replace(pg_get_triggerdef(n.oid), 'TRIGGER ' || quote_ident(n.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.bef || ' ', ' ON % ')
     = replace(replace(pg_get_triggerdef(o.oid), 'TRIGGER ' || quote_ident(o.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.aft || ' ', ' ON % '),
 LATERAL (SELECT CASE o.tgenabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END AS kind) k
 WHERE NOT EXISTS (
-  SELECT FROM pg_trigger x WHERE x.tgrelid = t.n AND NOT x.tgisinternal AND x.tgenabled <> 'D'
+  SELECT FROM pg_trigger x WHERE x.tgrelid = t.n AND NOT x.tgisinternal AND x.tgenabled <> 'D' AND x.oid <> n.oid
     AND replace(replace(pg_get_triggerdef(x.oid), 'TRIGGER ' || quote_ident(x.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.bef || ' ', ' ON % ')
       = replace(replace(pg_get_triggerdef(o.oid), 'TRIGGER ' || quote_ident(o.tgname) || ' ', 'TRIGGER % '), ' ON ' || t.aft || ' ', ' ON % '))
 ORDER BY o.tgname";
 
 /// Everything that a table which takes another's place is given, in the order in which it is given. Indexes and constraints
 /// are there already.
-const OF_TABLES: [&str; 16] = [
+const OF_TABLES: [&str; 18] = [
     OWNER,
     WIDER,
     DEFAULTS,
@@ -409,14 +458,17 @@ const OF_TABLES: [&str; 16] = [
     PUBLICATIONS,
     COLUMNS,
     STATISTICS,
+    INDEX_STATISTICS,
     CLUSTERED,
     OPTIONS,
     TRIGGERS,
+    // Whatever else names them names them as they were.
+    NAMES,
 ];
 
 /// What a column is given that takes the place of another one of its own table.
-const OF_COLUMNS: [&str; 7] =
-    [WIDER, IDENTITIES, REPLICA_INDEX, PRIMARY_KEY, COLUMN_GRANTS, COLUMNS, COMMENTS];
+const OF_COLUMNS: [&str; 8] =
+    [WIDER, IDENTITIES, REPLICA_INDEX, PRIMARY_KEY, COLUMN_GRANTS, COLUMNS, COMMENTS, COLUMN_NAMES];
 
 /// The query for rights on what the new table draws from.
 pub(super) fn of_sequences() -> String {

@@ -6,6 +6,9 @@
 //!   index of a partitioned table).
 //! - Columns that a mapping between tables changes or leaves out have their own, or none. A column that takes another one's
 //!   name has what that one had.
+//! - A constraint that is made of an index is asked for as that constraint, checked when the old one is: an index alone refuses
+//!   what the constraint would have taken until COMMIT, and no client can name it.
+//! - Triggers are made and disabled: `retire` gives them the mode of the old ones. Until then they would fire for what is copied.
 //!
 //! Absent on purpose: what is nothing but catalogue, which `carry` brings along. Extended statistics are not: they are empty
 //! until ANALYZE has read the table.
@@ -16,21 +19,22 @@ use sqlx::postgres::PgConnection;
 use super::catalogue::{Index, Table, quote};
 use super::definition::{self, renamed, same};
 use super::error::failed;
-use super::identifying;
 use super::shape::Shape;
 use super::stricter::{bare, behind_using};
 use super::surroundings::{Constraint, Surroundings, TriggerFacts};
 use super::survey::Side;
+use super::{deferrable, identifying};
 use crate::driver::Error;
 use crate::run::RetiredColumn;
 
 /// The statements that would make what the new table of a mapping lacks.
 pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
-    let target = Target { table: &new.table, around: &new.around };
+    let target = Target { table: &new.table, around: &new.around, of: &old.table.name };
     let mut statements = Vec::new();
     for index in old.table.indexes.iter().filter(|index| index.is_valid) {
         if is_carried_index(shape, index, &old.table) {
-            statements.extend(target.index(index, behind_using(&index.definition)));
+            let constraint = of_index(&old.around, index).cloned();
+            statements.extend(target.like(index, constraint, behind_using(&index.definition)));
         }
     }
     for constraint in needed(&old.around) {
@@ -45,10 +49,11 @@ pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
         }
     }
     let on = new.table.sql();
-    for trigger in old.around.user_triggers().filter(|trigger| trigger.enabled != 'D') {
-        // One that stands disabled is enabled by `retire`.
+    for trigger in old.around.user_triggers() {
         if !new.around.user_triggers().any(|it| it.form == trigger.form) {
-            statements.push(made_on(trigger, &on));
+            // On one line, so that both are sent as one: in between it would fire.
+            let (made, name) = (made_on(trigger, &on), quote(&trigger.name));
+            statements.push(format!("{made}; ALTER TABLE {on} DISABLE TRIGGER {name}"));
         }
     }
     statements
@@ -56,7 +61,7 @@ pub(super) fn missing(shape: &Shape, old: &Side, new: &Side) -> Vec<String> {
 
 /// The statements that would make what columns lack that take others' names in one table.
 pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<String> {
-    let target = Target { table: &side.table, around: &side.around };
+    let target = Target { table: &side.table, around: &side.around, of: &side.table.name };
     let taken = |name: &str| {
         let it = columns.iter().find(|it| it.column == name);
         it.and_then(|it| it.take_name.as_deref())
@@ -66,10 +71,13 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
     let mut statements = Vec::new();
     for index in side.table.indexes.iter().filter(|index| index.is_valid && is_over(index)) {
         let behind = renamed(behind_using(&index.definition), &taken);
-        if index.is_primary || index.is_replica_identity && side.around.replica_identity == 'i' {
+        let constraint = of_index(&side.around, index)
+            .map(|it| Constraint { definition: with_names(it, &taken), ..it.clone() });
+        let is_identity = index.is_replica_identity && side.around.replica_identity == 'i';
+        if index.is_primary || is_identity && constraint.is_none() {
             statements.extend(identifying::missing(side, index, &behind));
         } else {
-            statements.extend(target.index(index, &behind));
+            statements.extend(target.like(index, constraint, &behind));
         }
     }
     for constraint in needed(&side.around) {
@@ -89,7 +97,7 @@ pub(super) fn missing_columns(side: &Side, columns: &[RetiredColumn]) -> Vec<Str
     statements
 }
 
-/// Constraints that rows are held against.
+/// Constraints that rows are held against, but for those that come with an index of theirs.
 fn needed(around: &Surroundings) -> impl Iterator<Item = &Constraint> {
     around.constraints.iter().filter(|it| matches!(it.kind, 'c' | 'f' | 'x'))
 }
@@ -122,19 +130,75 @@ fn with_names<'n>(constraint: &Constraint, new_name: &impl Fn(&str) -> Option<&'
     }
 }
 
+/// The constraint that is made of an index.
+pub(super) fn of_index<'a>(around: &'a Surroundings, index: &Index) -> Option<&'a Constraint> {
+    // The server keeps both under one name.
+    let made = |it: &&Constraint| matches!(it.kind, 'p' | 'u' | 'x') && it.name == index.name;
+    around.constraints.iter().find(made)
+}
+
 /// What has to have something.
 struct Target<'a> {
     table: &'a Table,
     around: &'a Surroundings,
+    /// The name of the table that has it.
+    of: &'a str,
 }
 
 impl Target<'_> {
-    /// What makes an index as another one; nothing where there is one.
-    fn index(&self, index: &Index, behind: &str) -> Vec<String> {
+    /// What makes an index as another one, and the constraint that is made of that. `constraint` has its definition for here.
+    fn like(&self, index: &Index, constraint: Option<Constraint>, behind: &str) -> Vec<String> {
+        match constraint {
+            // It builds its own.
+            Some(constraint) if constraint.kind == 'x' => Vec::new(),
+            Some(constraint) if constraint.kind == 'u' => self.unique(&constraint, behind),
+            Some(constraint) => self.index(index, behind, deferrable::tail(&constraint.definition)),
+            None => self.index(index, behind, ""),
+        }
+    }
+
+    /// What makes a UNIQUE constraint whose index has `behind` behind USING; nothing where there is one.
+    fn unique(&self, like: &Constraint, behind: &str) -> Vec<String> {
+        let tail = deferrable::tail(&like.definition);
+        let alike: Vec<(&Index, Option<&Constraint>)> = self
+            .table
+            .indexes
+            .iter()
+            .filter(|it| it.is_valid && it.is_unique && same(behind_using(&it.definition), behind))
+            .map(|it| (it, of_index(self.around, it)))
+            .collect();
+        let serves = |it: &Constraint| deferrable::tail(&it.definition) == tail;
+        if alike.iter().any(|(_, of)| of.is_some_and(serves)) {
+            return Vec::new();
+        }
+        let (on, name) = (self.table.sql(), self.free_relation(&like.name));
+        // One that is checked at another moment would go on refusing.
+        let other = alike.iter().filter_map(|(_, of)| *of).find(|of| of.kind == 'u');
+        let instead =
+            other.map_or_else(String::new, |it| format!("DROP CONSTRAINT {}, ", quote(&it.name)));
+        if self.table.kind == 'p' {
+            let (name, definition) = (quote(&name), &like.definition);
+            return vec![format!("ALTER TABLE {on} {instead}ADD CONSTRAINT {name} {definition}")];
+        }
+        let standing = alike.iter().find(|(_, of)| of.is_none()).map(|(index, _)| &index.name);
+        let name = quote(standing.unwrap_or(&name));
+        let make = format!("CREATE UNIQUE INDEX CONCURRENTLY {name} ON {on} USING {behind}");
+        let mut statements: Vec<String> = standing.is_none().then_some(make).into_iter().collect();
+        statements.push(format!(
+            "ALTER TABLE {on} {instead}ADD CONSTRAINT {name} UNIQUE USING INDEX {name}{tail}"
+        ));
+        statements
+    }
+
+    /// What makes an index as another one; nothing where there is one. `tail`: when a primary key of it is checked.
+    fn index(&self, index: &Index, behind: &str, tail: &str) -> Vec<String> {
         let alike =
             |other: &&Index| other.is_valid && same(behind_using(&other.definition), behind);
+        // A table has one primary key; beside another one, what is unique and not NULL does as well.
         let serves = |other: &&Index| {
-            (!index.is_unique || other.is_unique) && (!index.is_primary || other.is_primary)
+            let is_as_strict = other.is_unique && (other.is_immediate || !index.is_immediate);
+            (!index.is_unique || is_as_strict)
+                && (!index.is_primary || other.is_primary || self.has_primary_key())
         };
         if self.table.indexes.iter().filter(alike).any(|other| serves(&other)) {
             return Vec::new();
@@ -146,17 +210,18 @@ impl Target<'_> {
         if !index.is_primary || self.table.kind == 'p' || self.has_primary_key() {
             return vec![format!("CREATE {unique}INDEX {how}ON {on} USING {behind}")];
         }
-        let standing = self.table.indexes.iter().filter(alike).find(|other| other.is_identity());
+        let is_free = |it: &&Index| it.is_identity() && of_index(self.around, it).is_none();
+        let standing = self.table.indexes.iter().filter(alike).find(is_free);
         if let Some(standing) = standing {
             return vec![format!(
-                "ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {}",
+                "ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {}{tail}",
                 quote(&standing.name)
             )];
         }
         let name = quote(&cut(&format!("{}_primary", self.table.name)));
         vec![
             format!("CREATE UNIQUE INDEX CONCURRENTLY {name} ON {on} USING {behind}"),
-            format!("ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {name}"),
+            format!("ALTER TABLE {on} ADD PRIMARY KEY USING INDEX {name}{tail}"),
         ]
     }
 
@@ -181,7 +246,10 @@ impl Target<'_> {
         if let Some(unchecked) = there.first() {
             return vec![validate(&unchecked.name)];
         }
-        let name = self.free_name(&like.name);
+        let name = match like.kind {
+            'x' => self.free_relation(&like.name),
+            _ => self.free_name(&like.name),
+        };
         let add = format!("ALTER TABLE {on} ADD CONSTRAINT {} {definition}", quote(&name));
         if like.kind == 'x' || like.kind == 'f' && self.table.kind == 'p' {
             return vec![add];
@@ -213,6 +281,27 @@ impl Target<'_> {
     /// A name for a constraint that no other one of the table has.
     fn free_name(&self, name: &str) -> String {
         let is_taken = |name: &str| self.around.constraints.iter().any(|it| it.name == name);
+        Self::free(name, is_taken)
+    }
+
+    /// The same for one that is made of an index, which has its name in the schema, where the old one's stands: as the server
+    /// calls it by itself, after the table.
+    fn free_relation(&self, name: &str) -> String {
+        let own = &self.table.name;
+        let name = match name.strip_prefix(self.of).filter(|rest| rest.starts_with('_')) {
+            Some(rest) => format!("{own}{rest}"),
+            None if self.of == own => name.to_owned(),
+            None => format!("{own}_{name}"),
+        };
+        let is_taken = |name: &str| {
+            self.around.constraints.iter().any(|it| it.name == name)
+                || self.table.indexes.iter().any(|it| it.name == name)
+        };
+        Self::free(&cut(&name), is_taken)
+    }
+
+    /// A name like another that is not taken.
+    fn free(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
         let mut free = name.to_owned();
         let mut number = 1;
         while is_taken(&free) {

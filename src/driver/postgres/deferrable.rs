@@ -33,9 +33,18 @@ pub(super) fn problem(new: &Surroundings) -> Option<(String, String)> {
 }
 
 fn is_deferrable(definition: &str) -> bool {
+    !tail(definition).is_empty()
+}
+
+/// What a definition says of when it is checked, the blank before it included; nothing where that is at once.
+pub(super) fn tail(definition: &str) -> &str {
     let definition = super::stricter::bare(definition);
-    let definition = definition.strip_suffix(" INITIALLY DEFERRED").unwrap_or(definition);
-    definition.ends_with(" DEFERRABLE")
+    for tail in [" DEFERRABLE INITIALLY DEFERRED", " DEFERRABLE"] {
+        if definition.ends_with(tail) {
+            return &definition[definition.len() - tail.len()..];
+        }
+    }
+    ""
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@
 //! All of it is a warning: an author may well mean it. Absent on purpose: making it, which is `retire`'s or the plan's, and what
 //! `retire` asks for, which is `ahead`'s.
 
-use super::catalogue::{literal, quote};
+use super::ahead;
+use super::catalogue::{literal, quote, same_table};
 use super::stricter::{Found, bare};
 use super::surroundings::Surroundings;
 use super::survey::{NO_SYNC, Side};
-use crate::driver::probed::ObjectFacts;
-use crate::driver::{Severity, SurveyedMapping};
-use crate::run::{CopyColumns, Direction, Mapping, OnDelete, RetireShape};
+use crate::driver::probed::{ObjectFacts, Purpose, TableUse};
+use crate::driver::{Severity, Survey, SurveyedMapping};
+use crate::run::{CopyColumns, Direction, Mapping, OnDelete, RetireShape, StepId};
+use crate::sql::{self, Change, Dialect};
 
 /// The sequence behind a copied key.
 pub(super) const SEQUENCE: &str = "D216";
@@ -87,19 +89,17 @@ pub(super) fn not_copied(owner: &str, around: &Surroundings) -> Vec<ObjectFacts>
 }
 
 /// For a new table that the plan makes: what `LIKE` would not bring, where no `retire` carries it over.
-pub(super) fn of_a_copy(
-    mapping: &Mapping,
-    from: &Side,
-    retired: Option<&RetireShape>,
-) -> Vec<Found> {
+pub(super) fn of_a_copy(mapping: &Mapping, from: &Side, survey: &Survey) -> Vec<Found> {
     let (old, new) = (&from.table.name, &mapping.into.table);
     let mut found = kept(from);
+    let names = firing_soon(mapping, survey);
+    found.extend(fires(new, &names, ON_COPY));
     let lacks: Vec<String> = not_copied(&from.table.owner, &from.around)
         .iter()
         .filter(|it| !matches!(it.kind.as_str(), "owner" | "identity" | "serial"))
         .map(|it| format!("{} {}", it.kind, it.name))
         .collect();
-    if !lacks.is_empty() && retired.is_none() {
+    if !lacks.is_empty() && ahead::retired(survey, mapping).is_none() {
         let message =
             format!("LIKE {old} INCLUDING ALL would not bring to {new}: {}", lacks.join(", "));
         let help = format!("make on {new} what it needs of them, before clients use it");
@@ -126,8 +126,7 @@ pub(super) fn between(
     if takes_its_place {
         found.extend(sequences(from, new, Some(into)));
     }
-    found
-        .extend(firing(into, "each row that is copied to it, and for each write that is mirrored"));
+    found.extend(firing(into, ON_COPY));
     if surveyed.direction == Some(Direction::Both) {
         found.extend(firing(from, "each write of the new side that is mirrored to it"));
     }
@@ -255,12 +254,50 @@ pub(super) fn firing(side: &Side, when: &str) -> Option<Found> {
     let names: Vec<&str> = side
         .around
         .user_triggers()
-        .filter(|trigger| trigger.enabled != 'D')
+        // Our sessions are no replica's.
+        .filter(|trigger| matches!(trigger.enabled, 'O' | 'A'))
         .map(|trigger| trigger.name.as_str())
         .collect();
+    fires(&side.table.name, &names, when)
+}
+
+/// Triggers that the plan makes on a table before rows are copied to it, and doesn't switch off by then.
+fn firing_soon(mapping: &Mapping, survey: &Survey) -> Vec<String> {
+    let is_it = |table: &str| same_table(table, &mapping.into.table);
+    let is_copied = |it: &TableUse| is_it(&it.table) && it.purpose == Purpose::Write;
+    let copied = survey.uses.iter().rposition(is_copied);
+    let is_before = |step: &StepId| {
+        let first = survey.uses.iter().position(|it| it.step == *step);
+        first.zip(copied).is_none_or(|(first, copied)| first < copied)
+    };
+    let scripts = survey.scripts.iter().filter(|(step, _)| is_before(step));
+    let mut names: Vec<String> = Vec::new();
+    for statement in scripts.flat_map(|(_, script)| &script.statements) {
+        let text = statement.text.to_ascii_uppercase();
+        let is_off = text.split_whitespace().any(|word| matches!(word, "DISABLE" | "REPLICA"));
+        for change in sql::classify(Dialect::Postgres, &statement.text).changes {
+            match change {
+                Change::CreateTrigger { table, trigger } if is_it(&table) => names.push(trigger),
+                Change::SwitchTriggers { table, trigger } if is_it(&table) && is_off => {
+                    names.retain(|name| trigger.as_ref().is_some_and(|off| off != name));
+                }
+                Change::DropTrigger { table, trigger } if table.as_deref().is_some_and(is_it) => {
+                    names.retain(|name| *name != trigger);
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// For what triggers of a new table fire.
+const ON_COPY: &str = "each row that is copied to it, and for each write that is mirrored";
+
+fn fires<N: AsRef<str>>(table: &str, names: &[N], when: &str) -> Option<Found> {
     (!names.is_empty()).then(|| {
-        let message =
-            format!("triggers of {} ({}) fire for {when}", side.table.name, names.join(", "));
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let message = format!("triggers of {table} ({}) fire for {when}", names.join(", "));
         let help =
             "disable them until the switch where they should not, and enable them in a later step"
                 .to_owned();

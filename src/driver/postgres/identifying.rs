@@ -10,10 +10,10 @@
 //! refused as a dependent.
 
 use super::catalogue::{Index, Table};
-use super::counterpart::names;
+use super::counterpart::{names, of_index};
 use super::definition::same;
 use super::stricter::behind_using;
-use super::surroundings::Surroundings;
+use super::surroundings::Constraint;
 use super::survey::Side;
 use crate::run::{Direction, RetiredColumn};
 
@@ -72,6 +72,22 @@ fn identities(table: &Table, columns: &[RetiredColumn]) -> Vec<String> {
     found
 }
 
+/// Exclusion constraints over columns that are put aside: nothing takes them over.
+pub(super) fn exclusions<'a>(
+    side: &'a Side,
+    columns: &'a [RetiredColumn],
+) -> impl Iterator<Item = &'a Constraint> {
+    side.around.constraints.iter().filter(|constraint| {
+        let is_over = |it: &RetiredColumn| constraint.columns.contains(&it.column);
+        constraint.kind == 'x' && columns.iter().any(is_over)
+    })
+}
+
+/// One of them, for people.
+pub(super) fn said_of_exclusion(constraint: &Constraint) -> String {
+    format!("exclusion constraint {}: {}", constraint.name, constraint.definition)
+}
+
 /// What would go with columns that are dropped, though it is the whole table's.
 pub(super) fn goes_along(side: &Side, columns: &[&str]) -> Vec<String> {
     let of_them = |index: &&Index| columns.iter().any(|column| names(index, column));
@@ -105,16 +121,12 @@ pub(super) fn missing(side: &Side, index: &Index, behind: &str) -> Vec<String> {
         }
     };
     if index.is_primary {
-        let is_free = |it: &Index| !is_of_constraint(around, it);
+        // No other constraint can be made of what one is made of.
+        let is_free = |it: &Index| of_index(around, it).is_none();
         need(behind, &is_free);
         need(behind_using(&index.definition), &is_free);
     } else {
         need(behind, &|_| true);
     }
     statements
-}
-
-/// Whether a constraint is made of an index, which no other one can be made of then.
-fn is_of_constraint(around: &Surroundings, index: &Index) -> bool {
-    around.constraints.iter().any(|it| matches!(it.kind, 'p' | 'u' | 'x') && it.name == index.name)
 }

@@ -95,6 +95,8 @@ mod retire_carry_tests;
 #[cfg(test)]
 mod retire_columns_tests;
 #[cfg(test)]
+mod retire_constraint_tests;
+#[cfg(test)]
 mod retire_identity_tests;
 #[cfg(test)]
 mod retire_inventory_tests;
@@ -173,6 +175,7 @@ mod trigger_key;
 mod trigger_sql;
 mod trigger_truncate;
 mod tx_kind;
+mod uncarried;
 mod unretire;
 mod usage;
 mod value;

@@ -23,9 +23,10 @@ use super::remade::{self, Remade};
 use super::shape::Shape;
 use super::surroundings::around;
 use super::survey::Side;
+use super::uncarried::{self, Takes};
 use super::{by_name, carry, carry_sql, identifying, partitioned, stays};
 use crate::driver::Error;
-use crate::run::{Direction, Mapping, RetireShape, RetiredColumn};
+use crate::run::{Direction, FailureClass, Mapping, RetireShape, RetiredColumn};
 
 /// What is put aside, or taken back.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +169,9 @@ async fn check_table(
     let mut tied: Vec<String> =
         found.iter().filter(|it| it.is_certain() && !goes_over(it)).map(Dependent::said).collect();
     tied.extend(outside.problems());
-    tied.extend(by_name::unknown(&found, (what.shape, what.known)));
+    let takes_name = matches!(what.shape, RetireShape::Table { take_name: true, .. });
+    let takes = if takes_name { Takes::Name } else { Takes::Nothing };
+    tied.extend(uncarried::problems(conn, shape, takes).await?);
     if !old.around.parents.is_empty() {
         tied.push(format!("it is a part of {}", old.around.parents.join(", ")));
     }
@@ -180,7 +183,7 @@ async fn check_table(
         let of_it = found.iter().filter(|it| !by_name::is_known(it, what.known));
         tied.extend(of_it.map(|it| format!("{} (on the partition {})", it.said(), part.name)));
     }
-    if matches!(what.shape, RetireShape::Table { take_name: true, .. }) {
+    if takes_name {
         let rules = old.around.rules.iter().filter(|rule| !new.around.rules.contains(rule));
         tied.extend(rules.map(|rule| format!("rule {rule} on {}", old.table.name)));
     }
@@ -200,14 +203,25 @@ async fn check_table(
             }));
         }
     }
-    if !tied.is_empty() {
-        let message = format!(
+    let mut named = by_name::unknown(&found, (what.shape, what.known));
+    if takes_name {
+        let found = dependents(conn, &new.table, None, schema).await?;
+        let names = (old.table.name.as_str(), new.table.name.as_str());
+        named.extend(by_name::astray(&found, names, what.known));
+    }
+    if tied.is_empty() && named.is_empty() {
+        return Ok(known(what, &old.table.name, &found));
+    }
+    let message = if tied.is_empty() {
+        "functions name in their text what gets another name".to_owned()
+    } else {
+        format!(
             "these would go on using {} once it is put aside, or be lost with it; drop them, or make them anew on {}, first",
             old.table.name, new.table.name
-        );
-        return Err(in_the_way(what.mapping.name.as_str(), &message, &tied));
-    }
-    Ok(known(what, &old.table.name, &found))
+        )
+    };
+    tied.extend(named);
+    Err(in_the_way(what.mapping.name.as_str(), &message, &tied))
 }
 
 /// The partitions of a table, at every level, as a mapping would write them.
@@ -249,28 +263,43 @@ async fn check_counterparts(
     let mut lacks = missing(shape, old, new);
     lacks.extend(missing_statistics(conn, shape).await?);
     lacks.extend(partitioned::missing(conn, shape).await?);
-    if let RetireShape::Table { old_name, .. } = what.shape
-        && old.around.replica_identity == 'i'
-        && new.around.replica_identity == 'd'
-    {
-        let names = Names { old: old_name, takes: true };
-        let gifts = carry::of_table(conn, shape, (names, what.direction)).await?;
-        if !gifts.iter().any(|gift| gift.what == carry_sql::REPLICA_IDENTITY_SAID) {
-            let on = new.table.sql();
-            lacks.push(format!(
-                "ALTER TABLE {on} REPLICA IDENTITY …, since that of {} is an index that has no counterpart",
-                old.table.name
-            ));
-        }
-    }
     if lacks.is_empty() {
-        return Ok(());
+        return check_replica_identity(conn, what, shape, (old, new)).await;
     }
     let message = format!(
         "{} lacks what {} has; run these statements (or drop what is not wanted any more) first",
         new.table.name, old.table.name
     );
     Err(in_the_way(what.mapping.name.as_str(), &message, &lacks))
+}
+
+/// What writes to the log of the old row goes over, or is there: all indexes are that go over.
+async fn check_replica_identity(
+    conn: &mut PgConnection,
+    what: &Retiring<'_>,
+    shape: &Shape,
+    (old, new): (&Side, &Side),
+) -> Result<(), Error> {
+    let RetireShape::Table { old_name, .. } = what.shape else { return Ok(()) };
+    if old.around.replica_identity != 'i' || new.around.replica_identity != 'd' {
+        return Ok(());
+    }
+    let names = Names { old: old_name, takes: true };
+    let gifts = carry::of_table(conn, shape, (names, what.direction)).await?;
+    if gifts.iter().any(|gift| gift.what == carry_sql::REPLICA_IDENTITY_SAID) {
+        return Ok(());
+    }
+    let (old, new) = (&old.table, &new.table);
+    let message = format!(
+        "mapping {}: the replica identity of {} is an index over what {} has not, or has otherwise",
+        what.mapping.name, old.name, new.name
+    );
+    let help = format!(
+        "give {} one first: ALTER TABLE {} REPLICA IDENTITY USING INDEX, or FULL",
+        new.name,
+        new.sql()
+    );
+    Err(Error::failed(FailureClass::Refused, message).with_help(help))
 }
 
 /// What is in the way of putting columns aside.
@@ -292,12 +321,7 @@ async fn check_columns(
     let mut tied: Vec<String> = found.iter().filter(is_tied).map(Dependent::said).collect();
     tied.extend(outside.problems());
     tied.extend(by_name::unknown(&found, (what.shape, what.known)));
-    let exclusions = old.around.constraints.iter().filter(|it| {
-        it.kind == 'x' && it.columns.iter().any(|column| names.contains(&column.as_str()))
-    });
-    tied.extend(
-        exclusions.map(|it| format!("exclusion constraint {}: {}", it.name, it.definition)),
-    );
+    tied.extend(identifying::exclusions(old, columns).map(identifying::said_of_exclusion));
     tied.extend(identifying::problems(old, (columns, what.direction)));
     if !tied.is_empty() {
         let message = format!(

@@ -40,7 +40,8 @@ use super::settle::{Last, none_noted};
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{
-    Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes, written,
+    Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes, uncarried,
+    written,
 };
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
 use crate::run::{
@@ -163,7 +164,32 @@ impl Postgres {
         if let SyncState::Broken(why) = state {
             return Err(unsynced(what.mapping, &why));
         }
+        self.try_views(fence, work, (what, &looked)).await?;
         self.outlast(fence, work, what.mapping).await
+    }
+
+    /// Sees that views can be made again over a new table, which the server says only once the names are the new ones.
+    async fn try_views(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        (what, looked): (&Retiring<'_>, &Shape),
+    ) -> Result<(), Error> {
+        if what.columns().is_some() {
+            return Ok(());
+        }
+        let mut tx = self.begin_alone(fence, work, TxKind::Watch).await?;
+        let tried = uncarried::tried(&mut tx, looked).await;
+        tx.roll_back().await;
+        let tried = tried?;
+        if tried.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "these can't be made again on {}; drop them, or have them show the old type (a cast), first",
+            looked.new.name
+        );
+        Err(in_the_way(&looked.mapping, &message, &tried))
     }
 }
 
@@ -326,7 +352,9 @@ async fn check_references(tx: &mut Tx<'_>, shape: &Shape, outside: &Outside) -> 
         return Ok(());
     }
     let message = format!("rows refer to rows of {} that the mapping leaves out", shape.old.name);
-    Err(in_the_way(&shape.mapping, &message, &broken))
+    Err(in_the_way(&shape.mapping, &message, &broken).with_help(
+        "delete those rows or have them refer to others, drop the foreign key, or have the mapping's where keep what they refer to",
+    ))
 }
 
 /// Lets the foreign keys of what is put aside go where nobody writes to it any more.

@@ -355,7 +355,7 @@ async fn what_would_go_on_using_the_old_table_is_named() {
         ),
         (
             "ALTER TABLE leads ADD went text; CREATE VIEW of_gone AS SELECT went FROM leads",
-            "could not carry over a view (of_gone): column leads.went does not exist",
+            "view of_gone names went, which leads_v2 has not",
             "DROP VIEW of_gone; ALTER TABLE leads DROP went",
         ),
         (

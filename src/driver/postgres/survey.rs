@@ -159,7 +159,7 @@ impl Look<'_> {
         let findings = match (&from, &into) {
             (Some(from), Some(into)) if mapping.is_in_place() => {
                 let fires = gaps::firing(into, "each row that is backfilled").into_iter().collect();
-                let refused = ahead::refused(from, (self.retired(mapping), surveyed.direction));
+                let refused = ahead::refused(from, (self.survey, surveyed));
                 [stricter::in_place(mapping, from, into), fires, refused].concat()
             }
             (Some(from), Some(into)) => {
@@ -167,7 +167,7 @@ impl Look<'_> {
                 findings.extend(gaps::between(surveyed, (from, into), self.retired(mapping)));
                 findings
             }
-            (Some(from), None) => gaps::of_a_copy(mapping, from, self.retired(mapping)),
+            (Some(from), None) => gaps::of_a_copy(mapping, from, self.survey),
             (None, _) => Vec::new(),
         };
         for (severity, code, message, help) in findings {
@@ -176,7 +176,7 @@ impl Look<'_> {
         if let Some(from) = &from {
             let sides = (from, into.as_ref());
             let asked = ahead::asked(self.conn, self.survey, mapping, sides).await?;
-            if let Some((severity, code, message, help)) = asked {
+            for (severity, code, message, help) in asked {
                 self.find(severity, code, message, help);
             }
         }
