@@ -142,6 +142,8 @@ mod survey_tests;
 #[cfg(test)]
 mod sync_apply_tests;
 #[cfg(test)]
+mod sync_back_tests;
+#[cfg(test)]
 mod sync_both_tests;
 #[cfg(test)]
 mod sync_event_tests;
@@ -170,6 +172,7 @@ mod sync_tests;
 mod sync_tied_tests;
 #[cfg(test)]
 mod sync_truncate_tests;
+mod trigger_back;
 mod trigger_in_place;
 mod trigger_key;
 mod trigger_sql;

@@ -303,8 +303,13 @@ async fn a_copy_that_is_behind_takes_nothing_back() {
     .await
     .unwrap();
     assert!(bed.noted().await > 0);
-    bed.run("UPDATE leads_v2 SET status_code = 'theirs' WHERE id IN (1, 2)").await;
+    bed.run("UPDATE leads_v2 SET status_code = 'theirs' WHERE id = 1").await;
+    // The row of this one is gone: the write would be to nobody's.
+    let gone = "UPDATE leads_v2 SET status_code = 'theirs' WHERE id = 2";
+    let error = say(&mut client, gone).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "40001", "{error}");
     assert_eq!(bed.settle().await, 0);
+    bed.run(gone).await;
     assert_eq!(bed.text(&old(1)).await, "mine Theirs");
     assert_eq!(bed.text(&new(1)).await, "mine theirs");
     assert_eq!(bed.text(&old(2)).await, "NULL");

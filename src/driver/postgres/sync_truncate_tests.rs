@@ -313,3 +313,31 @@ async fn an_xid_in_a_row_is_ours_or_not() {
         END $$";
     say(&mut client, &told.replace("OURS", &ours).replace("LATER", &later)).await.unwrap();
 }
+
+/// The server empties no table that another one refers to, even by none of its rows; and an old snapshot doesn't show which.
+#[tokio::test]
+async fn a_table_whose_copy_others_refer_to_is_not_emptied_under_an_old_snapshot() {
+    for (direction, mapping) in both_ways() {
+        let Some(bed) = Bed::with(TABLES, mapping, direction).await else { return };
+        bed.run(&chunk("true")).await;
+        bed.run("CREATE TABLE calls (lead bigint REFERENCES leads_v2); CREATE TABLE visits (lead bigint REFERENCES leads)").await;
+        let mut client = bed.client().await;
+        for (level, statement) in [
+            (LEVELS[0], "TRUNCATE leads, visits"),
+            (LEVELS[1], "TRUNCATE leads, visits"),
+            (LEVELS[0], "TRUNCATE leads_v2, calls"),
+        ] {
+            if direction == Direction::Forward && statement.contains("v2") {
+                continue;
+            }
+            let script = format!("BEGIN ISOLATION LEVEL {level}; {statement}");
+            let refused = say(&mut client, &script).await.unwrap_err();
+            assert_eq!(code(&refused), "0A000", "{level} {statement}: {refused}");
+            assert!(refused.to_string().contains("READ COMMITTED only"), "{statement}: {refused}");
+            say(&mut client, "ROLLBACK").await.unwrap();
+            assert_eq!(bed.number(WRONG).await, 0, "{level} {statement}");
+        }
+        bed.run("TRUNCATE leads, visits").await;
+        assert_eq!(bed.number("SELECT count(*) FROM leads_v2").await, 0, "{direction:?}");
+    }
+}

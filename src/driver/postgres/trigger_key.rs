@@ -46,7 +46,7 @@ impl Flow<'_> {
     }
 
     /// Behind FROM: the source row and its counterpart, under the names of the lists.
-    fn pair(&self, holder: Holder) -> String {
+    pub(super) fn pair(&self, holder: Holder) -> String {
         let (shape, to) = (self.shape, self.to());
         let (olds, news) = (shape.old_list(self.direction), shape.new_list(self.direction));
         let (ours, theirs) = match self.from {
@@ -65,7 +65,8 @@ impl Flow<'_> {
     /// Brings the other side's row of one key to where it belongs. What happened to the key is `INSERT`, `UPDATE`, `DELETE`,
     /// `CAME` (from another key), `MISSED` (an UPDATE whose counterpart was not to be changed), or `GONE` (there is no source row).
     pub(super) fn key_body(&self) -> String {
-        let mut lines: Vec<String> = self.ended().into_iter().collect();
+        let mut lines: Vec<String> =
+            self.ended().into_iter().chain(self.handed_on()).chain(self.unsettled()).collect();
         lines.push(self.deleted());
         match self.direction {
             // A row that is new on its side has no counterpart, as a rule.
@@ -96,8 +97,9 @@ impl Flow<'_> {
                 lines.extend(self.gone());
                 lines.push(self.insert_beside_others());
                 lines.push(self.done());
-                if self.may_hide() {
+                if self.to() == Side::Old {
                     // Somebody made a row of this key meanwhile.
+                    lines.extend(self.taken());
                     lines.push(self.update());
                 }
             }
@@ -116,46 +118,6 @@ impl Flow<'_> {
         body("", &lines.join("\n"))
     }
 
-    /// A row that a client of the new shape makes is not the one that the old side has under its key, which isn't copied yet: the
-    /// client has to come again when it is.
-    /// What goes from one partition to another is deleted and made again, and is right by now.
-    fn taken(&self) -> Option<String> {
-        (self.from == Side::New).then(|| {
-            let message = format!(
-                "phasegate: {} has another row of this key, which is not copied yet (mapping {})",
-                self.shape.old.name, self.shape.mapping
-            );
-            format!(
-                "IF phasegate_event IN ('INSERT', 'CAME') THEN\n{}PERFORM 1 FROM {} WHERE NOT {};\n\
-                 IF FOUND THEN\nRAISE EXCEPTION {} USING ERRCODE = 'serialization_failure';\nEND IF;\nEND IF;",
-                self.was_in_filter(),
-                self.pair(KEY),
-                self.shape.is_right(self.direction),
-                literal(&message.replace('%', "%%")),
-            )
-        })
-    }
-
-    /// A copy whose row is gone, or has another key by now, which is only noted: what a client of the new shape writes to it makes
-    /// no row of the old side again.
-    fn gone(&self) -> Option<String> {
-        (self.from == Side::New).then(|| {
-            let table = self.shape.named(Side::New);
-            let key = self.key_is(Side::New, &quote(&self.shape.new.name), KEY);
-            let message = format!(
-                "phasegate: the key of this row of {} is being changed (mapping {})",
-                self.shape.new.name, self.shape.mapping
-            );
-            format!(
-                "IF phasegate_event = 'UPDATE' THEN\nIF {} THEN\nRAISE EXCEPTION {} USING ERRCODE = 'serialization_failure';\n\
-                 ELSIF {} THEN\nDELETE FROM {table} WHERE {key};\nRETURN true;\nEND IF;\nEND IF;",
-                self.is_noted(KEY, &[LEFT]),
-                literal(&message.replace('%', "%%")),
-                self.is_noted(KEY, &[ENDED]),
-            )
-        })
-    }
-
     /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row. So may one that a trigger
     /// writes, which is done before the row that it fires for is followed.
     fn on_the_way(&self) -> String {
@@ -167,6 +129,18 @@ impl Flow<'_> {
             self.is_noted(KEY, &[MOVED]),
             self.note(&self.parameters(KEY), Noted::Changed),
         )
+    }
+
+    /// As long as a copy is only noted to go on to another key, whoever is at its key by now has no part in it, and gets one of
+    /// its own when that is gone.
+    fn handed_on(&self) -> Option<String> {
+        (self.from == Side::Old).then(|| {
+            format!(
+                "IF phasegate_event IN ('INSERT', 'UPDATE', 'MISSED') AND {} THEN\n{}\nRETURN true;\nEND IF;",
+                self.is_noted(KEY, &[LEFT]),
+                self.note(&self.parameters(KEY), Noted::Changed),
+            )
+        })
     }
 
     /// A row that comes from nowhere ends what came to its key before: that one is gone.
@@ -195,8 +169,9 @@ impl Flow<'_> {
             String::new()
         };
         format!(
-            "IF phasegate_event = 'DELETE' THEN\n{removed}PERFORM 1 FROM {};\n\
+            "IF phasegate_event = 'DELETE' THEN\n{removed}{}PERFORM 1 FROM {};\n\
              IF NOT FOUND THEN\n{noted}RETURN true;\nEND IF;\nEND IF;",
+            self.gone_elsewhere(),
             self.source(KEY)
         )
     }
@@ -312,7 +287,10 @@ impl Flow<'_> {
                     .map_or_else(String::new, |change| format!("{change}\n{}\n", self.done()));
                 format!("{change}{}", self.is_there())
             }
-            Direction::Both => self.update(),
+            Direction::Both => {
+                let taken = self.taken().map_or_else(String::new, |taken| format!("{taken}\n"));
+                format!("{taken}{}", self.update())
+            }
         };
         format!(
             "BEGIN\n{}\nEXCEPTION WHEN unique_violation OR exclusion_violation THEN\n{again}\nRAISE;\nEND;",
@@ -320,7 +298,7 @@ impl Flow<'_> {
         )
     }
 
-    /// Makes the counterpart. What a chunk has put there meanwhile is written over; what the mapping may not see is left.
+    /// Makes the counterpart. What a chunk has put there meanwhile is written over; what others may have put there is left.
     pub(super) fn insert(&self, holder: Holder) -> String {
         let (shape, to) = (self.shape, self.to());
         let mut columns = shape.bare_key(to);
@@ -333,7 +311,7 @@ impl Flow<'_> {
         for (_, write) in shape.written_over(to) {
             sets.push(format!("{0} = EXCLUDED.{0}", quote(&write.column)));
         }
-        let conflict = if sets.is_empty() || self.may_hide() {
+        let conflict = if sets.is_empty() || to == Side::Old {
             "DO NOTHING".to_owned()
         } else {
             format!("DO UPDATE SET {}", sets.join(", "))
@@ -377,7 +355,7 @@ impl Flow<'_> {
     }
 
     /// Refuses a write back over a row that the filter hides: it is another one, and nobody's copy.
-    fn was_in_filter(&self) -> String {
+    pub(super) fn was_in_filter(&self) -> String {
         let Some(filter) = self.shape.filter.as_ref().filter(|_| self.may_hide()) else {
             return String::new();
         };
@@ -435,7 +413,8 @@ impl Flow<'_> {
         } else {
             String::new()
         };
-        body("", &format!("{drawn}\n{noted}\n{is_there}\n{}", self.moved_at_any_level()))
+        let crossed = self.crossed();
+        body("", &format!("{crossed}{drawn}\n{noted}\n{is_there}\n{}", self.moved_at_any_level()))
     }
 
     /// Notes a changed key, and ends the function.
@@ -498,7 +477,8 @@ impl Flow<'_> {
         let again = match self.from {
             Side::Old => self.note(&self.parameters(MOVED_FROM), Noted::Changed),
             Side::New => format!(
-                "PERFORM {}({}, 'UPDATE', true{});",
+                "IF {} THEN\nPERFORM {}({}, 'UPDATE', true{});\nEND IF;",
+                self.came_before(),
                 self.call("_key"),
                 self.parameters(MOVED_FROM).join(", "),
                 self.all_parts(),
@@ -524,6 +504,9 @@ impl Flow<'_> {
     /// Where the counterpart couldn't follow. What is in its way then may follow itself, later: a trigger that writes other rows does
     /// so before the row that it fires for is followed. Such rows may come to their keys one after the other, last one first.
     fn blocked(&self) -> String {
+        if self.from == Side::New {
+            return self.not_followed();
+        }
         if !self.frees() {
             return "RETURN false;".to_owned();
         }

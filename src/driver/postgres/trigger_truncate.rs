@@ -145,7 +145,7 @@ impl Flow<'_> {
             "IF TG_WHEN = 'AFTER' THEN\nIF {} THEN\n{}\nEND IF;\n{}\nEND IF;",
             self.is_left(),
             self.refused(),
-            truncated(table),
+            self.truncated(table),
         )
     }
 
@@ -169,9 +169,19 @@ impl Flow<'_> {
             self.has_no_source(),
             self.is_among_noted(),
             self.is_left(),
-            truncated(table),
+            self.truncated(table),
             is_filled(table),
             refused = self.refused(),
+        )
+    }
+
+    /// Empties a table that isn't empty. Where another one refers to it the server doesn't, whatever rows that has.
+    fn truncated(&self, table: &Table) -> String {
+        format!(
+            "IF {} THEN\nBEGIN\nTRUNCATE {};\nEXCEPTION WHEN feature_not_supported THEN\n{}\nEND;\nEND IF;",
+            is_filled(table),
+            table.sql(),
+            self.refused(),
         )
     }
 
@@ -341,9 +351,4 @@ fn is_filled(table: &Table) -> String {
         "EXISTS (SELECT 1 FROM pg_partition_tree({name}::regclass) AS phasegate_p WHERE phasegate_p.isleaf \
          AND (pg_relation_filenode(phasegate_p.relid) IS NULL OR pg_relation_size(phasegate_p.relid) > 0))"
     )
-}
-
-/// Empties a table that isn't empty.
-fn truncated(table: &Table) -> String {
-    format!("IF {} THEN\nTRUNCATE {};\nEND IF;", is_filled(table), table.sql())
 }
