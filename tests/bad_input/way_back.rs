@@ -173,3 +173,44 @@ fn not_null_that_retire_asks_for_goes_before_the_triggers_that_see_to_it() {
         assert_eq!(bed.database.value(columns), "id v n");
     }
 }
+
+#[test]
+fn rows_that_can_not_be_converted_keep_nobody_from_going_back() {
+    let Some(bed) = Bed::new("rows that can't be converted") else { return };
+    let step = ("CREATE TABLE made (id int PRIMARY KEY, v int, n int);", "DROP TABLE made;");
+    let mapping = MOVED.replace("table: u", "table: made");
+    let computed = format!("{mapping}    columns: {{ v: \"substr(v, 2)::int\" }}\n");
+    let parking = |mapping: &str| {
+        let plan = plan(mapping, step, "forward");
+        let plan = plan.replace("direction: forward", "direction: forward, on_error: park");
+        plan.replace("chunk: { rows: 60 }", "chunk: { rows: 60 }, on_row_error: park")
+    };
+    let bad = |id: u32| format!("UPDATE t SET v = 'bad' WHERE id = {id}");
+    // Parked by the copy; by a client's write, of which the new side has what was before; and a row that the new side alone has.
+    for (before, meanwhile, extra) in [(true, false, 0), (false, true, 0), (true, true, 1)] {
+        bed.begin(TABLES, &parking(&computed));
+        if before {
+            bed.database.run(&bad(50));
+        }
+        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        if meanwhile {
+            bed.database.run(&bad(3));
+        }
+        bed.database
+            .run(&format!("INSERT INTO made SELECT 900, 1, 1 FROM generate_series(1, {extra})"));
+        let ran = bed.phasegate(&["rollback", "bad", "--yes"]).expect(extra);
+        if extra > 0 {
+            mentions(&ran, &["1 row on the new side of m differ from the old side"]);
+            mentions(&ran, &["rollback bad --accept-loss m", "abort bad --leave --reason"]);
+            bed.phasegate(&["rollback", "bad", "--yes", "--accept-loss", "m"]).expect(0);
+        }
+        assert_eq!(bed.database.value("SELECT to_regclass('made') IS NULL"), "t");
+        assert_eq!(bed.database.value(LEFT), "0");
+    }
+    // A type that no value fits is found by the copy, with clients failing already.
+    bed.begin(TABLES, &plan(&mapping, step, "forward"));
+    bed.phasegate(&["run", "plan.yaml"]).expect(1);
+    bed.phasegate(&["rollback", "bad", "--yes"]).expect(0);
+    bed.database.run("INSERT INTO t VALUES (900, 'c', 1)");
+    assert_eq!(bed.database.value(LEFT), "0");
+}

@@ -56,6 +56,7 @@ mod leftovers;
 mod live;
 mod locks;
 mod loosen;
+mod losing;
 mod marks;
 mod moves;
 mod named;

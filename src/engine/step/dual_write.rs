@@ -30,7 +30,7 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
         return Err(only_there(mapping));
     }
     if may_lose && gone == Gone::Nothing && job.direction == Direction::Forward {
-        let compared = compare_all(job, None, Resume::Never).await?.compared;
+        let compared = compare_all(job, None, Resume::Losing).await?.compared;
         if compared.extra > 0 || compared.different > 0 {
             return Err(only_new(job, compared.extra + compared.different));
         }
@@ -50,7 +50,8 @@ pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
         ),
     )
     .with_help(format!(
-        "bring them over, or accept the loss: `phasegate rollback RUN --accept-loss {name}`"
+        "bring them over, or give them up: `phasegate rollback RUN --accept-loss {name}`; `phasegate abort RUN --leave --reason \
+         …` ends the run and leaves them"
     ))
 }
 
