@@ -1,8 +1,8 @@
 //! What to do next: one sentence on where a run stands, and the exact commands that help.
 
 use crate::run::{
-    self, Action, ConditionKind, ConditionVerdict, Direction, Ending, Observations, Progress,
-    Standing, State, Step, Timestamp, Verify, Way, Winner,
+    self, Action, ConditionKind, ConditionVerdict, Direction, Ending, FailureClass, Observations,
+    Progress, Standing, State, Step, Timestamp, Verify, Way, Winner,
 };
 use crate::store::Lease;
 
@@ -251,7 +251,19 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
                 Way::Back => "could not be undone",
             };
             let back = matches!(way, Way::Back);
-            let suggestions = if back { vec![retry] } else { vec![retry, amend, rollback] };
+            let suggestions = if back {
+                let lost = step.action.mapping().filter(|_| failure.class == FailureClass::Unsafe);
+                let gives_up = lost.map(|name| {
+                    let command = line.of(&format!("rollback {{run}} --accept-loss {name}"));
+                    suggestion(command, "goes back, and gives up what only the new side has")
+                });
+                let leave = line.of("abort {run} --leave --reason 'why'");
+                let leave =
+                    suggestion(leave, "ends the run instead, and leaves what is not undone");
+                [Some(retry), gives_up, Some(leave)].into_iter().flatten().collect()
+            } else {
+                vec![retry, amend, rollback]
+            };
             let help = failure.help.as_ref().map_or_else(String::new, |help| {
                 format!(" What helps: {}.", sentence_of(&line.filled(help, &state.pin().path)))
             });

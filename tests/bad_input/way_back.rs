@@ -214,3 +214,42 @@ fn rows_that_can_not_be_converted_keep_nobody_from_going_back() {
     bed.database.run("INSERT INTO t VALUES (900, 'c', 1)");
     assert_eq!(bed.database.value(LEFT), "0");
 }
+
+const GATED: &str = "  - id: ready2
+    phase: contract
+    gate: { approvals: [{ group: dba }], verified_within: 1h }
+  - id: drop
+    phase: contract
+    drop: { mapping: m }
+    irreversible: a test
+";
+
+#[test]
+fn what_a_refused_way_back_leaves_to_decide_is_said_with_its_commands() {
+    let Some(bed) = Bed::new("a refused way back") else { return };
+    let mapping = MOVED.replace("table: u", "table: made");
+    let retire = "  - id: ready
+    phase: contract
+    gate: { verified_within: 1h }
+  - id: switch
+    phase: contract
+    retire: { mapping: m, old_name: t_old, take_name: true }
+";
+    for gives_up in [true, false] {
+        bed.begin(TABLES, &format!("{}{retire}{GATED}", plan(&mapping, MADE, "forward")));
+        bed.phasegate(&["run", "plan.yaml"]).expect(4);
+        bed.database.run("INSERT INTO t VALUES (900, 'c', 1)");
+        let ran = bed.phasegate(&["rollback", "bad", "--yes"]).expect(1);
+        let next = ran.stdout.split("What to try next").nth(1).unwrap_or_default();
+        for command in ["rollback bad --accept-loss m ", "abort bad --leave --reason "] {
+            assert!(next.contains(command), "{command}: {ran}");
+        }
+        if gives_up {
+            bed.phasegate(&["rollback", "bad", "--accept-loss", "m", "--yes"]).expect(0);
+            assert_eq!(bed.database.value("SELECT count(*) FROM t"), "200");
+        } else {
+            bed.phasegate(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
+            assert_eq!(bed.database.value("SELECT count(*) FROM t"), "201");
+        }
+    }
+}
