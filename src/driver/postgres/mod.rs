@@ -111,6 +111,7 @@ mod retire_snapshot_tests;
 mod retire_tests;
 #[cfg(test)]
 mod retire_written_tests;
+mod returning;
 mod rights;
 mod same;
 #[cfg(test)]
