@@ -25,7 +25,10 @@ pub(super) fn lost_rows(mapping: &str, found: &Compared) -> Error {
 /// A refusal that the loss of the writes would end.
 pub(super) fn lost(mapping: &str, why: &str) -> Error {
     Error::failed(FailureClass::Unsafe, format!("mapping {mapping}: {why}"))
-        .with_help(format!("to give them up, add --accept-loss {mapping}"))
+        .with_help(format!(
+            "`phasegate rollback RUN --accept-loss {mapping}` gives them up; `phasegate abort RUN --leave --reason …` ends the run \
+             and leaves everything as it is"
+        ))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What to do next: one sentence on where a run stands, and the exact commands that help.
 
 use crate::run::{
-    self, Action, ConditionKind, ConditionVerdict, Direction, Ending, Observations, Progress,
-    Standing, State, Step, Timestamp, Verify, Way, Winner,
+    self, Action, ConditionKind, ConditionVerdict, Direction, Ending, FailureClass, Observations,
+    Progress, Standing, State, Step, Timestamp, Verify, Way, Winner,
 };
 use crate::store::Lease;
 
@@ -251,17 +251,22 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
                 Way::Back => "could not be undone",
             };
             let back = matches!(way, Way::Back);
-            let suggestions = if back { vec![retry] } else { vec![retry, amend, rollback] };
+            let suggestions = if back {
+                let lost = step.action.mapping().filter(|_| failure.class == FailureClass::Unsafe);
+                let gives_up = lost.map(|name| {
+                    let command = line.of(&format!("rollback {{run}} --accept-loss {name}"));
+                    suggestion(command, "goes back, and gives up what only the new side has")
+                });
+                let leave = line.of("abort {run} --leave --reason 'why'");
+                let leave =
+                    suggestion(leave, "ends the run instead, and leaves what is not undone");
+                [Some(retry), gives_up, Some(leave)].into_iter().flatten().collect()
+            } else {
+                vec![retry, amend, rollback]
+            };
             // No full stop behind what is pasted.
             let pastes = failure.detail.as_deref().is_some_and(is_to_paste);
-            let (stop, gap) = if pastes {
-                (
-                    "", "
-",
-                )
-            } else {
-                (".", " ")
-            };
+            let (stop, gap) = if pastes { ("", "\n") } else { (".", " ") };
             let help = failure.help.as_ref().map_or_else(String::new, |help| {
                 let help = line.filled(help, &state.pin().path);
                 format!("{gap}What helps: {}.", sentence_of(&help))

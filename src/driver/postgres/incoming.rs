@@ -23,7 +23,7 @@ use crate::driver::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Incoming {
     pub name: String,
-    table_oid: u32,
+    pub table_oid: u32,
     /// Qualified and quoted.
     pub table: String,
     /// For people.
@@ -32,15 +32,15 @@ pub(super) struct Incoming {
     kind: char,
     /// Quoted.
     owner: String,
-    is_ours: bool,
+    pub is_ours: bool,
     /// Its columns, quoted, as a list.
     columns: String,
     /// Conditions for its columns to refer to something, each with the column's place.
     column_names: Vec<String>,
-    referenced: Vec<String>,
+    pub referenced: Vec<String>,
     /// What stands behind the referenced columns.
     tail: String,
-    is_valid: bool,
+    pub is_valid: bool,
     comment: Option<String>,
 }
 
@@ -71,7 +71,7 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.confrelid = $1::bigint::oid AND k.conparentid = 0";
 
 /// The foreign keys that point to a table, its own included.
-async fn to(conn: &mut PgConnection, table: &Table) -> Result<Vec<Incoming>, Error> {
+pub(super) async fn to(conn: &mut PgConnection, table: &Table) -> Result<Vec<Incoming>, Error> {
     let doing = "read the foreign keys to the table";
     let row = sqlx::query(INCOMING)
         .bind(i64::from(table.oid))
@@ -87,6 +87,21 @@ async fn to(conn: &mut PgConnection, table: &Table) -> Result<Vec<Incoming>, Err
 pub(super) async fn tables(conn: &mut PgConnection, table: &Table) -> Result<Vec<String>, Error> {
     let keys = to(conn, table).await?.into_iter();
     Ok(keys.filter(|key| key.table_oid != table.oid).map(|key| key.table).collect())
+}
+
+impl Incoming {
+    /// The statements that make it again of a table's columns that have the same names.
+    pub(super) fn statements(&self, into: &Table) -> Vec<String> {
+        let (table, name) = (&self.table, quote(&self.name));
+        // A partitioned table takes none that isn't checked at once.
+        let not_valid = if self.kind == 'p' { "" } else { " NOT VALID" };
+        let make = add(table, &self.name, &definition(self, into, &self.referenced));
+        let comment = self.comment.as_ref().map(|text| {
+            let text = super::catalogue::literal(text);
+            format!("COMMENT ON CONSTRAINT {name} ON {table} IS {text}")
+        });
+        [Some(format!("{make}{not_valid}")), comment].into_iter().flatten().collect()
+    }
 }
 
 /// A key that goes over.

@@ -56,6 +56,7 @@ mod leftovers;
 mod live;
 mod locks;
 mod loosen;
+mod losing;
 mod marks;
 mod moves;
 mod named;
@@ -114,6 +115,7 @@ mod retire_snapshot_tests;
 mod retire_tests;
 #[cfg(test)]
 mod retire_written_tests;
+mod returning;
 mod rights;
 mod same;
 #[cfg(test)]

@@ -19,10 +19,10 @@ use super::retirable::{Retiring, sides};
 use super::retire::{are_equal, lock};
 use super::shape::shape;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
-use super::{Postgres, counterpart, guard_sql, handover, ledger, written};
+use super::{Postgres, counterpart, guard_sql, handover, ledger, returning, written};
 use crate::driver::lost::lost;
 use crate::driver::{Applied, Basis, Error, Fence, Losses, SyncState, Work};
-use crate::run::{Direction, RetireShape, RetiredColumn};
+use crate::run::{Direction, FailureClass, RetireShape, RetiredColumn};
 
 impl Postgres {
     /// Takes back what was put aside.
@@ -72,11 +72,17 @@ async fn unretire(
     let after = mapping.retired(what.shape);
     let schema = tx.schema().to_owned();
     // Says what isn't there in a sentence of its own.
-    shape(tx.conn()?, &after).await?;
-    let carried = Carried::kept(tx, fence.run(), &work.step).await?;
-    let holders = carried.holders(tx.conn()?).await?;
+    let looked = shape(tx.conn()?, &after).await?;
+    let mut carried = Carried::kept(tx, fence.run(), &work.step).await?;
+    let mut holders = carried.holders(tx.conn()?).await?;
+    let keys = returning::returning(tx.conn()?, what, &looked).await?;
+    holders.extend(returning::holders(&keys, &looked));
     lock(tx, &after, &holders).await?;
     let aside = shape(tx.conn()?, &after).await?;
+    if returning::returning(tx.conn()?, what, &aside).await? != keys {
+        let message = format!("foreign keys to {} changed just now", aside.old.name);
+        return Err(Error::failed(FailureClass::Contention, message));
+    }
     if losses == Losses::Refused {
         match direction {
             Direction::Forward => {
@@ -127,10 +133,14 @@ async fn unretire(
         }
     }
     let path = narrow(tx.conn()?).await?;
-    let left = carried.take_back(tx).await?;
+    returning::let_go(tx, &keys).await?;
+    let mut left = carried.take_back(tx).await?;
     widen(tx.conn()?, path).await?;
     // What a forward `retire` ended begins again: the dual-write step, which still stands, is undone by itself.
     let before = shape(tx.conn()?, mapping).await?;
+    let (unchecked, said) = returning::make_again(tx, &keys, &before).await?;
+    carried.keys_back.extend(unchecked);
+    left.extend(said);
     install_triggers(tx, &before, direction).await?;
     let detail = (!left.is_empty()).then(|| left.join("; "));
     let applied = ledger::record(tx, fence, work, (0, detail)).await?;

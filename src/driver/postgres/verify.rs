@@ -74,6 +74,15 @@ impl Verifier for Postgres {
         Ok(compared)
     }
 
+    async fn compare_losing(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<Compared, Error> {
+        self.compare_new_side(mapping, direction, chunk).await
+    }
+
     async fn compare_partly(
         &self,
         mapping: &Mapping,
@@ -151,7 +160,7 @@ impl Verifier for Postgres {
 }
 
 /// The tables of a mapping, the old one first.
-fn tables(mapping: &Mapping) -> Vec<&str> {
+pub(super) fn tables(mapping: &Mapping) -> Vec<&str> {
     let mut tables = vec![mapping.from.table.as_str()];
     if !mapping.is_in_place() {
         tables.push(mapping.into.table.as_str());

@@ -69,7 +69,7 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
             job.patient(|| job.driver.watch(fence, &work, mapping)).await?;
         }
         let whole =
-            compare_all(job, None, Resume::Never).await.map_err(|it| or_give_up(job, it))?;
+            compare_all(job, None, Resume::Losing).await.map_err(|it| or_give_up(job, it))?;
         if whole.compared.extra > 0 || whole.compared.different > 0 {
             return Err(only_new(job, whole.compared.extra + whole.compared.different));
         }
@@ -103,7 +103,8 @@ pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
         ),
     )
     .with_help(format!(
-        "bring them over, or accept the loss: `phasegate rollback RUN --accept-loss {name}`"
+        "bring them over, or give them up: `phasegate rollback RUN --accept-loss {name}`; `phasegate abort RUN --leave --reason \
+         …` ends the run and leaves them"
     ))
 }
 

@@ -83,6 +83,8 @@ pub(super) enum Resume {
     Kept,
     /// No: what is asked is what both sides are now, since something is about to be lost on the strength of it.
     Never,
+    /// Neither, and what is asked is only what the new side has that would be lost.
+    Losing,
 }
 
 /// Compares everything from before the first key to behind the last of either side.
@@ -139,7 +141,7 @@ impl<'a> Work<'a> {
         let (basis, sync) = basis(job).await?;
         let kept = match resume {
             Resume::Kept => job.patient(|| job.driver.kept_pass(run, &job.work.step)).await?,
-            Resume::Never => None,
+            Resume::Never | Resume::Losing => None,
         };
         let (began_at, folded, resumed) = match kept.and_then(|text| KeptPass::read(&text, &basis))
         {
@@ -207,8 +209,12 @@ impl<'a> Work<'a> {
         {
             let (driver, mapping) = (self.job.driver.clone(), self.job.mapping()?.clone());
             let (direction, halt) = (self.job.direction, self.job.halt.clone());
+            let is_losing = self.resume == Resume::Losing;
             self.tasks.spawn(async move {
-                let compare = || driver.compare_chunk(&mapping, direction, &planned.chunk);
+                let compare = || match is_losing {
+                    true => driver.compare_losing(&mapping, direction, &planned.chunk),
+                    false => driver.compare_chunk(&mapping, direction, &planned.chunk),
+                };
                 let result = match fail_point() {
                     Ok(()) => patiently(|| *halt.borrow() > Halt::No, compare).await,
                     Err(error) => Err(error),
@@ -264,7 +270,7 @@ impl<'a> Work<'a> {
 
     /// Keeps what is compared without a gap. What is whole is not kept: it has its result, or none at all.
     async fn keep(&self) -> Result<(), Fault> {
-        if self.resume == Resume::Never || self.pass.folded().upto.is_none() {
+        if self.resume != Resume::Kept || self.pass.folded().upto.is_none() {
             return Ok(());
         }
         let kept = KeptPass {
