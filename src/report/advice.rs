@@ -266,13 +266,13 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             };
             // No full stop behind what is pasted.
             let pastes = failure.detail.as_deref().is_some_and(is_to_paste);
-            let (stop, gap) = if pastes { ("", "\n") } else { (".", " ") };
+            let (end, gap) = if pastes { ("", "\n") } else { (".", " ") };
             let help = failure.help.as_ref().map_or_else(String::new, |help| {
                 let help = line.filled(help, &state.pin().path);
                 format!("{gap}What helps: {}.", sentence_of(&help))
             });
             let line = failure_story(failure);
-            (format!("Step {id} {what}: {}{stop}{help}", sentence_of(&line)), suggestions)
+            (format!("Step {id} {what}: {}{end}{help}", sentence_of(&line)), suggestions)
         }
         Progress::Ambiguous { detail, .. } => (
             format!("Nobody can tell whether step {id} was done: {}.", sentence_of(detail)),

@@ -206,8 +206,8 @@ async fn check_table(
     let mut named = by_name::unknown(&found, (what.shape, what.known));
     if takes_name {
         let found = dependents(conn, &new.table, None, schema).await?;
-        let names = (old.table.name.as_str(), new.table.name.as_str());
-        named.extend(by_name::astray(&found, names, what.known));
+        let tables = (old.table.name.as_str(), new.table.name.as_str());
+        named.extend(by_name::astray(&found, tables, what.known));
     }
     if tied.is_empty() && named.is_empty() {
         return Ok(known(what, &old.table.name, &found));
