@@ -46,8 +46,7 @@ async fn what_was_parked_before_the_lock_was_had_keeps_the_sync_alive() {
     // Where the run is given up the old side has everything.
     let Some(live) = Live::of(TABLES, leads(), Direction::Forward).await else { return };
     live.database.run("INSERT INTO leads VALUES (2, 'seven')").await;
-    let step = given_up(&"sync".into());
-    let work = Work { step, ..work("sync", Way::Forward) };
+    let work = Work { step: given_up(&"sync".into()), ..work("sync", Way::Forward) };
     live.postgres.remove(&live.fence, &work, &live.mapping, live.direction).await.unwrap();
     assert_eq!(live.ours_left().await, 0);
     live.database.gone().await;

@@ -209,11 +209,11 @@ impl<'a> Work<'a> {
         {
             let (driver, mapping) = (self.job.driver.clone(), self.job.mapping()?.clone());
             let (direction, halt) = (self.job.direction, self.job.halt.clone());
-            let is_losing = self.resume == Resume::Losing;
+            let resume = self.resume;
             self.tasks.spawn(async move {
-                let compare = || match is_losing {
-                    true => driver.compare_losing(&mapping, direction, &planned.chunk),
-                    false => driver.compare_chunk(&mapping, direction, &planned.chunk),
+                let compare = || match resume {
+                    Resume::Losing => driver.compare_losing(&mapping, direction, &planned.chunk),
+                    _ => driver.compare_chunk(&mapping, direction, &planned.chunk),
                 };
                 let result = match fail_point() {
                     Ok(()) => patiently(|| *halt.borrow() > Halt::No, compare).await,
