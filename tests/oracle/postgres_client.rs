@@ -13,8 +13,8 @@ use super::Random;
 use super::client::{Old, Shared};
 use super::scene::{Era, GROUPS, Names, Scene, TWIN, Way};
 use super::talk::{
-    Isolation, Talks, Trouble, code, is, is_not_copied_yet, is_refusal, read, rest, rule, say,
-    talk, text, whole,
+    Isolation, Talks, Trouble, code, is, is_being_changed, is_not_copied_yet, is_refusal, read,
+    rest, rule, say, talk, text, whole,
 };
 
 pub struct Client {
@@ -320,11 +320,11 @@ async fn expect(conn: &mut PgConnection, sql: &str) -> Result<(), Trouble> {
 }
 
 /// A client that asked for a steady view may have to try again, and so may one that makes a row on the new side which the old one has,
-/// until that is copied; nothing else is any client's trouble, a deadlock least.
+/// until that is copied, or comes there to a key that is noted, until that is put right; nothing else is any client's trouble, a deadlock least.
 fn trouble(doing: &str, isolation: Isolation, error: &sqlx::Error) -> Trouble {
     match (code(error).as_str(), isolation) {
         ("40001", Isolation::RepeatableRead | Isolation::Serializable) => Trouble::Again,
-        ("40001", _) if is_not_copied_yet(error) => Trouble::Again,
+        ("40001", _) if is_not_copied_yet(error) || is_being_changed(error) => Trouble::Again,
         _ => Trouble::Refused(format!("{doing}: {}", whole(error))),
     }
 }

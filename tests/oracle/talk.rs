@@ -147,3 +147,8 @@ pub fn whole(error: &sqlx::Error) -> String {
 pub fn is_not_copied_yet(error: &sqlx::Error) -> bool {
     error.to_string().contains("is not copied yet")
 }
+
+/// Whether it refuses one to a client of its own of whose key it is only noted that the row there is gone, or goes elsewhere.
+pub fn is_being_changed(error: &sqlx::Error) -> bool {
+    error.to_string().contains("is being changed")
+}

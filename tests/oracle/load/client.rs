@@ -26,7 +26,8 @@ use super::scene::{Era, GROUPS, Kind, Names, Shape};
 use super::statement::{Act, Wild};
 use crate::oracle::Random;
 use crate::oracle::talk::{
-    Isolation, Talks, Trouble, code, is, is_not_copied_yet, read, rest, say, talk, whole,
+    Isolation, Talks, Trouble, code, is, is_being_changed, is_not_copied_yet, read, rest, say,
+    talk, whole,
 };
 
 /// What clients and the test tell each other.
@@ -448,14 +449,17 @@ impl Client {
 
     /// A client that asked for a steady view may have to try again, and so may one that comes to a row which is just moving to
     /// another partition; where the table is written from both sides, or emptied, two may wait for each other. Who makes a row on the
-    /// new side that the old one has comes again when it is copied. Nothing else is any client's trouble.
+    /// new side that the old one has comes again when it is copied, and who comes there to a key that is noted when that is put right.
+    /// Nothing else is any client's trouble.
     pub(super) fn trouble(&self, doing: &str, turn: Turn, error: &sqlx::Error) -> Trouble {
         let (mut code, kind) = (code(error), self.load.kind);
         if code == "40001" && turn.makes_only && is_not_copied_yet(error) {
             code.push_str(" before its copy");
+        } else if code == "40001" && is_being_changed(error) {
+            code.push_str(" while noted");
         }
         let is_told = match code.as_str() {
-            "40001 before its copy" => kind.is_both(),
+            "40001 before its copy" | "40001 while noted" => kind.is_both(),
             "40001" => turn.isolation.is_steady() || kind == Kind::Partitioned,
             "40P01" => kind.is_both() || self.load.truncates,
             _ => false,
