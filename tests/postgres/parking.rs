@@ -122,7 +122,12 @@ fn one_row_more_than_may_be_parked_fails_the_step() {
     let ran = bed.phasegate(&["run", "plan.yaml"]).expect(1);
     mentions(
         &ran,
-        &["more than 2 rows of", "as many as may be parked", "status leads --parked", "retry leads"],
+        &[
+            "more than 2 rows of",
+            "as many as may be parked",
+            "status leads --parked",
+            "retry leads",
+        ],
     );
     assert_eq!(total(&bed), 2);
     bed.phasegate(&["retry", "leads"]).expect(1);
