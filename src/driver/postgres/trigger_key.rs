@@ -65,8 +65,7 @@ impl Flow<'_> {
     /// Brings the other side's row of one key to where it belongs. What happened to the key is `INSERT`, `UPDATE`, `DELETE`,
     /// `CAME` (from another key), `MISSED` (an UPDATE whose counterpart was not to be changed), or `GONE` (there is no source row).
     pub(super) fn key_body(&self) -> String {
-        let mut lines: Vec<String> =
-            self.ended().into_iter().chain(self.handed_on()).chain(self.unsettled()).collect();
+        let mut lines: Vec<String> = self.ended().into_iter().chain(self.unsettled()).collect();
         lines.push(self.deleted());
         match self.direction {
             // A row that is new on its side has no counterpart, as a rule.
@@ -129,18 +128,6 @@ impl Flow<'_> {
             self.is_noted(KEY, &[MOVED]),
             self.note(&self.parameters(KEY), Noted::Changed),
         )
-    }
-
-    /// As long as a copy is only noted to go on to another key, whoever is at its key by now has no part in it, and gets one of
-    /// its own when that is gone.
-    fn handed_on(&self) -> Option<String> {
-        (self.from == Side::Old).then(|| {
-            format!(
-                "IF phasegate_event IN ('INSERT', 'UPDATE', 'MISSED') AND {} THEN\n{}\nRETURN true;\nEND IF;",
-                self.is_noted(KEY, &[LEFT]),
-                self.note(&self.parameters(KEY), Noted::Changed),
-            )
-        })
     }
 
     /// A row that comes from nowhere ends what came to its key before: that one is gone.
