@@ -281,22 +281,37 @@ async fn one(conn: &mut PgConnection, statement: &str, of: &Move) -> Result<Trie
     }
 }
 
-/// Puts the notes of keys back at their places.
+/// Puts the notes of keys back at their places: those of `unmoved` as they were, so that their copies follow later; those of
+/// `refused`, whose copies have followed, as keys to put right and no more, since what was followed must not be again.
 pub(super) async fn put_back(
     tx: &mut Tx<'_>,
     shape: &Shape,
     notes: &[Note],
-    stuck: &[Stuck],
+    (unmoved, refused): (&[Stuck], &[Stuck]),
 ) -> Result<(), Error> {
-    let keys: BTreeSet<&Vec<String>> = stuck.iter().map(|it| &it.key).collect();
+    let of = |stuck: &[Stuck]| -> BTreeSet<Vec<String>> {
+        stuck.iter().map(|it| it.key.clone()).collect()
+    };
+    let (unmoved, refused) = (of(unmoved), of(refused));
     let sql = note_again(shape, &tx.ours(&shape.touched_name()));
-    for note in notes.iter().filter(|note| note.keys().any(|key| keys.contains(key))) {
-        let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(note.at).bind(&note.event);
-        for text in &note.key {
+    let mut again: Vec<(i64, Option<&str>, &Vec<String>, Option<&Vec<String>>)> = Vec::new();
+    for note in notes {
+        let stays = note.keys().any(|key| unmoved.contains(key));
+        let is_of_a_move = note.is(MOVED) || note.is(LEFT);
+        if stays || !is_of_a_move && refused.contains(&note.key) {
+            again.push((note.at, note.event.as_deref(), &note.key, note.origin.as_ref()));
+        } else {
+            let keys = note.keys().filter(|key| refused.contains(*key));
+            again.extend(keys.map(|key| (note.at, None, key, None)));
+        }
+    }
+    for (at, event, key, origin) in again {
+        let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(at).bind(event);
+        for text in key {
             query = query.bind(text);
         }
-        for at in 0..note.key.len() {
-            query = query.bind(note.origin.as_ref().map(|origin| &origin[at]));
+        for place in 0..key.len() {
+            query = query.bind(origin.map(|origin| &origin[place]));
         }
         query.execute(tx.conn()?).await.map_err(failed(DOING))?;
     }

@@ -302,10 +302,11 @@ async fn settle_some(
     prepare(tx, shape, &keys).await?;
     let mut stuck = follow_moves(tx, shape, &mut notes).await?;
     keys.retain(|key| !stuck.iter().any(|it| it.key == *key));
-    stuck.extend(put_all_right(tx.conn()?, (shape, direction), care, keys).await?);
-    if !stuck.is_empty() {
-        put_back(tx, shape, &notes, &stuck).await?;
+    let refused = put_all_right(tx.conn()?, (shape, direction), care, keys).await?;
+    if !(stuck.is_empty() && refused.is_empty()) {
+        put_back(tx, shape, &notes, (&stuck, &refused)).await?;
     }
+    stuck.extend(refused);
     Ok((taken, last, stuck))
 }
 

@@ -100,6 +100,25 @@ const ANEW: &str = "ALTER TABLE leads_v2 DROP CONSTRAINT IF EXISTS leads_v2_amou
     DELETE FROM leads; ALTER TABLE leads_v2 ADD CONSTRAINT leads_v2_amount_check CHECK (amount <> 13);
     INSERT INTO leads SELECT x, x::text, 'e' || x FROM generate_series(1, 9) AS x;";
 
+/// The copy of the row that went on has followed it when the one behind it turns out to be none.
+#[tokio::test]
+async fn a_row_that_cannot_be_copied_comes_to_a_key_that_another_has_left() {
+    let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
+    let mut client = bed.client().await;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM leads";
+    say(&mut client, begin).await.unwrap();
+    bed.run(&copied()).await;
+    let script =
+        "UPDATE leads SET id = 30 WHERE id = 3; INSERT INTO leads VALUES (3, 'x', 'y'); COMMIT";
+    say(&mut client, script).await.unwrap();
+    let settled = tokio::time::timeout(std::time::Duration::from_mins(1), bed.settle()).await;
+    assert_eq!(settled.unwrap(), 0, "it never ends");
+    assert_eq!(parked(&bed).await, [("3".to_owned(), "22P02".to_owned())]);
+    bed.run("UPDATE leads SET n = '3' WHERE id = 3").await;
+    assert_eq!(left(&bed).await, 0);
+    assert_eq!(bed.number(WRONG).await, 0);
+}
+
 #[tokio::test]
 async fn what_a_client_writes_and_the_new_side_refuses_is_parked_and_the_client_goes_on() {
     for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
