@@ -294,24 +294,29 @@ pub(super) async fn put_back(
     };
     let (unmoved, refused) = (of(unmoved), of(refused));
     let sql = note_again(shape, &tx.ours(&shape.touched_name()));
-    let mut again: Vec<(i64, Option<&str>, &Vec<String>, Option<&Vec<String>>)> = Vec::new();
+    let mut again: Vec<Note> = Vec::new();
     for note in notes {
         let stays = note.keys().any(|key| unmoved.contains(key));
         let is_of_a_move = note.is(MOVED) || note.is(LEFT);
         if stays || !is_of_a_move && refused.contains(&note.key) {
-            again.push((note.at, note.event.as_deref(), &note.key, note.origin.as_ref()));
+            again.push(note.clone());
         } else {
             let keys = note.keys().filter(|key| refused.contains(*key));
-            again.extend(keys.map(|key| (note.at, None, key, None)));
+            again.extend(keys.map(|key| Note {
+                at: note.at,
+                event: None,
+                key: key.clone(),
+                origin: None,
+            }));
         }
     }
-    for (at, event, key, origin) in again {
-        let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(at).bind(event);
-        for text in key {
+    for note in &again {
+        let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(note.at).bind(&note.event);
+        for text in &note.key {
             query = query.bind(text);
         }
-        for place in 0..key.len() {
-            query = query.bind(origin.map(|origin| &origin[place]));
+        for place in 0..note.key.len() {
+            query = query.bind(note.origin.as_ref().map(|origin| &origin[place]));
         }
         query.execute(tx.conn()?).await.map_err(failed(DOING))?;
     }
