@@ -325,10 +325,10 @@ pub fn given_up(step: &StepId) -> StepId {
     StepId::new(format!("{GIVEN_UP}{step}"))
 }
 
-/// Whether a piece of work is one of these.
+/// The step whose sync a piece of work takes out in that way, where it is one of these.
 #[must_use]
-pub fn is_given_up(step: &StepId) -> bool {
-    step.as_str().starts_with(GIVEN_UP)
+pub fn gives_up(step: &StepId) -> Option<StepId> {
+    step.as_str().strip_prefix(GIVEN_UP).map(StepId::new)
 }
 
 /// No step of a plan has a slash in its name.

@@ -140,7 +140,7 @@ fn succeeded(step: &StepId, way: Way, outcome: &Outcome, state: &State) -> Line 
     let known = state.step(step);
     let action = state.program().step(step).map_or("", |step| step.action.name());
     let mut text = format!("{:<24} {action:<10}", step.as_str());
-    let took = known.started_at.zip(known.ended_at).map(|(from, to)| to.since_ms(from));
+    let took = known.ended_at.and_then(|ended| known.took_ms(ended));
     // The way back begins where the way forward did: the span between is no time that anything took.
     let took = took.filter(|_| way == Way::Forward);
     let rows = outcome.rows.or_else(|| outcome.evidence.as_ref().map(|evidence| evidence.rows));

@@ -151,12 +151,11 @@ fn row(state: &State, step: &Step, live: Option<&StepProgress>, now: Timestamp) 
     // That a statement which makes a table changed no rows is nothing to read.
     let finished_rows = finished_rows
         .filter(|rows| *rows > 0 || matches!(step.action, Action::Backfill(_) | Action::Verify(_)));
-    let took_ms = match (known.started_at, known.ended_at) {
-        (Some(started), _) if under_way => Some(now.since_ms(started)),
+    let took_ms = match known.ended_at {
+        _ if standing == StepStanding::Retrying => known.took_ms(known.ended_at.unwrap_or(now)),
+        _ if under_way => known.took_ms(now),
         // Of a step that went both ways only the whole span is known, which is no time that anything took.
-        (Some(started), Some(ended)) if standing != StepStanding::Undone => {
-            Some(ended.since_ms(started))
-        }
+        Some(ended) if standing != StepStanding::Undone => known.took_ms(ended),
         _ => None,
     };
     let throttled: Vec<(Throttled, Timestamp)> = match live {

@@ -151,6 +151,9 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             if *attempt == 1 {
                 entry.tried = 0;
             }
+            let is_idle = !matches!(entry.progress, Progress::Running { .. });
+            let idle = entry.ended_at.filter(|_| is_idle).map(|ended| at.since_ms(ended));
+            entry.idle_ms += idle.unwrap_or_default();
             entry.progress = Progress::Running { way: *way };
             entry.attempts = *attempt;
             entry.tried += 1;

@@ -70,6 +70,8 @@ pub struct StepState {
     pub started_at: Option<Timestamp>,
     /// When its last attempt ended.
     pub ended_at: Option<Timestamp>,
+    /// For how long it had failed, or differed, and nobody was at it.
+    pub idle_ms: u64,
     /// What came of the last attempt that succeeded going forward.
     pub outcome: Option<Outcome>,
     /// The last evidence, also when it was a FAIL.
@@ -87,6 +89,12 @@ pub struct StepState {
 }
 
 impl StepState {
+    /// How long its attempts took until a moment, from the first on.
+    #[must_use]
+    pub fn took_ms(&self, until: Timestamp) -> Option<u64> {
+        Some(until.since_ms(self.started_at?).saturating_sub(self.idle_ms))
+    }
+
     /// How many rows a copy that has ended left parked, when it was last tried; none when there are none.
     #[must_use]
     pub fn parked(&self) -> Option<u64> {
@@ -233,6 +241,7 @@ impl State {
             tried: 0,
             started_at: None,
             ended_at: None,
+            idle_ms: 0,
             outcome: None,
             evidence: None,
             passing_since: None,

@@ -470,6 +470,8 @@ fn a_failed_refresh_shuts_the_gate_and_restarts_the_soak() {
     world.feed(&Input::Ended { step: "compare".into(), attempt: 2, way, result, jitter: 0.0 });
     let stopped = stop(&world.state, &Goal::End, &[]);
     assert!(matches!(stopped, Some(Stop::Differs { .. })), "{stopped:?}");
+    let took = world.state.step(&"compare".into()).took_ms(world.now);
+    assert_eq!(took, Some(0), "the soak between two passes is no time that one of them took");
     world.ask("ana", Command::Retry).unwrap();
     world.go();
     assert_eq!(world.missing("switch"), [ConditionKind::Soak], "the soak did not start again");

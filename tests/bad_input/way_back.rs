@@ -2,7 +2,7 @@
 //! operator has to decide is said with the command that decides it.
 
 use super::{Bed, HEAD, MOVED, TABLES, mentions};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Ran, Sandbox};
 
 /// A plan whose first step makes what the mapping fills.
 fn plan(mapping: &str, (make, undo): (&str, &str), direction: &str) -> String {
@@ -36,15 +36,24 @@ const MADE: (&str, &str) =
 const LEFT: &str = "SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)
     + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate%')";
 
+/// The directions in which a table is dropped in the middle, and whether the run is left then.
+const DROPPED: [(&str, bool); 3] = [("forward", false), ("both", false), ("forward", true)];
+
+/// Copies to a table that the plan makes, drops one of the two, and goes on.
+#[track_caller]
+fn dropped(bed: &Bed, table: &str, direction: &str) -> Ran {
+    let mapping = MOVED.replace("table: u", "table: made");
+    bed.begin(TABLES, &plan(&mapping, MADE, direction));
+    bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+    bed.database.run(&format!("DROP TABLE {table} CASCADE"));
+    bed.phasegate(&["run", "plan.yaml"]).expect(6)
+}
+
 #[test]
 fn a_new_table_that_was_dropped_keeps_nobody_from_going_back() {
     let Some(bed) = Bed::new("new table dropped") else { return };
-    let mapping = MOVED.replace("table: u", "table: made");
-    for (direction, leaves) in [("forward", false), ("both", false), ("forward", true)] {
-        bed.begin(TABLES, &plan(&mapping, MADE, direction));
-        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
-        bed.database.run("DROP TABLE made CASCADE");
-        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(6);
+    for (direction, leaves) in DROPPED {
+        let ran = dropped(&bed, "made", direction);
         mentions(&ran, &["there is no table made any more", "clients' writes to t fail until"]);
         mentions(&ran, &["phasegate rollback bad` takes it out and goes back"]);
         assert!(bed.database.refused("INSERT INTO t VALUES (900, 'c', 1)").contains("made"));
@@ -61,12 +70,8 @@ fn a_new_table_that_was_dropped_keeps_nobody_from_going_back() {
 #[test]
 fn an_old_table_that_was_dropped_takes_no_rows_of_the_new_one_along() {
     let Some(bed) = Bed::new("old table dropped") else { return };
-    let mapping = MOVED.replace("table: u", "table: made");
-    for (direction, leaves) in [("forward", false), ("both", false), ("forward", true)] {
-        bed.begin(TABLES, &plan(&mapping, MADE, direction));
-        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
-        bed.database.run("DROP TABLE t CASCADE");
-        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(6);
+    for (direction, leaves) in DROPPED {
+        let ran = dropped(&bed, "t", direction);
         mentions(&ran, &["there is no table t any more", "phasegate rollback bad` goes back"]);
         if leaves {
             bed.phasegate(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
@@ -133,10 +138,15 @@ fn not_null_that_retire_asks_for_goes_before_the_triggers_that_see_to_it() {
     drop: { mapping: m }
     irreversible: a test
 ";
-    // Going back before and behind `retire`, and before the last of what it asks for was done.
-    for (direction, done, is_retired) in
-        [("both", 4, true), ("forward", 4, true), ("both", 4, false), ("forward", 1, false)]
-    {
+    // Going back before and behind `retire`, and before the last of what it asks for was done; or leaving it there.
+    for (direction, done, is_retired, leaves) in [
+        ("both", 4, true, false),
+        ("forward", 4, true, false),
+        ("both", 4, false, false),
+        ("forward", 1, false, false),
+        ("both", 4, false, true),
+        ("forward", 1, false, true),
+    ] {
         let reverse = if direction == "both" { "    reverse: { n: n_new }\n" } else { "" };
         let mapping = format!(
             "  m:\n    from: {{ target: app, table: t, key: [id] }}\n    into: {{ target: app, table: t }}\n    columns: {{ n_new: n }}\n{reverse}"
@@ -157,6 +167,12 @@ fn not_null_that_retire_asks_for_goes_before_the_triggers_that_see_to_it() {
         }
         if is_retired {
             bed.phasegate(&["retry", "bad"]).expect(4);
+        }
+        if leaves {
+            bed.phasegate(&["abort", "bad", "--leave", "--reason", "a test"]).expect(0);
+            bed.database.run("INSERT INTO t (v) VALUES ('y')");
+            assert_eq!(bed.database.value(LEFT), "0", "{direction}");
+            continue;
         }
         // What undoes the sync fails after it: the sync must be out and clients well all the same.
         let name = if is_retired { "n" } else { "n_new" };

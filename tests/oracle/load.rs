@@ -1,7 +1,8 @@
 //! Whole plans on PostgreSQL under load: eight clients or more, four workers, small chunks, held against a twin.
 //!
-//! Beside them there are clients whose views are open when `retire` begins (`astride`). The program is killed, paused, held back
-//! and gone on with on the way. What clients were told, and how often they and the copy met, is printed at the end.
+//! Beside them there are clients whose views are open when `retire` begins (`astride`), and somebody who writes what only the new table
+//! has (`labels`). The program is killed, paused, held back and gone on with on the way. What clients were told, and how often they and
+//! the copy met, is printed at the end.
 //! `PHASEGATE_SEED` repeats what clients choose; `PHASEGATE_SOAK` is how many minutes each case goes on with new seeds.
 
 mod astride;
@@ -10,6 +11,7 @@ mod elder;
 mod hold;
 mod judge;
 mod kills;
+mod labels;
 mod large;
 mod planted;
 mod play;

@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::failed;
 use crate::driver::Error;
+use crate::run::FailureClass;
 use crate::sql::{self, Dialect};
 
 /// A relation as the catalogue has it.
@@ -186,6 +187,16 @@ SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind::text AS kind, c.re
        c.relispartition, pg_get_userbyid(c.relowner) AS owner, c.relrowsecurity, c.relforcerowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
 
+/// The schema of a relation that a bare name would mean if the role could use it, which the server passes over without a word; and
+/// what lets it.
+const HIDDEN: &str = "\
+SELECT n.nspname, format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, current_user)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = $1 AND c.relkind IN ('r', 'p') AND NOT has_schema_privilege(n.oid, 'USAGE') AND n.nspname IN
+    (SELECT CASE item WHEN '$user' THEN current_user ELSE item END
+     FROM unnest(string_to_array(translate(current_setting('search_path'), '\" ', ''), ',')) AS path (item))
+LIMIT 1";
+
 const COLUMNS: &str = "\
 SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS declared, a.atttypid::bigint AS type_oid,
        CASE WHEN tn.nspname = 'pg_catalog' THEN format_type(t.oid, -1)
@@ -227,7 +238,7 @@ WHERE tgrelid = $1::bigint::oid AND NOT tgisinternal ORDER BY tgname";
 pub(super) async fn table(conn: &mut PgConnection, name: &str) -> Result<Option<Table>, Error> {
     let doing = "read the catalogue";
     let found = sqlx::query(TABLE).bind(name_sql(name)).fetch_optional(&mut *conn).await;
-    let Some(row) = found.map_err(failed(doing))? else { return Ok(None) };
+    let Some(row) = found.map_err(failed(doing))? else { return hidden(conn, name).await };
     let oid: i64 = row.try_get("oid").map_err(failed(doing))?;
     let columns =
         sqlx::query(COLUMNS).bind(oid).fetch_all(&mut *conn).await.map_err(failed(doing))?;
@@ -236,6 +247,18 @@ pub(super) async fn table(conn: &mut PgConnection, name: &str) -> Result<Option<
     let triggers =
         sqlx::query(TRIGGERS).bind(oid).fetch_all(&mut *conn).await.map_err(failed(doing))?;
     read(&row, &columns, &indexes, &triggers).map(Some).map_err(failed(doing))
+}
+
+/// There is no such relation, or none that the role can see.
+async fn hidden(conn: &mut PgConnection, name: &str) -> Result<Option<Table>, Error> {
+    let (None, bare) = parts(name) else { return Ok(None) };
+    let doing = "read the catalogue";
+    let found = sqlx::query(HIDDEN).bind(bare).fetch_optional(conn).await.map_err(failed(doing))?;
+    let Some(row) = found else { return Ok(None) };
+    let schema: String = row.try_get(0).map_err(failed(doing))?;
+    let grant: String = row.try_get(1).map_err(failed(doing))?;
+    let message = format!("table {name} is in schema {schema}, which this role may not use");
+    Err(Error::failed(FailureClass::NotPermitted, message).with_help(grant))
 }
 
 fn read(

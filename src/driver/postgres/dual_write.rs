@@ -30,9 +30,7 @@ use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
 use super::{gone, ledger, loosen, passes, prepared, settle, sync_state, written};
-use crate::driver::{
-    Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying, is_given_up,
-};
+use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying, gives_up};
 use crate::run::{Direction, FailureClass, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
@@ -198,16 +196,18 @@ impl Postgres {
         let is_watched = written::is_watched(tx, mapping).await?;
         lock_tables(tx, (mapping, reach(direction, is_watched)), "ACCESS EXCLUSIVE").await?;
         let mut shape = shape(tx.conn()?, mapping).await?;
+        let given_up = gives_up(&work.step);
         if last == Last::Nothing {
             settle::none_noted(tx, &shape).await?;
-            if !is_given_up(&work.step) {
+            if given_up.is_none() {
                 none_parked(tx, &shape).await?;
             }
         }
         end_watch(tx, (&shape, mapping), work).await?;
-        let forward = ledger::applied(tx, fence.run(), &work.step, Way::Forward).await?;
+        let sync = given_up.as_ref().unwrap_or(&work.step);
+        let forward = ledger::applied(tx, fence.run(), sync, Way::Forward).await?;
         let noted = forward.and_then(|it| it.detail);
-        if work.way == Way::Back && shape.in_place {
+        if (work.way == Way::Back || given_up.is_some()) && shape.in_place {
             loosen(tx, &mut shape, noted.as_deref()).await?;
         }
         remove_sync(tx, &shape).await?;

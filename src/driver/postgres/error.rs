@@ -82,6 +82,13 @@ fn help_for(code: &str, message: &str) -> Option<String> {
     if let Some((kind, name)) = hints::owned(message) {
         return Some(format!("let {ROLE} own the {kind} {name}"));
     }
+    if let Some(parameter) = message.strip_prefix("unsupported startup parameter") {
+        let parameter = parameter.trim_start_matches([':', ' ']);
+        return Some(format!(
+            "a pooler answers for the server: have it pass over {parameter} (PgBouncer: ignore_startup_parameters) and lend whole \
+             sessions, or name the server itself"
+        ));
+    }
     help(code).map(str::to_owned)
 }
 
@@ -277,6 +284,13 @@ mod tests {
         assert_eq!(refused.help, Some(help));
         driver.close().await;
         database.run(&format!("DROP ROLE \"{role}\"")).await;
+    }
+
+    #[test]
+    fn a_pooler_that_knows_a_parameter_not_is_told_from_a_server() {
+        let help = help_for("08P01", "unsupported startup parameter: extra_float_digits").unwrap();
+        assert!(help.contains("have it pass over extra_float_digits (PgBouncer:"), "{help}");
+        assert_eq!(help_for("08P01", "another one"), None);
     }
 
     #[test]

@@ -294,6 +294,7 @@ fn nearest<'a>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
+    use super::super::catalogue::table;
     use super::super::fixture::{Database, entered, script, work};
     use super::*;
     use crate::driver::{Access, Session as _};
@@ -382,6 +383,16 @@ mod tests {
             assert_eq!(failure.class, FailureClass::NotPermitted, "{statement} {failure:?}");
             assert_eq!(failure.help, Some(help), "{statement}");
         }
+        // A bare name is passed over, without a word of the server's.
+        database.run("REVOKE USAGE ON SCHEMA public FROM PUBLIC").await;
+        let mut reader = postgres.connections.read().await.unwrap();
+        let Err(Error::Failed(failure)) = table(reader.conn().unwrap(), "secret").await else {
+            panic!("it is found")
+        };
+        assert_eq!(failure.class, FailureClass::NotPermitted);
+        assert_eq!(failure.help, Some(format!("GRANT USAGE ON SCHEMA public TO {role}")));
+        assert!(table(reader.conn().unwrap(), "nothing").await.unwrap().is_none());
+        reader.release().await;
         postgres.close().await;
         database.gone().await;
         drop_role(&database, &role).await;

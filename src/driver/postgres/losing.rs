@@ -14,6 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Postgres;
+use super::catalogue::quote;
 use super::cells;
 use super::error::failed;
 use super::ledger::has_table;
@@ -94,7 +95,7 @@ async fn parked_table(
     shape: &Shape,
     schema: &str,
 ) -> Result<Option<String>, Error> {
-    let name = format!("{schema}.\"{}\"", shape.parked_name());
+    let name = format!("{schema}.{}", quote(&shape.parked_name()));
     Ok(has_table(conn, &name).await?.then_some(name))
 }
 

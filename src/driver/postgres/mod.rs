@@ -59,6 +59,7 @@ mod loosen;
 mod losing;
 mod marks;
 mod moves;
+mod moves_sql;
 mod named;
 mod overlap;
 mod park;
@@ -89,6 +90,9 @@ mod repair;
 mod repair_live_tests;
 #[cfg(test)]
 mod repair_tests;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
 mod retirable;
 mod retire;
 #[cfg(test)]
@@ -137,10 +141,13 @@ mod statements;
 mod stays;
 mod steady;
 mod stricter;
+mod stuck;
 mod surroundings;
 mod survey;
 #[cfg(test)]
 mod survey_tests;
+#[cfg(test)]
+mod sync_anew_tests;
 #[cfg(test)]
 mod sync_apply_tests;
 #[cfg(test)]
@@ -177,6 +184,7 @@ mod sync_truncate_tests;
 mod trigger_back;
 mod trigger_in_place;
 mod trigger_key;
+mod trigger_move;
 mod trigger_sql;
 mod trigger_truncate;
 mod tx_kind;
@@ -206,6 +214,8 @@ pub struct Postgres {
     luck: at_once::Luck,
     /// Whether chunks of late had enough time for their own work in what they may wait for clients' rows.
     pace: at_once::Luck,
+    /// How often noted keys were put right that were in a chunk's way: by one worker at a time.
+    cleared: tokio::sync::Mutex<u64>,
     holds: held::Holds,
 }
 
@@ -223,6 +233,7 @@ impl Postgres {
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
             pace: at_once::Luck::default(),
+            cleared: tokio::sync::Mutex::default(),
             holds: held::Holds::default(),
         };
         postgres.connections.are_sessions().await?;

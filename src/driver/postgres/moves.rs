@@ -5,49 +5,68 @@
 //! by ON DELETE CASCADE the other.
 //!
 //! Invariants:
-//! - Changes of keys are made up for in the order in which they happened: notes are counted. One whose copy has not come to its key
-//!   yet, or whose new key is still taken, waits for the others.
-//! - Who came to a key from nowhere, or went, ends what came there before: see [`Noted`](super::marks::Noted).
-//! - What the server refuses is left as it was, noted, with both its keys. Where foreign keys refuse it, the copy stands under both
-//!   keys until nothing refers to the one that its row had: it never goes before, since what refers to it might go with it.
+//! - Notes that belong together are taken together: all those of the keys that rows came from or went to, however many these are.
+//!   [`replay`](super::replay) works out from them what is to become of each copy, and only that is done: keys that a row had for
+//!   a while are passed by, unless keys go round.
+//! - A copy that ends goes first, so that whoever comes to its key later has nothing of it. One that is to go to another key is never
+//!   deleted.
+//! - What the server refuses is left as it was, and noted as what is still to be done. Where foreign keys refuse it, the copy stands
+//!   under both keys until nothing refers to the one that its row had: it never goes before, since what refers to it might go with it.
 //!
 //! Absent on purpose: changes that only some notes of which can be seen yet. Those that belong together are noted by one
 //! transaction, or by ones that wait for each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::Tx;
 use super::error::{code, failed, failure};
-use super::marks::{DOUBLED, ENDED, LEFT, MOVED};
-use super::settle::{DOING, Stuck, is_tied};
-use super::settle_sql::{
-    ACTING, can_move, double, follow, has_copy, is_noted_still, is_referred_to, note_again,
+use super::marks::{DOUBLED, ENDED, LEFT, MADE, MOVED};
+use super::moves_sql::{
+    ACTING, FOLLOWING, can_move, double, end, follow, follow_at_once, is_referred_to, refer, reset,
 };
+use super::replay::{Ends, Event, Hop, Told, by_way_of, in_order, replay};
+use super::settle::{DOING, bound, columns_of, is_tied, number};
+use super::settle_sql::{note_again, numbered};
 use super::shape::Shape;
 use super::sink::is_of_a_row;
+use super::stuck::Stuck;
 use crate::driver::Error;
-use crate::run::{Failure, FailureClass};
+use crate::run::{Failure, FailureClass, OnDelete};
+
+/// How many copies are given their keys by what is sent at once.
+const AT_ONCE: usize = 1_000;
 
 /// A note, with its keys as the server writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     pub at: i64,
     event: Option<String>,
+    depth: i32,
+    xact: i64,
+    said: i64,
     pub key: Vec<String>,
     /// The key that the row came from.
     origin: Option<Vec<String>>,
 }
 
 impl Note {
+    /// A note as it is taken.
     pub(super) fn of_row(row: &PgRow, width: usize) -> Result<Self, sqlx::Error> {
         let texts = |first: usize| -> Result<Option<Vec<String>>, sqlx::Error> {
             (first..first + width).map(|at| row.try_get(at)).collect()
         };
-        let key = texts(2)?.unwrap_or_default();
-        Ok(Self { at: row.try_get(0)?, event: row.try_get(1)?, key, origin: texts(2 + width)? })
+        Ok(Self {
+            at: row.try_get(0)?,
+            event: row.try_get(1)?,
+            depth: row.try_get(2)?,
+            xact: row.try_get(3)?,
+            said: row.try_get(5)?,
+            key: texts(6)?.unwrap_or_default(),
+            origin: texts(6 + width)?,
+        })
     }
 
     /// The keys that it is about.
@@ -55,22 +74,37 @@ impl Note {
         std::iter::once(&self.key).chain(&self.origin)
     }
 
-    fn is(&self, event: &str) -> bool {
-        self.event.as_deref() == Some(event)
-    }
-
-    /// Whether a row came to its key from another one, and is still the one there.
-    fn is_lasting(&self, later: &[Self]) -> bool {
-        (self.is(MOVED) || self.is(DOUBLED))
-            && !later.iter().any(|it| it.key == self.key && it.is(ENDED))
+    /// What it tells, with keys by their numbers. That a row left its key is told by where it went.
+    fn told(&self, numbers: &BTreeMap<&Vec<String>, usize>) -> Option<Told> {
+        let to = *numbers.get(&self.key)?;
+        let from = self.origin.as_ref().and_then(|origin| numbers.get(origin).copied());
+        let event = match (self.event.as_deref()?, from) {
+            (ENDED, _) => Event::Ended(to),
+            (MADE, _) => Event::Made(to),
+            (MOVED, Some(from)) => Event::Moved { from, to },
+            (DOUBLED, Some(from)) => Event::Doubled { from, to },
+            _ => return None,
+        };
+        Some(Told { event, depth: self.depth, within: (self.xact, self.said) })
     }
 }
 
-/// A change of a key that isn't made up for yet: the place of its note, the new key and the one before.
-struct Move {
-    place: usize,
+/// What is still to be done, as it is noted again.
+pub(super) struct Undone {
+    event: Option<&'static str>,
+    depth: i32,
     key: Vec<String>,
-    origin: Vec<String>,
+    origin: Option<Vec<String>>,
+}
+
+/// What came of having copies follow.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// Keys that can't be put right as long as copies stand where they do.
+    pub stuck: Vec<Stuck>,
+    /// The same in whatever way notes spell them: equal keys need not be the same text.
+    pub held: BTreeSet<Vec<String>>,
+    pub undone: Vec<Undone>,
 }
 
 /// What came of trying to give a copy its new key.
@@ -81,165 +115,416 @@ enum Tried {
     Refused(Failure),
 }
 
-/// Has the copies of rows follow their changed keys; gives those that may not, each under both its keys, or under the one that its
-/// row had.
+/// Has the copies of rows follow their changed keys, and those of rows that are gone go. `notes` are all that there are of their
+/// keys, whose rows and copies are locked, in order.
 pub(super) async fn follow_moves(
     tx: &mut Tx<'_>,
     shape: &Shape,
-    notes: &mut [Note],
-) -> Result<Vec<Stuck>, Error> {
-    let mut stuck: Vec<Stuck> = Vec::new();
-    if !can_move(shape) {
-        return Ok(stuck);
+    notes: &[Note],
+) -> Result<Followed, Error> {
+    if notes.iter().all(|note| note.event.is_none()) {
+        return Ok(Followed::default());
     }
-    let mut open = Vec::new();
-    for (place, note) in notes.iter().enumerate() {
-        let Some(origin) = note.origin.clone().filter(|_| note.is_lasting(&notes[place + 1..]))
-        else {
-            continue;
-        };
-        if is_still(tx, shape, (note, '>', ENDED)).await? {
-            continue;
+    let distinct: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
+    let texts: Vec<Vec<String>> = distinct.iter().copied().cloned().collect();
+    let columns = columns_of(&texts);
+    let rows = bound(numbered(shape), &columns).fetch_all(tx.conn()?).await;
+    let rows = rows.map_err(failed(DOING))?;
+    let (mut numbers, mut keys) = (BTreeMap::new(), BTreeMap::new());
+    let (mut there, mut alive) = (BTreeSet::new(), BTreeSet::new());
+    for (row, text) in rows.iter().zip(distinct) {
+        let number: i64 = row.try_get(0).map_err(failed(DOING))?;
+        let number = usize::try_from(number).unwrap_or_default();
+        numbers.insert(text, number);
+        keys.insert(number, text.clone());
+        if row.try_get(1).map_err(failed(DOING))? {
+            there.insert(number);
         }
-        if !note.is(DOUBLED) {
-            open.push(Move { place, key: note.key.clone(), origin });
-        } else if let Some(failure) = referring(tx.conn()?, shape, &origin).await? {
-            stuck.push(Stuck { key: origin, failure });
+        if row.try_get(2).map_err(failed(DOING))? {
+            alive.insert(number);
         }
     }
-    let [follow, make_way] = follow(shape);
-    while !open.is_empty() {
-        let before = open.len();
-        // In the order in which they happened, but for what a trigger did before the row that it fired for was followed.
-        let mut at = 0;
-        while at < open.len() {
-            match one(tx.conn()?, &follow, &open[at]).await? {
-                Tried::Done => drop(open.remove(at)),
-                Tried::NotNow => at += 1,
-                Tried::Refused(failure) => {
-                    let refused = open.remove(at);
-                    refuse(tx, shape, (notes, refused, failure), &mut stuck).await?;
+    let told: Vec<Told> = notes.iter().filter_map(|note| note.told(&numbers)).collect();
+    let ends = if shape.on_delete == OnDelete::Delete { Ends::Goes } else { Ends::Stays };
+    let fates = replay(&told, &there, ends);
+    let (held, stuck, done) = (BTreeMap::new(), BTreeSet::new(), Followed::default());
+    let ground = Ground { keys, there, held, stuck, done };
+    let mut mover = Mover { conn: tx.conn()?, shape, ground };
+    let ended = mover.spare(fates.ended, (&alive, &fates.moves), &since(notes, &numbers)).await?;
+    mover.end_all(&ended).await?;
+    mover.end_doubled(&fates.doubled).await?;
+    let (rows, rounds) = in_order(&fates.moves);
+    mover.follow_rows(&rows).await?;
+    for round in rounds {
+        mover.go_round(&round).await?;
+    }
+    let Ground { stuck, mut done, .. } = mover.ground;
+    let held = numbers.iter().filter(|(_, number)| stuck.contains(number));
+    done.held = held.map(|(text, _)| (*text).clone()).collect();
+    Ok(done)
+}
+
+/// The first transactions that noted something of keys.
+fn since(notes: &[Note], numbers: &BTreeMap<&Vec<String>, usize>) -> BTreeMap<usize, i64> {
+    let mut since = BTreeMap::new();
+    for note in notes.iter().filter(|note| note.event.is_some()) {
+        if let Some(number) = numbers.get(&note.key) {
+            let first = since.entry(*number).or_insert(note.xact);
+            *first = note.xact.min(*first);
+        }
+    }
+    since
+}
+
+/// Which copies stand where, and what is done about it.
+struct Ground {
+    /// Keys by their numbers.
+    keys: BTreeMap<usize, Vec<String>>,
+    there: BTreeSet<usize>,
+    /// Keys that aren't free, though they are to be, and why.
+    held: BTreeMap<usize, Failure>,
+    /// Keys that can't be put right.
+    stuck: BTreeSet<usize>,
+    done: Followed,
+}
+
+impl Ground {
+    fn key(&self, number: usize) -> Vec<String> {
+        self.keys.get(&number).cloned().unwrap_or_default()
+    }
+
+    fn stuck(&mut self, number: usize, failure: &Failure) {
+        if self.stuck.insert(number) {
+            let stuck = Stuck { key: self.key(number), failure: failure.clone(), is_moving: true };
+            self.done.stuck.push(stuck);
+        }
+    }
+
+    fn undone(&mut self, event: &'static str, (depth, from, to): (i32, Option<usize>, usize)) {
+        if let Some(from) = from {
+            self.done.undone.push(Undone {
+                event: Some(LEFT),
+                depth,
+                key: self.key(from),
+                origin: None,
+            });
+        }
+        let origin = from.map(|from| self.key(from));
+        self.done.undone.push(Undone { event: Some(event), depth, key: self.key(to), origin });
+    }
+
+    /// A copy that stays where it is, for now.
+    fn stays(&mut self, (from, to): Hop, failure: &Failure) {
+        self.undone(MOVED, (0, Some(from), to));
+        self.stuck(from, failure);
+        self.stuck(to, failure);
+        self.held.insert(from, failure.clone());
+    }
+
+    fn went(&mut self, (from, to): Hop) {
+        self.there.remove(&from);
+        self.there.insert(to);
+    }
+}
+
+struct Mover<'a> {
+    conn: &'a mut PgConnection,
+    shape: &'a Shape,
+    ground: Ground,
+}
+
+impl Mover<'_> {
+    /// Leaves copies out of those that are to end whose keys other rows have by now, and that something refers to which was written since
+    /// and would go with them: that may be theirs. Such a copy becomes the other row's, which has nothing of the one that is gone; where it has to
+    /// make room for another copy of that row, nobody can tell what is whose, and it is left for people.
+    async fn spare(
+        &mut self,
+        mut ended: BTreeSet<usize>,
+        (alive, moves): (&BTreeSet<usize>, &BTreeMap<usize, usize>),
+        since: &BTreeMap<usize, i64>,
+    ) -> Result<BTreeSet<usize>, Error> {
+        for key in ended.clone().intersection(alive) {
+            let since = Some(since.get(key).copied().unwrap_or_default());
+            let Some(failure) = self.referring(*key, since).await? else { continue };
+            ended.remove(key);
+            if moves.values().any(|to| to == key) {
+                self.ground.undone(ENDED, (0, None, *key));
+                self.ground.stuck(*key, &failure);
+                self.ground.held.insert(*key, failure);
+            } else if let Some(sql) = reset(self.shape) {
+                let key = self.ground.key(*key);
+                let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+                for text in &key {
+                    query = query.bind(text);
                 }
+                query.execute(&mut *self.conn).await.map_err(failed(DOING))?;
             }
         }
-        if open.len() < before {
-            continue;
+        Ok(ended)
+    }
+
+    /// Takes copies of rows away that are gone.
+    async fn end_all(&mut self, ended: &BTreeSet<usize>) -> Result<(), Error> {
+        let all: Vec<usize> = ended.iter().copied().collect();
+        if all.is_empty() || matches!(self.end(&all).await?, Tried::Done | Tried::NotNow) {
+            self.ground.there.retain(|key| !ended.contains(key));
+            return Ok(());
         }
-        let Some(at) = blocked(tx, shape, &open).await? else { break };
-        let first = open.remove(at);
-        let is_held = |it: &&Stuck| it.key == first.key || it.key == first.origin;
-        let held = stuck.iter().find(is_held).map(|it| it.failure.clone());
-        let failure = match held {
-            None if is_still(tx, shape, (&notes[first.place], '<', LEFT)).await? => {
-                Some(not_free())
+        for key in all {
+            match self.end(&[key]).await? {
+                Tried::Refused(failure) => {
+                    self.ground.undone(ENDED, (0, None, key));
+                    self.ground.stuck(key, &failure);
+                    self.ground.held.insert(key, failure);
+                }
+                _ => drop(self.ground.there.remove(&key)),
             }
-            held => held,
+        }
+        Ok(())
+    }
+
+    /// Takes copies away that have another one of their row elsewhere, where nothing refers to them any more.
+    async fn end_doubled(&mut self, doubled: &BTreeMap<usize, usize>) -> Result<(), Error> {
+        for (&from, &to) in doubled {
+            let failure = match self.referring(from, None).await? {
+                Some(failure) => failure,
+                None => match self.end(&[from]).await? {
+                    Tried::Refused(failure) => failure,
+                    _ => {
+                        self.ground.there.remove(&from);
+                        continue;
+                    }
+                },
+            };
+            self.stays_doubled((from, to), failure);
+        }
+        Ok(())
+    }
+
+    fn stays_doubled(&mut self, (from, to): Hop, failure: Failure) {
+        self.ground.undone(DOUBLED, (0, Some(from), to));
+        self.ground.stuck(from, &failure);
+        self.ground.held.insert(from, failure);
+    }
+
+    /// Gives copies their keys, each row of them from the end that is free: all at once, or where that is refused, one by one.
+    async fn follow_rows(&mut self, rows: &[Vec<Hop>]) -> Result<(), Error> {
+        let is_free =
+            |row: &&Vec<Hop>| row.first().is_some_and(|it| !self.ground.there.contains(&it.1));
+        let (free, others): (Vec<_>, Vec<_>) = rows.iter().partition(is_free);
+        let hops: Vec<Hop> = free.iter().flat_map(|row| row.iter().copied()).collect();
+        if can_move(self.shape) && self.at_once(&hops).await? {
+            for hop in hops {
+                self.ground.went(hop);
+            }
+        } else {
+            for hop in hops {
+                self.hop(hop).await?;
+            }
+        }
+        for hop in others.into_iter().flatten() {
+            self.hop(*hop).await?;
+        }
+        Ok(())
+    }
+
+    async fn at_once(&mut self, hops: &[Hop]) -> Result<bool, Error> {
+        if hops.is_empty() {
+            return Ok(true);
+        }
+        self.say("SAVEPOINT phasegate_moved").await?;
+        for some in hops.chunks(AT_ONCE) {
+            let keys =
+                |hop: &Hop| Some((self.ground.keys.get(&hop.0)?, self.ground.keys.get(&hop.1)?));
+            let moves: Vec<_> = some.iter().filter_map(keys).collect();
+            let script = follow_at_once(self.shape, &moves);
+            match sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *self.conn).await {
+                Ok(_) => {}
+                Err(error) if code(&error).is_some_and(is_of_a_row) => {
+                    self.say("ROLLBACK TO SAVEPOINT phasegate_moved").await?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(failed(DOING)(error)),
+            }
+        }
+        self.say("RELEASE SAVEPOINT phasegate_moved").await?;
+        Ok(true)
+    }
+
+    /// Gives a copy its key, if that is free and nothing holds it to the one that it has.
+    async fn hop(&mut self, hop: Hop) -> Result<(), Error> {
+        let (from, to) = hop;
+        if self.ground.there.contains(&to) {
+            let failure = self.ground.held.get(&to).cloned().unwrap_or_else(not_free);
+            self.ground.stays(hop, &failure);
+            return Ok(());
+        }
+        let statement = follow(self.shape);
+        let failure = match self.referring_to_drawn(from).await? {
+            Some(failure) => failure,
+            None => match self.one(&statement, hop).await? {
+                Tried::Done => {
+                    self.ground.went(hop);
+                    return Ok(());
+                }
+                Tried::NotNow => {
+                    self.ground.stays(hop, &not_free());
+                    return Ok(());
+                }
+                Tried::Refused(failure) => failure,
+            },
         };
-        if let Some(failure) = failure {
-            let keys = [first.key, first.origin];
-            stuck.extend(keys.map(|key| Stuck { key, failure: failure.clone() }));
-            continue;
+        // What refers to a copy may be on its way, too: to the new key, which it can't refer to before it is there.
+        let statement = double(self.shape);
+        if !is_tied(&failure) || !matches!(self.one(&statement, hop).await?, Tried::Done) {
+            self.ground.stays(hop, &failure);
+            return Ok(());
         }
-        // In the way is the copy of a row that is gone, or one that was made meanwhile of the row that comes.
-        match one(tx.conn()?, &make_way, &first).await? {
-            Tried::Done => open.insert(at, first),
-            Tried::NotNow => {}
-            Tried::Refused(failure) => {
-                refuse(tx, shape, (notes, first, failure), &mut stuck).await?;
+        self.ground.there.insert(to);
+        if !can_move(self.shape) {
+            self.take_along(hop).await?;
+            return self.end_doubled(&BTreeMap::from([hop])).await;
+        }
+        self.stays_doubled(hop, failure);
+        Ok(())
+    }
+
+    /// Gives copies each other's keys, or leaves all of them where they are.
+    async fn go_round(&mut self, round: &[Hop]) -> Result<(), Error> {
+        let ground = &self.ground;
+        let is_target = |key: &usize| round.iter().any(|hop| hop.1 == *key);
+        let spare = ground.keys.keys().copied().find(|key| !ground.there.contains(key));
+        // A copy that can't go isn't one that goes for good.
+        let later = ground.held.keys().copied().find(|key| !is_target(key));
+        let failure = match spare {
+            None => not_free(),
+            Some(spare) => {
+                self.say("SAVEPOINT phasegate_round").await?;
+                let mut refused = None;
+                for hop in by_way_of(spare, round) {
+                    let statement = follow(self.shape);
+                    refused = match self.referring_to_drawn(hop.0).await? {
+                        Some(failure) => Some(failure),
+                        None => match self.one(&statement, hop).await? {
+                            Tried::Done => None,
+                            Tried::NotNow => Some(not_free()),
+                            Tried::Refused(failure) => Some(failure),
+                        },
+                    };
+                    if refused.is_some() {
+                        break;
+                    }
+                }
+                let Some(failure) = refused else {
+                    return self.say("RELEASE SAVEPOINT phasegate_round").await;
+                };
+                self.say("ROLLBACK TO SAVEPOINT phasegate_round").await?;
+                failure
             }
+        };
+        // By another key it is noted again, which is taken with these then.
+        let hops = match spare.or(later) {
+            Some(spare) => by_way_of(spare, round),
+            None => round.to_vec(),
+        };
+        let mut depth = i32::try_from(hops.len()).unwrap_or(i32::MAX);
+        for (from, to) in hops {
+            self.ground.undone(MOVED, (depth, Some(from), to));
+            depth = if spare.or(later).is_some() { 0 } else { depth - 1 };
         }
-    }
-    Ok(stuck)
-}
-
-/// The place of the first one whose copy is there, and can't go further because another one has the key. Where that has to go
-/// further itself, it is the one.
-async fn blocked(tx: &mut Tx<'_>, shape: &Shape, open: &[Move]) -> Result<Option<usize>, Error> {
-    let mut first = None;
-    for (at, it) in open.iter().enumerate() {
-        if is_there(tx, shape, &it.origin).await? {
-            first = Some(at);
-            break;
+        for (from, _) in round {
+            self.ground.stuck(*from, &failure);
+            self.ground.held.insert(*from, failure.clone());
         }
+        Ok(())
     }
-    let Some(mut at) = first else { return Ok(None) };
-    // No more steps than there are moves: keys may go round.
-    for _ in 0..open.len() {
-        match open.iter().position(|it| it.origin == open[at].key) {
-            Some(next) if is_there(tx, shape, &open[next].origin).await? => at = next,
-            _ => break,
-        }
-    }
-    Ok(Some(at))
-}
 
-/// What refers to a copy may be on its way, too: to the new key, which it can't refer to before it is there.
-async fn refuse(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    (notes, refused, failure): (&mut [Note], Move, Failure),
-    stuck: &mut Vec<Stuck>,
-) -> Result<(), Error> {
-    let is_doubled = is_tied(&failure)
-        && matches!(one(tx.conn()?, &double(shape), &refused).await?, Tried::Done);
-    let mut keys = vec![refused.origin];
-    if is_doubled {
-        notes[refused.place].event = Some(DOUBLED.to_owned());
-    } else {
-        keys.push(refused.key);
+    async fn say(&mut self, words: &'static str) -> Result<(), Error> {
+        sqlx::query(words).execute(&mut *self.conn).await.map(|_| ()).map_err(failed(DOING))
     }
-    stuck.extend(keys.into_iter().map(|key| Stuck { key, failure: failure.clone() }));
-    Ok(())
-}
 
-/// Whether the new side has a copy of a key.
-async fn is_there(tx: &mut Tx<'_>, shape: &Shape, key: &[String]) -> Result<bool, Error> {
-    let sql = has_copy(shape);
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for text in key {
-        query = query.bind(text);
+    async fn end(&mut self, keys: &[usize]) -> Result<Tried, Error> {
+        let keys: Vec<Vec<String>> = keys.iter().map(|key| self.ground.key(*key)).collect();
+        let statement = end(self.shape);
+        self.say("SAVEPOINT phasegate_moved").await?;
+        let columns = columns_of(&keys);
+        let done = bound(statement, &columns).execute(&mut *self.conn).await;
+        self.tried(done.map(|done| done.rows_affected())).await
     }
-    let row = query.fetch_one(tx.conn()?).await;
-    row.and_then(|row| row.try_get(0)).map_err(failed(DOING))
-}
 
-/// Why the copy of a key that its row no longer has can't go: what refers to it would go with it, or lose that.
-async fn referring(
-    conn: &mut PgConnection,
-    shape: &Shape,
-    key: &[String],
-) -> Result<Option<Failure>, Error> {
-    let rows = sqlx::query(ACTING).bind(i64::from(shape.new.oid)).fetch_all(&mut *conn).await;
-    for row in rows.map_err(failed(DOING))? {
-        let told = |at| row.try_get::<Vec<String>, _>(at).map_err(failed(DOING));
-        let table: String = row.try_get(0).map_err(failed(DOING))?;
-        let sql = is_referred_to(shape, &table, (&told(1)?, &told(2)?));
-        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-        for text in key {
+    /// A statement about a changed key, of which nothing stays where the server refuses it.
+    async fn one(&mut self, statement: &str, (from, to): Hop) -> Result<Tried, Error> {
+        let keys = [self.ground.key(to), self.ground.key(from)].concat();
+        self.say("SAVEPOINT phasegate_moved").await?;
+        let mut query = sqlx::query(AssertSqlSafe(statement.to_owned())).persistent(false);
+        for text in &keys {
             query = query.bind(text);
         }
-        let asked = query.fetch_one(&mut *conn).await;
-        if asked.and_then(|row| row.try_get(0)).map_err(failed(DOING))? {
-            let message = format!("rows of {table} still refer to the key that it had");
-            return Ok(Some(refused(message)));
+        let done = query.execute(&mut *self.conn).await;
+        self.tried(done.map(|done| done.rows_affected())).await
+    }
+
+    async fn tried(&mut self, done: Result<u64, sqlx::Error>) -> Result<Tried, Error> {
+        match done {
+            Ok(rows) => {
+                self.say("RELEASE SAVEPOINT phasegate_moved").await?;
+                Ok(if rows > 0 { Tried::Done } else { Tried::NotNow })
+            }
+            Err(error) if code(&error).is_some_and(is_of_a_row) => {
+                self.say("ROLLBACK TO SAVEPOINT phasegate_moved").await?;
+                Ok(Tried::Refused(failure(&error)))
+            }
+            Err(error) => Err(failed(DOING)(error)),
         }
     }
-    Ok(None)
-}
 
-/// Whether an event of a note's key is noted, before or behind it, that is not among those that were taken.
-async fn is_still(
-    tx: &mut Tx<'_>,
-    shape: &Shape,
-    (note, side, event): (&Note, char, &str),
-) -> Result<bool, Error> {
-    let sql = is_noted_still(shape, &tx.ours(&shape.touched_name()), side);
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(note.at).bind(event);
-    for text in &note.key {
-        query = query.bind(text);
+    /// Where the server draws keys itself a copy is taken out and put in again, which nothing that refers to it may notice.
+    async fn referring_to_drawn(&mut self, key: usize) -> Result<Option<Failure>, Error> {
+        if can_move(self.shape) { Ok(None) } else { self.referring(key, None).await }
     }
-    let row = query.fetch_one(tx.conn()?).await;
-    row.and_then(|row| row.try_get(0)).map_err(failed(DOING))
+
+    /// Why the copy of a key that its row no longer has can't go: what refers to it would go with it, or lose that.
+    async fn referring(
+        &mut self,
+        key: usize,
+        since: Option<i64>,
+    ) -> Result<Option<Failure>, Error> {
+        let key = self.ground.key(key);
+        for (table, from, to) in self.foreign_keys(ACTING).await? {
+            let sql = is_referred_to(self.shape, &table, (&from, &to), since);
+            let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+            for text in &key {
+                query = query.bind(text);
+            }
+            let asked = query.fetch_one(&mut *self.conn).await;
+            if asked.and_then(|row| row.try_get(0)).map_err(failed(DOING))? {
+                let message = format!("rows of {table} still refer to the key that it had");
+                return Ok(Some(refused(message)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has what follows a key by itself refer to the copy under the new one.
+    async fn take_along(&mut self, hop: Hop) -> Result<(), Error> {
+        for (table, from, to) in self.foreign_keys(FOLLOWING).await? {
+            let sql = refer(self.shape, &table, (&from, &to));
+            // What is refused refers to the other one still, and is named.
+            self.one(&sql, hop).await?;
+        }
+        Ok(())
+    }
+
+    async fn foreign_keys(
+        &mut self,
+        which: &'static str,
+    ) -> Result<Vec<(String, Vec<String>, Vec<String>)>, Error> {
+        let oid = i64::from(self.shape.new.oid);
+        let rows = sqlx::query(which).bind(oid).fetch_all(&mut *self.conn).await;
+        let rows = rows.map_err(failed(DOING))?;
+        let told = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        rows.iter().map(told).collect::<Result<_, sqlx::Error>>().map_err(failed(DOING))
+    }
 }
 
 fn not_free() -> Failure {
@@ -258,65 +543,30 @@ fn refused(message: String) -> Failure {
     }
 }
 
-/// A statement about a changed key, of which nothing stays where the server refuses it.
-async fn one(conn: &mut PgConnection, statement: &str, of: &Move) -> Result<Tried, Error> {
-    let say = async |conn: &mut PgConnection, words: &'static str| {
-        sqlx::query(words).execute(conn).await.map(|_| ()).map_err(failed(DOING))
-    };
-    say(conn, "SAVEPOINT phasegate_moved").await?;
-    let mut query = sqlx::query(AssertSqlSafe(statement.to_owned())).persistent(false);
-    for text in of.key.iter().chain(&of.origin) {
-        query = query.bind(text);
-    }
-    match query.execute(&mut *conn).await {
-        Ok(done) => {
-            say(conn, "RELEASE SAVEPOINT phasegate_moved").await?;
-            Ok(if done.rows_affected() > 0 { Tried::Done } else { Tried::NotNow })
-        }
-        Err(error) if code(&error).is_some_and(is_of_a_row) => {
-            say(conn, "ROLLBACK TO SAVEPOINT phasegate_moved").await?;
-            Ok(Tried::Refused(failure(&error)))
-        }
-        Err(error) => Err(failed(DOING)(error)),
-    }
-}
-
-/// Puts the notes of keys back at their places: those of `unmoved` as they were, so that their copies follow later; those of
-/// `refused`, whose copies have followed, as keys to put right and no more, since what was followed must not be again.
+/// Notes again what is still to be done, and the keys that can't be put right: before whatever was noted of them meanwhile, which is
+/// behind the first note that was taken.
 pub(super) async fn put_back(
     tx: &mut Tx<'_>,
     shape: &Shape,
-    notes: &[Note],
-    (unmoved, refused): (&[Stuck], &[Stuck]),
+    (first, mut undone): (i64, Vec<Undone>),
+    stuck: &[Stuck],
 ) -> Result<(), Error> {
-    let of = |stuck: &[Stuck]| -> BTreeSet<Vec<String>> {
-        stuck.iter().map(|it| it.key.clone()).collect()
-    };
-    let (unmoved, refused) = (of(unmoved), of(refused));
+    let noted: BTreeSet<&Vec<String>> = undone.iter().map(|it| &it.key).collect();
+    let others: BTreeSet<&Vec<String>> =
+        stuck.iter().map(|it| &it.key).filter(|key| !noted.contains(key)).collect();
+    let changed =
+        |key: &Vec<String>| Undone { event: None, depth: 0, key: key.clone(), origin: None };
+    let others: Vec<Undone> = others.into_iter().map(changed).collect();
+    undone.extend(others);
     let sql = note_again(shape, &tx.ours(&shape.touched_name()));
-    let mut again: Vec<Note> = Vec::new();
-    for note in notes {
-        let stays = note.keys().any(|key| unmoved.contains(key));
-        let is_of_a_move = note.is(MOVED) || note.is(LEFT);
-        if stays || !is_of_a_move && refused.contains(&note.key) {
-            again.push(note.clone());
-        } else {
-            let keys = note.keys().filter(|key| refused.contains(*key));
-            again.extend(keys.map(|key| Note {
-                at: note.at,
-                event: None,
-                key: key.clone(),
-                origin: None,
-            }));
-        }
-    }
-    for note in &again {
-        let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(note.at).bind(&note.event);
-        for text in &note.key {
+    for (at, it) in (first.saturating_sub_unsigned(number(undone.len()))..).zip(&undone) {
+        let mut query =
+            sqlx::query(AssertSqlSafe(sql.clone())).bind(at).bind(it.event).bind(it.depth);
+        for text in &it.key {
             query = query.bind(text);
         }
-        for place in 0..note.key.len() {
-            query = query.bind(note.origin.as_ref().map(|origin| &origin[place]));
+        for at in 0..it.key.len() {
+            query = query.bind(it.origin.as_ref().map(|origin| &origin[at]));
         }
         query.execute(tx.conn()?).await.map_err(failed(DOING))?;
     }

@@ -6,8 +6,8 @@
 //!   a trigger (switched off and on again, too), a partition that came or went, another table of the same name. Indexes don't.
 //!   The part of it that stands for the sync changes only with its own triggers, their functions, and the tables they are on.
 //! - Row security that was switched on and off again may have hidden rows from those functions, and leaves one trace: the row of
-//!   `pg_class`, which VACUUM, ANALYZE and new indexes change in place, and every other ALTER of the table writes anew. So where
-//!   the functions' owner is not above row security, any of these asks for another comparison.
+//!   `pg_class`, which VACUUM, ANALYZE and new indexes change in place, and every other ALTER of the table, and TRUNCATE, write anew.
+//!   So where the functions' owner is not above row security, any of these asks for another comparison.
 //!
 //! Absent on purpose: what is in the text that is kept, which is the engine's.
 

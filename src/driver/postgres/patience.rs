@@ -50,6 +50,16 @@ pub(super) async fn begin(tx: &mut Tx<'_>) -> Result<(), Error> {
         .map_err(failed("bound the wait for locks"))
 }
 
+/// From now on hardly anybody is waited for: what is locked may be so many rows that no bound over all of them is kept.
+pub(super) async fn hardly(tx: &mut Tx<'_>) -> Result<(), Error> {
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(SHORT_MS.to_string())
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("bound the wait for locks"))
+}
+
 /// A statement that locks rows took so long. Nothing where there is no bound.
 pub(super) async fn spent(conn: &mut PgConnection, ms: u64) -> Result<(), sqlx::Error> {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);

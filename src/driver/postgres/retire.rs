@@ -208,8 +208,8 @@ async fn as_compared(tx: &mut Tx<'_>, mapping: &Mapping, work: &Work) -> Result<
         return Ok(());
     }
     let message = format!(
-        "mapping {}: its triggers were made anew, changed, or switched off and on again, or its tables altered, since both sides \
-         were compared: writes may have passed them by",
+        "mapping {}: its triggers were made anew, changed, or switched off and on again, or its tables altered or emptied, since \
+         both sides were compared: writes may have passed them by",
         mapping.name
     );
     Err(Error::failed(FailureClass::Stale, message)

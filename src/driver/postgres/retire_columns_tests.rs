@@ -27,7 +27,7 @@ const RICH: &str = "
     CREATE POLICY by_mail ON accounts USING (EXISTS (SELECT FROM users u WHERE u.email = accounts.mail));
     INSERT INTO users (email, n, email_v2) VALUES ('A', 1, 'a'), ('B', 2, 'b');";
 
-fn users(direction: Direction) -> (Mapping, RetireShape) {
+pub(super) fn users(direction: Direction) -> (Mapping, RetireShape) {
     let reverse = vec![("email".into(), "upper(email_v2)".into())];
     let in_place = Mapping {
         columns: vec![("email_v2".into(), "lower(email)".into())],

@@ -7,11 +7,10 @@ use super::Postgres;
 use super::error::code;
 use super::fixture::{Database, class, entered, mapping, work};
 use super::retire_carry_tests::catalogue;
+use super::retire_columns_tests::users;
 use super::sync_tests::say;
 use crate::driver::{Applied, DualWriter as _, Error, Fence, Losses, Retirer as _, SyncState};
-use crate::run::{
-    Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, Way,
-};
+use crate::run::{Direction, FailureClass, Mapping, Permit, Retire, RetireShape, Way};
 
 const SCHEMA: &str = "
     CREATE TABLE accounts (id bigint PRIMARY KEY);
@@ -436,24 +435,9 @@ const USERS: &str =
     "CREATE TABLE users (id int PRIMARY KEY, email text NOT NULL, email_v2 text, n int);
     INSERT INTO users VALUES (1, 'A@x', 'a@x', 1); CREATE INDEX users_email ON users (email)";
 
-/// A column that takes another one's name in one table.
-fn users() -> (Mapping, RetireShape) {
-    let in_place = Mapping {
-        columns: vec![("email_v2".into(), "lower(email)".into())],
-        reverse: vec![("email".into(), "upper(email_v2)".into())],
-        ..mapping(("users", &["id"]), ("users", &["id"]))
-    };
-    let shape = RetireShape::Columns(vec![RetiredColumn {
-        column: "email".into(),
-        old_name: "email_old".into(),
-        take_name: Some("email_v2".into()),
-    }]);
-    (in_place, shape)
-}
-
 #[tokio::test]
 async fn columns_are_put_aside_in_place_and_taken_back() {
-    let (in_place, shape) = users();
+    let (in_place, shape) = users(Direction::Both);
     let Some(live) = Live::of(USERS, in_place, Direction::Both).await else { return };
     let database = &live.database;
     let (class, message) = failure(live.retire(&shape).await);
@@ -548,7 +532,7 @@ async fn columns_are_put_aside_in_place_and_taken_back() {
 
 #[tokio::test]
 async fn columns_put_aside_forward_let_their_foreign_keys_go() {
-    let (in_place, shape) = users();
+    let (in_place, shape) = users(Direction::Both);
     let forward = Mapping { reverse: vec![], ..in_place };
     let setup = format!(
         "CREATE TABLE other (e text PRIMARY KEY); {USERS}; INSERT INTO other VALUES ('A@x'), ('a@x'), ('b@x');

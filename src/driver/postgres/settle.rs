@@ -1,10 +1,12 @@
 //! Putting right the keys that triggers could only note.
 //!
-//! A batch is one READ COMMITTED transaction. It takes its notes first: what is noted meanwhile is another note, and stays.
-//! Then it locks the source rows, then the copies, in the order of triggers and chunks, and only the next statement, which
-//! sees everything that was committed before it had the locks, decides: a copy without a source row goes, the others are
-//! made as their source says. A source row that is being inserted can't be locked; the client that inserts it comes to its
-//! copy after us and makes it anew, or before us, and then we wait for it.
+//! A batch is one READ COMMITTED transaction. It takes its notes first, with all others of the keys that rows came from or went to:
+//! who stands where is told by all of them together, so that they are never split, and a batch may become as large as that.
+//! Then it locks the source rows, and takes what was noted of them until it had them; what is noted later is another note, and
+//! stays. Then it locks the copies, in the order of triggers and chunks, and only the next statement, which sees everything that was
+//! committed before it had the locks, decides: a copy without a source row goes, the others are made as their source says. A source
+//! row that is being inserted can't be locked; the client that inserts it comes to its copy after us and makes it anew, or before us,
+//! and then we wait for it.
 //!
 //! What the server refuses stays noted and is tried again, as long as that makes a difference:
 //! - A value that must be unique may be held by the copy of another noted row, and that one's by the next: all of them are taken
@@ -18,7 +20,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 
@@ -26,41 +28,31 @@ use super::Postgres;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
-use super::moves::{Note, follow_moves, put_back};
-use super::park::enter;
-use super::settle_sql::{How, TRADABLE, forget_notes, is_any_wrong, locks, statements, take_notes};
+use super::moves::{Followed, Note, follow_moves, put_back};
+use super::settle_sql::{How, Seed, TRADABLE, is_any_wrong, locks, statements, take_notes};
 use super::shape::{Shape, shape};
-use super::sink::{is_of_a_row, named};
+use super::sink::is_of_a_row;
+use super::stuck::{Stuck, park_or_refuse};
 use super::sync_sql::trigger_name;
 use super::{ledger, marks, patience};
 use crate::clock::Stopwatch;
-use crate::copy::chunk::{Cell, Key};
-use crate::driver::parking::Refusal;
 use crate::driver::{Error, Fence};
-use crate::run::{Direction, Failure, FailureClass, Mapping, plural};
+use crate::run::{Direction, Failure, FailureClass, Mapping};
 
 /// Notes put right in one transaction; and where it takes many tries to find out which can't be.
 const BATCH_NOTES: u32 = 500;
 const THOROUGH_NOTES: u32 = 100;
+/// Notes that belong together may be many more. To lock so many rows takes longer than anybody waits for them.
+const MANY_NOTES: usize = 2_000;
 /// Keys that are put right at once where they are in each other's way, and kept in mind at most.
 const STUCK_MAX: usize = 10_000;
 /// How often what was refused is tried again in one batch, while that frees some.
 const PASSES_MAX: u32 = 10;
-/// Keys that an error names.
-const NAMED_MAX: usize = 3;
 pub(super) const DOING: &str = "put noted keys right";
 /// Noted keys that are looked at while clients are kept out.
 const LOOKED_AT_MAX: u64 = 1_000;
 /// How often noted keys are put right before it is given up.
 const SETTLED_MAX: u32 = 5;
-
-/// A key that the server would not have put right, and what it said.
-#[derive(Clone, Debug)]
-pub(super) struct Stuck {
-    /// Its columns as the server writes them.
-    pub key: Vec<String>,
-    pub failure: Failure,
-}
 
 /// What came of going over the notes of a mapping.
 #[derive(Default)]
@@ -150,7 +142,7 @@ async fn still_noted(connections: &Connections, touched: &str) -> Result<u64, Er
     Ok(noted)
 }
 
-fn number(length: usize) -> u64 {
+pub(super) fn number(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
@@ -279,35 +271,34 @@ pub(super) async fn direction(conn: &mut PgConnection, shape: &Shape) -> Result<
     Ok(if is_both { Direction::Both } else { Direction::Forward })
 }
 
-/// Takes some notes behind a place in their order and puts their keys right, but for those that the server refuses, whose notes
-/// are put back. Returns how many notes were taken, and the place of the last one.
+/// Takes some notes behind a place in their order and puts their keys right, but for those that the server refuses, of which is noted
+/// again what is to be done. Returns how many notes were taken, and the place of the last of the first ones.
 async fn settle_some(
     tx: &mut Tx<'_>,
     (shape, direction): (&Shape, Direction),
     (behind, care, most): (i64, Care, u32),
 ) -> Result<(u64, Option<i64>, Vec<Stuck>), Error> {
-    let take = take_notes(shape, &tx.ours(&shape.touched_name()), most);
+    let take = take_notes(shape, &tx.ours(&shape.touched_name()), Seed::First(most));
     let rows = sqlx::query(AssertSqlSafe(take)).bind(behind).fetch_all(tx.conn()?).await;
-    let notes = rows.map_err(failed(DOING))?;
-    let note = |row| Note::of_row(row, shape.keys.len());
-    let mut notes: Vec<Note> =
-        notes.iter().map(note).collect::<Result<_, _>>().map_err(failed(DOING))?;
-    notes.sort_by_key(|note| note.at);
-    let (taken, last) = (number(notes.len()), notes.last().map(|note| note.at));
+    let rows = rows.map_err(failed(DOING))?;
+    let last = rows.first().map_or(Ok(None), |row| row.try_get(4)).map_err(failed(DOING))?;
+    let notes = read(shape, &rows)?;
     if notes.is_empty() || shape.in_place {
-        return Ok((taken, last, Vec::new()));
+        return Ok((number(notes.len()), last, Vec::new()));
     }
-    let keys: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
-    let mut keys: Vec<Vec<String>> = keys.into_iter().cloned().collect();
-    prepare(tx, shape, &keys).await?;
-    let mut stuck = follow_moves(tx, shape, &mut notes).await?;
-    keys.retain(|key| !stuck.iter().any(|it| it.key == *key));
-    let refused = put_all_right(tx.conn()?, (shape, direction), care, keys).await?;
-    if !(stuck.is_empty() && refused.is_empty()) {
-        put_back(tx, shape, &notes, (&stuck, &refused)).await?;
+    let (notes, mut keys) = prepare(tx, shape, (notes, Vec::new())).await?;
+    let Followed { mut stuck, held, undone } = follow_moves(tx, shape, &notes).await?;
+    keys.retain(|key| !held.contains(key));
+    stuck.extend(put_all_right(tx.conn()?, (shape, direction), care, keys).await?);
+    if let Some(first) = notes.first().filter(|_| !stuck.is_empty()) {
+        put_back(tx, shape, (first.at, undone), &stuck).await?;
     }
-    stuck.extend(refused);
-    Ok((taken, last, stuck))
+    Ok((number(notes.len()), last, stuck))
+}
+
+fn read(shape: &Shape, rows: &[PgRow]) -> Result<Vec<Note>, Error> {
+    let note = |row| Note::of_row(row, shape.keys.len());
+    rows.iter().map(note).collect::<Result<_, _>>().map_err(failed(DOING))
 }
 
 /// Puts keys right whose rows are locked; gives those that the server refuses.
@@ -331,7 +322,8 @@ async fn put_all_right(
         return Ok(Vec::new());
     }
     if care == Care::Quick {
-        let each = keys.into_iter().map(|key| Stuck { key, failure: failure.clone() });
+        let each =
+            keys.into_iter().map(|key| Stuck { key, failure: failure.clone(), is_moving: false });
         return Ok(each.collect());
     }
     apart(conn, &written, &keys).await
@@ -372,9 +364,11 @@ async fn trade(
     if !is_tradable(tx.conn()?, shape).await? {
         return Ok(false);
     }
-    forget(tx, shape, stuck).await?;
-    let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
-    prepare(tx, shape, &keys).await?;
+    let keys = stuck.iter().map(|it| it.key.clone()).collect();
+    let (notes, keys) = prepare(tx, shape, (Vec::new(), keys)).await?;
+    if !follow_moves(tx, shape, &notes).await?.stuck.is_empty() {
+        return Ok(false);
+    }
     trade_here(tx.conn()?, (shape, direction), &keys).await
 }
 
@@ -392,30 +386,53 @@ async fn trade_here(
     Ok(put_right(conn, &statements(shape, direction, How::Traded), keys).await?.is_ok())
 }
 
-/// Locks the rows of keys, and has what is written to their copies not mirrored.
-async fn prepare(tx: &mut Tx<'_>, shape: &Shape, keys: &[Vec<String>]) -> Result<(), Error> {
+/// Locks the rows of keys, and has what is written to their copies not mirrored. Returns their notes in order, with those that were
+/// made until the source rows were locked, and the keys of all of them.
+async fn prepare(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    (mut notes, mut keys): (Vec<Note>, Vec<Vec<String>>),
+) -> Result<(Vec<Note>, Vec<Vec<String>>), Error> {
     marks::guard(tx, shape).await?;
-    patience::begin(tx).await?;
-    let columns = columns_of(keys);
-    for sql in locks(shape) {
-        let watch = Stopwatch::start();
-        let locked = bound(sql, &columns).execute(tx.conn()?).await;
-        locked.map_err(|error| patience::yielded(failed(DOING)(error)))?;
-        patience::spent(tx.conn()?, watch.elapsed_ms()).await.map_err(failed(DOING))?;
+    if notes.len() <= MANY_NOTES {
+        patience::begin(tx).await?;
+    } else {
+        patience::hardly(tx).await?;
     }
-    patience::had(tx.conn()?).await.map_err(failed(DOING))
+    let take = take_notes(shape, &tx.ours(&shape.touched_name()), Seed::Keys);
+    let [sources, copies] = locks(shape);
+    let mut known: BTreeSet<Vec<String>> = keys.iter().cloned().collect();
+    let mut more = std::mem::take(&mut notes);
+    loop {
+        let found = more.iter().flat_map(Note::keys).filter(|key| known.insert((*key).clone()));
+        keys.extend(found.cloned().collect::<Vec<_>>());
+        notes.append(&mut more);
+        // Whoever held a row may have changed its key, and notes of that tell who stands where. From here on they can't be held.
+        let columns = columns_of(&keys);
+        lock(tx, sources.clone(), &columns).await?;
+        let rows = bound(take.clone(), &columns).fetch_all(tx.conn()?).await;
+        more = read(shape, &rows.map_err(|error| patience::yielded(failed(DOING)(error)))?)?;
+        if more.is_empty() {
+            break;
+        }
+    }
+    lock(tx, copies, &columns_of(&keys)).await?;
+    patience::had(tx.conn()?).await.map_err(failed(DOING))?;
+    notes.sort_by_key(|note| note.at);
+    Ok((notes, keys))
+}
+
+async fn lock(tx: &mut Tx<'_>, sql: Option<String>, columns: &[Vec<String>]) -> Result<(), Error> {
+    let Some(sql) = sql else { return Ok(()) };
+    let watch = Stopwatch::start();
+    let locked = bound(sql, columns).execute(tx.conn()?).await;
+    locked.map_err(|error| patience::yielded(failed(DOING)(error)))?;
+    patience::spent(tx.conn()?, watch.elapsed_ms()).await.map_err(failed(DOING))
 }
 
 async fn is_tradable(conn: &mut PgConnection, shape: &Shape) -> Result<bool, Error> {
     let asked = sqlx::query(TRADABLE).bind(i64::from(shape.new.oid)).fetch_one(conn).await;
     asked.and_then(|row| row.try_get(0)).map_err(failed(DOING))
-}
-
-/// Takes the notes of keys away.
-async fn forget(tx: &mut Tx<'_>, shape: &Shape, stuck: &[Stuck]) -> Result<(), Error> {
-    let sql = forget_notes(shape, &tx.ours(&shape.touched_name()));
-    let keys = keys_of(stuck);
-    bound(sql, &keys).execute(tx.conn()?).await.map(|_| ()).map_err(failed(DOING))
 }
 
 /// Puts keys right in halves, down to the single ones that are refused. One may be in the way of another until it is right, so
@@ -438,7 +455,7 @@ async fn apart(
             let Err(failure) = put_right(conn, sqls, &range).await? else { continue };
             let behind = range.split_off(range.len().div_ceil(2));
             if behind.is_empty() {
-                stuck.extend(range.pop().map(|key| Stuck { key, failure }));
+                stuck.extend(range.pop().map(|key| Stuck { key, failure, is_moving: false }));
             } else {
                 ranges.extend([behind, range]);
             }
@@ -479,7 +496,8 @@ async fn put_right(
     }
 }
 
-fn bound(sql: String, columns: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
+/// A statement about keys, of which columns are given.
+pub(super) fn bound(sql: String, columns: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
     for column in columns {
         query = query.bind(column);
@@ -488,14 +506,9 @@ fn bound(sql: String, columns: &[Vec<String>]) -> Query<'_, Sqlx, PgArguments> {
 }
 
 /// Columns from keys.
-fn columns_of(keys: &[Vec<String>]) -> Vec<Vec<String>> {
+pub(super) fn columns_of(keys: &[Vec<String>]) -> Vec<Vec<String>> {
     let width = keys.first().map_or(0, Vec::len);
     (0..width).map(|at| keys.iter().map(|key| key[at].clone()).collect()).collect()
-}
-
-fn keys_of(stuck: &[Stuck]) -> Vec<Vec<String>> {
-    let keys: Vec<Vec<String>> = stuck.iter().map(|it| it.key.clone()).collect();
-    columns_of(&keys)
 }
 
 /// Whether a value is another row's that may be only one's.
@@ -506,59 +519,4 @@ fn is_held(failure: &Failure) -> bool {
 /// Whether a row of another table is in the way, or missing.
 pub(super) fn is_tied(failure: &Failure) -> bool {
     matches!(failure.code.as_deref(), Some("23503" | "23001"))
-}
-
-/// A key as the ledger and people know it.
-fn as_key(shape: &Shape, key: &[String]) -> Key {
-    let cell = |(pair, text): (&super::shape::KeyPair, &String)| {
-        let number = pair.is_integer().then(|| text.parse().ok()).flatten();
-        number.map_or_else(|| Cell::Text(text.clone()), Cell::Integer)
-    };
-    Key(shape.keys.iter().zip(key).map(cell).collect())
-}
-
-/// Parks what can't be put right, where the plan lets rows be parked; else fails with its keys.
-async fn park_or_refuse(
-    (connections, fence): (&Connections, &Fence),
-    mapping: &Mapping,
-    stuck: Vec<Stuck>,
-) -> Result<(), Error> {
-    let mut reader = connections.read().await?;
-    let shape = shape(reader.conn()?, mapping).await?;
-    reader.release().await;
-    let Some(most) = shape.park_max else { return Err(refused(&shape, &stuck)) };
-    let mut tx = connections.begin(fence, TxKind::Park).await?;
-    let parked = async {
-        forget(&mut tx, &shape, &stuck).await?;
-        let refusal = |it: Stuck| Refusal { key: as_key(&shape, &it.key), failure: it.failure };
-        let refusals = stuck.into_iter().map(refusal).collect();
-        // As those that triggers park: the row may be on the other side, as it was before.
-        enter(&mut tx, (fence.run(), None), &shape, (refusals, most)).await
-    }
-    .await;
-    finish(tx, parked).await
-}
-
-/// The error of keys that can't be put right.
-fn refused(shape: &Shape, stuck: &[Stuck]) -> Error {
-    let Some(first) = stuck.first() else {
-        return Error::failed(FailureClass::Refused, "noted keys can't be put right");
-    };
-    let mut names: Vec<String> =
-        stuck.iter().take(NAMED_MAX).map(|it| named(shape, &as_key(shape, &it.key))).collect();
-    if stuck.len() > NAMED_MAX {
-        names.push(plural(number(stuck.len() - NAMED_MAX), "more key"));
-    }
-    let message = format!(
-        "what clients wrote to the row with {} of {} could only be noted, and its copy can't be put right: {}",
-        names.join("; "),
-        shape.old.sql(),
-        first.failure.message
-    );
-    let help = if is_tied(&first.failure) {
-        "have the rows that they refer to copied first, or mend these, then retry"
-    } else {
-        "mend the row or what refuses its copy, then retry"
-    };
-    Error::Failed(Failure { message, help: Some(help.to_owned()), ..first.failure.clone() })
 }

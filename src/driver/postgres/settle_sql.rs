@@ -3,7 +3,8 @@
 //! Keys are bound as one list of texts for each column, so that a statement is about as many of them as its caller says.
 //! Absent on purpose: which keys those are, and what happens when the server refuses, which is `settle`'s.
 
-use super::catalogue::quote;
+use super::catalogue::{literal, quote};
+use super::marks::{DOUBLED, ENDED, LEFT, MOVED};
 use super::planted::Fault;
 use super::shape::{KeyPair, Shape};
 use super::sync_sql::{Side, cast, removal};
@@ -19,89 +20,105 @@ pub(super) enum How {
     Traded,
 }
 
-/// Takes the first notes behind a place in their order: each with that place, its event, its key and where that came from.
-pub(super) fn take_notes(shape: &Shape, touched: &str, notes_max: u32) -> String {
-    let texts = |columns: Vec<String>| -> String {
-        let text = |column: &String| format!("{column}::text");
-        columns.iter().map(text).collect::<Vec<_>>().join(", ")
+/// Where the taking of notes begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seed {
+    /// With so many of the first notes behind a place in their order, which is bound.
+    First(u32),
+    /// With those of the bound keys.
+    Keys,
+}
+
+/// Takes notes, and with them all those of keys that rows came from or went to as far as notes know: each with its place, its event,
+/// how deep in triggers and by which transaction it was made, its key and where that came from; and the last place of the first ones.
+pub(super) fn take_notes(shape: &Shape, touched: &str, seed: Seed) -> String {
+    let (marks, origins) = (shape.mark_columns(), shape.origin_columns());
+    let of = |alias: &str, names: &[String]| -> String {
+        names.iter().map(|name| format!("{alias}.{name}")).collect::<Vec<_>>().join(", ")
     };
-    format!(
-        "DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {touched} WHERE at > $1 ORDER BY at LIMIT {notes_max})) \
-         RETURNING at, event, {}, {}",
-        texts(shape.mark_columns()),
-        texts(shape.origin_columns()),
-    )
-}
-
-/// What makes a second copy of a row under its new key, with all that the new side has of it; the bound texts are as those of
-/// [`follow`].
-pub(super) fn double(shape: &Shape) -> String {
-    let (table, names) = (shape.new.sql(), shape.bare_key(Side::New));
-    let typed = |at: usize| format!("${}::text::{}", at + 1, shape.keys[at % names.len()].type_sql);
-    let columns = || shape.new.columns.iter().filter(|column| !column.is_generated);
-    let value = |name: String| match names.iter().position(|key| *key == name) {
-        Some(at) => typed(at),
-        None => format!("phasegate_t.{name}"),
+    let equal = |names: &[String]| -> String {
+        let pairs = names.iter().zip(&marks);
+        let pairs = pairs.map(|(name, mark)| format!("phasegate_n.{name} = phasegate_r.{mark}"));
+        pairs.collect::<Vec<_>>().join(" AND ")
     };
-    let is_it: Vec<String> = names
-        .iter()
-        .enumerate()
-        .map(|(at, name)| format!("phasegate_t.{name} = {}", typed(names.len() + at)))
-        .collect();
+    let is_from = format!("phasegate_n.{} IS NOT NULL", origins[0]);
+    let (first, last) = match seed {
+        Seed::First(most) => (
+            format!(
+                "phasegate_b AS MATERIALIZED (SELECT * FROM {touched} WHERE at > $1 ORDER BY at LIMIT {most}), \
+                 phasegate_k ({0}) AS (SELECT {0} FROM phasegate_b UNION SELECT {1} FROM phasegate_b WHERE {2} IS NOT NULL)",
+                marks.join(", "),
+                origins.join(", "),
+                origins[0],
+            ),
+            "(SELECT max(at) FROM phasegate_b)",
+        ),
+        Seed::Keys => {
+            let first = format!(
+                "phasegate_k AS (SELECT {} FROM unnest({}) AS phasegate_u ({}))",
+                collated(shape).join(", "),
+                lists(shape),
+                marks.join(", "),
+            );
+            (first, "NULL::bigint")
+        }
+    };
+    let texts = |columns: &[String]| -> String {
+        columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ")
+    };
+    // Each note is found by an index, one key after the other, however many there are.
     format!(
-        "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {table} AS phasegate_t WHERE {} ON CONFLICT ({}) DO NOTHING",
-        columns().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", "),
-        columns().map(|column| value(quote(&column.name))).collect::<Vec<_>>().join(", "),
-        is_it.join(" AND "),
-        names.join(", "),
+        "WITH RECURSIVE {first}, phasegate_r ({names}) AS (SELECT {names} FROM phasegate_k UNION \
+         SELECT phasegate_l.* FROM phasegate_r CROSS JOIN LATERAL (\
+         SELECT {came} FROM {touched} AS phasegate_n WHERE {at_key} AND {is_from} UNION ALL \
+         SELECT {went} FROM {touched} AS phasegate_n WHERE {at_origin}) AS phasegate_l) \
+         DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT phasegate_l.ctid FROM phasegate_r CROSS JOIN LATERAL \
+         (SELECT phasegate_n.ctid FROM {touched} AS phasegate_n WHERE {at_key} OFFSET 0) AS phasegate_l)) \
+         RETURNING at, event, depth, xact, {last}, (extract(epoch FROM said) * 1000000)::bigint, {}, {}",
+        texts(&marks),
+        texts(&origins),
+        names = marks.join(", "),
+        came = of("phasegate_n", &origins),
+        went = of("phasegate_n", &marks),
+        at_key = equal(&marks),
+        at_origin = equal(&origins),
     )
 }
 
-/// Foreign keys that lead to the new table (`$1`) and do something to what refers to a row when that goes: their tables and
-/// columns, and the columns that they refer to.
-pub(super) const ACTING: &str = "SELECT k.conrelid::regclass::text, \
-     ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.conkey) WITH ORDINALITY AS c (n, at) \
-       JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.n ORDER BY c.at), \
-     ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.confkey) WITH ORDINALITY AS c (n, at) \
-       JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.n ORDER BY c.at) \
-     FROM pg_constraint k WHERE k.contype = 'f' AND k.confdeltype <> 'a' AND k.confdeltype <> 'r' AND k.confrelid IN \
-     (SELECT $1::bigint::oid UNION ALL SELECT relid FROM pg_partition_tree($1::bigint::oid::regclass))";
-
-/// Whether rows of a table refer to the copy of a key, which is bound.
-pub(super) fn is_referred_to(
-    shape: &Shape,
-    table: &str,
-    (from, to): (&[String], &[String]),
-) -> String {
-    let names = shape.bare_key(Side::New);
-    let is_it: Vec<String> = names
-        .iter()
-        .zip(&shape.keys)
-        .enumerate()
-        .map(|(at, (name, pair))| {
-            format!("phasegate_t.{name} = ${}::text::{}", at + 1, pair.type_sql)
-        })
-        .collect();
-    let refers: Vec<String> = from
-        .iter()
-        .zip(to)
-        .map(|(from, to)| format!("phasegate_r.{from} = phasegate_t.{to}"))
-        .collect();
+/// Which of the bound keys are the same, by numbers, and whether there are copies and rows of them; in the order in which they are
+/// bound.
+pub(super) fn numbered(shape: &Shape) -> String {
+    let marks = shape.mark_columns();
     format!(
-        "SELECT EXISTS (SELECT 1 FROM {} AS phasegate_t JOIN {table} AS phasegate_r ON {} WHERE {})",
-        shape.new.sql(),
-        refers.join(" AND "),
-        is_it.join(" AND "),
+        "SELECT dense_rank() OVER (ORDER BY {names}) - 1, EXISTS (SELECT 1 FROM {} WHERE {}), EXISTS (SELECT 1 FROM {} WHERE {}{}) \
+         FROM (SELECT phasegate_u.at, {} FROM unnest({}) WITH ORDINALITY AS phasegate_u ({names}, at)) AS phasegate_s \
+         ORDER BY phasegate_s.at",
+        shape.named(Side::New),
+        is_noted(&shape.named_key(Side::New), &marks),
+        shape.named(Side::Old),
+        is_noted(&shape.named_key(Side::Old), &marks),
+        shape.and_filter(Side::Old),
+        collated(shape).join(", "),
+        lists(shape),
+        names = marks.join(", "),
     )
 }
 
-/// Whether there is a copy of the bound key.
-pub(super) fn has_copy(shape: &Shape) -> String {
-    let pairs = shape.bare_key(Side::New).into_iter().zip(&shape.keys).enumerate();
-    let is_it: Vec<String> = pairs
-        .map(|(at, (name, pair))| format!("{name} = ${}::text::{}", at + 1, pair.type_sql))
-        .collect();
-    format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {})", shape.new.sql(), is_it.join(" AND "))
+/// Bound keys, of `phasegate_u`, as the tables of marks have them.
+fn collated(shape: &Shape) -> Vec<String> {
+    let marks = shape.mark_columns();
+    let typed = |(pair, mark): (&KeyPair, &String)| {
+        let collation = shape.old.column(&pair.old).and_then(|column| column.collation.clone());
+        let collate = collation.map_or_else(String::new, |name| format!(" COLLATE {name}"));
+        format!("(phasegate_u.{mark}::{}{collate}) AS {mark}", pair.type_sql)
+    };
+    shape.keys.iter().zip(&marks).map(typed).collect()
+}
+
+/// The lists that bound keys are in.
+fn lists(shape: &Shape) -> String {
+    let lists: Vec<String> = (1..=shape.keys.len()).map(|at| format!("${at}::text[]")).collect();
+    lists.join(", ")
 }
 
 /// Takes the notes of the bound keys away.
@@ -109,32 +126,46 @@ pub(super) fn forget_notes(shape: &Shape, touched: &str) -> String {
     let marks = shape.mark_columns();
     let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_s.{mark}")).collect();
     format!(
-        "DELETE FROM {touched} WHERE ({}) IN (SELECT {} FROM {})",
+        "DELETE FROM {touched} WHERE event IS NULL AND ({}) IN (SELECT {} FROM {})",
         marks.join(", "),
         noted.join(", "),
         keys(shape),
     )
 }
 
-/// Puts a note back at its place: `$1` and `$2` are that and its event, and the others its key and where that came from.
+/// Notes again what is still to be done: `$1` to `$3` are its place, its event and its depth, and the others its key and where that
+/// came from.
 pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
     let columns = [shape.mark_columns(), shape.origin_columns()].concat();
     let types = shape.keys.iter().chain(&shape.keys);
     let values: Vec<String> = types
         .enumerate()
-        .map(|(at, pair)| format!("${}::text::{}", at + 3, pair.type_sql))
+        .map(|(at, pair)| format!("${}::text::{}", at + 4, pair.type_sql))
         .collect();
     format!(
-        "INSERT INTO {touched} (at, event, {}) VALUES ($1, $2, {})",
+        "INSERT INTO {touched} (at, event, depth, xact, {}) VALUES ($1, $2, $3, 0, {})",
         columns.join(", "),
         values.join(", "),
     )
 }
 
-/// Whether a key that is noted is not right: for whoever sees to it that nobody writes meanwhile.
+/// Whether a key that is noted is not right: for whoever sees to it that nobody writes meanwhile. A copy that is to go to another key,
+/// or is that of a row that was there before, is not, whatever it holds.
 pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -> String {
     let marks = shape.mark_columns();
     let list = marks.join(", ");
+    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_n.{mark}")).collect();
+    let anothers = format!(
+        "EXISTS (SELECT 1 FROM {touched} AS phasegate_n WHERE phasegate_n.event IN ({}, {}, {}) OR phasegate_n.event = {} \
+         AND ({}) IN (SELECT {} FROM {}))",
+        literal(MOVED),
+        literal(LEFT),
+        literal(DOUBLED),
+        literal(ENDED),
+        noted.join(", "),
+        shape.named_key(Side::Old).join(", "),
+        shape.named(Side::Old),
+    );
     let side = |side: Side, items: &str| {
         let key = shape.named_key(side);
         let is_it: Vec<String> = key
@@ -163,66 +194,12 @@ pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -
     format!(
         "SELECT EXISTS (SELECT 1 FROM (SELECT DISTINCT {list} FROM {touched}) AS phasegate_s \
          LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true \
-         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE)",
+         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE) \
+         OR {anothers}",
         side(Side::Old, &shape.old_list(direction)),
         side(Side::New, &shape.new_list(direction)),
         shape.is_right(direction),
     )
-}
-
-/// Whether of a key an event (`$2`) is noted on one side of a place in the order of notes (`$1`, and `side` of it).
-pub(super) fn is_noted_still(shape: &Shape, touched: &str, side: char) -> String {
-    let pairs = shape.mark_columns().into_iter().zip(&shape.keys).enumerate();
-    let is_it: Vec<String> = pairs
-        .map(|(at, (mark, pair))| format!("{mark} = ${}::text::{}", at + 3, pair.type_sql))
-        .collect();
-    format!(
-        "SELECT EXISTS (SELECT 1 FROM {touched} WHERE at {side} $1 AND event = $2 AND {})",
-        is_it.join(" AND "),
-    )
-}
-
-/// Whether the server would let a statement of ours give a copy another key: it writes an identity that is always generated by
-/// itself alone.
-pub(super) fn can_move(shape: &Shape) -> bool {
-    let is_drawn = |pair: &KeyPair| {
-        shape.new.column(&pair.new).is_some_and(|column| column.identity == Some('a'))
-    };
-    !shape.keys.iter().any(is_drawn)
-}
-
-/// What gives the copy of a row its new key where nobody has it, and what makes way for it where it is there; the bound texts are
-/// that key, and then the one that it had.
-pub(super) fn follow(shape: &Shape) -> [String; 2] {
-    let table = shape.new.sql();
-    let names = shape.bare_key(Side::New);
-    let typed = |first: usize| -> Vec<String> {
-        let pairs = shape.keys.iter().enumerate();
-        pairs.map(|(at, pair)| format!("${}::text::{}", first + at, pair.type_sql)).collect()
-    };
-    let (to, from) = (typed(1), typed(1 + names.len()));
-    let is = |alias: &str, key: &[String]| -> String {
-        let pairs = names.iter().zip(key).map(|(name, value)| format!("{alias}.{name} = {value}"));
-        pairs.collect::<Vec<_>>().join(" AND ")
-    };
-    let sets: Vec<String> =
-        names.iter().zip(&to).map(|(name, value)| format!("{name} = {value}")).collect();
-    let there = |key: &[String]| {
-        format!("EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {})", is("phasegate_o", key))
-    };
-    [
-        format!(
-            "UPDATE {table} AS phasegate_t SET {} WHERE {} AND NOT {}",
-            sets.join(", "),
-            is("phasegate_t", &from),
-            there(&to)
-        ),
-        format!(
-            "DELETE FROM {table} AS phasegate_t WHERE {} AND {}",
-            is("phasegate_t", &to),
-            there(&from)
-        ),
-    ]
 }
 
 /// Whether copies may be taken out for a moment: foreign keys that would do more than to look on when a row goes, and what they
@@ -232,7 +209,7 @@ pub(super) const TRADABLE: &str = "SELECT NOT EXISTS (SELECT FROM pg_constraint 
      (SELECT $1::bigint::oid UNION ALL SELECT relid FROM pg_partition_tree($1::bigint::oid::regclass)))";
 
 /// The keys that are bound, each once, as what follows FROM.
-fn keys(shape: &Shape) -> String {
+pub(super) fn keys(shape: &Shape) -> String {
     let marks = shape.mark_columns();
     let typed: Vec<String> = shape
         .keys
@@ -240,11 +217,10 @@ fn keys(shape: &Shape) -> String {
         .zip(&marks)
         .map(|(pair, mark)| format!("phasegate_u.{mark}::{} AS {mark}", pair.type_sql))
         .collect();
-    let lists: Vec<String> = (1..=marks.len()).map(|at| format!("${at}::text[]")).collect();
     format!(
         "(SELECT DISTINCT {} FROM unnest({}) AS phasegate_u ({})) AS phasegate_s",
         typed.join(", "),
-        lists.join(", "),
+        lists(shape),
         marks.join(", "),
     )
 }
@@ -300,11 +276,11 @@ pub(super) fn statements(shape: &Shape, direction: Direction, how: How) -> Vec<S
 
 /// What locks the rows of the bound keys before anything is decided: the sources, then their copies. A chunk that is still open
 /// holds its sources by their keys alone, and its copies can't be seen: it is waited for.
-pub(super) fn locks(shape: &Shape) -> Vec<String> {
+pub(super) fn locks(shape: &Shape) -> [Option<String>; 2] {
     if Fault::SweepInOneStatement.is_planted() {
-        return Vec::new();
+        return [None, None];
     }
-    vec![lock(shape, Side::Old, "FOR UPDATE"), lock(shape, Side::New, "FOR UPDATE")]
+    [Side::Old, Side::New].map(|side| Some(lock(shape, side, "FOR UPDATE")))
 }
 
 /// Behind FROM: the sources of the bound keys as `phasegate_f` and their copies as `phasegate_o`; and that one is the other's.

@@ -342,14 +342,14 @@ impl<'a> Statements<'a> {
         ))
     }
 
-    /// That a trigger has noted the key `x…`.
-    fn is_touched(&self) -> String {
+    /// That a trigger has noted a key.
+    fn is_touched(&self, keys: &[String]) -> String {
         let Some(touched) = &self.touched else { return "false".to_owned() };
         let marks = self.shape.mark_columns();
         let equal: Vec<String> = marks
             .iter()
-            .enumerate()
-            .map(|(at, mark)| format!("phasegate_touched.{mark} = x{at}"))
+            .zip(keys)
+            .map(|(mark, key)| format!("phasegate_touched.{mark} = {key}"))
             .collect();
         format!("EXISTS (SELECT 1 FROM {touched} AS phasegate_touched WHERE {})", all(&equal))
     }
@@ -404,7 +404,7 @@ impl<'a> Statements<'a> {
             "(SELECT *, CASE WHEN as_it_is > {right} AND {} THEN {} ELSE as_it_is END AS found \
              FROM (SELECT k0, q0, {columns}, {found} AS as_it_is FROM {pairs} OFFSET 0) AS phasegate_judged \
              OFFSET 0) AS phasegate_found",
-            self.is_touched(),
+            self.is_touched(&numbered("x", 0..shape.keys.len())),
             Found::Pending as u8
         )
     }
@@ -524,8 +524,8 @@ impl<'a> Statements<'a> {
         format!("UPDATE {table} SET {} WHERE {rows} AND NOT ({})", list(sets), all(&stand))
     }
 
-    /// Takes away what the old side hasn't got (or empties its columns, or neither, as the mapping says). The rows of the new
-    /// side must be locked before.
+    /// Takes away what the old side hasn't got (or empties its columns, or neither, as the mapping says), unless it is noted: its row
+    /// may have gone to another key, where the copy is to follow. The rows of the new side must be locked before.
     pub(super) fn remove_extra(&self, pick: &Pick<'_>) -> Option<String> {
         let shape = self.shape;
         let table = shape.new.sql();
@@ -533,11 +533,12 @@ impl<'a> Statements<'a> {
         let equal: Vec<String> =
             olds.iter().zip(&news).map(|(old, new)| format!("{old} = {new}")).collect();
         let rows = format!(
-            "{} AND NOT EXISTS (SELECT 1 FROM {} WHERE {}{})",
+            "{} AND NOT EXISTS (SELECT 1 FROM {} WHERE {}{}) AND NOT {}",
             pick.sql(shape, Which::New),
             shape.old.sql(),
             all(&equal),
-            shape.filter_sql(Which::Old)
+            shape.filter_sql(Which::Old),
+            self.is_touched(&news),
         );
         match shape.on_delete {
             OnDelete::Delete => Some(format!("DELETE FROM {table} WHERE {rows}")),

@@ -77,10 +77,11 @@ impl Sink for Postgres {
             return Err(failed.error);
         }
         // What the failed transaction had locked is free again; the row is looked for in one of its own.
+        let mut cleared = *self.cleared.lock().await;
         let mut named = self.name_row(fence, (mapping, direction), &chunk.chunk).await;
         let mut clearings = 0;
         // In its way may be the copy of a row that is gone, which a trigger could only note.
-        while matches!(named, Ok(Some(_))) && self.puts_right(fence, mapping).await? {
+        while matches!(named, Ok(Some(_))) && self.puts_right(fence, mapping, &mut cleared).await? {
             clearings += 1;
             if clearings > CLEARINGS_MAX {
                 return Err(yielded(failed.error));
@@ -413,10 +414,20 @@ impl Postgres {
         tx.commit().await.map(|_| ())
     }
 
-    /// Puts noted keys right, if there are any that can be.
-    async fn puts_right(&self, fence: &Fence, mapping: &Mapping) -> Result<bool, Error> {
-        let swept = settle::go_over((&self.connections, fence), mapping).await?;
-        Ok(swept.righted > 0)
+    /// Puts noted keys right, if there are any that can be. Another worker may have done so since they had been put right as often as
+    /// is given.
+    async fn puts_right(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        seen: &mut u64,
+    ) -> Result<bool, Error> {
+        let mut cleared = self.cleared.lock().await;
+        if *cleared == *seen {
+            let swept = settle::go_over((&self.connections, fence), mapping).await?;
+            *cleared += u64::from(swept.righted > 0);
+        }
+        Ok(*cleared > std::mem::replace(seen, *cleared))
     }
 
     /// The error of a range with the key of a row that causes it, found in halves in a transaction that is rolled back.

@@ -201,8 +201,7 @@ async fn what_holds_a_copy_to_its_key_is_named_and_never_deleted() {
             (
                 "with another in its place",
                 "INSERT INTO leads VALUES (4, 'four', 'New')",
-                // Its copy was there, as that of a row that was deleted would have been.
-                "2 of 2 2, 3 of 3 3, 4 of 4, 40 of 4 4",
+                "2 of 2 2, 3 of 3 3, 4 new, 40 of 4 4",
             ),
             (
                 "with a known one in its place",
@@ -246,6 +245,182 @@ async fn what_holds_a_copy_to_its_key_is_named_and_never_deleted() {
     }
 }
 
+/// A client whose view is older than the copies, and these with what the new side has of them.
+async fn blind(setup: &str, direction: Direction) -> Option<(Bed, sqlx::postgres::PgConnection)> {
+    let mapping = if direction == Direction::Both { both_leads() } else { leads() };
+    let bed = Bed::with(setup, mapping, direction).await?;
+    let mut client = bed.client().await;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM leads LIMIT 1";
+    say(&mut client, begin).await.unwrap();
+    bed.run(&chunk("true")).await;
+    bed.run(
+        "UPDATE leads_v2 SET note = 'of ' || id; INSERT INTO calls SELECT id, id FROM leads_v2",
+    )
+    .await;
+    Some((bed, client))
+}
+
+#[tokio::test]
+async fn notes_are_followed_in_the_order_in_which_things_happened() {
+    for (what, script, further, now) in [
+        (
+            "another comes to a key that one passed by",
+            "UPDATE leads SET id = 20 WHERE id = 2; UPDATE leads SET id = 30 WHERE id = 20; INSERT INTO leads VALUES (20, 'n', 'New')",
+            "",
+            "3 of 3 3, 4 of 4 4, 20 new, 30 of 2 2",
+        ),
+        (
+            "by the key of one that was deleted",
+            "DELETE FROM leads WHERE id = 3; UPDATE leads SET id = 3 WHERE id = 2; UPDATE leads SET id = 40 WHERE id = 3",
+            "",
+            "4 of 4 4, 40 of 2 2",
+        ),
+        (
+            "deleted and made anew",
+            "DELETE FROM leads WHERE id = 2; INSERT INTO leads VALUES (2, 'n', 'New')",
+            "",
+            "2 new, 3 of 3 3, 4 of 4 4",
+        ),
+        (
+            "each other's keys",
+            "UPDATE leads SET id = 90 WHERE id = 2; UPDATE leads SET id = 2 WHERE id = 3; UPDATE leads SET id = 3 WHERE id = 90",
+            "",
+            "2 of 3 3, 3 of 2 2, 4 of 4 4",
+        ),
+        (
+            "one that came is deleted by another client",
+            "UPDATE leads SET id = 60 WHERE id = 2; UPDATE leads SET id = 2 WHERE id = 3",
+            "DELETE FROM leads WHERE id = 2",
+            "4 of 4 4, 60 of 2 2",
+        ),
+        (
+            "one comes from nowhere to a key that one left",
+            "UPDATE leads SET id = 60 WHERE id = 2",
+            "INSERT INTO leads VALUES (2, 'n', 'New')",
+            "2 new, 3 of 3 3, 4 of 4 4, 60 of 2 2",
+        ),
+        (
+            "one comes to a key that ended, and goes",
+            "DELETE FROM leads WHERE id = 3",
+            "UPDATE leads SET id = 3 WHERE id = 2; UPDATE leads SET id = 50 WHERE id = 3; UPDATE leads SET id = 3 WHERE id = 4",
+            "3 of 4 4, 50 of 2 2",
+        ),
+        (
+            "one is made where one was to come, and goes",
+            "UPDATE leads SET id = 60 WHERE id = 2; DELETE FROM leads WHERE id = 60",
+            "INSERT INTO leads VALUES (60, 'n', 'New'); UPDATE leads_v2 SET note = 'mine' WHERE id = 60; UPDATE leads SET id = 61 WHERE id = 60",
+            "3 of 3 3, 4 of 4 4, 61 mine",
+        ),
+    ] {
+        let setup = referring("ON UPDATE CASCADE");
+        let Some((bed, mut client)) = blind(&setup, Direction::Forward).await else { return };
+        say(&mut client, &format!("{script}; COMMIT")).await.unwrap();
+        if !further.is_empty() {
+            bed.run(further).await;
+        }
+        assert_eq!(bed.settle().await, 0, "{what}");
+        assert_eq!(bed.text(NOW).await, now, "{what}");
+        assert_eq!(bed.number(WRONG).await, 0, "{what}");
+    }
+}
+
+/// Notes of one row are more than a batch, and the first batch would end between them.
+#[tokio::test]
+async fn notes_that_belong_together_are_never_split() {
+    let setup = "CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
+        CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text, status_code text, note text DEFAULT 'new');
+        CREATE TABLE calls (id int PRIMARY KEY, lead bigint NOT NULL REFERENCES leads_v2 ON DELETE CASCADE ON UPDATE CASCADE);
+        INSERT INTO leads SELECT 1201 - n, 'e' || n, 'Open' FROM generate_series(1, 1200) AS n;";
+    for (script, far) in [
+        ("DELETE FROM leads WHERE id = 1; UPDATE leads SET id = id + 100000", 100_000),
+        ("DELETE FROM leads WHERE id = 1; UPDATE leads SET id = id + 1", 1),
+    ] {
+        let Some((bed, mut client)) = blind(setup, Direction::Forward).await else { return };
+        say(&mut client, &format!("{script}; COMMIT")).await.unwrap();
+        assert_eq!(bed.settle().await, 0, "{script}");
+        let theirs = format!(
+            "SELECT count(*) FROM leads_v2 v JOIN calls c ON c.lead = v.id AND c.id = v.id - {far} WHERE v.note = 'of ' || c.id"
+        );
+        assert_eq!(bed.number(&theirs).await, 1_199, "{script}");
+        assert_eq!(bed.number(WRONG).await, 0, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_was_made_up_for_is_not_made_again_where_the_new_side_refuses_a_value() {
+    let setup = "CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
+        CREATE TABLE leads_v2 (id bigint PRIMARY KEY, email text UNIQUE, status_code text, note text DEFAULT 'new');
+        CREATE TABLE calls (id int PRIMARY KEY, lead bigint NOT NULL REFERENCES leads_v2 ON DELETE CASCADE ON UPDATE CASCADE);
+        INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(1, 6) AS n;";
+    for (script, is_refused) in [
+        ("UPDATE leads SET email = 'e5' WHERE id = 40", true),
+        // A value is handed on from row to row while what refers to copies would go with them.
+        (
+            "UPDATE leads SET email = 'x6' WHERE id = 6; UPDATE leads SET email = 'e6' WHERE id = 5; UPDATE leads SET email = 'e5' WHERE id = 3",
+            false,
+        ),
+    ] {
+        let Some((bed, mut client)) = blind(setup, Direction::Forward).await else { return };
+        let script = format!(
+            "UPDATE leads SET id = 40 WHERE id = 4; UPDATE leads SET id = 4 WHERE id = 2; {script}; COMMIT"
+        );
+        say(&mut client, &script).await.unwrap();
+        if is_refused {
+            let settled = bed.postgres.settle(&bed.fence, &bed.mapping).await;
+            assert!(refused(settled.unwrap_err()).contains("unique"), "{script}");
+            bed.run("UPDATE leads SET email = 'e4' WHERE id = 40").await;
+        }
+        assert_eq!(bed.settle().await, 0, "{script}");
+        assert_eq!(bed.text(NOW).await, "3 of 3 3, 4 of 2 2, 40 of 4 4", "{script}");
+        assert_eq!(bed.number(WRONG).await, 0, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_deleted_takes_no_copy_of_another_one_along() {
+    let Some(bed) = bed("", Direction::Forward).await else { return };
+    bed.run("DELETE FROM calls WHERE id <> 2").await;
+    bed.run("UPDATE leads SET id = 60 WHERE id = 2; UPDATE leads SET id = 2 WHERE id = 3; DELETE FROM leads WHERE id = 2").await;
+    let settled = bed.postgres.settle(&bed.fence, &bed.mapping).await;
+    assert!(refused(settled.unwrap_err()).contains("calls"));
+    assert_eq!(bed.text("SELECT string_agg(id || ' ' || lead, ',') FROM calls").await, "2 2");
+    bed.run("UPDATE calls SET lead = 60").await;
+    assert_eq!(bed.settle().await, 0);
+    assert_eq!(bed.text(NOW).await, "4 of 4, 60 of 2 2");
+    assert_eq!(bed.number(WRONG).await, 0);
+}
+
+/// The server gives such a key to no row that is there.
+#[tokio::test]
+async fn a_row_keeps_what_is_its_own_where_the_new_side_draws_keys_itself() {
+    let setup = |rest: &str, referring: &str| {
+        format!("CREATE TABLE leads (id bigint PRIMARY KEY, email text, status text, other int);
+        CREATE TABLE leads_v2 (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text{rest}, status_code text, note text DEFAULT 'new');
+        CREATE TABLE calls (id int PRIMARY KEY, lead bigint REFERENCES leads_v2 {referring});
+        INSERT INTO leads SELECT n, 'e' || n, 'Open' FROM generate_series(2, 4) AS n;")
+    };
+    for (rest, referring, calls) in [
+        ("", "ON DELETE CASCADE ON UPDATE CASCADE", "true"),
+        ("", "ON UPDATE CASCADE", "true"),
+        (" UNIQUE", "ON DELETE CASCADE", "false"),
+    ] {
+        let setup = setup(rest, referring);
+        let Some(bed) = Bed::with(&setup, leads(), Direction::Forward).await else { return };
+        bed.run(&chunk("true").replace(") SELECT", ") OVERRIDING SYSTEM VALUE SELECT")).await;
+        bed.run(&format!("UPDATE leads_v2 SET note = 'of ' || id; INSERT INTO calls SELECT id, id FROM leads_v2 WHERE {calls}")).await;
+        bed.run("UPDATE leads SET id = 40 WHERE id = 4; UPDATE leads SET id = 4 WHERE id = 2")
+            .await;
+        assert_eq!(bed.settle().await, 0, "{rest} {referring}");
+        let now = if calls == "false" {
+            "3 of 3, 4 of 2, 40 of 4"
+        } else {
+            "3 of 3 3, 4 of 2 2, 40 of 4 4"
+        };
+        assert_eq!(bed.text(NOW).await, now, "{rest} {referring}");
+        assert_eq!(bed.number(WRONG).await, 0, "{rest} {referring}");
+    }
+}
+
 /// Clients with old views note many a key that is right as it is. These are in nobody's way when names change.
 #[tokio::test]
 async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
@@ -256,6 +431,8 @@ async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
             ("nothing", "SELECT 1", true),
             ("a row that is right", "INSERT INTO {t} VALUES (1), (1), (2)", true),
             ("a row that is on no side", "INSERT INTO {t} VALUES (99)", true),
+            ("one that is gone", "INSERT INTO {t} (k1, event) VALUES (99, 'END')", true),
+            ("a copy of another row", "INSERT INTO {t} (k1, event) VALUES (7, 'END')", false),
             (
                 "a copy that is missing",
                 "DELETE FROM leads_v2 WHERE id = 3; INSERT INTO {t} VALUES (3)",

@@ -1,11 +1,12 @@
-//! The functions that bring the other side's row of one key to where it belongs, and let a counterpart follow a changed key.
+//! The functions that bring the other side's row of one key to where it belongs.
 //!
 //! Invariants:
 //! - A source row counts only as this transaction has written it.
 //! - With `both` the counterpart is locked in one statement and judged in the next.
 //! - A row of the old side that the mapping's filter hides is never written from the new side: what would do so is refused.
 //!
-//! Absent on purpose: which keys changed, which is the row trigger's in `trigger_sql`.
+//! Absent on purpose: which keys changed, which is the row trigger's in `trigger_sql`, and how a counterpart follows, which is
+//! `trigger_move`'s.
 
 use super::catalogue::{Index, literal, quote};
 use super::marks::{ENDED, LEFT, MOVED, Noted};
@@ -13,7 +14,7 @@ use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Shape, Write};
 use super::sync_sql::{Side, all, body, cast, removal};
-use super::trigger_sql::{Flow, Holder, KEY, MOVED_FROM, MOVED_TO};
+use super::trigger_sql::{Flow, Holder, KEY};
 use crate::run::{Direction, OnDelete};
 
 impl Flow<'_> {
@@ -104,6 +105,14 @@ impl Flow<'_> {
             }
         }
         if let Some(removal) = self.removal(KEY) {
+            if self.from == Side::Old && self.direction == Direction::Forward {
+                // The copy that stands there is the one of a row that had this key before, and is to go where that went.
+                lines.push(format!(
+                    "IF {} THEN\n{}\nRETURN true;\nEND IF;",
+                    self.is_noted(KEY, &[MOVED, LEFT, ENDED]),
+                    self.note(&self.parameters(KEY), Noted::Changed)
+                ));
+            }
             lines.push(removal);
             if self.from == Side::Old {
                 // A chunk that is under way may have read the row as it was, and bring its copy back.
@@ -118,27 +127,80 @@ impl Flow<'_> {
     }
 
     /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row. So may one that a trigger
-    /// writes, which is done before the row that it fires for is followed.
+    /// writes, which is done before the row that it fires for is followed. A copy that is made of a row while notes tell that others
+    /// went from its key is noted as its own.
     fn on_the_way(&self) -> String {
         if self.from == Side::New {
             return String::new();
         }
+        let key = self.parameters(KEY);
+        let (changed, made) = (self.note(&key, Noted::Changed), self.note(&key, Noted::Made));
+        let made = match self.direction {
+            Direction::Forward => format!(
+                "{}\nIF FOUND THEN\n{made}\nELSE\n{changed}\nEND IF;\nRETURN true;",
+                self.inserting(KEY, "DO NOTHING"),
+            ),
+            Direction::Both => made,
+        };
         format!(
-            "IF phasegate_event IN ('UPDATE', 'MISSED') AND (pg_trigger_depth() > 1 OR {}) THEN\n{}\nRETURN true;\nEND IF;",
+            "IF phasegate_event IN ('UPDATE', 'MISSED') AND (pg_trigger_depth() > 1 OR {}) THEN\n{changed}\nRETURN true;\nEND IF;\n\
+             IF phasegate_event <> 'INSERT' AND {} THEN\n{made}\nEND IF;",
             self.is_noted(KEY, &[MOVED]),
-            self.note(&self.parameters(KEY), Noted::Changed),
+            self.is_noted(KEY, &[LEFT, ENDED]),
         )
     }
 
-    /// A row that comes from nowhere ends what came to its key before: that one is gone.
+    /// A row that comes from nowhere ends what came to its key before: that one is gone. A copy that stands there still is that one's, or
+    /// is to go to another key: only where there is none, one is made. An old view shows no notes of that, but maybe the copy.
+    ///
+    /// With `both` clients of the new shape are to see the row at once. There a copy that is to go to another key is written over, and
+    /// takes along what only the new side has.
     fn ended(&self) -> Option<String> {
-        (self.from == Side::Old).then(|| {
-            format!(
-                "IF phasegate_event = 'INSERT' AND {} THEN\n{}\nEND IF;",
-                self.is_noted(KEY, &[MOVED]),
-                self.note(&self.parameters(KEY), Noted::Ended),
-            )
-        })
+        let key = self.parameters(KEY);
+        let (end, made) = (self.note(&key, Noted::Ended), self.note(&key, Noted::Made));
+        if self.from == Side::New {
+            return None;
+        }
+        let comes = match self.direction {
+            Direction::Forward => {
+                let insert = self.inserting(KEY, "DO NOTHING");
+                format!(
+                    "IF {} THEN\n{end}\n{insert}\nIF FOUND THEN\n{made}\nEND IF;\nRETURN true;\nEND IF;\n\
+                     IF pg_trigger_depth() = 1 AND current_setting('transaction_isolation') <> 'read committed' THEN\n{insert}\n{}\n{end}\n\
+                     RETURN true;\nEND IF;",
+                    self.is_noted(KEY, &[MOVED, LEFT, ENDED]),
+                    self.done(),
+                )
+            }
+            Direction::Both => {
+                let out = if self.frees() { self.out("") } else { String::new() };
+                format!(
+                    "IF {} THEN\n{end}\nIF NOT EXISTS (SELECT 1 FROM {} AS phasegate_t WHERE {}) THEN\n{made}\nEND IF;\n\
+                     ELSIF {} THEN\n{out}{end}\n{made}\nEND IF;",
+                    self.is_noted(KEY, &[MOVED, LEFT]),
+                    self.shape.side(self.to()).sql(),
+                    self.key_is(self.to(), "phasegate_t", KEY),
+                    self.is_noted(KEY, &[ENDED]),
+                )
+            }
+        };
+        Some(format!("IF phasegate_event = 'INSERT' THEN\n{comes}\nEND IF;"))
+    }
+
+    /// Whether a copy in the way may be deleted.
+    pub(super) fn frees(&self) -> bool {
+        self.from == Side::Old && self.shape.on_delete == OnDelete::Delete
+    }
+
+    /// Takes a copy out that is none of the row that has its key now; `then` is done behind it. What only looks on when a row goes
+    /// keeps it.
+    fn out(&self, then: &str) -> String {
+        format!(
+            "BEGIN\nDELETE FROM {} AS phasegate_t WHERE {};\n{then}\
+             EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN NULL;\nEND;\n",
+            self.shape.side(self.to()).sql(),
+            self.key_is(self.to(), "phasegate_t", KEY),
+        )
     }
 
     /// What to do first where a row was deleted: as a rule it is gone, and its counterpart goes too.
@@ -155,9 +217,42 @@ impl Flow<'_> {
         } else {
             String::new()
         };
+        // The copy that stands there may be another row's, while notes tell who stood where: of one that came to a key that another
+        // had left, these tell that it came.
+        let come: &[&str] = match self.direction {
+            Direction::Forward => &[MOVED, ENDED],
+            Direction::Both => &[MOVED],
+        };
+        // A row that the mapping doesn't see has none.
+        let hidden = if self.from == Side::Old && self.shape.filter.is_some() {
+            format!(
+                "IF NOT phasegate_passed AND {} THEN\nRETURN true;\nEND IF;\n",
+                self.is_noted(KEY, &[LEFT])
+            )
+        } else {
+            String::new()
+        };
+        let ended = if self.from == Side::Old {
+            format!(
+                "IF {} THEN\n{}\nRETURN true;\nEND IF;\n",
+                self.is_noted(KEY, come),
+                self.note(&self.parameters(KEY), Noted::Ended)
+            )
+        } else {
+            String::new()
+        };
+        // One statement may delete a row and make another one of its key, which is not the one that the copy is of.
+        let replaced = if self.frees() {
+            self.out(&format!(
+                "IF NOT FOUND AND current_setting('transaction_isolation') <> 'read committed' THEN\n{}\nRETURN true;\nEND IF;\n",
+                self.note(&self.parameters(KEY), Noted::Ended),
+            ))
+        } else {
+            String::new()
+        };
         format!(
-            "IF phasegate_event = 'DELETE' THEN\n{removed}{}PERFORM 1 FROM {};\n\
-             IF NOT FOUND THEN\n{noted}RETURN true;\nEND IF;\nEND IF;",
+            "IF phasegate_event = 'DELETE' THEN\n{ended}{hidden}{removed}{}PERFORM 1 FROM {};\n\
+             IF NOT FOUND THEN\n{noted}RETURN true;\nEND IF;\n{replaced}END IF;",
             self.gone_elsewhere(),
             self.source(KEY)
         )
@@ -257,7 +352,7 @@ impl Flow<'_> {
     }
 
     /// Whether the other side may have a row of the key that the mapping doesn't see.
-    fn may_hide(&self) -> bool {
+    pub(super) fn may_hide(&self) -> bool {
         self.to() == Side::Old && self.shape.filter.is_some()
     }
 
@@ -287,22 +382,26 @@ impl Flow<'_> {
 
     /// Makes the counterpart. What a chunk has put there meanwhile is written over; what others may have put there is left.
     pub(super) fn insert(&self, holder: Holder) -> String {
-        let (shape, to) = (self.shape, self.to());
-        let mut columns = shape.bare_key(to);
-        let mut values = shape.named_key(self.from);
-        let mut sets = Vec::new();
-        for (_, write) in shape.written_beside_keys(to) {
-            columns.push(quote(&write.column));
-            values.push(cast(write));
-        }
-        for (_, write) in shape.written_over(to) {
-            sets.push(format!("{0} = EXCLUDED.{0}", quote(&write.column)));
-        }
-        let conflict = if sets.is_empty() || to == Side::Old {
+        let written = self.shape.written_over(self.to());
+        let sets: Vec<String> =
+            written.map(|(_, write)| format!("{0} = EXCLUDED.{0}", quote(&write.column))).collect();
+        let conflict = if sets.is_empty() || self.to() == Side::Old {
             "DO NOTHING".to_owned()
         } else {
             format!("DO UPDATE SET {}", sets.join(", "))
         };
+        self.inserting(holder, &conflict)
+    }
+
+    /// The same, with what is done where one is there.
+    fn inserting(&self, holder: Holder, conflict: &str) -> String {
+        let (shape, to) = (self.shape, self.to());
+        let mut columns = shape.bare_key(to);
+        let mut values = shape.named_key(self.from);
+        for (_, write) in shape.written_beside_keys(to) {
+            columns.push(quote(&write.column));
+            values.push(cast(write));
+        }
         format!(
             "INSERT INTO {} AS phasegate_t ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) {conflict};",
             shape.side(to).sql(),
@@ -364,171 +463,6 @@ impl Flow<'_> {
             format!("phasegate: {message} (mapping {})", self.shape.mapping).replace('%', "%%");
         format!("RAISE EXCEPTION {} USING ERRCODE = 'check_violation';", literal(&message))
     }
-
-    /// Where the key of a row changed and its counterpart can follow, it does so as one row: its other columns, and what
-    /// refers to it, stay with it. Whether it did; NULL where that was noted.
-    pub(super) fn move_body(&self) -> String {
-        let (shape, to) = (self.shape, self.to());
-        let table = shape.side(to).sql();
-        let columns: Vec<String> = shape
-            .keys
-            .iter()
-            .map(|pair| literal(if to == Side::Old { &pair.old } else { &pair.new }))
-            .collect();
-        // The server writes an identity that is always generated by itself alone.
-        let drawn = format!(
-            "IF EXISTS (SELECT 1 FROM pg_attribute AS phasegate_a WHERE phasegate_a.attrelid = {}::regclass \
-             AND phasegate_a.attname IN ({}) AND phasegate_a.attidentity = 'a') THEN\nRETURN false;\nEND IF;",
-            literal(&table),
-            columns.join(", "),
-        );
-        // Another trigger may have changed the key again, and was followed before.
-        let alias = quote(&shape.side(self.from).name);
-        let is_there = format!(
-            "PERFORM 1 FROM {} WHERE {} AND {};\nIF NOT FOUND THEN\nRETURN false;\nEND IF;",
-            shape.named(self.from),
-            self.key_is(self.from, &alias, MOVED_TO),
-            self.is_ours(&alias),
-        );
-        let noted = if self.from == Side::Old {
-            format!(
-                "IF {} OR {} THEN\n{}\nEND IF;",
-                self.is_noted(MOVED_FROM, &[MOVED]),
-                self.is_noted(MOVED_TO, &[MOVED, LEFT]),
-                self.note_move()
-            )
-        } else {
-            String::new()
-        };
-        let crossed = self.crossed();
-        body("", &format!("{crossed}{drawn}\n{noted}\n{is_there}\n{}", self.moved_at_any_level()))
-    }
-
-    /// Notes a changed key, and ends the function.
-    fn note_move(&self) -> String {
-        let (from, to) = (self.parameters(MOVED_FROM), self.parameters(MOVED_TO));
-        format!(
-            "{}\n{}\nRETURN NULL;",
-            self.note(&from, Noted::Left),
-            self.note(&to, Noted::Moved(&from))
-        )
-    }
-
-    /// An old snapshot doesn't show the row that stands in the way. Whatever else is not unique fails again when the row is
-    /// made anew.
-    fn moved_at_any_level(&self) -> String {
-        let moved = self.moved();
-        let (tried, failed) = match self.from {
-            Side::New => (format!("{moved}\nRETURN false;"), "RETURN false;".to_owned()),
-            Side::Old => (self.moved_if_seen(&moved), self.note_move()),
-        };
-        format!(
-            "IF current_setting('transaction_isolation') = 'read committed' THEN\n{moved}\n{}\nELSE\nBEGIN\n{tried}\n\
-             EXCEPTION WHEN unique_violation THEN\n{failed}\nEND;\nEND IF;",
-            self.blocked(),
-        )
-    }
-
-    /// Gives the counterpart its new key, and ends the function where that could be done.
-    fn moved(&self) -> String {
-        let (shape, to) = (self.shape, self.to());
-        let names = shape.bare_key(to);
-        let sets: Vec<String> = names
-            .iter()
-            .zip(self.parameters(MOVED_TO))
-            .map(|(name, value)| format!("{name} = {value}"))
-            .collect();
-        let table = shape.side(to).sql();
-        let seen = if self.may_hide() {
-            format!(
-                " AND EXISTS (SELECT 1 FROM {} WHERE {}{})",
-                shape.named(to),
-                self.key_is(to, &quote(&shape.side(to).name), MOVED_FROM),
-                shape.and_filter(to),
-            )
-        } else {
-            String::new()
-        };
-        // Whoever has the new key may be the copy of a row that is gone, which is only noted.
-        let freed = if self.frees() {
-            format!(
-                "IF {} THEN\nDELETE FROM {table} AS phasegate_t WHERE {} AND EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\nEND IF;\n",
-                self.is_noted(MOVED_TO, &[ENDED]),
-                self.key_is(to, "phasegate_t", MOVED_TO),
-                self.key_is(to, "phasegate_o", MOVED_FROM),
-            )
-        } else {
-            String::new()
-        };
-        // Another row may have come to the key that this one had. As a rule it is followed by itself, behind this one.
-        let again = match self.from {
-            Side::Old => self.note(&self.parameters(MOVED_FROM), Noted::Changed),
-            Side::New => format!(
-                "IF {} THEN\nPERFORM {}({}, 'UPDATE', true{});\nEND IF;",
-                self.came_before(),
-                self.call("_key"),
-                self.parameters(MOVED_FROM).join(", "),
-                self.all_parts(),
-            ),
-        };
-        let again =
-            format!("PERFORM 1 FROM {};\nIF FOUND THEN\n{again}\nEND IF;", self.source(MOVED_FROM));
-        format!(
-            "{freed}UPDATE {table} AS phasegate_t SET {} WHERE {}{seen} \
-             AND NOT EXISTS (SELECT 1 FROM {table} AS phasegate_o WHERE {});\n\
-             IF FOUND THEN\n{again}\nRETURN true;\nEND IF;",
-            sets.join(", "),
-            self.key_is(to, "phasegate_t", MOVED_FROM),
-            self.key_is(to, "phasegate_o", MOVED_TO),
-        )
-    }
-
-    /// Whether a copy in the way may be deleted.
-    fn frees(&self) -> bool {
-        self.from == Side::Old && self.shape.on_delete == OnDelete::Delete
-    }
-
-    /// Where the counterpart couldn't follow. What is in its way then may follow itself, later: a trigger that writes other rows does
-    /// so before the row that it fires for is followed. Such rows may come to their keys one after the other, last one first.
-    fn blocked(&self) -> String {
-        if self.from == Side::New {
-            return self.not_followed();
-        }
-        if !self.frees() {
-            return "RETURN false;".to_owned();
-        }
-        let table = self.shape.side(self.to()).sql();
-        let (from, to) = (self.parameters(MOVED_FROM), self.parameters(MOVED_TO));
-        format!(
-            "PERFORM 1 FROM {table} AS phasegate_t WHERE {};\nIF FOUND THEN\n{}\nEND IF;\n\
-             IF pg_trigger_depth() > 1 THEN\n{}\n{}\nEND IF;\nRETURN false;",
-            self.key_is(self.to(), "phasegate_t", MOVED_FROM),
-            self.note_move(),
-            self.note(&from, Noted::Left),
-            self.note(&to, Noted::Moved(&from)),
-        )
-    }
-
-    /// Where an old snapshot shows no copy there may be one, which new clients hold on to. It is made under the old key: where
-    /// one is there the server refuses that, and the client has to try again.
-    fn moved_if_seen(&self, moved: &str) -> String {
-        let (shape, to) = (self.shape, self.to());
-        let mut columns = shape.bare_key(to);
-        let mut values = self.parameters(MOVED_FROM);
-        for (_, write) in shape.written_beside_keys(to) {
-            columns.push(quote(&write.column));
-            values.push(cast(write));
-        }
-        format!(
-            "{moved}\nINSERT INTO {} AS phasegate_t ({}) SELECT {} FROM {} ON CONFLICT ({}) DO NOTHING;\n{moved}\n{}",
-            shape.side(to).sql(),
-            columns.join(", "),
-            values.join(", "),
-            self.source(MOVED_TO),
-            shape.bare_key(to).join(", "),
-            self.blocked(),
-        )
-    }
 }
 
 /// Whether a table has another index than the key's in which there may be one row of a value only. Of a row that a chunk is making
@@ -543,16 +477,4 @@ pub(super) fn is_beside_others(shape: &Shape, side: Side) -> bool {
             && names.all(|name| keys.contains(&name))
     };
     table.indexes.iter().any(|it| (it.is_unique || it.is_exclusion) && !is_key(it))
-}
-
-/// Whether this transaction, or one within it, is the one that an xid in a row stands for. An xid from before ours is not; of the
-/// others those that others had are over, or the row could not be seen. A row that was frozen long ago may have an xid that is
-/// still to come, which the server says by an error.
-pub(super) fn ours_body() -> String {
-    body(
-        "phasegate_behind bigint := age(pg_current_xact_id()::xid)::bigint - age(phasegate_x);\n",
-        "IF phasegate_behind <= 0 THEN\nRETURN phasegate_behind = 0;\nEND IF;\nBEGIN\n\
-         RETURN coalesce(pg_xact_status((pg_current_xact_id()::text::bigint + phasegate_behind)::text::xid8) = 'in progress', false);\n\
-         EXCEPTION WHEN invalid_parameter_value THEN\nRETURN false;\nEND;",
-    )
 }

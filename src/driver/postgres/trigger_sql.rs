@@ -35,13 +35,14 @@
 //! parameters or variables that are qualified by the function's name, which nobody else uses.
 
 use super::catalogue::{Column, literal, quote};
-use super::marks::{ENDED, GUARD, LEFT, MOVED, Noted};
+use super::marks::{ENDED, GUARD, LEFT, MADE, MOVED, Noted};
 use super::planted::Fault;
 use super::shape::{KeyPair, Part, Shape, is_exact};
 use super::sync_sql::{
-    Function, Side, SyncSql, Trigger, all, fires, function_name, is_guarded, labelled, trigger_name,
+    Function, Side, SyncSql, Trigger, all, body, fires, function_name, is_guarded, labelled,
+    trigger_name,
 };
-use super::trigger_key::{is_beside_others, ours_body};
+use super::trigger_key::is_beside_others;
 use crate::run::Direction;
 use crate::sql::{Dialect, calls_known_only, column_refs};
 
@@ -197,6 +198,7 @@ impl<'a> Flow<'a> {
         let event = match what {
             Noted::Changed => None,
             Noted::Ended => Some(ENDED),
+            Noted::Made => Some(MADE),
             Noted::Left => Some(LEFT),
             Noted::Moved(origin) => {
                 columns.extend(self.shape.origin_columns());
@@ -399,7 +401,7 @@ impl<'a> Flow<'a> {
         let again = format!(
             "PERFORM 1 FROM {};\nIF FOUND THEN\n{}\nEND IF;",
             self.source(HERE),
-            self.call_key("OLD", "UPDATE")
+            self.call_key("OLD", "DELETE")
         );
         let removed = match self.removal(HERE) {
             Some(removal) => format!("{removal}\nIF NOT FOUND THEN\n{again}\nEND IF;"),
@@ -488,16 +490,16 @@ impl<'a> Flow<'a> {
         )
     }
 
-    /// A statement for each key that the row had or has.
-    fn of_keys(&self, statement: impl Fn(&[String]) -> String) -> String {
+    /// A statement for the key of the row, or that which it had.
+    fn of_key(&self, statement: impl Fn(&[String]) -> String) -> String {
         format!(
-            "IF TG_OP <> 'INSERT' THEN\n{}\nEND IF;\nIF TG_OP <> 'DELETE' AND NOT phasegate_same THEN\n{}\nEND IF;",
+            "IF TG_OP = 'DELETE' THEN\n{}\nELSE\n{}\nEND IF;",
             statement(&self.key_of("OLD")),
             statement(&self.key_of("NEW")),
         )
     }
 
-    /// The same, where the row's content may be to blame: then it is parked.
+    /// The same, where the row's content may be to blame: then it is parked. That its key changed is noted, since it stays the same row.
     fn parked(&self, inner: &str) -> String {
         if !self.shape.parks_writes {
             return inner.to_owned();
@@ -510,9 +512,13 @@ impl<'a> Flow<'a> {
                 key.join(", ")
             )
         };
+        let (old, new) = (self.key_of("OLD"), self.key_of("NEW"));
         format!(
-            "BEGIN\n{inner}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{}\nEND;",
-            self.of_keys(park)
+            "BEGIN\n{inner}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{}\n\
+             IF TG_OP = 'UPDATE' AND NOT phasegate_same THEN\n{}\n{}\nEND IF;\nEND;",
+            self.of_key(park),
+            self.note(&old, Noted::Left),
+            self.note(&new, Noted::Moved(&old)),
         )
     }
 
@@ -536,4 +542,16 @@ impl<'a> Flow<'a> {
             ),
         )
     }
+}
+
+/// Whether this transaction, or one within it, is the one that an xid in a row stands for. An xid from before ours is not; of the
+/// others those that others had are over, or the row could not be seen. A row that was frozen long ago may have an xid that is
+/// still to come, which the server says by an error.
+fn ours_body() -> String {
+    body(
+        "phasegate_behind bigint := age(pg_current_xact_id()::xid)::bigint - age(phasegate_x);\n",
+        "IF phasegate_behind <= 0 THEN\nRETURN phasegate_behind = 0;\nEND IF;\nBEGIN\n\
+         RETURN coalesce(pg_xact_status((pg_current_xact_id()::text::bigint + phasegate_behind)::text::xid8) = 'in progress', false);\n\
+         EXCEPTION WHEN invalid_parameter_value THEN\nRETURN false;\nEND;",
+    )
 }

@@ -170,11 +170,7 @@ impl Client {
         sql: &str,
         turn: Turn,
     ) -> Result<Result<Done, Told>, Trouble> {
-        let told = self.ask(conn, sql, turn).await?;
-        if told.is_ok() {
-            self.said(conn, "RELEASE attempt", turn).await?;
-        }
-        Ok(told)
+        self.ask(conn, sql, (turn, "RELEASE attempt")).await
     }
 
     /// The same, and nothing is done.
@@ -184,19 +180,15 @@ impl Client {
         sql: &str,
         turn: Turn,
     ) -> Result<Result<Done, Told>, Trouble> {
-        let told = self.ask(conn, sql, turn).await?;
-        if told.is_ok() {
-            self.said(conn, "ROLLBACK TO attempt", turn).await?;
-        }
-        Ok(told)
+        self.ask(conn, sql, (turn, "ROLLBACK TO attempt")).await
     }
 
-    /// The same; what was done is behind a savepoint.
+    /// The same; what was done behind a savepoint ends as is said.
     async fn ask(
         &self,
         conn: &mut PgConnection,
         sql: &str,
-        turn: Turn,
+        (turn, ending): (Turn, &str),
     ) -> Result<Result<Done, Told>, Trouble> {
         self.said(conn, "SAVEPOINT attempt", turn).await?;
         let done = if sql.contains(" RETURNING ") {
@@ -209,7 +201,10 @@ impl Client {
             write(conn, sql).await.map(|rows| Done { rows, key: None })
         };
         match done {
-            Ok(done) => Ok(Ok(done)),
+            Ok(done) => {
+                self.said(conn, ending, turn).await?;
+                Ok(Ok(done))
+            }
             Err(error) if is_refusal(&error) => {
                 self.said(conn, "ROLLBACK TO attempt", turn).await?;
                 let why = format!("{} {}", code(&error), rule(&error)).trim_end().to_owned();

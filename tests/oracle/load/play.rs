@@ -12,6 +12,7 @@ use super::astride::{ASTRIDE, tell_of_retire};
 use super::client::{Client, Part, Shared};
 use super::hold::{self, Hold};
 use super::kills::Kills;
+use super::labels::{CARRIED, label, labelled};
 use super::watch::{Seen, look_on};
 use crate::examples::database::Database;
 use crate::oracle::Random;
@@ -45,6 +46,7 @@ pub struct Play {
     compared_again: u32,
     clients: Vec<JoinHandle<Result<(), String>>>,
     looks_on: Option<JoinHandle<Seen>>,
+    labels: Option<JoinHandle<u64>>,
 }
 
 impl Play {
@@ -77,6 +79,7 @@ impl Play {
             compared_again: 0,
             clients: Vec::new(),
             looks_on: None,
+            labels: None,
         };
         play.to("create").expect(0);
         if load.kind.is_both() {
@@ -92,6 +95,10 @@ impl Play {
         }
         let looks_on = look_on(play.database.as_superuser(), Arc::clone(&play.shared));
         play.looks_on = Some(looks_on);
+        if load.kind.is_labelled() {
+            let (url, shared) = (play.database.url.clone(), Arc::clone(&play.shared));
+            play.labels = Some(label(url, shared, load.keys, Random(random.next())));
+        }
         play
     }
 
@@ -241,12 +248,13 @@ impl Play {
         self.kills.kill_what_is_left(&self.sandbox);
         let told = self.stop();
         let seen = self.looks_on.take().unwrap().join().unwrap();
+        let labels = self.labels.take().map_or(0, |labels| labels.join().unwrap());
         assert!(told.is_empty(), "{}: {told:#?}", self.case);
         if !self.load.ends {
             self.reach("compare-at-rest");
         }
         self.check_end();
-        self.publish(&seen);
+        self.publish(&seen, labels);
         self.kills.check(self.load.kills, &self.case);
     }
 
@@ -289,6 +297,9 @@ impl Play {
             assert_eq!(self.differing(&kind.compared()), [""; 0], "{case}: the new side");
             assert_eq!(self.differing(&kind.old_side()), [""; 0], "{case}: the old side");
         }
+        if kind.is_labelled() && self.load.ends {
+            assert_eq!(self.differing(&labelled()), [""; 0], "{case}: what only the new table has");
+        }
         for pair in kind.beside() {
             assert_eq!(self.differing(&pair), [""; 0], "{case}: beside the table");
         }
@@ -296,7 +307,7 @@ impl Play {
     }
 
     /// Says what clients saw, and that there was something to see.
-    fn publish(&self, seen: &Seen) {
+    fn publish(&self, seen: &Seen, labels: u64) {
         let count = |count: &AtomicU64| count.load(Ordering::SeqCst);
         let shared = &self.shared;
         let (commits, truncated) = (count(&shared.commits), count(&shared.truncated));
@@ -306,6 +317,11 @@ impl Play {
         let told = shared.told.lock().unwrap().clone();
         let refused = shared.refused.lock().unwrap().clone();
         let (beside, contended) = (seen.beside.len(), seen.contended.len());
+        let carried = if labels > 0 && self.load.ends {
+            self.database.value(CARRIED)
+        } else {
+            "0".to_owned()
+        };
         let took: Vec<String> = self
             .took
             .iter()
@@ -317,7 +333,7 @@ impl Play {
             eprintln!(
                 "{}: {commits} transactions of {CLIENTS} clients ({prepared} in two phases, {large} of the whole table, {truncated} \
                  emptied it), {rolled_back} rolled back; told {told:?}; refused like the twin {refused:?}; views astride of retire \
-                 {straddled}, rows written under them {own}, looks by name {looked}; our transactions seen beside clients' {beside}, in each other's way {contended}; \
+                 {straddled}, rows written under them {own}, looks by name {looked}; our transactions seen beside clients' {beside}, in each other's way {contended}; labelled {labels}, of which {carried} have another key now; \
                  killed {:?}; held back {} times; compared again {} times; {}",
                 self.case,
                 self.kills.fell,
@@ -332,6 +348,7 @@ impl Play {
         let looked_back = count(&shared.looked_back) > 0;
         assert!(!self.load.snapshots || looked_back, "{}: nobody looked back", self.case);
         assert!(!self.load.truncates || truncated > 0, "{}: never emptied", self.case);
+        assert!(!self.load.kind.is_labelled() || labels > 0, "{}: nothing was labelled", self.case);
     }
 }
 
@@ -344,6 +361,9 @@ impl Drop for Play {
         }
         if let Some(looks_on) = self.looks_on.take() {
             let _ = looks_on.join();
+        }
+        if let Some(labels) = self.labels.take() {
+            let _ = labels.join();
         }
     }
 }

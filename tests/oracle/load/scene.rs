@@ -132,6 +132,12 @@ impl Kind {
         matches!(self, Self::TableForward | Self::Filtered)
     }
 
+    /// The new table has a column of its own, which stays with each row: one that leaves a filter, or goes to another partition, is
+    /// deleted and made again.
+    pub const fn is_labelled(self) -> bool {
+        matches!(self, Self::TableForward | Self::TableBoth) || self.is_cascaded()
+    }
+
     /// The table that clients of the old shape write first of all.
     const fn table(self) -> &'static str {
         if matches!(self, Self::SplitEmail) { "users" } else { "customers" }
@@ -212,7 +218,7 @@ impl Kind {
         let mut schema = format!(
             "{DECOYS}{before}
              CREATE TABLE {table} ({columns}{ours}){parted}; {partitions}
-             CREATE TABLE twin ({columns}{twins});
+             CREATE TABLE twin ({columns}{twins}, own text);
              INSERT INTO {table} SELECT i, 'name ' || i{mails}, {first}{desk} FROM (
                SELECT i FROM generate_series(1::bigint, {keys}) AS i WHERE i % 5 > 0
                UNION ALL SELECT i FROM generate_series({OWN}, {OWN} + {OWN_ROWS} - 1::bigint) AS i) AS i (i);
@@ -341,21 +347,21 @@ steps:
             Self::TableForward | Self::Filtered => Words {
                 into: "table: customers_v2",
                 columns: "      status: lower(status)",
-                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text, own text)",
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
             Self::Cascaded => Words {
                 into: "table: customers_v2",
                 columns: "      status: lower(status)",
-                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, status text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE, own text)",
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
             Self::CascadedBoth => Words {
                 into: "table: customers_v2",
                 columns: "      state: lower(status)\n    reverse:\n      status: upper(state)",
-                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text, desk bigint REFERENCES desks ON DELETE CASCADE ON UPDATE CASCADE, own text)",
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
@@ -376,7 +382,7 @@ steps:
             Self::TableBoth => Words {
                 into: "table: customers_v2",
                 columns: "      state: lower(status)\n    reverse:\n      status: upper(state)",
-                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text)",
+                create: "CREATE TABLE customers_v2 (id bigint PRIMARY KEY, name text NOT NULL, email text UNIQUE, state text, own text)",
                 undo: "DROP TABLE customers_v2",
                 retire: "old_name: customers_old\n      take_name: true",
             },
@@ -547,11 +553,13 @@ steps:
         }
     }
 
-    /// That a constraint of this table is one of the table that a client writes.
+    /// That a constraint of this table is one of the table that a client writes, or of the other side's where both have it: which of them
+    /// refuses first is a matter of the order in which triggers fire.
     pub fn is_part(self, names: Names, table: &str) -> bool {
         let is_partition = self == Self::Partitioned && table.starts_with("customers_");
         let is_beside = self.is_cascaded() && ["desks", "orders"].contains(&table);
-        table == names.table || is_beside || is_partition && table != "customers_v2"
+        let is_mirrored = self == Self::CascadedBoth && table.starts_with("customers");
+        table == names.table || is_beside || is_mirrored || is_partition && table != "customers_v2"
     }
 
     /// What is left in the end, and what the twin makes of it. With one way, clients of the old shape went on writing as
