@@ -27,14 +27,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// version 14, `transaction_timeout` with 17). Values are written so that they can be read again whatever the role's own
 /// settings are; a stopped process does not hold its locks for ever; what is recorded as done is on the server's disk (but for chunks, of which `connection` says more); and
 /// what row security would hide from us is an error instead of missing rows. Timeouts of the role's own are for clients: a
-/// step says in its `timeout` how long it may take. A role that is called like our schema ($1, quoted) would find our tables
+/// step says in its `timeout` how long it may take. Our statements are short and many look dear to the planner: to compile one would
+/// take many times longer than it does. A role that is called like our schema ($1, quoted) would find our tables
 /// before the plan's, and make the plan's there: `"$user"` is taken out of its search path.
 const SETTINGS: &str = r#"
 SELECT pg_backend_pid(), set_config(s.name, v.value, false) FROM (VALUES
     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
     ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', '10s'),
     ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed'),
-    ('lock_timeout', '2s'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+    ('lock_timeout', '2s'), ('jit', 'off'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
     ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
         ELSE current_setting('synchronous_commit') END),
     ('search_path', CASE WHEN '"' || replace(current_user, '"', '""') || '"' = $1

@@ -155,10 +155,9 @@ pub(super) async fn drop(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has the rest of the transaction's own writes of the mapping's rows not mirrored by its triggers. Its statements are short and
-/// look dear, so that to compile them would take longer than they do.
+/// Has the rest of the transaction's own writes of the mapping's rows not mirrored by its triggers.
 pub(super) async fn guard(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
-    sqlx::query("SELECT set_config($1, $2, true), set_config('jit', 'off', true)")
+    sqlx::query("SELECT set_config($1, $2, true)")
         .bind(GUARD)
         .bind(&shape.id)
         .execute(tx.conn()?)

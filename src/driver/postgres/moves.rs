@@ -27,7 +27,7 @@ use super::marks::{DOUBLED, ENDED, LEFT, MADE, MOVED};
 use super::moves_sql::{
     ACTING, FOLLOWING, can_move, double, end, follow, follow_at_once, is_referred_to, refer, reset,
 };
-use super::replay::{Ends, Event, Hop, Told, by_way_of, in_order, replay};
+use super::replay::{Ends, Event, Fates, Hop, Told, by_way_of, in_order, replay};
 use super::settle::{DOING, bound, columns_of, is_tied, number};
 use super::settle_sql::{note_again, numbered};
 use super::shape::Shape;
@@ -115,6 +115,57 @@ enum Tried {
     Refused(Failure),
 }
 
+/// Who stands where by what notes tell, and what is to become of copies. Keys are called by their numbers.
+struct Reading<'a> {
+    numbers: BTreeMap<&'a Vec<String>, usize>,
+    keys: BTreeMap<usize, Vec<String>>,
+    /// Keys that there are copies of, and rows.
+    there: BTreeSet<usize>,
+    alive: BTreeSet<usize>,
+    fates: Fates,
+}
+
+impl<'a> Reading<'a> {
+    /// `notes` are all that there are of their keys, in order.
+    async fn of(conn: &mut PgConnection, shape: &Shape, notes: &'a [Note]) -> Result<Self, Error> {
+        let distinct: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
+        let texts: Vec<Vec<String>> = distinct.iter().copied().cloned().collect();
+        let columns = columns_of(&texts);
+        let rows = bound(numbered(shape), &columns).fetch_all(conn).await;
+        let rows = rows.map_err(failed(DOING))?;
+        let (mut numbers, mut keys) = (BTreeMap::new(), BTreeMap::new());
+        let (mut there, mut alive) = (BTreeSet::new(), BTreeSet::new());
+        for (row, text) in rows.iter().zip(distinct) {
+            let number: i64 = row.try_get(0).map_err(failed(DOING))?;
+            let number = usize::try_from(number).unwrap_or_default();
+            numbers.insert(text, number);
+            keys.insert(number, text.clone());
+            if row.try_get(1).map_err(failed(DOING))? {
+                there.insert(number);
+            }
+            if row.try_get(2).map_err(failed(DOING))? {
+                alive.insert(number);
+            }
+        }
+        let told: Vec<Told> = notes.iter().filter_map(|note| note.told(&numbers)).collect();
+        let ends = if shape.on_delete == OnDelete::Delete { Ends::Goes } else { Ends::Stays };
+        let fates = replay(&told, &there, ends);
+        Ok(Self { numbers, keys, there, alive, fates })
+    }
+}
+
+/// Whether any copy is to go to another key, or to end. `notes` are all that there are, in order, and nobody writes meanwhile.
+pub(super) async fn is_any_astray(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    notes: &[Note],
+) -> Result<bool, Error> {
+    if notes.iter().all(|note| note.event.is_none()) {
+        return Ok(false);
+    }
+    Ok(Reading::of(conn, shape, notes).await?.fates != Fates::default())
+}
+
 /// Has the copies of rows follow their changed keys, and those of rows that are gone go. `notes` are all that there are of their
 /// keys, whose rows and copies are locked, in order.
 pub(super) async fn follow_moves(
@@ -125,28 +176,8 @@ pub(super) async fn follow_moves(
     if notes.iter().all(|note| note.event.is_none()) {
         return Ok(Followed::default());
     }
-    let distinct: BTreeSet<&Vec<String>> = notes.iter().flat_map(Note::keys).collect();
-    let texts: Vec<Vec<String>> = distinct.iter().copied().cloned().collect();
-    let columns = columns_of(&texts);
-    let rows = bound(numbered(shape), &columns).fetch_all(tx.conn()?).await;
-    let rows = rows.map_err(failed(DOING))?;
-    let (mut numbers, mut keys) = (BTreeMap::new(), BTreeMap::new());
-    let (mut there, mut alive) = (BTreeSet::new(), BTreeSet::new());
-    for (row, text) in rows.iter().zip(distinct) {
-        let number: i64 = row.try_get(0).map_err(failed(DOING))?;
-        let number = usize::try_from(number).unwrap_or_default();
-        numbers.insert(text, number);
-        keys.insert(number, text.clone());
-        if row.try_get(1).map_err(failed(DOING))? {
-            there.insert(number);
-        }
-        if row.try_get(2).map_err(failed(DOING))? {
-            alive.insert(number);
-        }
-    }
-    let told: Vec<Told> = notes.iter().filter_map(|note| note.told(&numbers)).collect();
-    let ends = if shape.on_delete == OnDelete::Delete { Ends::Goes } else { Ends::Stays };
-    let fates = replay(&told, &there, ends);
+    let reading = Reading::of(tx.conn()?, shape, notes).await?;
+    let Reading { numbers, keys, there, alive, fates } = reading;
     let (held, stuck, done) = (BTreeMap::new(), BTreeSet::new(), Followed::default());
     let ground = Ground { keys, there, held, stuck, done };
     let mut mover = Mover { conn: tx.conn()?, shape, ground };

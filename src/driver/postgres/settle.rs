@@ -28,8 +28,10 @@ use super::Postgres;
 use super::connection::{Connections, Tx, TxKind};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
-use super::moves::{Followed, Note, follow_moves, put_back};
-use super::settle_sql::{How, Seed, TRADABLE, is_any_wrong, locks, statements, take_notes};
+use super::moves::{Followed, Note, follow_moves, is_any_astray, put_back};
+use super::settle_sql::{
+    How, Seed, TRADABLE, all_notes, is_any_wrong, locks, statements, take_notes,
+};
 use super::shape::{Shape, shape};
 use super::sink::is_of_a_row;
 use super::stuck::{Stuck, park_or_refuse};
@@ -182,12 +184,18 @@ async fn sweep(
 }
 
 impl Postgres {
-    /// Puts right whatever is noted, with a few tries: clients may note more meanwhile.
+    /// Puts right whatever is noted, with a few tries: clients may note more meanwhile. A few notes are left to be looked at under the
+    /// lock that keeps clients out: what these note may be right as it is, and more tries would find no end of it.
     pub(super) async fn settle_all(&self, fence: &Fence, mapping: &Mapping) -> Result<(), Error> {
+        let mut left = 0;
         for _ in 0..SETTLED_MAX {
-            if settle((&self.connections, fence), mapping, &[]).await? == 0 {
+            left = settle((&self.connections, fence), mapping, &[]).await?;
+            if left == 0 {
                 return Ok(());
             }
+        }
+        if left <= LOOKED_AT_MAX {
+            return Ok(());
         }
         let message = "clients keep changing the very keys that are being put right";
         Err(Error::failed(FailureClass::Contention, message))
@@ -238,6 +246,11 @@ pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Err
 
 async fn is_wrong(conn: &mut PgConnection, shape: &Shape, touched: &str) -> Result<bool, Error> {
     if shape.in_place {
+        return Ok(true);
+    }
+    let notes = sqlx::query(AssertSqlSafe(all_notes(shape, touched))).fetch_all(&mut *conn).await;
+    let notes = read(shape, &notes.map_err(failed(DOING))?)?;
+    if is_any_astray(conn, shape, &notes).await? {
         return Ok(true);
     }
     let asked = is_any_wrong(shape, direction(conn, shape).await?, touched);

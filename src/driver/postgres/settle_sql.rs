@@ -3,8 +3,7 @@
 //! Keys are bound as one list of texts for each column, so that a statement is about as many of them as its caller says.
 //! Absent on purpose: which keys those are, and what happens when the server refuses, which is `settle`'s.
 
-use super::catalogue::{literal, quote};
-use super::marks::{DOUBLED, ENDED, LEFT, MOVED};
+use super::catalogue::quote;
 use super::planted::Fault;
 use super::shape::{KeyPair, Shape};
 use super::sync_sql::{Side, cast, removal};
@@ -63,9 +62,6 @@ pub(super) fn take_notes(shape: &Shape, touched: &str, seed: Seed) -> String {
             (first, "NULL::bigint")
         }
     };
-    let texts = |columns: &[String]| -> String {
-        columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ")
-    };
     // Each note is found by an index, one key after the other, however many there are.
     format!(
         "WITH RECURSIVE {first}, phasegate_r ({names}) AS (SELECT {names} FROM phasegate_k UNION \
@@ -74,14 +70,29 @@ pub(super) fn take_notes(shape: &Shape, touched: &str, seed: Seed) -> String {
          SELECT {went} FROM {touched} AS phasegate_n WHERE {at_origin}) AS phasegate_l) \
          DELETE FROM {touched} WHERE ctid = ANY (ARRAY(SELECT phasegate_l.ctid FROM phasegate_r CROSS JOIN LATERAL \
          (SELECT phasegate_n.ctid FROM {touched} AS phasegate_n WHERE {at_key} OFFSET 0) AS phasegate_l)) \
-         RETURNING at, event, depth, xact, {last}, (extract(epoch FROM said) * 1000000)::bigint, {}, {}",
-        texts(&marks),
-        texts(&origins),
+         RETURNING {}",
+        note_columns(shape, last),
         names = marks.join(", "),
         came = of("phasegate_n", &origins),
         went = of("phasegate_n", &marks),
         at_key = equal(&marks),
         at_origin = equal(&origins),
+    )
+}
+
+/// All notes, as [`take_notes`] has them and in order; they stay.
+pub(super) fn all_notes(shape: &Shape, touched: &str) -> String {
+    format!("SELECT {} FROM {touched} ORDER BY at", note_columns(shape, "NULL::bigint"))
+}
+
+fn note_columns(shape: &Shape, last: &str) -> String {
+    let texts = |columns: &[String]| -> String {
+        columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "at, event, depth, xact, {last}, (extract(epoch FROM said) * 1000000)::bigint, {}, {}",
+        texts(&shape.mark_columns()),
+        texts(&shape.origin_columns()),
     )
 }
 
@@ -149,23 +160,10 @@ pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
     )
 }
 
-/// Whether a key that is noted is not right: for whoever sees to it that nobody writes meanwhile. A copy that is to go to another key,
-/// or is that of a row that was there before, is not, whatever it holds.
+/// Whether the copy of a key that is noted holds something else than its row says: for whoever sees to it that nobody writes meanwhile.
 pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -> String {
     let marks = shape.mark_columns();
     let list = marks.join(", ");
-    let noted: Vec<String> = marks.iter().map(|mark| format!("phasegate_n.{mark}")).collect();
-    let anothers = format!(
-        "EXISTS (SELECT 1 FROM {touched} AS phasegate_n WHERE phasegate_n.event IN ({}, {}, {}) OR phasegate_n.event = {} \
-         AND ({}) IN (SELECT {} FROM {}))",
-        literal(MOVED),
-        literal(LEFT),
-        literal(DOUBLED),
-        literal(ENDED),
-        noted.join(", "),
-        shape.named_key(Side::Old).join(", "),
-        shape.named(Side::Old),
-    );
     let side = |side: Side, items: &str| {
         let key = shape.named_key(side);
         let is_it: Vec<String> = key
@@ -194,8 +192,7 @@ pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -
     format!(
         "SELECT EXISTS (SELECT 1 FROM (SELECT DISTINCT {list} FROM {touched}) AS phasegate_s \
          LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true \
-         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE) \
-         OR {anothers}",
+         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE)",
         side(Side::Old, &shape.old_list(direction)),
         side(Side::New, &shape.new_list(direction)),
         shape.is_right(direction),

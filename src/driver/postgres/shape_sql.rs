@@ -29,7 +29,7 @@ use crate::run::{Direction, OnDelete, VALUE_CHARS_MAX};
 ///
 /// `plan_cache_mode` is left as it is: triggers that fire would plan each of their statements anew for each row.
 pub(super) const BY_INDEX: &str = "SELECT set_config('enable_seqscan', 'off', true), \
-     set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true), set_config($1, $2, true)";
+     set_config('enable_bitmapscan', 'off', true), set_config($1, $2, true)";
 
 /// Which of the two tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId, plural};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.
-const SETTINGS: usize = 4;
+const SETTINGS: usize = 3;
 /// How often noted keys are put right for a row that can't be copied before its chunk is left for later.
 const CLEARINGS_MAX: u32 = 5;
 

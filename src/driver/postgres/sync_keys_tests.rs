@@ -434,6 +434,21 @@ async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
             ("one that is gone", "INSERT INTO {t} (k1, event) VALUES (99, 'END')", true),
             ("a copy of another row", "INSERT INTO {t} (k1, event) VALUES (7, 'END')", false),
             (
+                "a copy that was made since",
+                "INSERT INTO {t} (k1, event) VALUES (7, 'END'), (7, 'MADE')",
+                true,
+            ),
+            (
+                "a row that came and went back",
+                "INSERT INTO {t} (k1, event, j1) VALUES (7, 'LEFT', NULL), (70, 'MOVE', 7), (70, 'LEFT', NULL), (7, 'MOVE', 70)",
+                true,
+            ),
+            (
+                "a copy that is to go to another key",
+                "INSERT INTO {t} (k1, event, j1) VALUES (7, 'LEFT', NULL), (70, 'MOVE', 7)",
+                false,
+            ),
+            (
                 "a copy that is missing",
                 "DELETE FROM leads_v2 WHERE id = 3; INSERT INTO {t} VALUES (3)",
                 false,
