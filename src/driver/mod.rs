@@ -41,6 +41,7 @@ mod shape;
 pub mod sqlite;
 mod suggest;
 mod survey;
+mod tx_kind;
 
 pub use claim::{Claim, Fence, Holder, Shared};
 pub use error::Error;
@@ -48,6 +49,7 @@ pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;
 pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
+use tx_kind::TxKind;
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver:

@@ -16,10 +16,10 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Postgres;
 use super::catalogue::quote;
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{code, damaged, failed, refused};
 use super::ledger;
-use crate::driver::{Error, Fence, Work};
+use crate::driver::{Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, RunId, StepId, Way};
 
 /// The list.

@@ -21,16 +21,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::catalogue::name_sql;
 use super::error::{commit_failed, failed};
 use super::live::{Ender, Live};
+use super::lock_wait::lock_ms;
 use super::snapshots::Moments;
 use super::wait::{Looker, Watcher};
 use super::{ledger, patience};
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
-use crate::driver::{Access, Error, Fence};
+use crate::driver::{Access, Error, Fence, TxKind};
 use crate::run::FailureClass;
 
 pub(super) use super::live::SessionId;
-pub(super) use super::tx_kind::TxKind;
 
 /// A chunk's commit does not wait for the disk, and its locks are gone that much sooner. Its rows and its mark in the ledger are
 /// lost together, if the server dies within the next moment, and the chunk is then copied again; the commit that ends the copy
@@ -276,7 +276,7 @@ impl<'a> Held<'a> {
         fence: Option<&Fence>,
     ) -> Result<Tx<'a>, Error> {
         let deadlock_ms = self.connections.deadlock_ms.load(Ordering::Relaxed);
-        let lock_ms = kind.lock_ms(lock_timeout_ms, deadlock_ms);
+        let lock_ms = lock_ms(kind, lock_timeout_ms, deadlock_ms);
         let mut begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_ms}; SELECT pg_backend_pid()"
         );

@@ -10,13 +10,12 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::catalogue::quote;
-use super::connection::TxKind;
 use super::fixture::{Database, class, entered, mapping, work};
 use super::shape::shape;
 use super::{Postgres, marks};
 use crate::copy::chunk::{Chunk, Planned, Walk};
 use crate::copy::compare::Compared;
-use crate::driver::{Copied, Error, Fence, Sink as _, Source as _, Verifier as _, Window};
+use crate::driver::{Copied, Error, Fence, Sink as _, Source as _, TxKind, Verifier as _, Window};
 use crate::run::{Difference, Direction, FailureClass, Mapping, OnExisting, Way, Winner};
 
 /// Tables of 1,000 rows, each with another kind of key, and a copy of each that is empty.

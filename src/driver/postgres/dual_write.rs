@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::Postgres;
 use super::catalogue::name_sql;
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::emptying::{empty_again, is_empty};
 use super::error::failed;
 use super::locks::lock_all;
@@ -30,7 +30,9 @@ use super::sync_sql::SyncSql;
 use super::trigger_in_place::in_place_sync;
 use super::trigger_sql::table_sync;
 use super::{gone, ledger, loosen, passes, prepared, settle, sync_state, written};
-use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying, gives_up};
+use crate::driver::{
+    Applied, DualWriter, Error, Fence, Gone, SyncState, TxKind, Work, emptying, gives_up,
+};
 use crate::run::{Direction, FailureClass, Mapping, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.

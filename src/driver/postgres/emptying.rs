@@ -8,13 +8,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use super::catalogue::{Column, quote};
-use super::connection::{Connections, Tx, TxKind};
+use super::connection::{Connections, Tx};
 use super::error::failed;
 use super::ledger;
 use super::same::{held, same, stored};
 use super::shape::Shape;
 use super::sync_sql::{Side, any};
-use crate::driver::{Error, Fence};
+use crate::driver::{Error, Fence, TxKind};
 use crate::run::FailureClass;
 
 /// Rows emptied in one transaction: some 50 ms of work.

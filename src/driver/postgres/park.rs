@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::at_once::Manner;
 use super::chunks::{Book, Rows};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::dual_write::finish;
 use super::error::{code, failed, failure, refused};
 use super::marks::parked_name;
@@ -33,7 +33,7 @@ use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::{
     Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
 };
-use crate::driver::{Copied, Error, Fence, Work};
+use crate::driver::{Copied, Error, Fence, TxKind, Work};
 use crate::run::{
     Direction, Failure, FailureClass, Mapping, Parked, ParkedRow, RunId, StepId, plural,
 };

@@ -26,7 +26,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::carried::{Broken, Carried, Holder, in_the_way, narrow, widen};
 use super::carry::Names;
 use super::catalogue::{name_sql, quote};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::defaults::inherited;
 use super::dependents::{Dependent, dependents};
 use super::dual_write::{done_before, sync_state_in};
@@ -43,7 +43,7 @@ use super::{
     Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes, uncarried,
     written,
 };
-use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, Work};
+use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, TxKind, Work};
 use crate::run::{
     Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
 };

@@ -3,14 +3,13 @@
 
 use sqlx::{Connection as _, Row as _};
 
-use super::connection::TxKind;
 use super::fixture::{Database, entered, mapping, work};
 use super::retire_tests::{Live, failure, whole};
 use super::shape::shape;
 use super::{Postgres, written};
 use crate::driver::{
     Access, Applied, Basis, DualWriter as _, Error, Introspect as _, Losses, Retirer as _, Survey,
-    SurveyedMapping, SyncState,
+    SurveyedMapping, SyncState, TxKind,
 };
 use crate::run::{Direction, FailureClass, Mapping, Retire, RetireShape, RetiredColumn, Way};
 

@@ -2,11 +2,11 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{failed, position, refused};
 use super::leftovers::{self, IndexState};
 use super::{Postgres, hints, ledger, statements};
-use crate::driver::{Applied, Error, Fence, Work};
+use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{Script, Statement, Way};
 use crate::sql::{Dialect, NewIndex, drops_one, index_made};
 

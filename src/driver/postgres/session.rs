@@ -5,12 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::Row as _;
 
-use super::connection::TxKind;
 use super::error::failed;
 use super::{Postgres, claim, ledger, script, statements, value};
 use crate::clock::Stopwatch;
 use crate::driver::{
-    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
 use crate::run::{Ending, RunId, Runnable, StepId, Transaction, Value, Way};
 

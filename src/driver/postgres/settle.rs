@@ -25,7 +25,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres as Sqlx, Row as _};
 
 use super::Postgres;
-use super::connection::{Connections, Tx, TxKind};
+use super::connection::{Connections, Tx};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
 use super::moves::{Followed, Note, follow_moves, is_any_astray, put_back};
@@ -38,7 +38,7 @@ use super::stuck::{Stuck, park_or_refuse};
 use super::sync_sql::trigger_name;
 use super::{ledger, marks, patience};
 use crate::clock::Stopwatch;
-use crate::driver::{Error, Fence};
+use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Direction, Failure, FailureClass, Mapping};
 
 /// Notes put right in one transaction; and where it takes many tries to find out which can't be.

@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::at_once::{self, Manner};
 use super::catalogue::name_sql;
 use super::chunks::{Book, Entered, Rows, not_begun};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{code, failed, failure, refused};
 use super::marks::GUARD;
 use super::planted::Fault;
@@ -31,7 +31,7 @@ use super::{Postgres, ledger, patience, prepared, settle, shape, source};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::uncopied;
-use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
+use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId, plural};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.

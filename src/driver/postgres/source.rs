@@ -12,14 +12,14 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::{Column, name_sql, quote};
 use super::chunks::{Book, Copy};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{failed, refused};
 use super::ledger::unsigned;
 use super::shape::{KeyPair, Shape, reads};
 use super::shape_sql::{BY_INDEX, Pick, Which};
 use super::{Postgres, cells, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::{CopyState, Error, Fence, Source, Window, Work};
+use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
 use crate::run::Mapping;
 
 /// Up to how many rows an estimate counts exactly: some hundredths of a second.

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::{Bare, SessionId, Tx, TxKind};
+use super::connection::{Bare, SessionId, Tx};
 use super::error::{failed, is_lost, unknown};
 use super::ledger::{self, signed, unsigned, way_name};
 use super::leftovers::{self, IndexState};
 use super::{Postgres, hints};
 use crate::clock::Stopwatch;
-use crate::driver::{Applied, Error, Fence, Work};
+use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, Way};
 use crate::sql::{Alone, alone};
 

@@ -2,7 +2,7 @@
 //!
 //! Absent on purpose: finding out which keys those are, which is `settle`'s and `moves`'.
 
-use super::connection::{Connections, Tx, TxKind};
+use super::connection::{Connections, Tx};
 use super::dual_write::finish;
 use super::error::failed;
 use super::park::enter;
@@ -12,7 +12,7 @@ use super::shape::{KeyPair, Shape, shape};
 use super::sink::named;
 use crate::copy::chunk::{Cell, Key};
 use crate::driver::parking::Refusal;
-use crate::driver::{Error, Fence};
+use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Failure, FailureClass, Mapping, plural};
 
 /// Keys that an error names.

@@ -1,12 +1,11 @@
 //! Rows whose keys change, and what the new side alone has of them: its own columns, and rows that refer to their copies.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::connection::TxKind;
 use super::fixture::class;
 use super::settle::none_noted;
 use super::shape::shape;
 use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, id, leads, say};
-use crate::driver::{DualWriter as _, Error};
+use crate::driver::{DualWriter as _, Error, TxKind};
 use crate::run::{Direction, FailureClass};
 
 /// Rows that refer to copies. Their key says what becomes of them when that one's does.

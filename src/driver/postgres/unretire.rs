@@ -12,7 +12,7 @@
 //! Absent on purpose: bringing back what clients wrote to the new side alone.
 
 use super::carried::{Broken, Carried, narrow, widen};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::dual_write::done_before;
 use super::rename;
 use super::retirable::{Retiring, sides};
@@ -21,7 +21,7 @@ use super::shape::shape;
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{Postgres, counterpart, guard_sql, handover, ledger, returning, written};
 use crate::driver::lost::lost;
-use crate::driver::{Applied, Basis, Error, Fence, Losses, SyncState, Work};
+use crate::driver::{Applied, Basis, Error, Fence, Losses, SyncState, TxKind, Work};
 use crate::run::{Direction, FailureClass, RetireShape, RetiredColumn};
 
 impl Postgres {

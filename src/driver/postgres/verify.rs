@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::TxKind;
 use super::error::{failed, refused};
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Found, Pick, Statements, Which};
@@ -22,7 +21,7 @@ use super::{Postgres, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
-use crate::driver::{Basis, Error, Fence, Verifier};
+use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
     ShownValue, StepId, VALUES_MAX,

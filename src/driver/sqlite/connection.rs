@@ -23,7 +23,7 @@ use super::error::{commit_failed, failed};
 use super::turns::Turns;
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
-use crate::driver::{Error, Fence};
+use crate::driver::{Error, Fence, TxKind};
 use crate::run::FailureClass;
 
 /// How long a chunk or a reader waits for another connection's lock. So that we yield and not a client.
@@ -42,66 +42,11 @@ const WRITER_CACHE_KIB: u32 = 24 * 1024;
 /// How many instructions of SQLite's machine run between two looks at the switch. About 50 µs; its cost can't be measured.
 const STEPS_BETWEEN_LOOKS: i32 = 2_000;
 
-/// What a transaction is for. Names the fail points around its commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TxKind {
-    Execute,
-    Chunk,
-    Plan,
-    Finish,
-    Enter,
-    Leave,
-    Install,
-    Remove,
-    Settle,
-    Park,
-    Repair,
-    Pass,
-    Retire,
-    Unretire,
-    Drop,
-}
-
-impl TxKind {
-    /// How long to wait for the lock.
-    const fn waits(self) -> Duration {
-        match self {
-            Self::Chunk | Self::Plan => BUSY_TIMEOUT,
-            Self::Execute
-            | Self::Finish
-            | Self::Enter
-            | Self::Leave
-            | Self::Install
-            | Self::Remove
-            | Self::Settle
-            | Self::Park
-            | Self::Repair
-            | Self::Pass
-            | Self::Retire
-            | Self::Unretire
-            | Self::Drop => ONCE_TIMEOUT,
-        }
-    }
-
-    /// The kind as fail points name it.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Execute => "execute",
-            Self::Chunk => "chunk",
-            Self::Plan => "plan",
-            Self::Finish => "finish",
-            Self::Enter => "enter",
-            Self::Leave => "leave",
-            Self::Install => "install",
-            Self::Remove => "remove",
-            Self::Settle => "settle",
-            Self::Park => "park",
-            Self::Repair => "repair",
-            Self::Pass => "pass",
-            Self::Retire => "retire",
-            Self::Unretire => "unretire",
-            Self::Drop => "drop",
-        }
+/// How long a transaction waits for the lock.
+const fn waits(kind: TxKind) -> Duration {
+    match kind {
+        TxKind::Chunk | TxKind::Plan => BUSY_TIMEOUT,
+        _ => ONCE_TIMEOUT,
     }
 }
 
@@ -253,8 +198,8 @@ impl Connections {
                 self.open_writer().await?
             }
         };
-        if lane.waits != kind.waits() {
-            lane.waits = kind.waits();
+        if lane.waits != waits(kind) {
+            lane.waits = waits(kind);
             let setting = format!("PRAGMA busy_timeout = {}", lane.waits.as_millis());
             let set = sqlx::query(sqlx::AssertSqlSafe(setting)).execute(&mut live.sqlx).await;
             set.map_err(failed("prepare the connection"))?;

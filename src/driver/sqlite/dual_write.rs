@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::Sqlite;
 use super::catalogue::{self, Table, quote, same_name};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{failed, refused};
 use super::expression::reads;
 use super::ledger;
@@ -24,7 +24,7 @@ use super::trigger_in_place::in_place_triggers;
 use super::trigger_sql::{
     PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
 };
-use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work, emptying};
+use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, TxKind, Work, emptying};
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.

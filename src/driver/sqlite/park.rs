@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::cells::{bind_key, key_from_json, key_to_json};
 use super::chunks::{self, Rows};
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::dual_write::finish;
 use super::error::{failed, failure, refused};
 use super::shape::{Shape, id_of};
@@ -28,7 +28,7 @@ use crate::copy::chunk::{Cell, Chunk, Key, Planned};
 use crate::driver::parking::{
     Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
 };
-use crate::driver::{Copied, Error, Fence, Work};
+use crate::driver::{Copied, Error, Fence, TxKind, Work};
 use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
 
 /// What is kept of a parked row.

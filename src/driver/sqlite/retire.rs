@@ -17,7 +17,6 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Sqlite;
 use super::catalogue::{Table, quote, same_name};
-use super::connection::TxKind;
 use super::counterpart::missing;
 use super::dual_write::{
     Resolved, create_sync, done_before, drop_sync, finish, hand_over_sequence, resolve, run,
@@ -32,7 +31,7 @@ use super::verify::Rows;
 use super::{catalogue, foreign_keys, ledger};
 use crate::copy::chunk::Chunk;
 use crate::driver::lost::lost_rows;
-use crate::driver::{Applied, Error, Fence, Losses, Retirer, Work};
+use crate::driver::{Applied, Error, Fence, Losses, Retirer, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn};
 
 /// Renaming without SQLite's help, and dropping without its deleting every row first. Neither can be set inside a

@@ -3,12 +3,11 @@
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::TxKind;
 use super::error::refused;
 use super::{Sqlite, canonical, cells, chunks, claim, ledger, script};
 use crate::copy::chunk::Cell;
 use crate::driver::{
-    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
 use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
 

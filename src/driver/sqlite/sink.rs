@@ -10,14 +10,14 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::chunks::Rows;
-use super::connection::{Tx, TxKind};
+use super::connection::Tx;
 use super::error::{code, failed, failure, refused};
 use super::shape::Shape;
 use super::shape_sql::{Which, copy_sql};
 use super::{Sqlite, cells, chunks, ledger, prepared, source};
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::parking::uncopied;
-use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, Work};
+use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, RunId, StepId, plural};
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.

@@ -10,14 +10,13 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::quote;
-use super::connection::TxKind;
 use super::error::{failed, refused};
 use super::ledger::unsigned;
 use super::shape::{KeyPair, Shape};
 use super::shape_sql::Which;
 use super::{Sqlite, cells, chunks, ledger, prepared};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::{CopyState, Error, Fence, Source, TableSize, Window, Work};
+use crate::driver::{CopyState, Error, Fence, Source, TableSize, TxKind, Window, Work};
 use crate::run::Mapping;
 
 /// Up to how many rows an estimate counts exactly: well under a second.

@@ -14,7 +14,6 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::connection::TxKind;
 use super::dual_write::finish;
 use super::error::{failed, refused};
 use super::shape::Shape;
@@ -23,7 +22,7 @@ use super::{Sqlite, catalogue, cells, ledger, passes, prepared};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
-use crate::driver::{Basis, Error, Fence, Verifier};
+use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
     ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX, Winner,

@@ -1,0 +1,38 @@
+//! How long transactions wait for locks.
+//!
+//! Invariants: whatever locks clients' rows waits for less than it takes the server to look for deadlocks, so that we yield and
+//! not a client.
+//!
+//! Absent on purpose: the transactions, which are `connection`'s.
+
+use crate::driver::TxKind;
+
+/// How long chunks wait for a lock, in milliseconds. Always less than the server's `deadlock_timeout`, so that we yield and
+/// not a client.
+const CHUNK_LOCK_MS: u64 = 300;
+
+/// How long everything else that writes waits, in milliseconds: what waits for a strong lock holds up everybody behind it.
+const ONCE_LOCK_MS: u64 = 2_000;
+
+/// How long to wait for a lock, in milliseconds: as a step says, and where clients' rows are locked always less than it
+/// takes the server to look for deadlocks. A server takes 0 for ever, so it is no wait of ours.
+pub(super) fn lock_ms(kind: TxKind, asked: Option<u64>, deadlock_ms: u64) -> u64 {
+    let ms = match kind {
+        TxKind::Chunk | TxKind::Plan | TxKind::Settle | TxKind::Park | TxKind::Repair => {
+            asked.unwrap_or(CHUNK_LOCK_MS).min(deadlock_ms * 3 / 4)
+        }
+        TxKind::Execute
+        | TxKind::Finish
+        | TxKind::Enter
+        | TxKind::Leave
+        | TxKind::Install
+        | TxKind::Remove
+        | TxKind::Pass
+        | TxKind::Retire
+        | TxKind::Unretire
+        | TxKind::Validate
+        | TxKind::Watch
+        | TxKind::Drop => asked.unwrap_or(ONCE_LOCK_MS),
+    };
+    ms.max(1)
+}
