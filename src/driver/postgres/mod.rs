@@ -62,6 +62,7 @@ mod marks;
 mod moves;
 mod moves_sql;
 mod named;
+mod noted;
 mod overlap;
 mod park;
 #[cfg(test)]

@@ -28,7 +28,8 @@ use super::Postgres;
 use super::connection::{Connections, Tx};
 use super::dual_write::finish;
 use super::error::{code, failed, failure};
-use super::moves::{Followed, Note, follow_moves, is_any_astray, put_back};
+use super::moves::{Followed, follow_moves};
+use super::noted::{Note, is_any_astray, put_back};
 use super::settle_sql::{
     How, Seed, TRADABLE, all_notes, is_any_wrong, locks, statements, take_notes,
 };
