@@ -24,6 +24,7 @@ use super::locks::lock_all;
 use super::loosen::loosen;
 use super::park::none_parked;
 use super::settle::Last;
+use super::settle_sql::Seen;
 use super::shape::{Shape, shape};
 use super::sync_objects::{check_sync, install_triggers, open_schemas, remove_sync};
 use super::sync_sql::SyncSql;
@@ -200,7 +201,7 @@ impl Postgres {
         let mut shape = shape(tx.conn()?, mapping).await?;
         let given_up = gives_up(&work.step);
         if last == Last::Nothing {
-            settle::none_noted(tx, &shape).await?;
+            settle::none_noted(tx, &shape, Seen::Now).await?;
             if given_up.is_none() {
                 none_parked(tx, &shape).await?;
             }

@@ -37,6 +37,7 @@ use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, check_free, sides};
 use super::settle::{Last, none_noted};
+use super::settle_sql::Seen;
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
 use super::{
@@ -241,7 +242,7 @@ pub(super) async fn are_equal(
     let schema = tx.schema().to_owned();
     let state = sync_state_in(tx.conn()?, shape, direction, &schema).await?;
     if state == SyncState::Active {
-        none_noted(tx, shape).await?;
+        none_noted(tx, shape, Seen::InAllViews).await?;
     }
     Ok(state)
 }
@@ -525,7 +526,7 @@ async fn drop_retired(
     as_compared(tx, &after, work).await?;
     let aside = aside(tx, &after).await?;
     if last == Last::Nothing {
-        none_noted(tx, &aside).await?;
+        none_noted(tx, &aside, Seen::Now).await?;
         none_parked(tx, &aside).await?;
     }
     remove_sync(tx, &aside).await?;

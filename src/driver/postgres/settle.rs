@@ -31,7 +31,7 @@ use super::error::{code, failed, failure};
 use super::moves::{Followed, follow_moves};
 use super::noted::{Note, is_any_astray, put_back};
 use super::settle_sql::{
-    How, Seed, TRADABLE, all_notes, is_any_wrong, locks, statements, take_notes,
+    How, Seed, Seen, TRADABLE, all_notes, is_any_wrong, locks, statements, take_notes,
 };
 use super::shape::{Shape, shape};
 use super::sink::is_of_a_row;
@@ -234,18 +234,25 @@ pub(super) enum Last {
 
 /// Sees that nothing wrong is noted, under a lock that keeps clients out. What was noted since [`Postgres::settle_all`] is put right
 /// in another attempt: whoever waits for the lock may have a view of the database already, which wouldn't have it. What is
-/// right as it is was written by clients alone, and is so in every view: those whose snapshots are old note many such.
-pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+/// right as it is was written by clients alone, who note much of that where their snapshots are old; it may have been wrong between two
+/// of them, and where names are about to change nobody may have a view of that.
+pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape, seen: Seen) -> Result<(), Error> {
     let touched = tx.ours(&shape.touched_name());
     let noted = count_noted(tx.conn()?, &touched).await?;
-    if noted == 0 || (noted <= LOOKED_AT_MAX && !is_wrong(tx.conn()?, shape, &touched).await?) {
+    if noted == 0
+        || (noted <= LOOKED_AT_MAX && !is_wrong(tx.conn()?, shape, (&touched, seen)).await?)
+    {
         return Ok(());
     }
     let message = "keys were noted just now that are to be put right first";
     Err(Error::failed(FailureClass::Contention, message))
 }
 
-async fn is_wrong(conn: &mut PgConnection, shape: &Shape, touched: &str) -> Result<bool, Error> {
+async fn is_wrong(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    (touched, seen): (&str, Seen),
+) -> Result<bool, Error> {
     if shape.in_place {
         return Ok(true);
     }
@@ -254,7 +261,7 @@ async fn is_wrong(conn: &mut PgConnection, shape: &Shape, touched: &str) -> Resu
     if is_any_astray(conn, shape, &notes).await? {
         return Ok(true);
     }
-    let asked = is_any_wrong(shape, direction(conn, shape).await?, touched);
+    let asked = is_any_wrong(shape, direction(conn, shape).await?, touched, seen);
     let row = sqlx::query(AssertSqlSafe(asked)).persistent(false).fetch_one(conn).await;
     row.and_then(|row| row.try_get(0)).map_err(failed("look at noted keys"))
 }

@@ -160,11 +160,36 @@ pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
     )
 }
 
-/// Whether the copy of a key that is noted holds something else than its row says: for whoever sees to it that nobody writes meanwhile.
-pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -> String {
+/// The age of the oldest view of the database that anybody else has, in transactions.
+const VIEWS: &str = " CROSS JOIN (SELECT max(age(phasegate_a.backend_xmin)) AS phasegate_age FROM pg_stat_activity AS phasegate_a \
+     WHERE phasegate_a.pid <> pg_backend_pid() \
+     AND phasegate_a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())) AS phasegate_v";
+
+/// Whether a view may show something else of a noted key than there is now: it is no newer than what was written of it last. A row that
+/// was changed and is gone doesn't tell when it went.
+const UNSURE: &str = " OR phasegate_age IS NOT NULL AND (phasegate_c AND phasegate_here IS NULL OR phasegate_age >= \
+     least(age(phasegate_xf), age(phasegate_xo), txid_current() - phasegate_x))";
+
+/// For whom what is noted has to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Whoever looks from now on.
+    Now,
+    /// Whoever has a view of the database already, too.
+    InAllViews,
+}
+
+/// Whether the copy of a key that is noted holds something else than its row says, or did so in somebody's view: for whoever sees to it
+/// that nobody writes meanwhile.
+pub(super) fn is_any_wrong(
+    shape: &Shape,
+    direction: Direction,
+    touched: &str,
+    seen: Seen,
+) -> String {
     let marks = shape.mark_columns();
     let list = marks.join(", ");
-    let side = |side: Side, items: &str| {
+    let side = |side: Side, items: &str, written: &str| {
         let key = shape.named_key(side);
         let is_it: Vec<String> = key
             .iter()
@@ -172,7 +197,12 @@ pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -
             .map(|(name, mark)| format!("{name} = phasegate_s.{mark}"))
             .collect();
         let filter = shape.and_filter(side);
-        format!("SELECT {items} FROM {} WHERE {}{filter}", shape.named(side), is_it.join(" AND "))
+        format!(
+            "SELECT {items}, {}.xmin AS {written} FROM {} WHERE {}{filter}",
+            quote(&shape.side(side).name),
+            shape.named(side),
+            is_it.join(" AND ")
+        )
     };
     let left = match shape.on_delete {
         OnDelete::Delete => "phasegate_there IS NULL".to_owned(),
@@ -189,12 +219,17 @@ pub(super) fn is_any_wrong(shape: &Shape, direction: Direction, touched: &str) -
         }
         OnDelete::Ignore => "true".to_owned(),
     };
+    let (views, unsure) = match seen {
+        Seen::Now => ("", ""),
+        Seen::InAllViews => (VIEWS, UNSURE),
+    };
     format!(
-        "SELECT EXISTS (SELECT 1 FROM (SELECT DISTINCT {list} FROM {touched}) AS phasegate_s \
-         LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true \
-         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE)",
-        side(Side::Old, &shape.old_list(direction)),
-        side(Side::New, &shape.new_list(direction)),
+        "SELECT EXISTS (SELECT 1 FROM (SELECT {list}, max(xact) AS phasegate_x, bool_or(event IS NULL) AS phasegate_c \
+         FROM {touched} GROUP BY {list}) AS phasegate_s \
+         LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true{views} \
+         WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE{unsure})",
+        side(Side::Old, &shape.old_list(direction), "phasegate_xf"),
+        side(Side::New, &shape.new_list(direction), "phasegate_xo"),
         shape.is_right(direction),
     )
 }

@@ -3,6 +3,7 @@
 
 use super::fixture::class;
 use super::settle::none_noted;
+use super::settle_sql::Seen;
 use super::shape::shape;
 use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, id, leads, say};
 use crate::driver::{DualWriter as _, Error, TxKind};
@@ -469,10 +470,7 @@ async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
                 script.replace("{t}", &touched)
             ))
             .await;
-            let mut tx = bed.postgres.connections.begin(&bed.fence, TxKind::Settle).await.unwrap();
-            let shape = shape(tx.conn().unwrap(), &bed.mapping).await.unwrap();
-            let seen = none_noted(&mut tx, &shape).await;
-            tx.roll_back().await;
+            let seen = looked(&bed, Seen::Now).await;
             if is_right {
                 seen.unwrap_or_else(|error| panic!("{direction:?} {what}: {error}"));
             } else {
@@ -481,5 +479,64 @@ async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
             assert_eq!(bed.settle().await, 0);
             assert_eq!(bed.number(WRONG).await, 0, "{direction:?} {what}");
         }
+    }
+}
+
+async fn looked(bed: &Bed, seen: Seen) -> Result<(), Error> {
+    let mut tx = bed.postgres.connections.begin(&bed.fence, TxKind::Settle).await.unwrap();
+    let shape = shape(tx.conn().unwrap(), &bed.mapping).await.unwrap();
+    let looked = none_noted(&mut tx, &shape, seen).await;
+    tx.roll_back().await;
+    looked
+}
+
+/// What is right now may have been wrong between two writes of clients, and somebody may have a view from there.
+#[tokio::test]
+async fn a_view_of_what_was_wrong_keeps_names_from_changing() {
+    let Some(bed) = bed("ON UPDATE CASCADE", Direction::Forward).await else { return };
+    let touched = format!("phasegate.touched_{}", id(&bed.mapping));
+    for (what, noted, written, is_told) in [
+        ("a copy that was stale", "(4)", "UPDATE leads SET email = 'now' WHERE id = 4", true),
+        ("a row that went", "(5)", "DELETE FROM leads WHERE id = 5", false),
+    ] {
+        let (mut between, mut behind) = (bed.client().await, bed.client().await);
+        bed.run(&format!("INSERT INTO {touched} VALUES {noted}")).await;
+        say(&mut between, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+        bed.run(written).await;
+        looked(&bed, Seen::Now).await.unwrap();
+        let seen = looked(&bed, Seen::InAllViews).await;
+        assert_eq!(class(seen), FailureClass::Contention, "{what}");
+        say(&mut between, "COMMIT").await.unwrap();
+        looked(&bed, Seen::InAllViews).await.unwrap();
+        // Who came behind the last write has a view of that; a row that is gone doesn't tell when it went.
+        say(&mut behind, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+        assert_eq!(looked(&bed, Seen::InAllViews).await.is_ok(), is_told, "{what}");
+        say(&mut behind, "COMMIT").await.unwrap();
+        bed.settle().await;
+    }
+}
+
+/// What refers to its row by its key goes and moves with it: nothing is to be noted of that, whatever a client's view shows.
+#[tokio::test]
+async fn a_copy_that_the_server_takes_along_is_not_noted() {
+    for goes_along in [true, false] {
+        let Some(bed) = bed("ON UPDATE CASCADE", Direction::Forward).await else { return };
+        if goes_along {
+            bed.run("ALTER TABLE leads_v2 ADD FOREIGN KEY (id) REFERENCES leads ON DELETE CASCADE ON UPDATE CASCADE").await;
+        }
+        let touched = format!("SELECT count(*) FROM phasegate.touched_{}", id(&bed.mapping));
+        bed.run(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM leads WHERE id = 9; UPDATE leads SET id = 40 WHERE id = 4;
+             UPDATE leads SET email = 'now' WHERE id = 40; COMMIT;
+             BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO leads VALUES (9, 'nine', 'New'); COMMIT; DELETE FROM leads WHERE id = 9",
+        )
+        .await;
+        assert_eq!(bed.number(&touched).await == 0, goes_along);
+        if goes_along {
+            assert_eq!(bed.number(WRONG).await, 0);
+        }
+        assert_eq!(bed.settle().await, 0);
+        assert_eq!(bed.number(WRONG).await, 0);
+        assert_eq!(bed.text(NOW).await, "2 of 2 2, 3 of 3 3, 40 of 4 4");
     }
 }

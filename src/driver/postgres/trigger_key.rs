@@ -210,8 +210,11 @@ impl Flow<'_> {
             format!("{removal}\nIF FOUND THEN\nRETURN true;\nEND IF;\n")
         });
         let noted = if self.from == Side::Old && removal.is_some() {
+            // A copy that the server takes along is gone, or the client was told that it can't be.
             format!(
-                "IF phasegate_passed AND current_setting('transaction_isolation') <> 'read committed' THEN\n{}\nEND IF;\n",
+                "IF phasegate_passed AND current_setting('transaction_isolation') <> 'read committed' THEN\n\
+                 IF NOT {} THEN\n{}\nEND IF;\nEND IF;\n",
+                self.goes_along("confdeltype"),
                 self.note(&self.parameters(KEY), Noted::Ended)
             )
         } else {

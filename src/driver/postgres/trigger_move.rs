@@ -43,11 +43,14 @@ impl Flow<'_> {
             // An old view shows no notes of the row that was there before, either. With `both` these are clients who can try again.
             let (blind, from, to): (_, &[&str], &[&str]) = match self.direction {
                 Direction::Forward => (
-                    "pg_trigger_depth() = 1 AND current_setting('transaction_isolation') <> 'read committed' OR ",
+                    format!(
+                        "pg_trigger_depth() = 1 AND current_setting('transaction_isolation') <> 'read committed' AND NOT {} OR ",
+                        self.goes_along("confupdtype"),
+                    ),
                     &[MOVED, LEFT, ENDED],
                     &[MOVED, LEFT, ENDED],
                 ),
-                Direction::Both => ("", &[MOVED], &[MOVED, LEFT]),
+                Direction::Both => (String::new(), &[MOVED], &[MOVED, LEFT]),
             };
             format!(
                 "IF {blind}{} OR {} THEN\n{}\nEND IF;",
@@ -58,8 +61,41 @@ impl Flow<'_> {
         } else {
             String::new()
         };
+        let along = if self.from == Side::Old {
+            format!("IF {} THEN\nRETURN true;\nEND IF;\n", self.goes_along("confupdtype"))
+        } else {
+            String::new()
+        };
         let crossed = self.crossed();
-        body("", &format!("{crossed}{drawn}\n{noted}\n{is_there}\n{}", self.moved_at_any_level()))
+        let moved = self.moved_at_any_level();
+        body("", &format!("{crossed}{drawn}\n{noted}\n{is_there}\n{along}{moved}"))
+    }
+
+    /// That the copy of a row refers to it by its key, and the server does to it what it does to the row, before we come: what `act` says.
+    /// An old view hides no such copy from it. Foreign keys come and go while the sync lives, so that the catalogue is asked.
+    pub(super) fn goes_along(&self, act: &str) -> String {
+        let names = |side: Side, relation: &str, numbers: &str| {
+            let columns = self.shape.keys.iter().map(|pair| match side {
+                Side::Old => literal(&pair.old),
+                Side::New => literal(&pair.new),
+            });
+            format!(
+                "ARRAY(SELECT phasegate_a.attname FROM unnest(phasegate_c.{numbers}) WITH ORDINALITY AS phasegate_u (n, at) \
+                 JOIN pg_attribute AS phasegate_a ON phasegate_a.attrelid = phasegate_c.{relation} AND phasegate_a.attnum = phasegate_u.n \
+                 ORDER BY phasegate_u.at) = ARRAY[{}]::name[]",
+                columns.collect::<Vec<_>>().join(", ")
+            )
+        };
+        let (old, new) = (self.shape.old.sql(), self.shape.new.sql());
+        format!(
+            "(current_setting('session_replication_role') <> 'replica' AND EXISTS (SELECT 1 FROM pg_constraint AS phasegate_c \
+             WHERE phasegate_c.contype = 'f' AND phasegate_c.{act} = 'c' AND NOT phasegate_c.condeferrable \
+             AND phasegate_c.conrelid = {}::regclass AND phasegate_c.confrelid = {}::regclass AND {} AND {}))",
+            literal(&new),
+            literal(&old),
+            names(Side::New, "conrelid", "conkey"),
+            names(Side::Old, "confrelid", "confkey"),
+        )
     }
 
     /// Notes a changed key, and ends the function.
