@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 
 use super::catalogue;
 use super::error::failed;
-use super::{incoming, remade, retire};
+use super::{carried, incoming, remade};
 use crate::driver::Error;
 use crate::driver::probed::{Beside, LockedBeside};
 use crate::run::{Direction, Mapping, RetireShape};
@@ -46,7 +46,7 @@ pub(super) async fn beside(
         }
     }
     if direction == Direction::Forward {
-        for holder in retire::referenced(conn, oids).await? {
+        for holder in carried::referenced(conn, oids).await? {
             found.entry(holder.name).or_insert(Beside::IsReferredTo);
         }
     }

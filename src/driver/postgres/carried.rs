@@ -11,7 +11,7 @@
 //!   that whoever comes back after an interruption goes on with them.
 
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Postgres;
@@ -308,4 +308,27 @@ pub(super) fn in_the_way(mapping: &str, what: &str, items: &[String]) -> Error {
         failure.detail = Some(items.join(";\n"));
     }
     error
+}
+
+/// The tables that foreign keys of the old table refer to: to let a key go, or to drop it with its table, the server locks them
+/// too. Those that this role may not lock by itself are waited for then.
+pub(super) async fn referenced(
+    conn: &mut PgConnection,
+    (old, new): (u32, u32),
+) -> Result<Vec<Holder>, Error> {
+    let doing = "read the foreign keys of the table";
+    let rows = sqlx::query(
+        "SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_constraint k
+         JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = $1::bigint::oid
+           AND k.confrelid NOT IN ($1::bigint::oid, $2::bigint::oid)
+           AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY 1",
+    )
+    .bind(i64::from(old))
+    .bind(i64::from(new))
+    .fetch_all(conn)
+    .await
+    .map_err(failed(doing))?;
+    let holder = |row: &PgRow| Ok(Holder { name: row.try_get(0)?, owner: None });
+    rows.iter().map(holder).collect::<Result<_, _>>().map_err(failed(doing))
 }

@@ -54,6 +54,7 @@ const PASSES_MAX: u32 = 10;
 pub(super) const DOING: &str = "put noted keys right";
 /// Noted keys that are looked at while clients are kept out.
 const LOOKED_AT_MAX: u64 = 1_000;
+const NOTED_JUST_NOW: &str = "keys were noted just now that are to be put right first";
 /// How often noted keys are put right before it is given up.
 const SETTLED_MAX: u32 = 5;
 
@@ -244,8 +245,14 @@ pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape, seen: Seen) -> Re
     {
         return Ok(());
     }
-    let message = "keys were noted just now that are to be put right first";
-    Err(Error::failed(FailureClass::Contention, message))
+    Err(Error::failed(FailureClass::Contention, NOTED_JUST_NOW).with_help(
+        "retry; or have clients write less under REPEATABLE READ and SERIALIZABLE for a moment, keys above all",
+    ))
+}
+
+/// Whether an error says that keys were noted while a lock was waited for.
+pub(super) fn is_noted_just_now(error: &Error) -> bool {
+    matches!(error, Error::Failed(failure) if failure.message == NOTED_JUST_NOW)
 }
 
 async fn is_wrong(

@@ -132,8 +132,11 @@ impl Play {
                 None => {}
                 Some(8) => first = vec!["resume", "load"],
                 // Two busy tables were not to be had together for two minutes, on a machine that has more to do: the step
-                // gave way each time, said so in the end, and is asked for again.
-                Some(1) if ran.stderr.contains("55P03") && self.asks_left > 0 => {
+                // gave way each time, said so in the end, and is asked for again. So does one that found keys noted each time.
+                Some(1)
+                    if ["55P03", "noted just now"].iter().any(|it| ran.stderr.contains(it))
+                        && self.asks_left > 0 =>
+                {
                     self.asks_left -= 1;
                     first = vec!["retry", "load"];
                 }
