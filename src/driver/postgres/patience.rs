@@ -42,18 +42,18 @@ FROM b WHERE b.ms > 0";
 /// From now on statements that lock rows are ended when they have taken too long.
 pub(super) async fn begin(tx: &mut Tx<'_>) -> Result<(), Error> {
     let ms = all_ms(tx.deadlock_ms());
-    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-        .bind(ms.to_string())
-        .execute(tx.conn()?)
-        .await
-        .map(|_| ())
-        .map_err(failed("bound the wait for locks"))
+    bound(tx, "statement_timeout", ms).await
 }
 
 /// From now on hardly anybody is waited for: what is locked may be so many rows that no bound over all of them is kept.
 pub(super) async fn hardly(tx: &mut Tx<'_>) -> Result<(), Error> {
-    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
-        .bind(SHORT_MS.to_string())
+    bound(tx, "lock_timeout", SHORT_MS).await
+}
+
+async fn bound(tx: &mut Tx<'_>, setting: &str, ms: u64) -> Result<(), Error> {
+    sqlx::query("SELECT set_config($1, $2, true)")
+        .bind(setting)
+        .bind(ms.to_string())
         .execute(tx.conn()?)
         .await
         .map(|_| ())
