@@ -8,7 +8,7 @@
 
 use super::catalogue::{literal, quote};
 use super::marks::{ENDED, LEFT, MOVED, Noted};
-use super::sync_sql::{Side, body, cast};
+use super::sync_sql::{Side, body, cast, function_name};
 use super::trigger_sql::{Flow, MOVED_FROM, MOVED_TO};
 use crate::run::Direction;
 
@@ -40,11 +40,13 @@ impl Flow<'_> {
             self.is_ours(&alias),
         );
         let noted = if self.from == Side::Old {
-            // An old view shows no notes of the row that was there before, either. With `both` these are clients who can try again.
+            // What an old view shows of a row that others wrote has all notes of the key that it had. Of one that this transaction wrote
+            // itself it need not have those of others who had the key before. With `both` these are clients who can try again.
             let (blind, from, to): (_, &[&str], &[&str]) = match self.direction {
                 Direction::Forward => (
                     format!(
-                        "pg_trigger_depth() = 1 AND current_setting('transaction_isolation') <> 'read committed' AND NOT {} OR ",
+                        "pg_trigger_depth() = 1 AND {} AND NOT {} OR ",
+                        self.is_own(),
                         self.goes_along("confupdtype"),
                     ),
                     &[MOVED, LEFT, ENDED],
@@ -69,6 +71,11 @@ impl Flow<'_> {
         let crossed = self.crossed();
         let moved = self.moved_at_any_level();
         body("", &format!("{crossed}{drawn}\n{noted}\n{is_there}\n{along}{moved}"))
+    }
+
+    /// The parameter that says whether an old view's own transaction wrote the row before.
+    fn is_own(&self) -> String {
+        format!("{}.phasegate_own", quote(&function_name(self.shape, &self.kind(MOVED_FROM.0))))
     }
 
     /// That the copy of a row refers to it by its key, and the server does to it what it does to the row, before we come: what `act` says.
@@ -144,6 +151,7 @@ impl Flow<'_> {
             String::new()
         };
         // Whoever has the new key may be the copy of a row that is gone, which is only noted.
+        let made = self.note(&self.parameters(MOVED_TO), Noted::Made);
         let (freed, made) = if self.frees() && self.direction == Direction::Both {
             let is_ended = self.is_noted(MOVED_TO, &[ENDED]);
             let freed = format!(
@@ -151,8 +159,11 @@ impl Flow<'_> {
                 self.key_is(to, "phasegate_t", MOVED_TO),
                 self.key_is(to, "phasegate_o", MOVED_FROM),
             );
-            let made = self.note(&self.parameters(MOVED_TO), Noted::Made);
             (freed, format!("IF {is_ended} THEN\n{made}\nEND IF;\n"))
+        } else if self.direction == Direction::Forward {
+            // Nor does an old view show the notes of whoever had that key before: the copy that stands there from now on is none of theirs.
+            let is_old = "current_setting('transaction_isolation') <> 'read committed'";
+            (String::new(), format!("IF {is_old} THEN\n{made}\nEND IF;\n"))
         } else {
             (String::new(), String::new())
         };

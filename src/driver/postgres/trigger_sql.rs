@@ -154,7 +154,11 @@ impl<'a> Flow<'a> {
             "{}, phasegate_event text, phasegate_passed boolean{parts}",
             keys("k").join(", ")
         );
-        let two = [keys("j"), keys("k")].concat().join(", ");
+        let own = match self.direction {
+            Direction::Forward => vec!["phasegate_own boolean".to_owned()],
+            Direction::Both => Vec::new(),
+        };
+        let two = [keys("j"), keys("k"), own].concat().join(", ");
         let mut functions = vec![
             function("", String::new(), "trigger", &Self::row_body),
             function("_key", one, "boolean", &Self::key_body),
@@ -353,8 +357,15 @@ impl<'a> Flow<'a> {
 
     /// A changed key: its counterpart follows, or one goes and another comes, or that is left for later.
     fn call_move(&self) -> String {
+        let own = match self.direction {
+            Direction::Forward => format!(
+                ", current_setting('transaction_isolation') <> 'read committed' AND {}(OLD.xmin)",
+                self.call("_ours")
+            ),
+            Direction::Both => String::new(),
+        };
         format!(
-            "phasegate_done := {}({}, {});\nIF phasegate_done THEN\n{}\nELSIF NOT phasegate_done THEN\n{}\n{}\nEND IF;",
+            "phasegate_done := {}({}, {}{own});\nIF phasegate_done THEN\n{}\nELSIF NOT phasegate_done THEN\n{}\n{}\nEND IF;",
             self.call("_move"),
             self.key_of("OLD").join(", "),
             self.key_of("NEW").join(", "),
