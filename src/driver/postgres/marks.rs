@@ -43,6 +43,8 @@ pub(super) enum Noted<'a> {
     Left,
     /// There was no copy under this key, and one was made of the row that came, which the note before tells of.
     Made,
+    /// The row left the mapping's filter, and its copy went with that.
+    Out,
 }
 
 /// What `event` says of a row that came from another key where its copy stands under both of them, as long as something refers
@@ -55,6 +57,8 @@ pub(super) const LEFT: &str = "LEFT";
 pub(super) const ENDED: &str = "END";
 /// What it says of a copy that was made of a row that came from none.
 pub(super) const MADE: &str = "MADE";
+/// What it says of a key whose row left the mapping's filter.
+pub(super) const OUT: &str = "OUT";
 
 impl Shape {
     /// The table of keys to put right, by its bare name.

@@ -63,6 +63,8 @@ mod moves;
 mod moves_sql;
 mod named;
 mod noted;
+#[cfg(test)]
+mod noted_tests;
 mod overlap;
 mod park;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Absent on purpose: which keys those are, and what happens when the server refuses, which is `settle`'s.
 
 use super::catalogue::quote;
-use super::marks::MADE;
+use super::marks::{MADE, OUT};
 use super::planted::Fault;
 use super::shape::{KeyPair, Shape};
 use super::sync_sql::{Side, cast, removal};
@@ -167,7 +167,8 @@ const VIEWS: &str = " CROSS JOIN (SELECT max(age(phasegate_a.backend_xmin)) AS p
      AND phasegate_a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())) AS phasegate_v";
 
 /// Whether a view may show something else of a noted key than there is now: it is no newer than what was written of it last. A row that
-/// was changed and is gone doesn't tell when it went. A copy that came to its key together with its row was right in all of them.
+/// was changed and is gone doesn't tell when it went. A copy that came to its key or went from it together with its row was right in
+/// all of them.
 const UNSURE: &str = " OR phasegate_age IS NOT NULL AND NOT phasegate_m AND (phasegate_c AND phasegate_here IS NULL OR phasegate_age >= \
      least(age(phasegate_xf), age(phasegate_xo), txid_current() - phasegate_x))";
 
@@ -226,7 +227,7 @@ pub(super) fn is_any_wrong(
     };
     format!(
         "SELECT EXISTS (SELECT 1 FROM (SELECT {list}, max(xact) AS phasegate_x, bool_or(event IS NULL) AS phasegate_c, \
-         bool_and(event IS NOT DISTINCT FROM '{MADE}') AS phasegate_m \
+         coalesce(bool_and(event IN ('{MADE}', '{OUT}')), false) AND NOT bool_or(event IS NULL) AS phasegate_m \
          FROM {touched} GROUP BY {list}) AS phasegate_s \
          LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true{views} \
          WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE{unsure})",

@@ -1,12 +1,8 @@
 //! Rows whose keys change, and what the new side alone has of them: its own columns, and rows that refer to their copies.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::fixture::class;
-use super::settle::none_noted;
-use super::settle_sql::Seen;
-use super::shape::shape;
-use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, id, leads, say};
-use crate::driver::{DualWriter as _, Error, TxKind};
+use super::sync_tests::{Bed, TABLES, WRONG, both_leads, chunk, leads, say};
+use crate::driver::{DualWriter as _, Error};
 use crate::run::{Direction, FailureClass};
 
 /// Rows that refer to copies. Their key says what becomes of them when that one's does.
@@ -17,7 +13,7 @@ fn referring(on_update: &str) -> String {
 }
 
 /// Every row is copied, each with a note of its own and a call that refers to it.
-async fn bed(on_update: &str, direction: Direction) -> Option<Bed> {
+pub(super) async fn bed(on_update: &str, direction: Direction) -> Option<Bed> {
     let mapping = if direction == Direction::Both { both_leads() } else { leads() };
     let bed = Bed::with(&referring(on_update), mapping, direction).await?;
     bed.run(&chunk("true")).await;
@@ -29,7 +25,7 @@ async fn bed(on_update: &str, direction: Direction) -> Option<Bed> {
 }
 
 /// The keys of leads, each with what the new side has of them: their note and the call that refers to them.
-const NOW: &str = "
+pub(super) const NOW: &str = "
     SELECT string_agg(v.id || ' ' || v.note || coalesce(' ' || c.id, ''), ', ' ORDER BY v.id)
     FROM leads_v2 v LEFT JOIN calls c ON c.lead = v.id WHERE v.id > 1 AND v.id < 5 OR v.id > 9";
 
@@ -418,125 +414,5 @@ async fn a_row_keeps_what_is_its_own_where_the_new_side_draws_keys_itself() {
         };
         assert_eq!(bed.text(NOW).await, now, "{rest} {referring}");
         assert_eq!(bed.number(WRONG).await, 0, "{rest} {referring}");
-    }
-}
-
-/// Clients with old views note many a key that is right as it is. These are in nobody's way when names change.
-#[tokio::test]
-async fn only_notes_of_what_is_wrong_keep_names_from_changing() {
-    for direction in [Direction::Forward, Direction::Both] {
-        let Some(bed) = bed("ON UPDATE CASCADE", direction).await else { return };
-        let touched = format!("phasegate.touched_{}", id(&bed.mapping));
-        for (what, script, is_right) in [
-            ("nothing", "SELECT 1", true),
-            ("a row that is right", "INSERT INTO {t} VALUES (1), (1), (2)", true),
-            ("a row that is on no side", "INSERT INTO {t} VALUES (99)", true),
-            ("one that is gone", "INSERT INTO {t} (k1, event) VALUES (99, 'END')", true),
-            ("a copy of another row", "INSERT INTO {t} (k1, event) VALUES (7, 'END')", false),
-            (
-                "a copy that was made since",
-                "INSERT INTO {t} (k1, event) VALUES (7, 'END'), (7, 'MADE')",
-                true,
-            ),
-            (
-                "a row that came and went back",
-                "INSERT INTO {t} (k1, event, j1) VALUES (7, 'LEFT', NULL), (70, 'MOVE', 7), (70, 'LEFT', NULL), (7, 'MOVE', 70)",
-                true,
-            ),
-            (
-                "a copy that is to go to another key",
-                "INSERT INTO {t} (k1, event, j1) VALUES (7, 'LEFT', NULL), (70, 'MOVE', 7)",
-                false,
-            ),
-            (
-                "a copy that is missing",
-                "DELETE FROM leads_v2 WHERE id = 3; INSERT INTO {t} VALUES (3)",
-                false,
-            ),
-            (
-                "a copy of nothing",
-                "INSERT INTO leads_v2 (id) VALUES (50); INSERT INTO {t} VALUES (50)",
-                false,
-            ),
-            (
-                "a copy that is stale",
-                "UPDATE leads_v2 SET email = 'x' WHERE id = 4; INSERT INTO {t} VALUES (4)",
-                false,
-            ),
-        ] {
-            bed.run(&format!(
-                "DELETE FROM {touched}; SET phasegate.guard = '{}'; {}",
-                id(&bed.mapping),
-                script.replace("{t}", &touched)
-            ))
-            .await;
-            let seen = looked(&bed, Seen::Now).await;
-            if is_right {
-                seen.unwrap_or_else(|error| panic!("{direction:?} {what}: {error}"));
-            } else {
-                assert_eq!(class(seen), FailureClass::Contention, "{direction:?} {what}");
-            }
-            assert_eq!(bed.settle().await, 0);
-            assert_eq!(bed.number(WRONG).await, 0, "{direction:?} {what}");
-        }
-    }
-}
-
-async fn looked(bed: &Bed, seen: Seen) -> Result<(), Error> {
-    let mut tx = bed.postgres.connections.begin(&bed.fence, TxKind::Settle).await.unwrap();
-    let shape = shape(tx.conn().unwrap(), &bed.mapping).await.unwrap();
-    let looked = none_noted(&mut tx, &shape, seen).await;
-    tx.roll_back().await;
-    looked
-}
-
-/// What is right now may have been wrong between two writes of clients, and somebody may have a view from there.
-#[tokio::test]
-async fn a_view_of_what_was_wrong_keeps_names_from_changing() {
-    let Some(bed) = bed("ON UPDATE CASCADE", Direction::Forward).await else { return };
-    let touched = format!("phasegate.touched_{}", id(&bed.mapping));
-    for (what, noted, written, is_told) in [
-        ("a copy that was stale", "(4)", "UPDATE leads SET email = 'now' WHERE id = 4", true),
-        ("a row that went", "(5)", "DELETE FROM leads WHERE id = 5", false),
-    ] {
-        let (mut between, mut behind) = (bed.client().await, bed.client().await);
-        bed.run(&format!("INSERT INTO {touched} VALUES {noted}")).await;
-        say(&mut between, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
-        bed.run(written).await;
-        looked(&bed, Seen::Now).await.unwrap();
-        let seen = looked(&bed, Seen::InAllViews).await;
-        assert_eq!(class(seen), FailureClass::Contention, "{what}");
-        say(&mut between, "COMMIT").await.unwrap();
-        looked(&bed, Seen::InAllViews).await.unwrap();
-        // Who came behind the last write has a view of that; a row that is gone doesn't tell when it went.
-        say(&mut behind, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
-        assert_eq!(looked(&bed, Seen::InAllViews).await.is_ok(), is_told, "{what}");
-        say(&mut behind, "COMMIT").await.unwrap();
-        bed.settle().await;
-    }
-}
-
-/// What refers to its row by its key goes and moves with it: nothing is to be noted of that, whatever a client's view shows.
-#[tokio::test]
-async fn a_copy_that_the_server_takes_along_is_not_noted() {
-    for goes_along in [true, false] {
-        let Some(bed) = bed("ON UPDATE CASCADE", Direction::Forward).await else { return };
-        if goes_along {
-            bed.run("ALTER TABLE leads_v2 ADD FOREIGN KEY (id) REFERENCES leads ON DELETE CASCADE ON UPDATE CASCADE").await;
-        }
-        let touched = format!("SELECT count(*) FROM phasegate.touched_{}", id(&bed.mapping));
-        bed.run(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM leads WHERE id = 9; UPDATE leads SET id = 40 WHERE id = 4;
-             UPDATE leads SET email = 'now' WHERE id = 40; COMMIT;
-             BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO leads VALUES (9, 'nine', 'New'); COMMIT; DELETE FROM leads WHERE id = 9",
-        )
-        .await;
-        assert_eq!(bed.number(&touched).await == 0, goes_along);
-        if goes_along {
-            assert_eq!(bed.number(WRONG).await, 0);
-        }
-        assert_eq!(bed.settle().await, 0);
-        assert_eq!(bed.number(WRONG).await, 0);
-        assert_eq!(bed.text(NOW).await, "2 of 2 2, 3 of 3 3, 40 of 4 4");
     }
 }

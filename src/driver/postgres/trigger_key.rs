@@ -115,10 +115,14 @@ impl Flow<'_> {
             }
             lines.push(removal);
             if self.from == Side::Old {
-                // A chunk that is under way may have read the row as it was, and bring its copy back.
+                // A chunk that is under way may have read the row as it was, and bring its copy back. What an old view doesn't show may
+                // stand there.
+                let key = self.parameters(KEY);
                 lines.push(format!(
-                    "IF phasegate_passed AND phasegate_event IN ('UPDATE', 'MISSED') THEN\n{}\nEND IF;",
-                    self.note(&self.parameters(KEY), Noted::Changed)
+                    "IF phasegate_passed AND phasegate_event IN ('UPDATE', 'MISSED') THEN\n\
+                     IF FOUND OR current_setting('transaction_isolation') = 'read committed' THEN\n{}\nELSE\n{}\nEND IF;\nEND IF;",
+                    self.note(&key, Noted::Out),
+                    self.note(&key, Noted::Changed),
                 ));
             }
         }
@@ -128,7 +132,7 @@ impl Flow<'_> {
 
     /// Where a row is still on its way to this key, its copy is not made anew: it comes with that row. So may one that a trigger
     /// writes, which is done before the row that it fires for is followed. A copy that is made of a row while notes tell that others
-    /// went from its key is noted as its own.
+    /// went from its key is noted as its own. A row that the filter hides as it did before has no copy.
     fn on_the_way(&self) -> String {
         if self.from == Side::New {
             return String::new();
@@ -142,8 +146,17 @@ impl Flow<'_> {
             ),
             Direction::Both => made,
         };
+        let stays_out = if self.shape.filter.is_some() {
+            format!(
+                "IF phasegate_event IN ('UPDATE', 'MISSED') AND pg_trigger_depth() > 1 AND NOT phasegate_passed \
+                 AND NOT EXISTS (SELECT 1 FROM {}) THEN\nRETURN true;\nEND IF;\n",
+                self.source(KEY),
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "IF phasegate_event IN ('UPDATE', 'MISSED') AND (pg_trigger_depth() > 1 OR {}) THEN\n{changed}\nRETURN true;\nEND IF;\n\
+            "{stays_out}IF phasegate_event IN ('UPDATE', 'MISSED') AND (pg_trigger_depth() > 1 OR {}) THEN\n{changed}\nRETURN true;\nEND IF;\n\
              IF phasegate_event <> 'INSERT' AND {} THEN\n{made}\nEND IF;",
             self.is_noted(KEY, &[MOVED]),
             self.is_noted(KEY, &[LEFT, ENDED]),

@@ -35,7 +35,7 @@
 //! parameters or variables that are qualified by the function's name, which nobody else uses.
 
 use super::catalogue::{Column, literal, quote};
-use super::marks::{ENDED, GUARD, LEFT, MADE, MOVED, Noted};
+use super::marks::{ENDED, GUARD, LEFT, MADE, MOVED, Noted, OUT};
 use super::planted::Fault;
 use super::shape::{KeyPair, Part, Shape, is_exact};
 use super::sync_sql::{
@@ -203,6 +203,7 @@ impl<'a> Flow<'a> {
             Noted::Changed => None,
             Noted::Ended => Some(ENDED),
             Noted::Made => Some(MADE),
+            Noted::Out => Some(OUT),
             Noted::Left => Some(LEFT),
             Noted::Moved(origin) => {
                 columns.extend(self.shape.origin_columns());
