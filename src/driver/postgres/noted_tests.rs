@@ -7,7 +7,7 @@ use super::settle_sql::Seen;
 use super::shape::shape;
 use super::sync_keys_tests::{NOW, bed};
 use super::sync_tests::{Bed, TABLES, WRONG, chunk, id, leads, say};
-use crate::driver::{DualWriter as _, Error, TxKind};
+use crate::driver::{Error, TxKind};
 use crate::run::{Direction, FailureClass, Mapping};
 
 /// Clients with old views note many a key that is right as it is. These are in nobody's way when names change.
