@@ -86,7 +86,7 @@ fn a_standby_that_is_promoted_in_the_middle_of_a_chunk_is_noticed_and_the_run_go
         .sandbox
         .command(&["run", "plan.yaml"])
         .env("APP_URL", &bed.database.url)
-        .env("FAILPOINTS", "postgres::before-commit::chunk=1*off->1*sleep(1500)->off")
+        .env("FAILPOINTS", "postgres::before-commit::chunk=1*off->1*sleep(6000)->off")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
