@@ -3,8 +3,8 @@
 
 use super::{Claim, Error, Head, Work};
 use crate::run::{
-    CopyColumns, Digest, FailureClass, Hazard, Mapping, OnDelete, OnExisting, Relation, RunId,
-    Script, Statement, Transaction, Way, Winner,
+    CopyColumns, Digest, FailureClass, Hazard, Language, Mapping, OnDelete, OnExisting, Relation,
+    RunId, Script, Statement, Transaction, Way, Winner,
 };
 
 pub(super) fn claim(run: &str) -> Claim {
@@ -41,6 +41,7 @@ pub(super) fn script(statements: &[&str]) -> Script {
         hazard: Hazard::None,
         tables: Vec::new(),
         creates: Vec::new(),
+        language: Language::Sql,
         transaction: Transaction::Auto,
         is_opaque: false,
     }

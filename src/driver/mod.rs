@@ -33,6 +33,7 @@ mod fail_point;
 mod fixture;
 mod ledger;
 mod lost;
+pub mod neo4j;
 pub mod parking;
 pub mod postgres;
 pub mod probed;
@@ -97,12 +98,15 @@ pub async fn open(
             let role = postgres.role().await?;
             Ok(redacted::acting_as(Arc::new(postgres), role))
         }
-        (Engine::Neo4j | Engine::Redis | Engine::Sqlserver | Engine::Mysql, _) => {
-            Err(Error::failed(
-                FailureClass::Refused,
-                "targets other than PostgreSQL and SQLite can't be opened yet",
-            ))
+        (Engine::Neo4j, None) => Ok(Arc::new(neo4j::Neo4j::open(url, access).await?)),
+        (Engine::Neo4j, Some(_)) => {
+            Err(Error::failed(FailureClass::Refused, "Neo4j has no schemas to put our objects in")
+                .with_help("remove schema from the target"))
         }
+        (Engine::Redis | Engine::Sqlserver | Engine::Mysql, _) => Err(Error::failed(
+            FailureClass::Refused,
+            "targets on Redis, SQL Server and MySQL can't be opened yet",
+        )),
     }
 }
 
@@ -593,6 +597,7 @@ mod tests {
             (Engine::Sqlite, "sqlite:hunter2", Some("mine")),
             (Engine::Postgres, "postgres://ann:hunter2@127.0.0.1:1/app", None),
             (Engine::Mysql, "mysql://ann:hunter2@host/app", None),
+            (Engine::Neo4j, "bolt://ann:hunter2@127.0.0.1:1", None),
         ] {
             let url = url.to_owned().into();
             let error = open(engine, &url, schema, Access::Full).await.unwrap_err();

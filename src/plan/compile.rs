@@ -221,12 +221,11 @@ fn undo(view: &View<'_>, at: usize, def: &StepDef, action: &Action) -> Result<Un
     }
     match def.undo.as_ref().map(|undo| &undo.value) {
         Some(UndoDef::None(reason)) => return Ok(Undo::None(Some(reason.clone()))),
-        Some(UndoDef::Sql(_)) => {
+        Some(UndoDef::Sql(_) | UndoDef::Cypher(_) | UndoDef::File(_)) => {
             let script = view.steps[at].undo.as_ref();
             let script = script.ok_or(CompileError::Missing("the statements of an undo"))?;
             return Ok(Undo::Script(script.compile()));
         }
-        Some(UndoDef::Cypher) => return Err(CompileError::Missing("Cypher")),
         None => {}
     }
     match action {
@@ -247,7 +246,7 @@ fn compile_action(
 ) -> Result<Action, CompileError> {
     let mapping = |name: &super::node::At<String>| MappingName::new(name.value.as_str());
     Ok(match action {
-        ActionDef::Sql(_) => {
+        ActionDef::Sql(_) | ActionDef::Cypher(_) => {
             let script = view.steps[at].script.as_ref();
             let mut script = script.ok_or(CompileError::Missing("a script"))?.compile();
             script.hazard = hazard(view, at, def);
@@ -286,7 +285,7 @@ fn compile_action(
         ActionDef::StopDualWrite { mapping: name } => {
             Action::StopDualWrite { mapping: mapping(name) }
         }
-        ActionDef::Cypher | ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
+        ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
             return Err(CompileError::Missing("an action"));
         }
     })

@@ -168,7 +168,9 @@ pub enum UndoDef {
     /// By statements.
     Sql(ScriptDef),
     /// By Cypher.
-    Cypher,
+    Cypher(ScriptDef),
+    /// By the statements of a file, in the language of the target.
+    File(ScriptDef),
     /// Nothing to undo, because.
     None(String),
 }
@@ -193,7 +195,7 @@ pub enum ActionDef {
     /// SQL statements.
     Sql(ScriptDef),
     /// Cypher statements.
-    Cypher,
+    Cypher(ScriptDef),
     /// Redis commands.
     Redis,
     /// Mirrors writes.
@@ -223,11 +225,19 @@ pub enum ActionDef {
 }
 
 impl ActionDef {
+    /// Its statements, where it has any.
+    pub const fn script(&self) -> Option<&ScriptDef> {
+        match self {
+            Self::Sql(script) | Self::Cypher(script) => Some(script),
+            _ => None,
+        }
+    }
+
     /// Its key in plans.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Sql(_) => "sql",
-            Self::Cypher => "cypher",
+            Self::Cypher(_) => "cypher",
             Self::Redis => "redis",
             Self::DualWrite(_) => "dual_write",
             Self::Backfill(_) => "backfill",
@@ -388,7 +398,7 @@ pub enum CheckDef {
     },
     /// A query's value.
     Query(QueryDef),
-    /// Something that comes later: `cypher` or `http`.
+    /// Something that comes later: `http`.
     Later(At<&'static str>),
 }
 
@@ -397,6 +407,8 @@ pub enum CheckDef {
 pub struct QueryDef {
     /// The query.
     pub query: At<String>,
+    /// Whether it is in Cypher.
+    pub is_cypher: bool,
     /// What its value must be.
     pub expect: Option<Expect>,
     /// The name its value is kept under.

@@ -5,9 +5,7 @@
 use crate::diagnostic::known as codes;
 use crate::run::{Direction, Engine, Identity};
 
-use super::document::{
-    ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SignalDef, UndoDef, Writer,
-};
+use super::document::{ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SignalDef, Writer};
 use super::node::Span;
 use super::reports::Reports;
 use super::resolve::View;
@@ -16,13 +14,13 @@ use super::resolve::View;
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     for target in &view.document.targets {
         let Some(engine) = target.engine else { continue };
-        if !matches!(engine.value, Engine::Sqlite | Engine::Postgres) {
+        if !matches!(engine.value, Engine::Sqlite | Engine::Postgres | Engine::Neo4j) {
             let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
             let name = name.map_or("this engine", |(name, _)| *name);
             let message = format!("plans on {name} can't be run yet");
             reports
                 .error(codes::ENGINE_NOT_YET, engine.span, message)
-                .help("`sqlite` and `postgres` can");
+                .help("`sqlite`, `postgres` and `neo4j` can");
         }
     }
     mappings(view, reports);
@@ -31,17 +29,12 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgres) {
             let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
             let name = name.map_or("this engine", |(name, _)| *name);
-            if let Some(span) = step.without_transaction {
+            if let Some(span) = step.without_transaction.filter(|_| engine.value != Engine::Neo4j) {
                 option(reports, span, &format!("`transaction: none` on {name}"));
             }
             if let Some(lock_timeout) = step.lock_timeout_ms {
                 option(reports, lock_timeout.span, &format!("`lock_timeout` on {name}"));
             }
-        }
-        if let Some(undo) = &step.undo
-            && matches!(undo.value, UndoDef::Cypher)
-        {
-            option(reports, undo.span, "an undo in Cypher");
         }
         if let Some(action) = view.action(at) {
             let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
@@ -101,7 +94,7 @@ fn mappings(view: &View<'_>, reports: &mut Reports) {
 
 fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
     match action {
-        ActionDef::Cypher | ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
+        ActionDef::Redis | ActionDef::Backup | ActionDef::Command => {
             let message = format!("`{}` can't be run yet", action.name());
             reports
                 .error(codes::ACTION_NOT_YET, span, message)
@@ -135,6 +128,7 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
             }
         }
         ActionDef::Sql(_)
+        | ActionDef::Cypher(_)
         | ActionDef::Retire(_)
         | ActionDef::Drop { .. }
         | ActionDef::StopDualWrite { .. } => {}

@@ -14,7 +14,7 @@ use super::document::{
 };
 use super::files::Files;
 use super::graph::Graph;
-use super::node::At;
+use super::node::{At, Span};
 use super::project::{Environment, EnvironmentPolicy, Project};
 use super::reports::Reports;
 use super::statements::{Created, ReadScript, Scripts, Standing, dialect};
@@ -153,7 +153,7 @@ impl<'a> View<'a> {
             step.phase.is_some()
                 && names(step)
                 && (action.mapping().is_none() || resolved.mapping.is_some())
-                && (!matches!(action, ActionDef::Sql(_)) || resolved.script.is_some())
+                && (action.script().is_none() || resolved.script.is_some())
         };
         self.graph.is_ordered()
             && !self.document.lacks_steps
@@ -221,7 +221,7 @@ impl<'a> View<'a> {
             Some(ActionDef::Drop { mapping }) => {
                 Hazard::Destructive(format!("it removes the old side of `{}`", mapping.value))
             }
-            Some(ActionDef::Sql(_)) => {
+            Some(ActionDef::Sql(_) | ActionDef::Cypher(_)) => {
                 self.steps[at].script.as_ref().map_or(Hazard::None, ReadScript::hazard)
             }
             _ => Hazard::None,
@@ -263,29 +263,31 @@ fn read_scripts(
 ) {
     let Some(engine) = target.engine else { return };
     let action = step.action.as_ref().map(|action| &action.value);
-    if let Some(ActionDef::Sql(script)) = action {
-        match dialect(engine.value) {
-            Some(dialect) => {
-                resolved.script = scripts.read(script, dialect, Standing::Follow(created));
-            }
-            None => {
-                let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
-                let message = format!("`{}` speaks no SQL", target.name.value);
-                scripts
-                    .reports
-                    .error(codes::KEYS_CONFLICT, span, message)
-                    .help("use `cypher` for neo4j and `redis` for redis");
-            }
+    if let Some(action) = action
+        && let Some(script) = action.script()
+    {
+        let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
+        let is_cypher = matches!(action, ActionDef::Cypher(_));
+        if let Some(dialect) = spoken(target, (is_cypher, span), scripts.reports) {
+            resolved.script = scripts.read(script, dialect, Standing::Follow(created));
         }
     }
-    if let Some(At { value: UndoDef::Sql(script), .. }) = &step.undo
-        && let Some(dialect) = dialect(engine.value)
-    {
+    let undo = match step.undo.as_ref().map(|undo| (&undo.value, undo.span)) {
+        Some((UndoDef::File(script), _)) => dialect(engine.value).map(|dialect| (script, dialect)),
+        Some((UndoDef::Sql(script), span)) => {
+            spoken(target, (false, span), scripts.reports).map(|dialect| (script, dialect))
+        }
+        Some((UndoDef::Cypher(script), span)) => {
+            spoken(target, (true, span), scripts.reports).map(|dialect| (script, dialect))
+        }
+        Some((UndoDef::None(_), _)) | None => None,
+    };
+    if let Some((script, dialect)) = undo {
         resolved.undo = scripts.read(script, dialect, Standing::Look(created));
     }
     // One key speaks of both scripts. Where only one of them can't run in a transaction, the other still does.
     let needs = |script: &Option<ReadScript>| {
-        script.as_ref().is_some_and(|script| script.outside_transaction().is_some())
+        script.as_ref().is_some_and(|script| script.outside_one().is_some())
     };
     let (script_needs, undo_needs) = (needs(&resolved.script), needs(&resolved.undo));
     if undo_needs && !script_needs {
@@ -293,6 +295,25 @@ fn read_scripts(
     } else if !undo_needs {
         resolved.undo.iter_mut().for_each(|undo| undo.transaction = Transaction::Auto);
     }
+}
+
+/// The language of a target, if it is the one that a key is for.
+fn spoken(
+    target: &TargetDef,
+    (is_cypher, span): (bool, Span),
+    reports: &mut Reports,
+) -> Option<Dialect> {
+    let engine = target.engine?.value;
+    let spoken = dialect(engine);
+    if spoken.is_some_and(|dialect| (dialect == Dialect::Cypher) == is_cypher) {
+        return spoken;
+    }
+    let language = if is_cypher { "Cypher" } else { "SQL" };
+    let message = format!("`{}` speaks no {language}", target.name.value);
+    reports
+        .error(codes::KEYS_CONFLICT, span, message)
+        .help("use `cypher` for neo4j, `redis` for redis, and `sql` for all others");
+    None
 }
 
 /// The names of a document.

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Location, known as codes};
-use crate::run::{CreatedTable, Engine, Hazard, Script, Statement, Transaction};
+use crate::run::{CreatedTable, Engine, Hazard, Language, Script, Statement, Transaction};
+use crate::sql::cypher::{self, Section};
 use crate::sql::{self, Change, Dialect, Facts, Object};
 
 use super::document::ScriptDef;
 use super::files::Files;
 use super::reports::Reports;
+
+/// Why schema and data don't go together.
+const MIXED: &str = "Neo4j changes schema and data in transactions of their own";
 
 /// A script that was read.
 #[derive(Clone, Debug)]
@@ -39,6 +43,22 @@ impl ReadScript {
         })
     }
 
+    /// The same, or the first that the database refuses in one transaction with those before it.
+    pub fn outside_one(&self) -> Option<(&Statement, &str)> {
+        self.outside_transaction().or_else(|| self.mixed().map(|statement| (statement, MIXED)))
+    }
+
+    /// Cypher: the first statement that changes the schema where others change data, or the other way round.
+    fn mixed(&self) -> Option<&Statement> {
+        if self.dialect != Dialect::Cypher {
+            return None;
+        }
+        let sections = self.statements.iter().map(|(it, ..)| (it, cypher::section(&it.text)));
+        let mut changing = sections.filter(|(_, section)| *section != Section::Reads);
+        let (_, first) = changing.next()?;
+        changing.find(|(_, section)| *section != first).map(|(statement, _)| statement)
+    }
+
     /// Where a statement stands.
     pub fn location(&self, statement: &Statement) -> Location {
         Location { file: Arc::clone(&self.file), line: statement.line, column: 1, length: 0 }
@@ -60,6 +80,10 @@ impl ReadScript {
             file: self.named_file.clone(),
             hazard: self.hazard(),
             creates: creates.collect(),
+            language: match self.dialect {
+                Dialect::Cypher => Language::Cypher,
+                _ => Language::Sql,
+            },
             transaction: self.transaction,
             is_opaque: self
                 .statements
@@ -69,21 +93,22 @@ impl ReadScript {
     }
 }
 
-/// Whose SQL an engine speaks, if it speaks SQL.
+/// Whose SQL an engine speaks, or that it is Cypher.
 pub const fn dialect(engine: Engine) -> Option<Dialect> {
     match engine {
         Engine::Sqlite => Some(Dialect::Sqlite),
         Engine::Postgres => Some(Dialect::Postgres),
         Engine::Mysql => Some(Dialect::Mysql),
         Engine::Sqlserver => Some(Dialect::Sqlserver),
-        Engine::Neo4j | Engine::Redis => None,
+        Engine::Neo4j => Some(Dialect::Cypher),
+        Engine::Redis => None,
     }
 }
 
 /// Whether statements and expressions can be read. The other languages come with their drivers; plans in them are refused
 /// until then, and nothing further is said of their statements.
 pub const fn can_be_read(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::Sqlite | Dialect::Postgres)
+    matches!(dialect, Dialect::Sqlite | Dialect::Postgres | Dialect::Cypher)
 }
 
 /// What the plan made itself on one target, in the order of its steps.

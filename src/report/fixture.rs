@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::report::CommandLine;
 use crate::run::{
     Action, Actor, Approvals, Backfill, ChunkRows, CopyColumns, Digest, Direction, DualWrite,
-    Engine, Event, Evidence, Failure, FailureClass, Gate, Hazard, Mapping, Method, OnDelete,
-    OnExisting, Outcome, Phase, Pin, Policy, Program, ProgramParts, Proof, Record, Relation,
-    RetryPolicy, RunId, Script, State, Statement, Step, Target, Timestamp, Transaction, Undo,
-    Verdict, Verify, Way, Winner, replay,
+    Engine, Event, Evidence, Failure, FailureClass, Gate, Hazard, Language, Mapping, Method,
+    OnDelete, OnExisting, Outcome, Phase, Pin, Policy, Program, ProgramParts, Proof, Record,
+    Relation, RetryPolicy, RunId, Script, State, Statement, Step, Target, Timestamp, Transaction,
+    Undo, Verdict, Verify, Way, Winner, replay,
 };
 
 pub const RUN: &str = "0199aaaa-0000-7000-8000-000000000001";
@@ -77,6 +77,7 @@ fn script(text: &str) -> Script {
         hazard: Hazard::None,
         tables: Vec::new(),
         creates: Vec::new(),
+        language: Language::Sql,
         transaction: Transaction::Auto,
         is_opaque: false,
     }

@@ -40,7 +40,8 @@ impl Action {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Sql(_) => "sql",
+            Self::Sql(Script { language: Language::Sql, .. }) => "sql",
+            Self::Sql(Script { language: Language::Cypher, .. }) => "cypher",
             Self::DualWrite(_) => "dual_write",
             Self::Backfill(_) => "backfill",
             Self::Verify(_) => "verify",
@@ -87,12 +88,33 @@ pub struct Script {
     /// The tables and columns that are there after it, so that they count as present before it ran.
     #[serde(default)]
     pub creates: Vec<CreatedTable>,
+    /// What they are written in.
+    #[serde(default, skip_serializing_if = "Language::is_sql")]
+    pub language: Language,
     /// Whether they run in one transaction.
     #[serde(default)]
     pub transaction: Transaction,
     /// Whether some of it can't be read, so that it may work on more than `tables`.
     #[serde(default)]
     pub is_opaque: bool,
+}
+
+/// What statements are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// The target's SQL.
+    #[default]
+    Sql,
+    /// Cypher.
+    Cypher,
+}
+
+impl Language {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    const fn is_sql(&self) -> bool {
+        matches!(self, Self::Sql)
+    }
 }
 
 /// Whether a script runs in one transaction.

@@ -39,8 +39,9 @@ mod words;
 
 pub use action::{
     Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
-    GateQuery, Hazard, Method, QueryCheck, Retire, RetireShape, RetiredColumn, RetryPolicy, Script,
-    Soak, Statement, Transaction, Undo, UnusedFor, UsedBy, Value, Verify, Within,
+    GateQuery, Hazard, Language, Method, QueryCheck, Retire, RetireShape, RetiredColumn,
+    RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor, UsedBy, Value, Verify,
+    Within,
 };
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};

@@ -91,6 +91,7 @@ fn script(text: &str) -> Script {
         hazard: Hazard::None,
         tables: Vec::new(),
         creates: Vec::new(),
+        language: Language::Sql,
         transaction: Transaction::Auto,
         is_opaque: false,
     }

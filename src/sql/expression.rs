@@ -71,7 +71,7 @@ pub fn column_refs(dialect: Dialect, expression: &str) -> Result<BTreeSet<String
     match dialect {
         Dialect::Sqlite => {}
         Dialect::Postgres => return postgres::column_refs(expression),
-        Dialect::Mysql | Dialect::Sqlserver => {
+        Dialect::Mysql | Dialect::Sqlserver | Dialect::Cypher => {
             return Err(format!("expressions of {} can't be read yet", dialect.name()));
         }
     }

@@ -13,7 +13,7 @@ pub const MOST_NAME_BYTES: usize = 63;
 pub fn quote(dialect: Dialect, identifier: &str) -> String {
     let (open, close) = match dialect {
         Dialect::Sqlite | Dialect::Postgres => ('"', '"'),
-        Dialect::Mysql => ('`', '`'),
+        Dialect::Mysql | Dialect::Cypher => ('`', '`'),
         Dialect::Sqlserver => ('[', ']'),
     };
     let mut quoted = String::with_capacity(identifier.len() + 2);
@@ -33,12 +33,15 @@ pub fn quote(dialect: Dialect, identifier: &str) -> String {
 /// SQLite ends a statement at a NUL byte and PostgreSQL stores none, so NUL is left out rather than written.
 #[must_use]
 pub fn literal(dialect: Dialect, text: &str) -> String {
+    if dialect == Dialect::Cypher {
+        return format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    }
     let text = text.replace('\0', "").replace('\'', "''");
     match dialect {
         Dialect::Mysql => format!("'{}'", text.replace('\\', "\\\\")),
         Dialect::Postgres if text.contains('\\') => format!("E'{}'", text.replace('\\', "\\\\")),
         Dialect::Sqlserver => format!("N'{text}'"),
-        Dialect::Sqlite | Dialect::Postgres => format!("'{text}'"),
+        Dialect::Sqlite | Dialect::Postgres | Dialect::Cypher => format!("'{text}'"),
     }
 }
 

@@ -6,7 +6,8 @@
 //!   harmless. Where one of two readings is worse, the worse one is given.
 //! - Text is never rebuilt from a syntax tree: what runs is what was written.
 //!
-//! SQLite and PostgreSQL are read completely, each by a parser of its own. For the other databases [`split`] knows their
+//! SQLite and PostgreSQL are read completely, each by a parser of its own, and Cypher as far as it takes to tell what a statement
+//! may destroy. For the other databases [`split`] knows their
 //! quotes and comments and [`classify`] answers *unknown*: their parsers come with their drivers.
 //!
 //! Absent on purpose: whether a table or column exists, what a trigger that is already there does when a statement fires
@@ -14,6 +15,7 @@
 
 mod alone;
 mod classify;
+pub mod cypher;
 mod drops;
 mod expression;
 mod facts;
@@ -48,6 +50,8 @@ pub enum Dialect {
     Mysql,
     /// SQL Server.
     Sqlserver,
+    /// Cypher, which Neo4j speaks.
+    Cypher,
 }
 
 impl Dialect {
@@ -59,6 +63,7 @@ impl Dialect {
             Self::Postgres => "PostgreSQL",
             Self::Mysql => "MySQL",
             Self::Sqlserver => "SQL Server",
+            Self::Cypher => "Neo4j",
         }
     }
 }

@@ -31,6 +31,9 @@ pub fn split(dialect: Dialect, text: &str, first_line: u32) -> Result<Vec<Statem
         // First, because the rows behind a COPY are no SQL, and a quote in them may seem to have no end.
         no_client_commands(text, &tokens)?;
     }
+    if dialect == Dialect::Cypher {
+        no_shell_commands(text, &tokens)?;
+    }
     if let Some(unended) = unended {
         return Err(unended);
     }
@@ -55,6 +58,7 @@ fn length(dialect: Dialect, text: &str, tokens: &[Token]) -> Result<usize, Split
         return Ok(plain);
     }
     match dialect {
+        Dialect::Cypher => Ok(plain),
         Dialect::Sqlite => {
             let kind = if is(1, "temp") || is(1, "temporary") { 2 } else { 1 };
             if is(kind, "trigger") { trigger(text, tokens) } else { Ok(plain) }
@@ -120,6 +124,22 @@ fn no_client_commands(text: &str, tokens: &[Token]) -> Result<(), SplitError> {
             });
         }
         rest = end.and_then(|end| rest.get(end + 1..)).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// What cypher-shell does by itself. Its commands stand where statements begin and end with their lines.
+fn no_shell_commands(text: &str, tokens: &[Token]) -> Result<(), SplitError> {
+    for (at, token) in tokens.iter().enumerate() {
+        let begins = at == 0 || tokens.get(at - 1).is_some_and(|before| before.is_punct(text, ";"));
+        if begins && token.is_punct(text, ":") {
+            let word = tokens.get(at + 1).map_or("", |word| word.text(text));
+            return Err(SplitError {
+                line: token.line,
+                message: format!(":{word} is a command of cypher-shell, and no Cypher"),
+                help: "leave it out: only Cypher is sent to the server".to_owned(),
+            });
+        }
     }
     Ok(())
 }

@@ -145,19 +145,30 @@ impl Lexer<'_> {
                 Ok(None)
             }
             b'-' if self.starts_line_comment() => Ok(self.line_comment()),
+            b'/' if self.dialect == Dialect::Cypher && self.peek(1) == Some(b'/') => {
+                Ok(self.line_comment())
+            }
             b'#' if self.dialect == Dialect::Mysql => Ok(self.line_comment()),
             b'/' if self.peek(1) == Some(b'*') => self.block_comment(),
+            b'\'' if self.dialect == Dialect::Cypher => self.text(b'\'').map(Some),
             b'\'' => self.string(before).map(Some),
+            b'"' if self.dialect == Dialect::Cypher => self.text(b'"').map(Some),
             b'"' => self.delimited(b'"', self.double_quote_escapes()).map(Some),
-            b'`' if matches!(self.dialect, Dialect::Sqlite | Dialect::Mysql) => {
+            b'`' if matches!(self.dialect, Dialect::Sqlite | Dialect::Mysql | Dialect::Cypher) => {
                 self.delimited(b'`', Backslash::Plain).map(Some)
             }
             b'[' if matches!(self.dialect, Dialect::Sqlite | Dialect::Sqlserver) => {
                 self.bracketed().map(Some)
             }
             b'$' if self.dialect == Dialect::Postgres => self.dollar().map(Some),
+            0x80.. if self.dialect == Dialect::Cypher && self.blank_bytes() > 0 => {
+                self.skip(self.blank_bytes());
+                Ok(None)
+            }
             _ if is_word_byte(byte) => {
-                while self.peek(0).is_some_and(|b| is_word_byte(b) || b == b'$') {
+                while self.peek(0).is_some_and(|b| is_word_byte(b) || b == b'$')
+                    && (self.dialect != Dialect::Cypher || self.blank_bytes() == 0)
+                {
                     self.step();
                 }
                 Ok(Some(Kind::Word))
@@ -170,8 +181,9 @@ impl Lexer<'_> {
     }
 
     fn starts_line_comment(&self) -> bool {
-        // In MySQL `5--3` is a subtraction: the comment wants a blank behind its dashes.
+        // In MySQL `5--3` is a subtraction: the comment wants a blank behind its dashes. In Cypher `(a)--(b)` is a pattern.
         self.peek(1) == Some(b'-')
+            && self.dialect != Dialect::Cypher
             && (self.dialect != Dialect::Mysql
                 || self.peek(2).is_none_or(|byte| byte.is_ascii_whitespace()))
     }
@@ -218,6 +230,37 @@ impl Lexer<'_> {
         let line = self.line;
         self.until(b'\'', backslash).ok_or_else(|| unterminated(line, "string", "'"))?;
         Ok(Kind::Text)
+    }
+
+    /// Cypher's strings, in which a quote is never doubled.
+    fn text(&mut self, close: u8) -> Result<Kind, SplitError> {
+        let line = self.line;
+        self.step();
+        loop {
+            match self.peek(0) {
+                None => return Err(unterminated(line, "string", &char::from(close).to_string())),
+                Some(b'\\') => {
+                    self.step();
+                    if self.peek(0).is_some() {
+                        self.step();
+                    }
+                }
+                Some(byte) => {
+                    self.step();
+                    if byte == close {
+                        return Ok(Kind::Text);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many bytes a character beyond ASCII has here that is neither letter nor digit; 0 where there is none. Cypher takes many of
+    /// them for blanks, and names can't begin with any other.
+    fn blank_bytes(&self) -> usize {
+        let rest = self.source.get(self.at..).unwrap_or_default();
+        let next = rest.chars().next().filter(|it| !it.is_ascii() && !it.is_alphanumeric());
+        next.map_or(0, char::len_utf8)
     }
 
     fn double_quote_escapes(&self) -> Backslash {

@@ -8,6 +8,11 @@ pub fn postgres(test: &str) -> Option<String> {
     server("PHASEGATE_TEST_POSTGRES", "tests/services/postgres.sh start DIR", test)
 }
 
+/// Where the private Neo4j server is, likewise.
+pub fn neo4j(test: &str) -> Option<String> {
+    server("PHASEGATE_TEST_NEO4J", "tests/services/neo4j.sh start DIR", test)
+}
+
 fn server(variable: &str, start: &str, test: &str) -> Option<String> {
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {

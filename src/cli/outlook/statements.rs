@@ -35,14 +35,15 @@ pub(super) struct Reading {
     pub knows_locks: bool,
 }
 
-/// Whose SQL an engine speaks, if it speaks SQL.
+/// Whose SQL an engine speaks, or that it is Cypher.
 pub(super) const fn dialect(engine: Engine) -> Option<Dialect> {
     match engine {
         Engine::Sqlite => Some(Dialect::Sqlite),
         Engine::Postgres => Some(Dialect::Postgres),
         Engine::Mysql => Some(Dialect::Mysql),
         Engine::Sqlserver => Some(Dialect::Sqlserver),
-        Engine::Neo4j | Engine::Redis => None,
+        Engine::Neo4j => Some(Dialect::Cypher),
+        Engine::Redis => None,
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
     use super::super::fixture::Database;
     use super::*;
     use crate::driver::{Introspect as _, Session as _, Severity, Survey};
-    use crate::run::Transaction;
+    use crate::run::{Language, Transaction};
 
     fn script(text: &str) -> Script {
         let statements = sql::split(Dialect::Postgres, text, 1).unwrap();
@@ -175,6 +175,7 @@ mod tests {
             file: None,
             tables: facts.iter().flat_map(|facts| facts.tables.clone()).collect(),
             creates: Vec::new(),
+            language: Language::Sql,
             transaction: Transaction::Auto,
             is_opaque: facts.iter().any(|facts| matches!(facts.hazard, Hazard::Unknown(_))),
             statements,

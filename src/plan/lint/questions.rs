@@ -2,9 +2,12 @@
 
 use crate::diagnostic::known as codes;
 use crate::run::Hazard;
-use crate::sql::{self, Dialect};
+use crate::sql::cypher::Section;
+use crate::sql::{self, Dialect, Facts};
 
-use super::super::document::{ActionDef, CheckDef, SignalDef, TargetDef, UsedByDef, VerifyDef};
+use super::super::document::{
+    ActionDef, CheckDef, QueryDef, SignalDef, TargetDef, UsedByDef, VerifyDef,
+};
 use super::super::node::At;
 use super::super::reports::Reports;
 use super::super::resolve::View;
@@ -16,7 +19,9 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     for (at, _) in view.all() {
         let own = view.steps[at].target.map(|at| &targets[at]);
         match view.action(at) {
-            Some(ActionDef::Verify(VerifyDef { check: CheckDef::Query(query) })) => {
+            Some(ActionDef::Verify(VerifyDef { check: CheckDef::Query(query) }))
+                if speaks(own, query, reports) =>
+            {
                 question(own, &query.query, reports);
             }
             Some(ActionDef::Gate(gate)) => {
@@ -41,6 +46,22 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     }
 }
 
+/// Whether a query is in the language of the target that it asks.
+fn speaks(target: Option<&TargetDef>, query: &QueryDef, reports: &mut Reports) -> bool {
+    let engine = target.and_then(|target| target.engine);
+    let Some(dialect) = engine.and_then(|engine| dialect(engine.value)) else { return true };
+    if (dialect == Dialect::Cypher) == query.is_cypher {
+        return true;
+    }
+    let (message, help) = if query.is_cypher {
+        ("the target speaks no Cypher", "ask with `query: select …`")
+    } else {
+        ("the target speaks no SQL", "ask with `cypher: MATCH … RETURN …`")
+    };
+    reports.error(codes::NOT_A_QUESTION, query.query.span, message).help(help);
+    false
+}
+
 fn question(target: Option<&TargetDef>, query: &At<String>, reports: &mut Reports) {
     let engine = target.and_then(|target| target.engine);
     let Some(dialect) = engine.and_then(|engine| dialect(engine.value)) else { return };
@@ -51,6 +72,9 @@ fn question(target: Option<&TargetDef>, query: &At<String>, reports: &mut Report
         Err(error) => (error.message, error.help),
         Ok(statements) => match statements.as_slice() {
             [one] => match complaint(dialect, &one.text) {
+                Some(message) if dialect == Dialect::Cypher => {
+                    (message, "ask with MATCH … RETURN, which gives one value".to_owned())
+                }
                 Some(message) => (message, "ask with a SELECT that gives one value".to_owned()),
                 None => return,
             },
@@ -63,6 +87,15 @@ fn question(target: Option<&TargetDef>, query: &At<String>, reports: &mut Report
 
 /// Why a statement is more than a question.
 fn complaint(dialect: Dialect, statement: &str) -> Option<String> {
+    if dialect == Dialect::Cypher {
+        return match (sql::cypher::section(statement), sql::classify(dialect, statement)) {
+            (Section::Reads, Facts { hazard: Hazard::None, complaint: None, .. }) => None,
+            (_, Facts { hazard: Hazard::Unknown(why), .. }) => {
+                Some(format!("it can't be told whether this only looks: {why}"))
+            }
+            _ => Some("a query only looks, and this does more".to_owned()),
+        };
+    }
     let words: Vec<String> = statement
         .split(|c: char| !(c.is_alphanumeric() || c == '_'))
         .filter(|word| !word.is_empty())

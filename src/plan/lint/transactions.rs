@@ -19,10 +19,10 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 Transaction::None => unanswered(script, reports),
             }
         }
-        let is_needed = scripts().any(|script| script.outside_transaction().is_some());
+        let is_needed = scripts().any(|script| script.outside_one().is_some());
         if let Some(span) = step.without_transaction
             && !is_needed
-            && scripts().any(|script| script.dialect == Dialect::Postgres)
+            && scripts().any(|it| matches!(it.dialect, Dialect::Postgres | Dialect::Cypher))
         {
             reports
                 .warning(
@@ -36,7 +36,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
 }
 
 fn refused(script: &ReadScript, reports: &mut Reports) {
-    let Some((statement, reason)) = script.outside_transaction() else { return };
+    let Some((statement, reason)) = script.outside_one() else { return };
     let message = format!("this can't run in a transaction: {reason}");
     let finding = Diagnostic::error(codes::OUTSIDE_TRANSACTION, message)
         .at(script.location(statement))
@@ -49,6 +49,19 @@ fn refused(script: &ReadScript, reports: &mut Reports) {
 /// What became of a statement whose answer was lost is looked up in the catalogue, and rows aren't there.
 fn unanswered(script: &ReadScript, reports: &mut Reports) {
     for (statement, facts, hazard) in &script.statements {
+        // Cypher that may be in a transaction is in one with its mark in the ledger.
+        if script.dialect == Dialect::Cypher && facts.outside_transaction.is_none() {
+            continue;
+        }
+        if script.dialect == Dialect::Cypher {
+            let finding = Diagnostic::warning(
+                codes::LOST_ANSWER,
+                "if the connection is lost while this runs, nothing tells how much of it was done",
+            )
+            .at(script.location(statement))
+            .with_help("write it so that it may be done twice: the step then waits for `resolve`");
+            reports.add(finding);
+        }
         let is_refused = facts.complaint.is_some();
         if is_refused || facts.outside_transaction.is_some() || !is_beyond_catalogue(facts, hazard)
         {

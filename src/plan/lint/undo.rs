@@ -21,13 +21,14 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             }
             ActionDef::Backfill(_) => not_both(step, reports),
             ActionDef::Drop { .. } => last(step, reports),
-            ActionDef::Sql(_) | ActionDef::Cypher | ActionDef::Redis | ActionDef::Command => {
+            ActionDef::Sql(_) | ActionDef::Cypher(_) | ActionDef::Redis | ActionDef::Command => {
                 not_both(step, reports);
                 if step.undo.is_none() && step.irreversible.is_none() {
                     let message = format!("`{}` has no undo", step.id.value);
-                    reports.error(codes::NO_UNDO, step.id.span, message).help(
-                        "add `undo: { sql: … }`, `undo: { none: reason }` or `irreversible: reason`",
-                    );
+                    let key = action.value.name();
+                    reports.error(codes::NO_UNDO, step.id.span, message).help(format!(
+                        "add `undo: {{ {key}: … }}`, `undo: {{ none: reason }}` or `irreversible: reason`",
+                    ));
                 }
             }
         }

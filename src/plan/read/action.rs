@@ -39,7 +39,7 @@ pub fn action(fields: &Fields<'_>, key: &str, reports: &mut Reports) -> Option<A
     let node = fields.get(key)?;
     let action = match key {
         "sql" => ActionDef::Sql(script(node, key, reports)?),
-        "cypher" => script(node, key, reports).map(|_| ActionDef::Cypher)?,
+        "cypher" => ActionDef::Cypher(script(node, key, reports)?),
         "redis" => script(node, key, reports).map(|_| ActionDef::Redis)?,
         "dual_write" => ActionDef::DualWrite(dual_write(node, reports)?),
         "backfill" => ActionDef::Backfill(backfill(node, reports)?),

@@ -136,12 +136,9 @@ fn undo(node: &Node, reports: &mut Reports) -> Option<At<UndoDef>> {
     let node = fields.get(key)?;
     let undo = match *key {
         "sql" => UndoDef::Sql(action::script(node, "sql", reports)?),
-        "cypher" => {
-            action::script(node, "cypher", reports)?;
-            UndoDef::Cypher
-        }
+        "cypher" => UndoDef::Cypher(action::script(node, "cypher", reports)?),
         "file" => {
-            UndoDef::Sql(super::super::document::ScriptDef::File(fields.text("file", reports)?))
+            UndoDef::File(super::super::document::ScriptDef::File(fields.text("file", reports)?))
         }
         _ => UndoDef::None(reason(node, "none", reports).value),
     };

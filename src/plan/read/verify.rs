@@ -44,12 +44,14 @@ pub fn verify(node: &Node, reports: &mut Reports) -> Option<VerifyDef> {
             .error(codes::MISSING_KEY, fields.span, "nothing is expected of the value")
             .help("add `expect: …`, `within: …`, or `capture: name` to keep it for later");
     }
-    if question != "query" {
+    if question == "http" {
         let span = fields.key_span(question);
         return Some(VerifyDef { check: CheckDef::Later(At { value: question, span }) });
     }
-    let query = fields.text("query", reports)?;
-    Some(VerifyDef { check: CheckDef::Query(QueryDef { query, expect, capture, within }) })
+    let query = fields.text(question, reports)?;
+    let is_cypher = question == "cypher";
+    let query = QueryDef { query, is_cypher, expect, capture, within };
+    Some(VerifyDef { check: CheckDef::Query(query) })
 }
 
 fn refuse(fields: &Fields<'_>, keys: &[&str], beside: &str, reports: &mut Reports) {

@@ -1,0 +1,265 @@
+//! Claims: which run has the database, and the tokens of its slots.
+//!
+//! Invariants:
+//! - The check for overlap, our node and the tokens are one transaction, and only one such transaction is open at a time: each
+//!   makes a node of the same unique key and deletes it at its end, so that the next waits for it.
+//! - A claim is the whole database: nodes have whatever labels and properties clients give them.
+//! - Who takes over ends whoever holds a slot, writes the new token to all of them, and then ends what had begun outside of
+//!   transactions: from there on nobody can begin anything with an older token.
+
+use std::time::Duration;
+
+use neo4rs::query;
+
+use super::Neo4j;
+use super::connection::{Connections, META_RUN, META_TOKEN, Tx};
+use super::error::{damaged, failed};
+use super::ledger::{self, get, signed, unsigned};
+use crate::clock::Stopwatch;
+use crate::driver::{Claim, Error, Fence, Head, Holder, Shared, TxKind};
+use crate::run::{Ending, FailureClass, RunId};
+
+/// How long transactions that were ended may take to be gone, in milliseconds.
+const GONE_WITHIN_MS: u64 = 30_000;
+/// How often they are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The key of the node that only one may have.
+const ONLY_ONE: &str = "(entering or leaving)";
+
+const HOLDER: &str = "MATCH (r:phasegate_runs {state: 'active'}) WHERE r.run_id <> $run \
+     RETURN r.run_id AS run, r.plan AS plan, r.store AS store, r.host AS host, r.pid AS pid, \
+     toString(r.started_at) AS since ORDER BY since LIMIT 1";
+
+/// An unfinished run other than this one.
+pub(super) async fn holder(
+    connections: &Connections,
+    run: &RunId,
+) -> Result<Option<Holder>, Error> {
+    let mut live = connections.read().await?;
+    let rows = live.rows(query(HOLDER).param("run", run.as_str())).await;
+    let holder = read_holder(&rows.map_err(failed("look for other runs"))?)?;
+    live.release();
+    Ok(holder)
+}
+
+fn read_holder(rows: &[neo4rs::Row]) -> Result<Option<Holder>, Error> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let pid: i64 = get(row, "pid")?;
+    Ok(Some(Holder {
+        run: RunId::new(get::<String>(row, "run")?),
+        plan: get(row, "plan")?,
+        store: get(row, "store")?,
+        host: get(row, "host")?,
+        pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+        since: get(row, "since")?,
+        over: Shared::Database,
+    }))
+}
+
+/// Begins a transaction that only one may have open at a time.
+async fn only_one(connections: &Connections, kind: TxKind) -> Result<Tx<'_>, Error> {
+    let mut tx = connections.begin_unfenced(kind).await?;
+    let make = query("CREATE (:phasegate_runs {run_id: $one})").param("one", ONLY_ONE);
+    tx.run(make).await.map_err(failed("wait for another run that enters or leaves"))?;
+    Ok(tx)
+}
+
+async fn commit(mut tx: Tx<'_>) -> Result<(), Error> {
+    let delete = query("MATCH (r:phasegate_runs {run_id: $one}) DELETE r").param("one", ONLY_ONE);
+    tx.run(delete).await.map_err(failed("let another run enter or leave"))?;
+    tx.commit().await
+}
+
+/// Enters a claim and writes the token to every slot: to so many, and to those that an earlier runner may have had beyond.
+pub(super) async fn enter(
+    neo4j: &Neo4j,
+    claim: &Claim,
+    token: u64,
+    slots_count: u32,
+) -> Result<Vec<Fence>, Error> {
+    let connections = &neo4j.connections;
+    ledger::create_runs(connections).await?;
+    let mut tx = only_one(connections, TxKind::Enter).await?;
+    let rows = tx.rows(query(HOLDER).param("run", claim.run.as_str())).await;
+    if let Some(holder) = read_holder(&rows.map_err(failed("look for other runs"))?)? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    ledger::create_others(connections).await?;
+    write((connections, &mut tx), claim, token, slots_count).await?;
+    commit(tx).await?;
+    end_earlier(neo4j, &claim.run, token).await?;
+    let fence = |slot| Fence::new(claim.run.clone(), slot, token);
+    Ok((0..slots_count).map(fence).collect())
+}
+
+async fn write(
+    (connections, tx): (&Connections, &mut Tx<'_>),
+    claim: &Claim,
+    token: u64,
+    slots_count: u32,
+) -> Result<(), Error> {
+    let run = claim.run.as_str();
+    let ask = query(
+        "MATCH (s:phasegate_slots {run_id: $run}) RETURN coalesce(max(s.token), 0) AS newest",
+    );
+    let rows = tx.rows(ask.param("run", run)).await.map_err(failed("check the fencing token"))?;
+    let newest = match rows.first() {
+        Some(row) => unsigned(get(row, "newest")?)?,
+        None => 0,
+    };
+    if newest > token {
+        return Err(Error::Fenced { ours: token, newest });
+    }
+    let objects = serde_json::to_string(&claim.objects)
+        .map_err(|error| damaged(format!("the claim can't be written: {error}")))?;
+    let enter = query(
+        "MERGE (r:phasegate_runs {run_id: $run}) ON CREATE SET r.started_at = datetime(), r.rows_total = 0 \
+         SET r.plan = $plan, r.digest = $digest, r.store = $store, r.host = $host, r.pid = $pid, r.state = 'active', \
+         r.objects = $objects, r.ended_at = null",
+    )
+    .param("run", run)
+    .param("plan", claim.plan.as_str())
+    .param("digest", claim.digest.as_str())
+    .param("store", claim.store.as_str())
+    .param("host", claim.host.as_str())
+    .param("pid", i64::from(claim.pid))
+    .param("objects", objects);
+    tx.run(enter).await.map_err(failed("enter the claim"))?;
+    // Whoever holds a slot is an earlier runner of this run, in a transaction that it must not commit.
+    let mark = uuid::Uuid::now_v7().simple().to_string();
+    let take = query(&format!(
+        "/* {mark} */ UNWIND range(0, $count - 1) AS slot MERGE (s:phasegate_slots {{run_id: $run, slot: slot}}) \
+         WITH count(s) AS taken MATCH (s:phasegate_slots {{run_id: $run}}) SET s.token = $token"
+    ))
+    .param("run", run)
+    .param("token", signed(token))
+    .param("count", i64::from(slots_count));
+    tokio::select! {
+        done = tx.run(take) => done.map(|_| ()).map_err(failed("write the fencing token")),
+        error = clear_the_way(connections, &mark) => Err(error),
+    }
+}
+
+/// Ends whoever a statement waits for, which has a mark in its text. Ends by itself only with an error.
+async fn clear_the_way(connections: &Connections, mark: &str) -> Error {
+    let watch = Stopwatch::start();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(error) = end_blockers(connections, mark).await {
+            return error;
+        }
+        if watch.elapsed_ms() > GONE_WITHIN_MS {
+            let message = "an earlier runner of this run holds its place and can't be ended";
+            return Error::failed(FailureClass::Contention, message)
+                .with_help("see SHOW TRANSACTIONS, and end what the others are blocked by");
+        }
+    }
+}
+
+async fn end_blockers(connections: &Connections, mark: &str) -> Result<(), Error> {
+    let mut reader = connections.read().await?;
+    let look = query(
+        "SHOW TRANSACTIONS YIELD currentQuery, status WHERE currentQuery STARTS WITH $begins AND status STARTS WITH 'Blocked' \
+         RETURN status",
+    )
+    .param("begins", format!("/* {mark} */"));
+    let rows = reader.rows(look).await.map_err(failed("look for earlier runners"))?;
+    for row in &rows {
+        let status: String = get(row, "status")?;
+        let listed = status.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        let ids: Vec<String> = listed
+            .map(|(ids, _)| ids.split(',').map(|id| id.trim().to_owned()).collect())
+            .unwrap_or_default();
+        let end = query("TERMINATE TRANSACTIONS $ids").param("ids", ids);
+        reader.rows(end).await.map_err(failed("end earlier runners"))?;
+    }
+    reader.release();
+    Ok(())
+}
+
+/// Ends what earlier runners of a run have running in no transaction of ours, and waits until it has no locks any more. What was ended
+/// is listed until its client says something, and can't be committed.
+async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Result<(), Error> {
+    let watch = Stopwatch::start();
+    loop {
+        let mut live = neo4j.connections.read().await?;
+        let look = query(&format!(
+            "SHOW TRANSACTIONS YIELD transactionId, metaData, status, activeLockCount WHERE metaData.{META_RUN} = $run \
+             AND metaData.{META_TOKEN} > 0 AND metaData.{META_TOKEN} < $token \
+             AND NOT (status STARTS WITH 'Terminated' AND activeLockCount = 0) RETURN transactionId AS id"
+        ))
+        .param("run", run.as_str())
+        .param("token", signed(token));
+        let rows = live.rows(look).await.map_err(failed("look for earlier runners"))?;
+        let ids: Vec<String> = rows.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
+        if !ids.is_empty() {
+            let end = query("TERMINATE TRANSACTIONS $ids").param("ids", ids.clone());
+            live.rows(end).await.map_err(failed("end earlier runners"))?;
+        }
+        live.release();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        if watch.elapsed_ms() > GONE_WITHIN_MS {
+            let message =
+                format!("{} of an earlier runner of this run did not end", ids.join(", "));
+            return Err(Error::failed(FailureClass::Contention, message).with_help(
+                "see SHOW TRANSACTIONS; it ends when the server comes to look whether it should",
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a run has closed its node.
+pub(super) async fn has_left(connections: &Connections, run: &RunId) -> Result<bool, Error> {
+    let mut live = connections.read().await?;
+    let ask =
+        query("MATCH (r:phasegate_runs {run_id: $run}) WHERE r.state <> 'active' RETURN 1 AS one");
+    let rows = live.rows(ask.param("run", run.as_str())).await;
+    let has_left = !rows.map_err(failed("read the run's node"))?.is_empty();
+    live.release();
+    Ok(has_left)
+}
+
+/// Closes a run's node and removes its bookkeeping.
+pub(super) async fn close(
+    connections: &Connections,
+    fence: &Fence,
+    (ending, head): (Ending, &Head),
+) -> Result<(), Error> {
+    let run = fence.run().as_str();
+    let mut tx = connections.begin(fence, TxKind::Leave).await?;
+    ledger::keep_head(&mut tx, fence.run(), head).await?;
+    for text in [
+        "MATCH (r:phasegate_runs {run_id: $run}) \
+         OPTIONAL MATCH (s:phasegate_steps {run_id: $run, way: 'forward'}) \
+         WITH r, coalesce(sum(s.rows), 0) AS done \
+         SET r.state = $state, r.ended_at = datetime(), r.rows_total = coalesce(r.rows_total, 0) + done",
+        "MATCH (s:phasegate_steps {run_id: $run}) DELETE s",
+        "MATCH (s:phasegate_slots {run_id: $run}) DELETE s",
+    ] {
+        let query = query(text).param("run", run).param("state", state_name(ending));
+        tx.run(query).await.map_err(failed("close the run's node"))?;
+    }
+    tx.commit().await
+}
+
+/// Removes what no run needs any more.
+pub(super) async fn tidy(connections: &Connections) -> Result<(), Error> {
+    let mut tx = only_one(connections, TxKind::Leave).await?;
+    let rows = tx.rows(query(HOLDER).param("run", "")).await;
+    if rows.map_err(failed("look for other runs"))?.is_empty() {
+        ledger::drop_others(connections).await?;
+    }
+    commit(tx).await
+}
+
+/// An ending as the run's node has it.
+const fn state_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Completed => "completed",
+        Ending::RolledBack => "rolled_back",
+        Ending::Aborted => "aborted",
+    }
+}

@@ -1,0 +1,297 @@
+//! Connections, and the only way to change the database: a fenced write transaction.
+//!
+//! Invariants:
+//! - A [`Tx`] has taken its slot's write lock before it read the slot's token, so that nobody can take over before it ends.
+//! - A connection is kept for the next only after a clean end. Whatever else happens (an error, a future that is dropped) it is
+//!   closed, and the server ends what it had open.
+//! - What is in no transaction of ours says whose it is in its metadata, so that who takes over finds and ends it. (In others that
+//!   can't be said: the library's BEGIN has none, and after `CALL tx.setMetaData` Neo4j 5.26 ends transactions of others.)
+//!
+//! Absent on purpose: retries. The library's own are for statements outside transactions, which would be done twice.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use neo4rs::{BoltMap, BoltType, ConfigBuilder, Graph, Query, Row, Txn};
+use tokio::sync::watch;
+
+use super::error::{failed, unknown};
+use super::ledger;
+use super::url::Address;
+use crate::driver::fail_point::at_commit;
+use crate::driver::{Access, Error, Fence, TxKind};
+use crate::run::{FailureClass, RunId};
+
+/// How long a connection may take to be there, encryption and greeting included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long the library waits for an answer: statements may take long, and the step's own `timeout` ends them.
+const ANSWER_WITHIN: Duration = Duration::from_hours(7 * 24);
+/// Connections that are kept for later.
+const IDLE_MAX: usize = 8;
+/// Rows that are asked for at once.
+const FETCH_ROWS: usize = 2_000;
+
+/// The key of our transactions' metadata that holds the run, and the one that holds the token.
+pub(super) const META_RUN: &str = "phasegate_run";
+pub(super) const META_TOKEN: &str = "phasegate_token";
+
+/// The connections to one database.
+pub(super) struct Connections {
+    address: Address,
+    access: Access,
+    /// Each with the one connection of a pool of its own, so that it can be closed.
+    idle: Mutex<Vec<Graph>>,
+    /// How often everything that runs was cancelled.
+    cancelled: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    pub(super) fn new(address: Address, access: Access) -> Self {
+        Self { address, access, idle: Mutex::new(Vec::new()), cancelled: watch::Sender::new(0) }
+    }
+
+    /// The user that acts; none where the server asks for none.
+    pub(super) fn user(&self) -> &str {
+        &self.address.user
+    }
+
+    fn graph(&self) -> Result<Graph, Error> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(graph) = idle {
+            return Ok(graph);
+        }
+        let mut config = ConfigBuilder::new()
+            .uri(&self.address.server)
+            .user(&self.address.user)
+            .password(&self.address.password)
+            .fetch_size(FETCH_ROWS)
+            .max_connections(1)
+            .connection_timeout(ANSWER_WITHIN);
+        if let Some(database) = &self.address.database {
+            config = config.db(database.as_str());
+        }
+        if let Some(ca) = &self.address.ca {
+            config = config.with_client_certificate(ca);
+        }
+        config.build().and_then(Graph::connect).map_err(failed("connect"))
+    }
+
+    fn keep(&self, graph: Graph) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(graph);
+        }
+    }
+
+    /// A connection that has greeted.
+    async fn greeted(&self) -> Result<Graph, Error> {
+        let graph = self.graph()?;
+        let greeting = async {
+            let greeted = graph.start_txn().await?;
+            greeted.rollback().await
+        };
+        match tokio::time::timeout(CONNECT_WITHIN, greeting).await {
+            Ok(greeted) => greeted.map_err(failed("connect")).map(|()| graph),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Error {
+        let message =
+            format!("the server took the connection and did not greet within {CONNECT_WITHIN:?}");
+        let help = if self.address.is_encrypted {
+            "see whether the server is overloaded, and whether that port speaks Bolt with TLS"
+        } else {
+            "see whether the server is overloaded, and whether that port speaks Bolt without TLS"
+        };
+        Error::failed(FailureClass::Unreachable, message).with_help(help)
+    }
+
+    /// A connection for looking: the server refuses whatever would write.
+    pub(super) async fn read(&self) -> Result<Reader<'_>, Error> {
+        let graph = self.greeted().await?;
+        Ok(Reader { connections: self, cancelled: self.cancelled.subscribe(), graph })
+    }
+
+    /// Begins a write transaction under a fence.
+    pub(super) async fn begin(&self, fence: &Fence, kind: TxKind) -> Result<Tx<'_>, Error> {
+        let mut tx = self.begin_unfenced(kind).await?;
+        ledger::check_fence(&mut tx, fence).await?;
+        Ok(tx)
+    }
+
+    /// Begins one that no fence guards: for entering and leaving, which make and remove fences, and for changes of schema, which
+    /// can't be in one with anything of ours.
+    pub(super) async fn begin_unfenced(&self, kind: TxKind) -> Result<Tx<'_>, Error> {
+        if self.access == Access::ReadOnly {
+            let message = "the database was opened for looking only";
+            return Err(Error::failed(FailureClass::NotPermitted, message));
+        }
+        let graph = self.graph()?;
+        let txn = match tokio::time::timeout(CONNECT_WITHIN, graph.start_txn()).await {
+            Ok(begun) => begun.map_err(failed("connect"))?,
+            Err(_) => return Err(self.silent()),
+        };
+        let cancelled = self.cancelled.subscribe();
+        Ok(Tx { connections: self, cancelled, txn, graph, kind })
+    }
+
+    /// Runs a statement that commits by itself. Returns what it changed; an answer that didn't come is [`Error::Unknown`].
+    pub(super) async fn alone(
+        &self,
+        fence: &Fence,
+        text: &str,
+    ) -> Result<Result<u64, neo4rs::Error>, Error> {
+        let graph = self.graph()?;
+        let mut cancelled = self.cancelled.subscribe();
+        let query = neo4rs::query(text)
+            .extra("mode", "w")
+            .extra("tx_metadata", whose(fence.run(), fence.token()));
+        let running = async {
+            let stream = graph.execute(query).await?;
+            stream.finish().await
+        };
+        let done = tokio::select! {
+            done = running => done,
+            _ = cancelled.changed() => return Err(stopped()),
+        };
+        match done {
+            Ok(summary) => {
+                self.keep(graph);
+                Ok(Ok(changes(&summary)))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Ends whatever runs now: its connections are closed, and the server ends what they had open.
+    pub(super) fn cancel(&self) {
+        self.cancelled.send_modify(|times| *times += 1);
+    }
+
+    pub(super) fn close(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn whose(run: &RunId, token: u64) -> BoltType {
+    let mut map = BoltMap::default();
+    map.put(META_RUN.into(), run.as_str().into());
+    map.put(META_TOKEN.into(), ledger::signed(token).into());
+    BoltType::Map(map)
+}
+
+fn stopped() -> Error {
+    Error::failed(FailureClass::Cancelled, "it was cancelled")
+}
+
+/// What a statement changed, in nodes, relationships, labels and properties, of which each counts as one.
+fn changes(summary: &neo4rs::summary::ResultSummary) -> u64 {
+    summary.nodes_created()
+        + summary.nodes_deleted()
+        + summary.relationships_created()
+        + summary.relationships_deleted()
+        + summary.properties_set()
+        + summary.labels_added()
+        + summary.labels_removed()
+}
+
+/// A connection that reads, each query in a transaction of its own. Dropping it closes it.
+pub(super) struct Reader<'a> {
+    connections: &'a Connections,
+    cancelled: watch::Receiver<u64>,
+    graph: Graph,
+}
+
+impl Reader<'_> {
+    /// All rows of a query.
+    pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+        let reading = async {
+            let mut stream = self.graph.execute_read(query).await?;
+            let mut rows = Vec::new();
+            while let Some(row) = stream.next().await? {
+                rows.push(row);
+            }
+            Ok(rows)
+        };
+        tokio::select! {
+            rows = reading => rows,
+            _ = self.cancelled.changed() => Err(terminated()),
+        }
+    }
+
+    /// Keeps the connection.
+    pub(super) fn release(self) {
+        self.connections.keep(self.graph);
+    }
+}
+
+/// What the server would say of a transaction that was ended.
+fn terminated() -> neo4rs::Error {
+    neo4rs::Error::IOError {
+        detail: std::io::Error::new(std::io::ErrorKind::Interrupted, "it was cancelled"),
+    }
+}
+
+/// A write transaction. Dropping it closes its connection.
+pub(super) struct Tx<'a> {
+    connections: &'a Connections,
+    cancelled: watch::Receiver<u64>,
+    // Before the pool, which closes the connection that comes back to it when it is the last that knows it.
+    txn: Txn,
+    graph: Graph,
+    kind: TxKind,
+}
+
+impl Tx<'_> {
+    /// All rows of a query.
+    pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+        let txn = &mut self.txn;
+        let reading = async {
+            let mut stream = txn.execute(query).await?;
+            let mut rows = Vec::new();
+            while let Some(row) = stream.next(txn.handle()).await? {
+                rows.push(row);
+            }
+            Ok(rows)
+        };
+        tokio::select! {
+            rows = reading => rows,
+            _ = self.cancelled.changed() => Err(terminated()),
+        }
+    }
+
+    /// Runs a statement, whose rows nobody wants. Returns what it changed.
+    pub(super) async fn run(&mut self, query: Query) -> Result<u64, neo4rs::Error> {
+        let txn = &mut self.txn;
+        tokio::select! {
+            summary = txn.run(query) => summary.map(|summary| changes(&summary)),
+            _ = self.cancelled.changed() => Err(terminated()),
+        }
+    }
+
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        at_commit("neo4j", "before", self.kind.as_str())?;
+        let Self { connections, txn, graph, kind, .. } = self;
+        match txn.commit().await {
+            Ok(_) => {}
+            Err(error) if super::error::is_lost(&error) => return Err(unknown(&error)),
+            Err(error) => return Err(failed("commit")(error)),
+        }
+        connections.keep(graph);
+        at_commit("neo4j", "after", kind.as_str())
+    }
+
+    pub(super) async fn roll_back(self) {
+        let Self { connections, txn, graph, .. } = self;
+        if txn.rollback().await.is_ok() {
+            connections.keep(graph);
+        }
+    }
+}

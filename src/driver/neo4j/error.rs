@@ -1,0 +1,173 @@
+//! What the server and the way to it say, as our errors.
+//!
+//! The codes are those of <https://neo4j.com/docs/status-codes/5/errors/all-errors/>.
+
+use neo4rs::{Neo4jError, Neo4jErrorKind};
+
+use crate::driver::Error;
+use crate::run::{Failure, FailureClass, Statement};
+
+/// Turns the driver's errors into ours, with what was being done.
+pub(super) fn failed(doing: &'static str) -> impl Fn(neo4rs::Error) -> Error {
+    move |error| Error::Failed(failure(doing, &error))
+}
+
+/// The error of a statement of the plan.
+pub(super) fn at_statement(error: &neo4rs::Error, statement: &Statement) -> Error {
+    let mut failure = failure("run the statement", error);
+    if let neo4rs::Error::Neo4j(told) = error {
+        failure.message = first_line(told.message());
+        let below = line_within(told.message()).unwrap_or(1).saturating_sub(1);
+        failure.line = Some(statement.line.saturating_add(below));
+    } else {
+        failure.line = Some(statement.line);
+    }
+    Error::Failed(failure)
+}
+
+/// Whether nobody knows what became of what was sent last: the answer didn't come.
+pub(super) const fn is_lost(error: &neo4rs::Error) -> bool {
+    !matches!(error, neo4rs::Error::Neo4j(_) | neo4rs::Error::Ignored(_))
+}
+
+/// The answer to a COMMIT, or to what commits by itself, didn't come.
+pub(super) fn unknown(error: &neo4rs::Error) -> Error {
+    Error::Unknown(failure("hear whether it was committed", error))
+}
+
+/// Something of ours that can't be as it is.
+pub(super) fn damaged(message: impl Into<String>) -> Error {
+    Error::failed(FailureClass::Damaged, message)
+}
+
+/// The code of a server's error.
+pub(super) fn code(error: &neo4rs::Error) -> Option<&str> {
+    match error {
+        neo4rs::Error::Neo4j(told) => Some(told.code()),
+        _ => None,
+    }
+}
+
+fn failure(doing: &str, error: &neo4rs::Error) -> Failure {
+    let (class, help) = judged(error);
+    let message = match error {
+        neo4rs::Error::Neo4j(told) => format!("could not {doing}: {}", first_line(told.message())),
+        neo4rs::Error::ConnectionTimedOut => {
+            format!("could not {doing}: the server did not answer")
+        }
+        other => format!("could not {doing}: {other}"),
+    };
+    Failure {
+        class,
+        code: code(error).map(str::to_owned),
+        message,
+        detail: None,
+        help: help.map(str::to_owned),
+        line: None,
+        private: Vec::new(),
+    }
+}
+
+fn judged(error: &neo4rs::Error) -> (FailureClass, Option<&'static str>) {
+    match error {
+        neo4rs::Error::Neo4j(told) => by_code(told),
+        neo4rs::Error::AuthenticationError(_) => (
+            FailureClass::NotPermitted,
+            Some(
+                "check user and password in the target's URL; after several tries the server waits some seconds",
+            ),
+        ),
+        neo4rs::Error::ProtocolMismatch(_) | neo4rs::Error::UnsupportedVersion(..) => (
+            FailureClass::Unreachable,
+            Some(
+                "check the port: Bolt is 7687 as a rule, and 7474 is HTTP; a port with TLS wants bolt+s:// or neo4j+s://",
+            ),
+        ),
+        neo4rs::Error::IOError { detail } if detail.kind() == std::io::ErrorKind::Interrupted => {
+            (FailureClass::Cancelled, None)
+        }
+        neo4rs::Error::IOError { detail } if detail.kind() == std::io::ErrorKind::InvalidData => (
+            FailureClass::Unreachable,
+            Some(
+                "check the URL: a port without TLS wants bolt:// or neo4j://; a certificate of your own authority wants ?ca=FILE",
+            ),
+        ),
+        neo4rs::Error::IOError { .. }
+        | neo4rs::Error::ConnectionError
+        | neo4rs::Error::ConnectionTimedOut
+        | neo4rs::Error::ConnectionClosed(_)
+        | neo4rs::Error::IncompleteBoltExchange
+        | neo4rs::Error::ServerUnavailableError(_)
+        | neo4rs::Error::RoutingTableError(_)
+        | neo4rs::Error::RoutingTableRefreshFailed(_) => (
+            FailureClass::Unreachable,
+            Some(
+                "see that the server runs and can be reached from here, then go on with `phasegate run`",
+            ),
+        ),
+        _ => (FailureClass::Refused, None),
+    }
+}
+
+fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
+    let code = told.code();
+    let is = |part: &str| code.ends_with(part);
+    if is(".MemoryPoolOutOfMemoryError") || is(".TransactionOutOfMemoryError") {
+        let help = "have the statement do less at once, or give the server more memory (dbms.memory.transaction.total.max)";
+        return (FailureClass::Refused, Some(help));
+    }
+    if is(".DatabaseUnavailable") {
+        return (
+            FailureClass::Unreachable,
+            Some("see that the database is started (SHOW DATABASES)"),
+        );
+    }
+    if is(".DatabaseNotFound") {
+        return (
+            FailureClass::Refused,
+            Some("name a database that is there in the target's URL (SHOW DATABASES)"),
+        );
+    }
+    if is(".AccessMode")
+        || is(".ForbiddenOnReadOnlyDatabase")
+        || is(".WriteOnReadOnlyAccessDatabase")
+    {
+        return (
+            FailureClass::NotPermitted,
+            Some("the database takes no writes here: see SHOW DATABASES, access and role"),
+        );
+    }
+    if code.contains(".Security.") {
+        return (FailureClass::NotPermitted, Some(ROLE_LACKS));
+    }
+    if is(".TransactionTimedOut") || is(".TransactionTimedOutClientConfiguration") {
+        return (
+            FailureClass::TimedOut,
+            Some("the server ends transactions after db.transaction.timeout"),
+        );
+    }
+    if is(".Terminated") || is(".TransactionTerminated") {
+        return (FailureClass::Cancelled, None);
+    }
+    if is(".DiskFull") || told.message().contains("No space left") {
+        return (FailureClass::Full, Some("make room on the server's disk"));
+    }
+    match told.kind() {
+        Neo4jErrorKind::Transient => (FailureClass::Contention, None),
+        _ => (FailureClass::Refused, None),
+    }
+}
+
+const ROLE_LACKS: &str =
+    "the target's role lacks a right for this: see SHOW CURRENT USER, and GRANT it on the server";
+
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.split(" (line ").next().unwrap_or(line).trim_end_matches('.').to_owned()
+}
+
+/// The line within the statement that the server names.
+fn line_within(message: &str) -> Option<u32> {
+    let behind = message.split("(line ").nth(1)?;
+    behind.split(',').next()?.trim().parse().ok()
+}

@@ -1,0 +1,89 @@
+//! What the tests of this folder share: the test server's one database, for one test at a time, and empty.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write as _;
+
+use neo4rs::{Graph, query};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::Neo4j;
+pub(super) use crate::driver::fixture::{claim, class, head, work};
+use crate::driver::{Access, Fence, Session as _};
+use crate::run::{Language, Script, Transaction};
+
+/// The server has one database (its Community edition makes no others).
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// The database, until it is dropped.
+pub(super) struct Database {
+    pub url: String,
+    graph: Graph,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Database {
+    /// The database without anything in it; `None`, said loudly, where there is no test server.
+    pub(super) async fn empty() -> Option<Self> {
+        let Ok(url) = std::env::var("PHASEGATE_TEST_NEO4J") else {
+            let said = "NOT RUN: PHASEGATE_TEST_NEO4J is not set; tests/run starts a server";
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
+            writeln!(std::io::stderr(), "{said}").unwrap();
+            return None;
+        };
+        let turn = TURN.lock().await;
+        let graph = Graph::new(url.as_str(), "", "").unwrap();
+        let database = Self { url, graph, _turn: turn };
+        database.run("MATCH (n) DETACH DELETE n").await;
+        for (list, kind) in [
+            ("SHOW CONSTRAINTS YIELD name", "CONSTRAINT"),
+            ("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'", "INDEX"),
+        ] {
+            for name in database.texts(&format!("{list} RETURN name AS it")).await {
+                database.run(&format!("DROP {kind} `{name}`")).await;
+            }
+        }
+        Some(database)
+    }
+
+    pub(super) async fn open(&self) -> Neo4j {
+        Neo4j::open(&self.url.clone().into(), Access::Full).await.unwrap()
+    }
+
+    pub(super) async fn run(&self, statement: &str) {
+        self.graph.run(query(statement)).await.unwrap();
+    }
+
+    /// The column `it` of a query.
+    pub(super) async fn texts(&self, statement: &str) -> Vec<String> {
+        let mut stream = self.graph.execute(query(statement)).await.unwrap();
+        let mut texts = Vec::new();
+        while let Some(row) = stream.next().await.unwrap() {
+            texts.push(row.get("it").unwrap());
+        }
+        texts
+    }
+
+    pub(super) async fn number(&self, statement: &str) -> i64 {
+        let mut stream = self.graph.execute(query(statement)).await.unwrap();
+        stream.next().await.unwrap().unwrap().get("it").unwrap()
+    }
+
+    /// What there is of ours, by labels and names.
+    pub(super) async fn ours(&self) -> Vec<String> {
+        let mut ours = self
+            .texts("MATCH (n) WHERE any(l IN labels(n) WHERE l STARTS WITH 'phasegate') RETURN DISTINCT labels(n)[0] AS it ORDER BY it")
+            .await;
+        ours.extend(self.texts("SHOW CONSTRAINTS YIELD name WHERE name STARTS WITH 'phasegate' RETURN name AS it ORDER BY it").await);
+        ours
+    }
+}
+
+/// Statements as a step has them, which begin on lines 10, 11 and so on.
+pub(super) fn script(statements: &[&str]) -> Script {
+    let transaction = if statements.len() > 1 { Transaction::None } else { Transaction::Auto };
+    Script { language: Language::Cypher, transaction, ..crate::driver::fixture::script(statements) }
+}
+
+pub(super) async fn entered(neo4j: &Neo4j, token: u64) -> Vec<Fence> {
+    neo4j.enter(&claim("r1"), token).await.unwrap()
+}

@@ -1,0 +1,74 @@
+//! Looking at the database: [`Introspect`] and [`Signals`] for Neo4j.
+//!
+//! Absent on purpose: any change. Labels and properties need no definition, so that nothing is held against them.
+
+use async_trait::async_trait;
+use neo4rs::query;
+use serde_json::json;
+
+use super::Neo4j;
+use super::error::failed;
+use super::ledger::{PREFIX, get};
+use crate::copy::throttle::Part;
+use crate::driver::{Error, Finding, Introspect, Probed, Severity, Signals, Survey};
+use crate::run::{Digest, FailureClass, Gauge};
+
+#[async_trait]
+impl Introspect for Neo4j {
+    async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        for (step, text) in &survey.queries {
+            let mut live = self.connections.read().await?;
+            match live.rows(query(&format!("EXPLAIN {text}"))).await {
+                Ok(_) => live.release(),
+                Err(neo4rs::Error::Neo4j(told)) => findings.push(Finding {
+                    severity: Severity::Error,
+                    step: step.clone(),
+                    code: "D203",
+                    message: told.message().lines().next().unwrap_or_default().to_owned(),
+                    help: None,
+                    private: Vec::new(),
+                }),
+                Err(error) => return Err(failed("look at a query")(error)),
+            }
+        }
+        Ok(findings)
+    }
+
+    async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
+        let findings = self.survey(survey).await?;
+        let server = format!("Neo4j {}", self.version().await?);
+        Ok(Probed { server, findings, ..Probed::default() })
+    }
+
+    /// Of all indexes and constraints: what a step does to a label no list of tables tells.
+    async fn fingerprint(&self, _tables: &[String]) -> Result<Digest, Error> {
+        let mut live = self.connections.read().await?;
+        let mut shapes = Vec::new();
+        for text in [
+            "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties \
+             RETURN name, [type, entityType] + coalesce(labelsOrTypes, []) + [''] + coalesce(properties, []) AS shape ORDER BY name",
+            "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties \
+             RETURN name, [type, entityType] + coalesce(labelsOrTypes, []) + [''] + coalesce(properties, []) AS shape ORDER BY name",
+        ] {
+            let rows =
+                live.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
+            for row in &rows {
+                let (name, shape): (String, Vec<String>) = (get(row, "name")?, get(row, "shape")?);
+                if !name.starts_with(PREFIX) {
+                    shapes.push(json!([name, shape]));
+                }
+            }
+        }
+        live.release();
+        Ok(Digest::of("neo4j schema", &shapes.into()))
+    }
+}
+
+#[async_trait]
+impl Signals for Neo4j {
+    async fn gauge(&self, gauge: Gauge, _tables: &[String]) -> Result<Vec<Part>, Error> {
+        let message = format!("Neo4j has no {gauge:?}");
+        Err(Error::failed(FailureClass::Refused, message))
+    }
+}

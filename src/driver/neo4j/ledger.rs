@@ -1,0 +1,200 @@
+//! Our nodes in the target: which runs were here, who may write, and which steps are committed.
+//!
+//! Invariants:
+//! - Every node that says that something was done is written in the transaction that did it, or by the two marks around what can
+//!   be in none.
+//! - Every writing transaction has called [`check_fence`], through `Connections::begin`.
+//!
+//! Labels stand for tables: `phasegate_runs`, which stay, `phasegate_slots` and `phasegate_steps`. Each has a unique constraint on its
+//! key, without which two MERGE at once would make two nodes. Absent on purpose: claims, which are in `claim`.
+
+use neo4rs::{Query, Row, query};
+
+use super::connection::{Connections, Reader, Tx};
+use super::error::{damaged, failed};
+use crate::driver::ledger as words;
+use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
+use crate::run::{FailureClass, RunId, StepId, Way};
+pub(super) use words::{signed, way_name};
+
+/// The constraint that stays with the nodes of runs.
+const RUNS: &str = "CREATE CONSTRAINT phasegate_runs_key IF NOT EXISTS FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE";
+
+/// The others, by their names.
+const OTHERS: [(&str, &str); 2] = [
+    ("phasegate_slots_key", "FOR (n:phasegate_slots) REQUIRE (n.run_id, n.slot) IS UNIQUE"),
+    ("phasegate_steps_key", "FOR (n:phasegate_steps) REQUIRE (n.run_id, n.step, n.way) IS UNIQUE"),
+];
+
+/// How long our own constraints are waited for, in seconds: there is next to nothing under them.
+const ONLINE_WITHIN_S: i64 = 60;
+
+/// What names of indexes and constraints of ours begin with.
+pub(super) const PREFIX: &str = "phasegate_";
+
+/// Makes the constraint of runs.
+pub(super) async fn create_runs(connections: &Connections) -> Result<(), Error> {
+    constrain(connections, &[RUNS.to_owned()]).await
+}
+
+/// Makes the others: by somebody who keeps others out meanwhile.
+pub(super) async fn create_others(connections: &Connections) -> Result<(), Error> {
+    let texts = OTHERS.map(|(name, what)| format!("CREATE CONSTRAINT {name} IF NOT EXISTS {what}"));
+    constrain(connections, &texts).await
+}
+
+/// Removes them again, likewise.
+pub(super) async fn drop_others(connections: &Connections) -> Result<(), Error> {
+    let texts = OTHERS.map(|(name, _)| format!("DROP CONSTRAINT {name} IF EXISTS"));
+    constrain(connections, &texts).await
+}
+
+async fn constrain(connections: &Connections, texts: &[String]) -> Result<(), Error> {
+    let mut tx = connections.begin_unfenced(TxKind::Enter).await?;
+    for text in texts {
+        tx.run(query(text)).await.map_err(failed("make our constraints"))?;
+    }
+    tx.commit().await?;
+    let mut reader = connections.read().await?;
+    await_indexes(&mut reader, ONLINE_WITHIN_S).await?;
+    reader.release();
+    Ok(())
+}
+
+/// Waits until every index of the database is there, constraints' own included.
+pub(super) async fn await_indexes(live: &mut Reader<'_>, seconds: i64) -> Result<(), Error> {
+    let wait = query("CALL db.awaitIndexes($seconds)").param("seconds", seconds);
+    live.rows(wait).await.map(|_| ()).map_err(failed("wait for indexes"))
+}
+
+/// The key of a column's value in a row.
+pub(super) fn get<'a, T: serde::Deserialize<'a>>(row: &'a Row, key: &str) -> Result<T, Error> {
+    row.get(key).map_err(|error| damaged(format!("{key} can't be read: {error}")))
+}
+
+/// A count that the database gave.
+pub(super) fn unsigned(count: i64) -> Result<u64, Error> {
+    words::unsigned(count).map_err(damaged)
+}
+
+/// Holds a fence's token against its slot's node, whose write lock is taken first: it stays true until the end.
+pub(super) async fn check_fence(tx: &mut Tx<'_>, fence: &Fence) -> Result<(), Error> {
+    let ask = query(
+        "MATCH (s:phasegate_slots {run_id: $run, slot: $slot}) SET s.held = true \
+         WITH s RETURN s.token AS token",
+    )
+    .param("run", fence.run().as_str())
+    .param("slot", i64::from(fence.slot()));
+    let rows = tx.rows(ask).await.map_err(failed("check the fencing token"))?;
+    let Some(row) = rows.first() else {
+        let message = format!("run {} has no claim on this database any more", fence.run());
+        return Err(Error::failed(FailureClass::Stale, message));
+    };
+    let newest = unsigned(get(row, "token")?)?;
+    if newest > fence.token() {
+        return Err(Error::Fenced { ours: fence.token(), newest });
+    }
+    if newest < fence.token() {
+        let message =
+            format!("the slot's token is {newest}, below ours, which is {}", fence.token());
+        return Err(damaged(message));
+    }
+    Ok(())
+}
+
+fn applied_query(run: &RunId, step: &str, way: Way) -> Query {
+    query("MATCH (s:phasegate_steps {run_id: $run, step: $step, way: $way}) RETURN s.rows AS rows, s.detail AS detail")
+        .param("run", run.as_str())
+        .param("step", step)
+        .param("way", way_name(way))
+}
+
+fn read_applied(rows: &[Row]) -> Result<Option<Applied>, Error> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let rows = unsigned(get(row, "rows")?)?;
+    Ok(Some(Applied { before: true, rows, detail: get(row, "detail")? }))
+}
+
+/// What the ledger has of a piece of work: then it was done before, and is not done again.
+pub(super) async fn applied(
+    tx: &mut Tx<'_>,
+    run: &RunId,
+    step: &str,
+    way: Way,
+) -> Result<Option<Applied>, Error> {
+    let rows = tx.rows(applied_query(run, step, way)).await.map_err(failed("read the ledger"))?;
+    read_applied(&rows)
+}
+
+/// The same for whoever only looks.
+pub(super) async fn applied_before(
+    live: &mut Reader<'_>,
+    run: &RunId,
+    step: &StepId,
+    way: Way,
+) -> Result<Option<Applied>, Error> {
+    let rows = live.rows(applied_query(run, step.as_str(), way)).await;
+    read_applied(&rows.map_err(failed("read the ledger"))?)
+}
+
+/// Enters a piece of work under a name in the ledger, and the journal's head with it. Returns what to answer after the commit.
+pub(super) async fn record(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    (name, work): (&str, &Work),
+    (rows, detail): (u64, Option<String>),
+) -> Result<Applied, Error> {
+    let enter = query(
+        "MERGE (s:phasegate_steps {run_id: $run, step: $step, way: $way}) \
+         SET s.rows = $rows, s.detail = $detail, s.token = $token, s.head_version = $version, s.committed_at = datetime()",
+    )
+    .param("run", fence.run().as_str())
+    .param("step", name)
+    .param("way", way_name(work.way))
+    .param("rows", signed(rows))
+    .param("detail", detail.clone())
+    .param("token", signed(fence.token()))
+    .param("version", signed(work.head.version));
+    tx.run(enter).await.map_err(failed("enter the step in the ledger"))?;
+    keep_head(tx, fence.run(), &work.head).await?;
+    Ok(Applied { before: false, rows, detail })
+}
+
+/// Removes entries of a piece of work whose names begin so.
+pub(super) async fn forget(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    (begins, way): (&str, Way),
+) -> Result<(), Error> {
+    let forget = query(
+        "MATCH (s:phasegate_steps {run_id: $run, way: $way}) WHERE s.step STARTS WITH $begins DELETE s",
+    )
+    .param("run", fence.run().as_str())
+    .param("way", way_name(way))
+    .param("begins", begins);
+    tx.run(forget).await.map(|_| ()).map_err(failed("forget marks in the ledger"))
+}
+
+/// Keeps the journal's head, if it is higher than the one kept.
+pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
+    let keep = query(
+        "MATCH (r:phasegate_runs {run_id: $run}) WHERE coalesce(r.head_version, -1) < $version \
+         SET r.head_version = $version, r.head_hash = $hash",
+    )
+    .param("run", run.as_str())
+    .param("version", signed(head.version))
+    .param("hash", head.hash.as_str());
+    tx.run(keep).await.map(|_| ()).map_err(failed("keep the head of the journal"))
+}
+
+/// The journal's head as kept.
+pub(super) async fn head(live: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
+    let ask = query(
+        "MATCH (r:phasegate_runs {run_id: $run}) WHERE r.head_version IS NOT NULL AND r.head_hash IS NOT NULL \
+         RETURN r.head_version AS version, r.head_hash AS hash",
+    )
+    .param("run", run.as_str());
+    let rows = live.rows(ask).await.map_err(failed("read the head of the journal"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    words::head(get(row, "version")?, get(row, "hash")?).map(Some).map_err(damaged)
+}

@@ -1,0 +1,80 @@
+//! Neo4j, from version 5.
+//!
+//! Every change happens in a transaction of `connection`, which checks the fence; what is done is entered in `ledger`. The other files
+//! are the traits of the driver. Nodes and relationships are not mapped yet: `later` refuses what is about mappings, which no plan
+//! can ask for.
+
+use neo4rs::query;
+use secrecy::ExposeSecret as _;
+
+use crate::driver::{Access, Error};
+use crate::run::FailureClass;
+
+mod claim;
+mod connection;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod introspect;
+mod later;
+mod ledger;
+mod script;
+mod session;
+#[cfg(test)]
+mod session_tests;
+mod url;
+
+use connection::Connections;
+
+/// The first version whose Cypher this speaks.
+const OLDEST: u32 = 5;
+
+/// A Neo4j database.
+#[derive(Debug)]
+pub struct Neo4j {
+    connections: Connections,
+}
+
+impl Neo4j {
+    /// Opens the database of a URL. Looks at the server and changes nothing.
+    pub async fn open(url: &secrecy::SecretString, access: Access) -> Result<Self, Error> {
+        let address = url::read(url.expose_secret())?;
+        if let Some(ca) = &address.ca
+            && tokio::fs::metadata(ca).await.is_err()
+        {
+            let message = format!("there is no file {ca}, which `ca` in the URL names");
+            return Err(Error::failed(FailureClass::Refused, message));
+        }
+        if address.is_encrypted {
+            // There may be one already; without any, or with two to choose from, the library panics.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let neo4j = Self { connections: Connections::new(address, access) };
+        neo4j.look().await?;
+        Ok(neo4j)
+    }
+
+    /// Sees that it is a server that this can work with.
+    async fn look(&self) -> Result<(), Error> {
+        let version = self.version().await?;
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        // From 2025 on versions are years.
+        if major.is_some_and(|major| major >= OLDEST) {
+            return Ok(());
+        }
+        let message =
+            format!("the server is Neo4j {version}, and {OLDEST} is the oldest that can be used");
+        Err(Error::failed(FailureClass::Refused, message))
+    }
+
+    /// The server's version, as it writes it.
+    async fn version(&self) -> Result<String, Error> {
+        let mut live = self.connections.read().await?;
+        let ask = query("CALL dbms.components() YIELD versions RETURN versions[0] AS version");
+        let rows = live.rows(ask).await.map_err(error::failed("read the server's version"))?;
+        let row = rows.first().ok_or_else(|| error::damaged("the server tells no version"))?;
+        let version = ledger::get(row, "version")?;
+        live.release();
+        Ok(version)
+    }
+}

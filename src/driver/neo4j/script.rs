@@ -1,0 +1,323 @@
+//! The statements of a step, each in the transaction that it needs.
+//!
+//! Statements that change data are in one transaction with the step's entry in the ledger. Those that change indexes and constraints
+//! are in one of their own, since the server refuses both in one, and what commits by itself is in none. Around these the ledger has
+//! marks, which are entries called `<step>/part/<n>`:
+//! - Before a change of schema it has the names that there were. Where the answer was lost, or we died, the names that there are
+//!   now tell whether it was done: all of it or nothing, as the transaction is one.
+//! - What commits by itself, part after part, is marked as begun and as done. What was begun and isn't known to be done is
+//!   [`Error::Ambiguous`]: nothing tells how far it came.
+//!
+//! Indexes are waited for until they are online.
+
+use std::collections::BTreeSet;
+
+use neo4rs::query;
+
+use super::Neo4j;
+use super::connection::Reader;
+use super::error::{at_statement, damaged, failed, is_lost, unknown};
+use super::ledger::{PREFIX, applied, await_indexes, forget, get, record};
+use crate::driver::{Applied, Error, Fence, TxKind, Work};
+use crate::run::{FailureClass, Script, Statement, Way};
+use crate::sql::cypher::{Section, schema_change, section};
+
+/// How long indexes may take to be online, in seconds: the step's own `timeout` ends it earlier.
+const ONLINE_WITHIN_S: i64 = 7 * 24 * 3600;
+
+/// Statements that go together.
+struct Part<'a> {
+    kind: Section,
+    statements: Vec<&'a Statement>,
+}
+
+/// Statements in the order of the script, those together that may be. What only reads goes with what stands before it.
+fn parts(script: &Script) -> Vec<Part<'_>> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for statement in &script.statements {
+        let kind = section(&statement.text);
+        match parts.last_mut() {
+            Some(last)
+                if last.kind != Section::ByItself
+                    && (kind == last.kind || kind == Section::Reads) =>
+            {
+                last.statements.push(statement);
+            }
+            Some(last) if last.kind == Section::Reads && kind != Section::ByItself => {
+                last.kind = kind;
+                last.statements.push(statement);
+            }
+            _ => parts.push(Part { kind, statements: vec![statement] }),
+        }
+    }
+    parts
+}
+
+/// Runs a script, unless the ledger has it.
+pub(super) async fn run(
+    neo4j: &Neo4j,
+    fence: &Fence,
+    work: &Work,
+    script: &Script,
+) -> Result<Applied, Error> {
+    let step = work.step.as_str();
+    let begins = format!("{step}/part/");
+    let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
+    if let Some(before) = applied(&mut tx, fence.run(), step, work.way).await? {
+        tx.roll_back().await;
+        return Ok(before);
+    }
+    if work.way == Way::Back
+        && applied(&mut tx, fence.run(), step, Way::Forward).await?.is_none()
+        && !has_marks(&mut tx, fence, &begins).await?
+    {
+        let detail = Some("it had not been done, so there was nothing to undo".to_owned());
+        let applied = record(&mut tx, fence, (step, work), (0, detail)).await?;
+        tx.commit().await?;
+        return Ok(applied);
+    }
+    let parts = parts(script);
+    if let [Part { kind: Section::Data | Section::Reads, statements }] = parts.as_slice() {
+        let rows = in_transaction(&mut tx, statements).await?;
+        let applied = record(&mut tx, fence, (step, work), (rows, None)).await?;
+        tx.commit().await?;
+        return Ok(applied);
+    }
+    tx.roll_back().await;
+    let mut rows = 0;
+    for (at, part) in parts.iter().enumerate() {
+        let one = One { neo4j, fence, work, name: format!("{begins}{at}") };
+        rows += match part.kind {
+            Section::Data | Section::Reads => one.data(&part.statements).await?,
+            Section::Schema => one.schema(&part.statements).await?,
+            Section::ByItself => one.by_itself(part.statements.first().copied()).await?,
+        };
+    }
+    let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
+    forget(&mut tx, fence, (&begins, work.way)).await?;
+    let applied = record(&mut tx, fence, (step, work), (rows, None)).await?;
+    tx.commit().await?;
+    Ok(applied)
+}
+
+async fn has_marks(
+    tx: &mut super::connection::Tx<'_>,
+    fence: &Fence,
+    begins: &str,
+) -> Result<bool, Error> {
+    let ask = query(
+        "MATCH (s:phasegate_steps {run_id: $run, way: 'forward'}) WHERE s.step STARTS WITH $begins RETURN 1 AS one LIMIT 1",
+    )
+    .param("run", fence.run().as_str())
+    .param("begins", begins);
+    Ok(!tx.rows(ask).await.map_err(failed("read the ledger"))?.is_empty())
+}
+
+async fn in_transaction(
+    tx: &mut super::connection::Tx<'_>,
+    statements: &[&Statement],
+) -> Result<u64, Error> {
+    let mut rows = 0;
+    for statement in statements {
+        rows += tx.run(query(&statement.text)).await.map_err(|e| at_statement(&e, statement))?;
+    }
+    Ok(rows)
+}
+
+/// What a mark of something begun says in its detail.
+const BEGUN: &str = "begun";
+
+/// A part of a step, by its name in the ledger.
+struct One<'a> {
+    neo4j: &'a Neo4j,
+    fence: &'a Fence,
+    work: &'a Work,
+    name: String,
+}
+
+impl One<'_> {
+    async fn data(&self, statements: &[&Statement]) -> Result<u64, Error> {
+        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
+        if let Some(before) = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await? {
+            tx.roll_back().await;
+            return Ok(before.rows);
+        }
+        let rows = in_transaction(&mut tx, statements).await?;
+        record(&mut tx, self.fence, (&self.name, self.work), (rows, None)).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    /// The mark of the part: what it says, where it is begun and not done.
+    async fn begun(&self) -> Result<Mark, Error> {
+        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
+        let mark = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await?;
+        tx.roll_back().await;
+        Ok(match mark {
+            None => Mark::None,
+            Some(Applied { rows, detail: None, .. }) => Mark::Done(rows),
+            Some(Applied { detail: Some(said), .. }) => Mark::Begun(said),
+        })
+    }
+
+    async fn mark(&self, rows: u64, said: Option<String>) -> Result<(), Error> {
+        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
+        record(&mut tx, self.fence, (&self.name, self.work), (rows, said)).await?;
+        tx.commit().await
+    }
+
+    async fn schema(&self, statements: &[&Statement]) -> Result<u64, Error> {
+        let connections = &self.neo4j.connections;
+        let mut live = connections.read().await?;
+        let now = names(&mut live).await?;
+        live.release();
+        let is_done = match self.begun().await? {
+            Mark::Done(_) => true,
+            Mark::None => {
+                let said =
+                    serde_json::to_string(&now).map_err(|error| damaged(error.to_string()))?;
+                self.mark(0, Some(said)).await?;
+                false
+            }
+            Mark::Begun(said) => {
+                let before: BTreeSet<String> = serde_json::from_str(&said)
+                    .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
+                was_done(statements, (&before, &now))?
+            }
+        };
+        if !is_done {
+            let mut tx = connections.begin_unfenced(TxKind::Execute).await?;
+            match in_transaction(&mut tx, statements).await {
+                Ok(_) => tx.commit().await?,
+                Err(error) => {
+                    tx.roll_back().await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut live = connections.read().await?;
+        await_indexes(&mut live, ONLINE_WITHIN_S).await?;
+        let failed = failures(&mut live).await?;
+        live.release();
+        if let Some(why) = failed {
+            return Err(why);
+        }
+        self.mark(0, None).await?;
+        Ok(0)
+    }
+
+    async fn by_itself(&self, statement: Option<&Statement>) -> Result<u64, Error> {
+        let Some(statement) = statement else { return Ok(0) };
+        match self.begun().await? {
+            Mark::Done(rows) => return Ok(rows),
+            Mark::Begun(_) => {
+                return Err(Error::Ambiguous(format!(
+                    "the statement of line {} commits part after part, and the connection was lost, or we ended, while it ran: \
+                     nothing tells how far it came; look at what it writes, and resolve the step",
+                    statement.line
+                )));
+            }
+            Mark::None => self.mark(0, Some(BEGUN.to_owned())).await?,
+        }
+        match self.neo4j.connections.alone(self.fence, &statement.text).await? {
+            Ok(rows) => {
+                self.mark(rows, None).await?;
+                Ok(rows)
+            }
+            Err(error) if is_lost(&error) => Err(unknown(&error)),
+            Err(error) => {
+                // The server has said how it ended, so there is nothing to be found out.
+                self.unmark().await?;
+                Err(in_part(at_statement(&error, statement)))
+            }
+        }
+    }
+
+    async fn unmark(&self) -> Result<(), Error> {
+        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
+        forget(&mut tx, self.fence, (&self.name, self.work.way)).await?;
+        tx.commit().await
+    }
+}
+
+/// The error of a statement of which parts may be committed: it isn't tried again by itself.
+fn in_part(error: Error) -> Error {
+    let Error::Failed(mut failure) = error else { return error };
+    if failure.class == FailureClass::Contention {
+        failure.class = FailureClass::Refused;
+    }
+    failure.detail = Some("what it had committed before that stays".to_owned());
+    failure.help.get_or_insert_with(|| "see what it wrote, then `phasegate retry`".to_owned());
+    Error::Failed(failure)
+}
+
+/// What the ledger has of a part.
+enum Mark {
+    None,
+    Begun(String),
+    Done(u64),
+}
+
+/// The names of all indexes and constraints that aren't ours.
+pub(super) async fn names(live: &mut Reader<'_>) -> Result<BTreeSet<String>, Error> {
+    let mut names = BTreeSet::new();
+    for text in ["SHOW INDEXES YIELD name", "SHOW CONSTRAINTS YIELD name"] {
+        let rows = live.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
+        for row in &rows {
+            let name: String = get(row, "name")?;
+            if !name.starts_with(PREFIX) {
+                names.insert(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a change of schema whose end nobody heard of was done, by the names from before it and those that there are now.
+fn was_done(
+    statements: &[&Statement],
+    (before, now): (&BTreeSet<String>, &BTreeSet<String>),
+) -> Result<bool, Error> {
+    if before == now {
+        return Ok(false);
+    }
+    let (mut is_done, mut is_not, mut nameless) = (0, 0, 0);
+    let mut new: BTreeSet<&String> = now.difference(before).collect();
+    // What is fine where there is nothing to do may be done again.
+    let changes = statements.iter().filter_map(|statement| schema_change(&statement.text));
+    for change in changes.filter(|change| !change.is_lenient) {
+        match change.name {
+            None => nameless += 1,
+            Some(name) => {
+                new.remove(&name);
+                *if now.contains(&name) == change.makes { &mut is_done } else { &mut is_not } += 1;
+            }
+        }
+    }
+    *if new.len() >= nameless { &mut is_done } else { &mut is_not } += nameless;
+    match (is_done, is_not) {
+        (0, _) => Ok(false),
+        (_, 0) => Ok(true),
+        _ => Err(Error::Ambiguous(
+            "indexes or constraints were changed by somebody else while we were away: some of what the step makes is there and some \
+             isn't; see SHOW INDEXES and SHOW CONSTRAINTS, and resolve the step"
+                .to_owned(),
+        )),
+    }
+}
+
+/// An index that could not be built.
+async fn failures(live: &mut Reader<'_>) -> Result<Option<Error>, Error> {
+    let ask = query(
+        "SHOW INDEXES YIELD name, state, failureMessage WHERE state = 'FAILED' RETURN name, failureMessage AS why",
+    );
+    let rows = live.rows(ask).await.map_err(failed("look at indexes"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (name, why): (String, String) = (get(row, "name")?, get(row, "why")?);
+    let why = why.lines().next().unwrap_or_default().to_owned();
+    let message = format!("index {name} could not be built: {why}");
+    Ok(Some(
+        Error::failed(FailureClass::Refused, message)
+            .with_help(format!("DROP INDEX `{name}`, then retry")),
+    ))
+}

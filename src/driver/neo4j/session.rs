@@ -1,0 +1,112 @@
+//! Claims, fences, statements: [`Session`] for Neo4j.
+
+use async_trait::async_trait;
+use neo4rs::{BoltType, query};
+
+use super::error::failed;
+use super::ledger::{self, get};
+use super::{Neo4j, claim, script};
+use crate::driver::{
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
+};
+use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
+
+/// Workers of a copy.
+const COPY_WORKERS: u32 = 4;
+/// Writers of other nodes go on beside a chunk, so the plan may say how long one takes (milliseconds).
+const CHUNK_TIME_MAX_MS: u64 = 60_000;
+
+#[async_trait]
+impl Session for Neo4j {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { copy_workers: COPY_WORKERS, chunk_time_max_ms: CHUNK_TIME_MAX_MS }
+    }
+
+    async fn identity(&self) -> Result<Identity, Error> {
+        let mut live = self.connections.read().await?;
+        let ask = query("CALL db.info() YIELD id, name RETURN id, name");
+        let rows = live.rows(ask).await.map_err(failed("read who the server is"))?;
+        let row =
+            rows.first().ok_or_else(|| super::error::damaged("the server has no database"))?;
+        let (system, database) = (get(row, "id")?, get(row, "name")?);
+        live.release();
+        Ok(Identity { system, database, role: self.connections.user().to_owned() })
+    }
+
+    async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
+        claim::holder(&self.connections, &claim.run).await
+    }
+
+    async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
+        // What is open under an earlier token of ours must not be taken for a rival's.
+        self.connections.close();
+        claim::enter(self, claim, token, claim.parallel.max(1) * (1 + COPY_WORKERS)).await
+    }
+
+    async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
+        if !claim::has_left(&self.connections, fence.run()).await? {
+            claim::close(&self.connections, fence, (ending, head)).await?;
+        }
+        claim::tidy(&self.connections).await
+    }
+
+    async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
+        let mut live = self.connections.read().await?;
+        let head = ledger::head(&mut live, run).await?;
+        live.release();
+        Ok(head)
+    }
+
+    async fn value(&self, text: &str) -> Result<Value, Error> {
+        let refuse = |message: String| {
+            Error::failed(FailureClass::Refused, message)
+                .with_help("write a query that gives exactly one row with one column")
+        };
+        let mut live = self.connections.read().await?;
+        let rows = live.rows(query(text)).await.map_err(failed("ask the query"))?;
+        live.release();
+        let row = match rows.as_slice() {
+            [row] => row,
+            [] => return Err(refuse("the query gave no row".to_owned())),
+            _ => return Err(refuse("the query gave more than one row".to_owned())),
+        };
+        let keys: Vec<String> = row.keys().into_iter().map(|key| key.value.clone()).collect();
+        let [key] = keys.as_slice() else {
+            return Err(refuse(format!("the query gave the columns {}", keys.join(", "))));
+        };
+        match get::<BoltType>(row, key)? {
+            BoltType::Null(_) => Ok(Value::Null),
+            BoltType::Boolean(it) => Ok(Value::Boolean(it.value)),
+            BoltType::Integer(it) => Ok(Value::Integer(it.value)),
+            BoltType::Float(it) => Ok(Value::Real(it.value)),
+            BoltType::String(it) => Ok(Value::Text(it.value)),
+            _ => Err(refuse(format!(
+                "{key} is no number, text or truth value, and can't be compared"
+            ))),
+        }
+    }
+
+    async fn execute(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        script: Runnable<'_>,
+    ) -> Result<Applied, Error> {
+        script::run(self, fence, work, script.script()).await
+    }
+
+    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+        let mut live = self.connections.read().await?;
+        let applied = ledger::applied_before(&mut live, run, step, way).await?;
+        live.release();
+        Ok(applied.is_some())
+    }
+
+    async fn cancel(&self) {
+        self.connections.cancel();
+    }
+
+    async fn close(&self) {
+        self.connections.close();
+    }
+}
