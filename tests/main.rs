@@ -11,6 +11,7 @@ mod dry_run;
 mod examples;
 mod failures;
 mod gates;
+mod graph;
 mod house;
 mod oracle;
 mod plans;

@@ -5,7 +5,7 @@
 use neo4rs::{Neo4jError, Neo4jErrorKind};
 
 use crate::driver::Error;
-use crate::run::{Failure, FailureClass, Statement};
+use crate::run::{Failure, FailureClass, Private, Statement};
 
 /// Turns the driver's errors into ours, with what was being done.
 pub(super) fn failed(doing: &'static str) -> impl Fn(neo4rs::Error) -> Error {
@@ -16,7 +16,8 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(neo4rs::Error) -> Error {
 pub(super) fn at_statement(error: &neo4rs::Error, statement: &Statement) -> Error {
     let mut failure = failure("run the statement", error);
     if let neo4rs::Error::Neo4j(told) = error {
-        failure.message = first_line(told.message());
+        failure.message = shown(told.message());
+        failure.private = private(&failure.message);
         let below = line_within(told.message()).unwrap_or(1).saturating_sub(1);
         failure.line = Some(statement.line.saturating_add(below));
     } else {
@@ -51,7 +52,7 @@ pub(super) fn code(error: &neo4rs::Error) -> Option<&str> {
 fn failure(doing: &str, error: &neo4rs::Error) -> Failure {
     let (class, help) = judged(error);
     let message = match error {
-        neo4rs::Error::Neo4j(told) => format!("could not {doing}: {}", first_line(told.message())),
+        neo4rs::Error::Neo4j(told) => format!("could not {doing}: {}", shown(told.message())),
         neo4rs::Error::ConnectionTimedOut => {
             format!("could not {doing}: the server did not answer")
         }
@@ -60,11 +61,11 @@ fn failure(doing: &str, error: &neo4rs::Error) -> Failure {
     Failure {
         class,
         code: code(error).map(str::to_owned),
+        private: private(&message),
         message,
         detail: None,
         help: help.map(str::to_owned),
         line: None,
-        private: Vec::new(),
     }
 }
 
@@ -161,9 +162,20 @@ fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
 const ROLE_LACKS: &str =
     "the target's role lacks a right for this: see SHOW CURRENT USER, and GRANT it on the server";
 
-fn first_line(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    line.split(" (line ").next().unwrap_or(line).trim_end_matches('.').to_owned()
+/// What the server says as one sentence, without the statement, which it repeats in quotes on lines of its own.
+fn shown(message: &str) -> String {
+    let lines = message.lines().take_while(|line| !line.starts_with('"'));
+    let said: Vec<&str> = lines
+        .map(|line| line.split(" (line ").next().unwrap_or(line).trim())
+        .filter(|line| !line.is_empty())
+        .collect();
+    said.join(" ").trim_end_matches('.').to_owned()
+}
+
+/// The value that a constraint is about: the server names it behind the property, at the end.
+fn private(message: &str) -> Vec<Private> {
+    let behind = message.split_once("property `").and_then(|(_, rest)| rest.split_once(" = "));
+    behind.map(|(_, value)| Private::value(value)).into_iter().collect()
 }
 
 /// The line within the statement that the server names.
