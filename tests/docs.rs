@@ -217,13 +217,14 @@ fn the_reference_names_every_key() {
 
 /// A snippet of the reference as a whole document: what it doesn't say is put around it.
 fn whole(snippet: &str) -> String {
-    const TARGETS: &str = "targets:\n  app: { engine: postgres, url: \"${env:APP_URL}\" }\n";
     const MAPPINGS: &str = "mappings:\n  leads:\n    from: { target: app, table: leads, key: [id] }\n    into: { target: app, table: leads_v2 }\n";
+    let engine = if snippet.contains("cypher:") { "neo4j" } else { "postgres" };
+    let targets = format!("targets:\n  app: {{ engine: {engine}, url: \"${{env:APP_URL}}\" }}\n");
     let indented = |by: usize| {
         let lines = snippet.lines().map(|line| format!("{:by$}{line}\n", ""));
         lines.collect::<String>()
     };
-    let (mut targets, mut mappings) = (TARGETS.to_owned(), MAPPINGS.to_owned());
+    let (mut targets, mut mappings) = (targets, MAPPINGS.to_owned());
     let mut steps = "steps: []\n".to_owned();
     match snippet.split(':').next().unwrap() {
         "apiVersion" => return format!("{snippet}\n"),

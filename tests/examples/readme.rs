@@ -15,7 +15,8 @@ fn every_example_plan_has_its_paragraph_its_beginning_and_its_command() {
         let command = format!("run plans/{name}.yaml");
         assert!(readme.contains(&command), "the README doesn't say how to run {name}");
         if name != "quickstart" {
-            let before = format!("plans/{name}/before.sql");
+            let ends = if name == "product-rating-index" { "cypher" } else { "sql" };
+            let before = format!("plans/{name}/before.{ends}");
             assert!(readme.contains(&format!("`plans/{name}.yaml`")), "no paragraph on {name}");
             assert!(text(&format!("plans/{name}.yaml")).contains(&before), "{name}");
             assert!(!text(&before).is_empty());

@@ -13,6 +13,9 @@ use crate::copy::throttle::Part;
 use crate::driver::{Error, Finding, Introspect, Probed, Severity, Signals, Survey};
 use crate::run::{Digest, FailureClass, Gauge};
 
+/// A query that can't be asked.
+const BAD_QUERY: &str = "D210";
+
 #[async_trait]
 impl Introspect for Neo4j {
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
@@ -24,7 +27,7 @@ impl Introspect for Neo4j {
                 Err(neo4rs::Error::Neo4j(told)) => findings.push(Finding {
                     severity: Severity::Error,
                     step: step.clone(),
-                    code: "D203",
+                    code: BAD_QUERY,
                     message: told.message().lines().next().unwrap_or_default().to_owned(),
                     help: None,
                     private: Vec::new(),

@@ -1,8 +1,7 @@
 //! Neo4j, from version 5.
 //!
 //! Every change happens in a transaction of `connection`, which checks the fence; what is done is entered in `ledger`. The other files
-//! are the traits of the driver. Nodes and relationships are not mapped yet: `later` refuses what is about mappings, which no plan
-//! can ask for.
+//! are the traits of the driver. Nodes and relationships are not mapped yet: what is about mappings is refused.
 
 use neo4rs::query;
 use secrecy::ExposeSecret as _;
@@ -12,17 +11,21 @@ use crate::run::FailureClass;
 
 mod claim;
 mod connection;
+mod dual_write;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod introspect;
-mod later;
 mod ledger;
+mod retire;
 mod script;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod sink;
+mod source;
 mod url;
+mod verify;
 
 use connection::Connections;
 
@@ -77,4 +80,9 @@ impl Neo4j {
         live.release();
         Ok(version)
     }
+}
+
+/// What is about mappings, which this driver doesn't know yet.
+fn later<T>() -> Result<T, Error> {
+    Err(Error::failed(FailureClass::Refused, "nodes and relationships can't be mapped yet"))
 }
