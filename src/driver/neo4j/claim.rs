@@ -23,6 +23,8 @@ use crate::run::{Ending, FailureClass, RunId};
 const GONE_WITHIN_MS: u64 = 30_000;
 /// How often they are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long another run may take to enter or to leave: its constraints are made meanwhile.
+const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// The key of the node that only one may have.
 const ONLY_ONE: &str = "(entering or leaving)";
 
@@ -60,7 +62,14 @@ fn read_holder(rows: &[neo4rs::Row]) -> Result<Option<Holder>, Error> {
 async fn only_one(connections: &Connections, kind: TxKind) -> Result<Tx<'_>, Error> {
     let mut tx = connections.begin_unfenced(kind).await?;
     let make = query("CREATE (:phasegate_runs {run_id: $one})").param("one", ONLY_ONE);
-    tx.run(make).await.map_err(failed("wait for another run that enters or leaves"))?;
+    match tokio::time::timeout(ALONE_WITHIN, tx.run(make)).await {
+        Ok(made) => made.map_err(failed("wait for another run that enters or leaves"))?,
+        Err(_) => {
+            let message = "another run enters or leaves this database, and doesn't come to an end";
+            return Err(Error::failed(FailureClass::Contention, message)
+                .with_help("see SHOW TRANSACTIONS for what it is blocked by"));
+        }
+    };
     Ok(tx)
 }
 

@@ -7,7 +7,7 @@
 //! - What is in no transaction of ours says whose it is in its metadata, so that who takes over finds and ends it. (In others that
 //!   can't be said: the library's BEGIN has none, and after `CALL tx.setMetaData` Neo4j 5.26 ends transactions of others.)
 //!
-//! Absent on purpose: retries. The library's own are for statements outside transactions, which would be done twice.
+//! Absent on purpose: retries. Those of the library, which are for statements outside transactions, are kept for queries.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -148,13 +148,17 @@ impl Connections {
         fence: &Fence,
         text: &str,
     ) -> Result<Result<u64, neo4rs::Error>, Error> {
-        let graph = self.graph()?;
+        let graph = self.greeted().await?;
         let mut cancelled = self.cancelled.subscribe();
-        let query = neo4rs::query(text)
-            .extra("mode", "w")
-            .extra("tx_metadata", whose(fence.run(), fence.token()));
+        let query = neo4rs::query(text).extra("tx_metadata", whose(fence.run(), fence.token()));
         let running = async {
-            let stream = graph.execute(query).await?;
+            let stream = tokio::select! {
+                biased;
+                stream = graph.execute(query) => stream?,
+                // The library would send it again where the server says that this may help. There is one connection, and whoever waits
+                // for it comes first: when it is had here, the statement has failed.
+                _ = graph.start_txn() => return Err(in_vain()),
+            };
             stream.finish().await
         };
         let done = tokio::select! {
@@ -191,6 +195,13 @@ fn stopped() -> Error {
     Error::failed(FailureClass::Cancelled, "it was cancelled")
 }
 
+/// What stands for the server's own words where the library would try again and keeps them to itself.
+fn in_vain() -> neo4rs::Error {
+    neo4rs::Error::Ignored(
+        "the statement failed for a reason that may pass (a deadlock, a lock that was not had in time), and its",
+    )
+}
+
 /// What a statement changed, in nodes, relationships, labels and properties, of which each counts as one.
 fn changes(summary: &neo4rs::summary::ResultSummary) -> u64 {
     summary.nodes_created()
@@ -212,11 +223,24 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// All rows of a query.
     pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+        self.first(query, usize::MAX).await
+    }
+
+    /// The first rows of a query, of which there may be any number.
+    pub(super) async fn first(
+        &mut self,
+        query: Query,
+        most: usize,
+    ) -> Result<Vec<Row>, neo4rs::Error> {
         let reading = async {
             let mut stream = self.graph.execute_read(query).await?;
             let mut rows = Vec::new();
             while let Some(row) = stream.next().await? {
                 rows.push(row);
+                if rows.len() == most {
+                    stream.finish().await?;
+                    break;
+                }
             }
             Ok(rows)
         };

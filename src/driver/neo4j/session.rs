@@ -63,7 +63,7 @@ impl Session for Neo4j {
                 .with_help("write a query that gives exactly one row with one column")
         };
         let mut live = self.connections.read().await?;
-        let rows = live.rows(query(text)).await.map_err(failed("ask the query"))?;
+        let rows = live.first(query(text), 2).await.map_err(failed("ask the query"))?;
         live.release();
         let row = match rows.as_slice() {
             [row] => row,

@@ -295,3 +295,38 @@ async fn servers_that_can_not_be_used_are_told_apart() {
         assert!(failure.message.contains(said), "{url}: {failure:?}");
     }
 }
+
+/// The library would send such a statement again, and again, for a minute.
+#[tokio::test]
+async fn what_fails_for_a_while_is_not_sent_again() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("CREATE (:Lead {id: 1}), (:Lead {id: 2})").await;
+    let (neo4j, other) = (database.open().await, database.open().await);
+    let fences = entered(&neo4j, 1).await;
+    let mut client =
+        other.connections.begin_unfenced(crate::driver::TxKind::Execute).await.unwrap();
+    // Of two that wait for each other the server ends the one with fewer locks.
+    for text in
+        ["UNWIND range(1, 500) AS n CREATE (:Other)", "MATCH (n:Lead {id: 1}) SET n.held = true"]
+    {
+        client.run(neo4rs::query(text)).await.unwrap();
+    }
+    // Its second part has one node, and comes to want the one that the client has, who wants this one by then.
+    let statement = "UNWIND [1, 2] AS n CALL (n) { CREATE (:Mark) WITH n WHERE n = 2 MATCH (b:Lead {id: 2}) SET b.x = 1 \
+         WITH b UNWIND range(1, 30000000) AS r WITH b, count(r) AS c MATCH (a:Lead {id: 1}) SET a.x = c } IN TRANSACTIONS OF 1 ROW";
+    let step = work("fill", Way::Forward);
+    let client = async {
+        while database.number("MATCH (m:Mark) RETURN count(m) AS it").await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.run(neo4rs::query("MATCH (n:Lead {id: 2}) SET n.held = true")).await.unwrap();
+        client.roll_back().await;
+    };
+    let statements = [statement];
+    let (failed, ()) = tokio::join!(execute(&neo4j, &fences[0], &step, &statements), client);
+    let Err(Error::Failed(failure)) = failed else { panic!("{failed:?}") };
+    assert_eq!(failure.class, FailureClass::Refused, "{failure:?}");
+    assert!(failure.detail.unwrap().contains("stays"));
+    assert_eq!(database.number("MATCH (m:Mark) RETURN count(m) AS it").await, 1);
+}
