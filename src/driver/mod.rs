@@ -98,7 +98,7 @@ pub async fn open(
             let role = postgres.role().await?;
             Ok(redacted::acting_as(Arc::new(postgres), role))
         }
-        (Engine::Neo4j, None) => Ok(Arc::new(neo4j::Neo4j::open(url, access).await?)),
+        (Engine::Neo4j, None) => Ok(Arc::new(Box::pin(neo4j::Neo4j::open(url, access)).await?)),
         (Engine::Neo4j, Some(_)) => {
             Err(Error::failed(FailureClass::Refused, "Neo4j has no schemas to put our objects in")
                 .with_help("remove schema from the target"))

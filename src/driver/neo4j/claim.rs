@@ -63,7 +63,7 @@ async fn only_one(connections: &Connections, kind: TxKind) -> Result<Tx<'_>, Err
     let mut tx = connections.begin_unfenced(kind).await?;
     let make = query("CREATE (:phasegate_runs {run_id: $one})").param("one", ONLY_ONE);
     match tokio::time::timeout(ALONE_WITHIN, tx.run(make)).await {
-        Ok(made) => made.map_err(failed("wait for another run that enters or leaves"))?,
+        Ok(done) => done.map_err(failed("wait for another run that enters or leaves"))?,
         Err(_) => {
             let message = "another run enters or leaves this database, and doesn't come to an end";
             return Err(Error::failed(FailureClass::Contention, message)

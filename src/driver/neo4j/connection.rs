@@ -92,10 +92,10 @@ impl Connections {
     /// A connection that has greeted.
     async fn greeted(&self) -> Result<Graph, Error> {
         let graph = self.graph()?;
-        let greeting = async {
+        let greeting = Box::pin(async {
             let greeted = graph.start_txn().await?;
             greeted.rollback().await
-        };
+        });
         match tokio::time::timeout(CONNECT_WITHIN, greeting).await {
             Ok(greeted) => greeted.map_err(failed("connect")).map(|()| graph),
             Err(_) => Err(self.silent()),
@@ -134,7 +134,7 @@ impl Connections {
             return Err(Error::failed(FailureClass::NotPermitted, message));
         }
         let graph = self.graph()?;
-        let txn = match tokio::time::timeout(CONNECT_WITHIN, graph.start_txn()).await {
+        let txn = match tokio::time::timeout(CONNECT_WITHIN, Box::pin(graph.start_txn())).await {
             Ok(begun) => begun.map_err(failed("connect"))?,
             Err(_) => return Err(self.silent()),
         };
@@ -151,7 +151,7 @@ impl Connections {
         let graph = self.greeted().await?;
         let mut cancelled = self.cancelled.subscribe();
         let query = neo4rs::query(text).extra("tx_metadata", whose(fence.run(), fence.token()));
-        let running = async {
+        let running = Box::pin(async {
             let stream = tokio::select! {
                 biased;
                 stream = graph.execute(query) => stream?,
@@ -160,7 +160,7 @@ impl Connections {
                 _ = graph.start_txn() => return Err(in_vain()),
             };
             stream.finish().await
-        };
+        });
         let done = tokio::select! {
             done = running => done,
             _ = cancelled.changed() => return Err(stopped()),
@@ -303,7 +303,7 @@ impl Tx<'_> {
     pub(super) async fn commit(self) -> Result<(), Error> {
         at_commit("neo4j", "before", self.kind.as_str())?;
         let Self { connections, txn, graph, kind, .. } = self;
-        match txn.commit().await {
+        match Box::pin(txn.commit()).await {
             Ok(_) => {}
             Err(error) if super::error::is_lost(&error) => return Err(unknown(&error)),
             Err(error) => return Err(failed("commit")(error)),

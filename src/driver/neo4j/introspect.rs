@@ -70,8 +70,8 @@ impl Introspect for Neo4j {
 
 #[async_trait]
 impl Signals for Neo4j {
-    async fn gauge(&self, gauge: Gauge, _tables: &[String]) -> Result<Vec<Part>, Error> {
-        let message = format!("Neo4j has no {gauge:?}");
-        Err(Error::failed(FailureClass::Refused, message))
+    async fn gauge(&self, _gauge: Gauge, _tables: &[String]) -> Result<Vec<Part>, Error> {
+        Err(Error::failed(FailureClass::Refused, "Neo4j shows no such figure")
+            .with_help("throttle by a query: query, with max"))
     }
 }

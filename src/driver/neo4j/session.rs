@@ -92,7 +92,7 @@ impl Session for Neo4j {
         work: &Work,
         script: Runnable<'_>,
     ) -> Result<Applied, Error> {
-        script::run(self, fence, work, script.script()).await
+        Box::pin(script::run(self, fence, work, script.script())).await
     }
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {

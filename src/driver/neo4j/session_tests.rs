@@ -190,6 +190,27 @@ async fn one_run_has_the_database_and_who_takes_over_shuts_the_earlier_runner_ou
     new.leave(&Fence::new("r2".into(), 0, 1), Ending::Aborted, &head(9)).await.unwrap();
 }
 
+/// Nothing of ours is locked meanwhile.
+#[tokio::test]
+async fn what_an_earlier_runner_has_running_by_itself_is_ended() {
+    let Some(database) = Database::empty().await else { return };
+    let (old, new) = (database.open().await, database.open().await);
+    let stale = entered(&old, 5).await;
+    let endless = "UNWIND range(1, 1000000000) AS n CALL (n) { CREATE (l:Lead) DELETE l } IN TRANSACTIONS OF 100 ROWS";
+    let step = work("endless", Way::Forward);
+    let statements = [endless];
+    let takeover = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::timeout(Duration::from_mins(1), entered(&new, 6)).await.unwrap()
+    };
+    let run = execute(&old, &stale[0], &step, &statements);
+    let (ended, fences) = tokio::join!(run, takeover);
+    assert!(ended.is_err(), "{ended:?}");
+    // How far it came is for people to tell.
+    let again = execute(&new, &fences[0], &step, &statements).await;
+    assert!(matches!(again, Err(Error::Ambiguous(_))), "{again:?}");
+}
+
 #[tokio::test]
 async fn rivals_that_enter_at_once_are_told_apart() {
     let Some(database) = Database::empty().await else { return };
