@@ -1,7 +1,8 @@
 //! Logs, for those who look for a fault: to stderr, off unless asked for.
 //!
 //! What is logged holds no secret: URLs are never logged by anybody but through the store's and the drivers' own redacted
-//! names, and of the libraries below only their warnings are let through up to `-vv`.
+//! names, and of the libraries below only their warnings are let through up to `-vv`; neo4rs, which warns of each `neo4j://` that it
+//! opens, only its errors.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -13,9 +14,9 @@ use super::args::{Global, LogFormat};
 /// Begins to log as asked. A second call in one process changes nothing.
 pub fn start(global: &Global, printer: &Printer) {
     let filter = match global.verbose {
-        0 => "warn,sqlx=error",
-        1 => "warn,phasegate=info",
-        2 => "warn,phasegate=debug",
+        0 => "warn,sqlx=error,neo4rs=error",
+        1 => "warn,neo4rs=error,phasegate=info",
+        2 => "warn,neo4rs=error,phasegate=debug",
         _ => "info,phasegate=trace,sqlx=debug",
     };
     let builder = tracing_subscriber::fmt()

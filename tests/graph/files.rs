@@ -22,6 +22,7 @@ fn the_indexes_are_there_and_online_and_the_way_back_removes_them() {
     let shown = bed.phasegate(&["dry-run", PLAN, "--depth", "probe"]).expect(0);
     assert!(shown.stdout.contains("CREATE INDEX product_rating"), "{shown}");
     assert!(shown.stdout.contains("Neo4j 5."), "{shown}");
+    assert!(shown.stdout.contains("nobody holds a lock that is in the way now"), "{shown}");
     assert_eq!(bed.ours(), [""; 0]);
     bed.phasegate(&["run", PLAN, "--to", "add-product-rating-index"]).expect(0);
     assert_eq!(bed.schema(), ["feeder_rating", "product_rating"]);

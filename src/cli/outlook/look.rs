@@ -157,7 +157,12 @@ fn of_mapping(program: &Program, probed: &Probed, facts: &MappingFacts) -> Vec<L
 
 fn rights(probed: &Probed) -> Line {
     if probed.rights.is_empty() {
-        return line("rights", "the database knows none: who may write the file may do all");
+        let none = if probed.server.starts_with("SQLite") {
+            "the database knows none: who may write the file may do all"
+        } else {
+            "not visible: the server says what the role lacks when it refuses something"
+        };
+        return line("rights", none);
     }
     let lacking: Vec<String> = probed
         .rights

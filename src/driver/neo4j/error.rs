@@ -56,6 +56,7 @@ fn failure(doing: &str, error: &neo4rs::Error) -> Failure {
         neo4rs::Error::ConnectionTimedOut => {
             format!("could not {doing}: the server did not answer")
         }
+        neo4rs::Error::IOError { detail } => format!("could not {doing}: {detail}"),
         other => format!("could not {doing}: {other}"),
     };
     Failure {

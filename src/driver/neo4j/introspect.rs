@@ -3,18 +3,58 @@
 //! Absent on purpose: any change. Labels and properties need no definition, so that nothing is held against them.
 
 use async_trait::async_trait;
-use neo4rs::query;
+use neo4rs::{Row, query};
 use serde_json::json;
 
 use super::Neo4j;
 use super::error::failed;
-use super::ledger::{PREFIX, get};
+use super::ledger::{PREFIX, get, unsigned};
 use crate::copy::throttle::Part;
+use crate::driver::probed::{Seen, SessionFacts};
 use crate::driver::{Error, Finding, Introspect, Probed, Severity, Signals, Survey};
 use crate::run::{Digest, FailureClass, Gauge};
 
 /// A query that can't be asked.
 const BAD_QUERY: &str = "D210";
+
+/// How long a transaction is open that is told of, in milliseconds, and how many of these are.
+const LONG_MS: i64 = 60_000;
+const TOLD_MAX: i64 = 50;
+/// As much of a query as is shown, in characters.
+const SHOWN_MAX: usize = 200;
+
+impl Neo4j {
+    /// Transactions of others that are open for a minute or longer, as far as the user may see them.
+    async fn long_open(&self) -> Result<Vec<SessionFacts>, Error> {
+        let mut reader = self.connections.read().await?;
+        let look = query(
+            "SHOW TRANSACTIONS YIELD transactionId, username, status, elapsedTime, currentQuery \
+             WHERE elapsedTime.milliseconds >= $long \
+             RETURN transactionId AS id, username AS role, status, elapsedTime.milliseconds AS age, currentQuery AS text \
+             ORDER BY age DESC LIMIT $most",
+        )
+        .param("long", LONG_MS)
+        .param("most", TOLD_MAX);
+        let rows = reader.rows(look).await.map_err(failed("look at open transactions"))?;
+        reader.release();
+        let facts = |row: &Row| -> Result<SessionFacts, Error> {
+            let (role, text, age): (String, String, i64) =
+                (get(row, "role")?, get(row, "text")?, get(row, "age")?);
+            let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            Ok(SessionFacts {
+                id: get(row, "id")?,
+                role: Some(role).filter(|role| !role.is_empty()),
+                application: None,
+                state: get::<String>(row, "status")?.to_lowercase(),
+                age_ms: unsigned(age)?,
+                query: line.chars().take(SHOWN_MAX).collect(),
+                locks: Vec::new(),
+                waits_for: Vec::new(),
+            })
+        };
+        rows.iter().map(facts).collect()
+    }
+}
 
 #[async_trait]
 impl Introspect for Neo4j {
@@ -41,7 +81,16 @@ impl Introspect for Neo4j {
     async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
         let findings = self.survey(survey).await?;
         let server = format!("Neo4j {}", self.version().await?);
-        Ok(Probed { server, findings, ..Probed::default() })
+        let sessions = self.long_open().await?;
+        Ok(Probed {
+            server,
+            findings,
+            sessions: Seen::Known(sessions),
+            disk_free_bytes: Seen::hidden("Neo4j doesn't tell how much room the disk has"),
+            connections: Seen::hidden("Neo4j tells no limit of connections"),
+            replicas: Seen::hidden("other members of a cluster aren't looked at"),
+            ..Probed::default()
+        })
     }
 
     /// Of all indexes and constraints: what a step does to a label no list of tables tells.

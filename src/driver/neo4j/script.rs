@@ -213,7 +213,7 @@ impl One<'_> {
             Mark::Begun(_) => {
                 return Err(Error::Ambiguous(format!(
                     "the statement of line {} commits part after part, and the connection was lost, or we ended, while it ran: \
-                     nothing tells how far it came; look at what it writes, and resolve the step",
+                     nothing tells how far it came",
                     statement.line
                 )));
             }
@@ -300,7 +300,7 @@ fn was_done(
         (_, 0) => Ok(true),
         _ => Err(Error::Ambiguous(
             "indexes or constraints were changed by somebody else while we were away: some of what the step makes is there and some \
-             isn't; see SHOW INDEXES and SHOW CONSTRAINTS, and resolve the step"
+             isn't; see SHOW INDEXES and SHOW CONSTRAINTS"
                 .to_owned(),
         )),
     }

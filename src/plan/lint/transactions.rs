@@ -59,7 +59,7 @@ fn unanswered(script: &ReadScript, reports: &mut Reports) {
                 "if the connection is lost while this runs, nothing tells how much of it was done",
             )
             .at(script.location(statement))
-            .with_help("write it so that it may be done twice: the step then waits for `resolve`");
+            .with_help("write it so that it may be done twice, and see then what it wrote before you go on");
             reports.add(finding);
         }
         let is_refused = facts.complaint.is_some();
