@@ -7,6 +7,7 @@ use super::catalogue::quote;
 use super::marks::{MADE, OUT};
 use super::planted::Fault;
 use super::shape::{KeyPair, Shape};
+use super::snapshots::LOOKS_UP;
 use super::sync_sql::{Side, cast, removal};
 use crate::run::{Direction, OnDelete};
 
@@ -161,10 +162,12 @@ pub(super) fn note_again(shape: &Shape, touched: &str) -> String {
     )
 }
 
-/// The age of the oldest view of the database that anybody else has, in transactions.
-const VIEWS: &str = " CROSS JOIN (SELECT max(age(phasegate_a.backend_xmin)) AS phasegate_age FROM pg_stat_activity AS phasegate_a \
-     WHERE phasegate_a.pid <> pg_backend_pid() \
-     AND phasegate_a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())) AS phasegate_v";
+/// The age of the oldest view of the database that anybody else looks up names by, in transactions.
+fn views() -> String {
+    format!(
+        " CROSS JOIN (SELECT max(age(a.backend_xmin)) AS phasegate_age FROM pg_stat_activity AS a WHERE {LOOKS_UP}) AS phasegate_v"
+    )
+}
 
 /// Whether a view may show something else of a noted key than there is now: it is no newer than what was written of it last. A row that
 /// was changed and is gone doesn't tell when it went. A copy that came to its key or went from it together with its row was right in
@@ -222,8 +225,8 @@ pub(super) fn is_any_wrong(
         OnDelete::Ignore => "true".to_owned(),
     };
     let (views, unsure) = match seen {
-        Seen::Now => ("", ""),
-        Seen::InAllViews => (VIEWS, UNSURE),
+        Seen::Now => (String::new(), ""),
+        Seen::InAllViews => (views(), UNSURE),
     };
     format!(
         "SELECT EXISTS (SELECT 1 FROM (SELECT {list}, max(xact) AS phasegate_x, bool_or(event IS NULL) AS phasegate_c, \

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Postgres;
 use super::error::failed;
@@ -39,21 +39,28 @@ const NAMED_MAX: usize = 3;
 
 const MOMENT: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text";
 
-/// Sessions of this database whose views may be older than a moment ($1), oldest first. Which they are every role may see. A
-/// session that does nothing but VACUUM or build an index concurrently looks up no names; autovacuum has no user.
-const LOOK: &str = "\
+/// That a session, `a`, is another one of this database and looks up names by a view. One that does nothing but VACUUM or build an index
+/// concurrently looks up none; autovacuum has no user.
+pub(super) const LOOKS_UP: &str = "\
+  a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND a.usesysid IS NOT NULL AND a.pid <> pg_backend_pid()
+  AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+  AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_create_index WHERE command LIKE '%CONCURRENTLY')";
+
+/// Sessions of this database whose views may be older than a moment ($1), oldest first. Which they are every role may see.
+fn look() -> String {
+    format!(
+        "\
 SELECT a.pid, coalesce(v.virtualxid, '') AS transaction, age(a.backend_xmin) > age($1::xid8::xid) AS is_older,
        a.usename::text AS role, coalesce(a.application_name, '') AS application, a.state,
        (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000)::bigint AS open_ms,
        coalesce(a.query, '') AS query, quote_ident(current_user) AS me
 FROM pg_stat_activity a
 LEFT JOIN pg_locks v ON v.pid = a.pid AND v.locktype = 'virtualxid' AND v.mode = 'ExclusiveLock' AND v.granted
-WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND a.usesysid IS NOT NULL AND a.pid <> pg_backend_pid()
-  AND age(a.backend_xmin) >= age($1::xid8::xid)
-  AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
-  AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_create_index WHERE command LIKE '%CONCURRENTLY')
-ORDER BY a.xact_start NULLS LAST, a.pid";
+WHERE {LOOKS_UP} AND age(a.backend_xmin) >= age($1::xid8::xid)
+ORDER BY a.xact_start NULLS LAST, a.pid"
+    )
+}
 
 /// The moments from which on both sides of mappings are equal in every view.
 #[derive(Debug, Default)]
@@ -250,7 +257,8 @@ impl Postgres {
     async fn look(&self, moment: &Moment) -> Result<Vec<Viewer>, Error> {
         let doing = "look for older transactions";
         let mut reader = self.connections.read().await?;
-        let rows = sqlx::query(LOOK).bind(&moment.oldest).fetch_all(reader.conn()?).await;
+        let rows =
+            sqlx::query(AssertSqlSafe(look())).bind(&moment.oldest).fetch_all(reader.conn()?).await;
         let rows = rows.map_err(failed(doing))?;
         reader.release().await;
         rows.iter().map(Viewer::of_row).collect::<Result<_, _>>().map_err(failed(doing))
