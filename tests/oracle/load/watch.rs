@@ -19,7 +19,8 @@ pub struct Seen {
     pub contended: HashSet<String>,
 }
 
-/// Each of our transactions that has written, with what it and the clients wait for; and where the copy is.
+/// Each of our transactions that has written, with what it and the clients wait for; and where the copy is. One that is ending has an
+/// xid, and no beginning, for a moment.
 const LOOK: &str = "\
 SELECT p.pid || ' ' || p.xact_start,
        EXISTS (SELECT FROM pg_stat_activity c WHERE c.datname = p.datname AND c.application_name = 'client'
@@ -28,7 +29,8 @@ SELECT p.pid || ' ' || p.xact_start,
                AND (c.wait_event_type = 'Lock' AND p.pid = ANY (pg_blocking_pids(c.pid))
                  OR p.wait_event_type = 'Lock' AND c.pid = ANY (pg_blocking_pids(p.pid))))
 FROM pg_stat_activity p
-WHERE p.datname = current_database() AND p.application_name LIKE 'phasegate%' AND p.backend_xid IS NOT NULL";
+WHERE p.datname = current_database() AND p.application_name LIKE 'phasegate%' AND p.backend_xid IS NOT NULL
+  AND p.xact_start IS NOT NULL";
 
 const AIM: &str = "\
 SELECT coalesce(min(substring(hi from '\\d+')::bigint), 0) FROM phasegate.chunks WHERE NOT committed";
