@@ -1,16 +1,47 @@
-//! What the ledgers of all databases have in common: what a copy's row says, and how directions, counts and the journal's head
-//! are written down.
+//! What the ledgers of all databases have in common: what a copy's row says, how directions, endings, counts and the journal's head
+//! are written down, and what a slot's token says of a fence.
 
 use crate::copy::chunk::Key;
-use crate::run::{Digest, Way};
+use crate::run::{Digest, Ending, FailureClass, RunId, Way};
 
-use super::Head;
+use super::{Error, Fence, Head};
 
 /// A direction as ledgers write it.
 pub(super) const fn way_name(way: Way) -> &'static str {
     match way {
         Way::Forward => "forward",
         Way::Back => "back",
+    }
+}
+
+/// An ending as runs have it.
+pub(super) const fn ending_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Completed => "completed",
+        Ending::RolledBack => "rolled_back",
+        Ending::Aborted => "aborted",
+    }
+}
+
+/// Where a run has no slots any more.
+pub(super) fn no_claim(run: &RunId) -> Error {
+    let message = format!("run {run} has no claim on this database any more");
+    Error::failed(FailureClass::Stale, message)
+}
+
+/// Holds a fence's token against its slot's. A lower one than ours was never written: `damaged` makes an error of that.
+pub(super) fn hold(
+    fence: &Fence,
+    newest: u64,
+    damaged: impl FnOnce(String) -> Error,
+) -> Result<(), Error> {
+    let ours = fence.token();
+    match newest.cmp(&ours) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Error::Fenced { ours, newest }),
+        std::cmp::Ordering::Less => {
+            Err(damaged(format!("the slot's token is {newest}, below ours, which is {ours}")))
+        }
     }
 }
 

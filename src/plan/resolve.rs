@@ -17,7 +17,7 @@ use super::graph::Graph;
 use super::node::{At, Span};
 use super::project::{Environment, EnvironmentPolicy, Project};
 use super::reports::Reports;
-use super::statements::{Created, ReadScript, Scripts, Standing, dialect};
+use super::statements::{Created, ReadScript, Scripts, Standing};
 use super::suggest::advice;
 
 /// What a step's names lead to.
@@ -237,7 +237,7 @@ impl<'a> View<'a> {
     pub fn dialect_of(&self, side: Option<&super::document::SideDef>) -> Option<Dialect> {
         let target = side?.target.value.as_str();
         let target = self.document.targets.iter().find(|known| known.name.value == target)?;
-        dialect(target.engine?.value)
+        Dialect::of(target.engine?.value)
     }
 
     /// The mappings with what happens to them.
@@ -273,7 +273,9 @@ fn read_scripts(
         }
     }
     let undo = match step.undo.as_ref().map(|undo| (&undo.value, undo.span)) {
-        Some((UndoDef::File(script), _)) => dialect(engine.value).map(|dialect| (script, dialect)),
+        Some((UndoDef::File(script), _)) => {
+            Dialect::of(engine.value).map(|dialect| (script, dialect))
+        }
         Some((UndoDef::Sql(script), span)) => {
             spoken(target, (false, span), scripts.reports).map(|dialect| (script, dialect))
         }
@@ -304,7 +306,7 @@ fn spoken(
     reports: &mut Reports,
 ) -> Option<Dialect> {
     let engine = target.engine?.value;
-    let spoken = dialect(engine);
+    let spoken = Dialect::of(engine);
     if spoken.is_some_and(|dialect| (dialect == Dialect::Cypher) == is_cypher) {
         return spoken;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Location, known as codes};
-use crate::run::{CreatedTable, Engine, Hazard, Language, Script, Statement, Transaction};
+use crate::run::{CreatedTable, Hazard, Language, Script, Statement, Transaction};
 use crate::sql::cypher::{self, Section};
 use crate::sql::{self, Change, Dialect, Facts, Object};
 
@@ -90,18 +90,6 @@ impl ReadScript {
                 .iter()
                 .any(|(_, facts, _)| matches!(facts.hazard, Hazard::Unknown(_))),
         }
-    }
-}
-
-/// Whose SQL an engine speaks, or that it is Cypher.
-pub const fn dialect(engine: Engine) -> Option<Dialect> {
-    match engine {
-        Engine::Sqlite => Some(Dialect::Sqlite),
-        Engine::Postgres => Some(Dialect::Postgres),
-        Engine::Mysql => Some(Dialect::Mysql),
-        Engine::Sqlserver => Some(Dialect::Sqlserver),
-        Engine::Neo4j => Some(Dialect::Cypher),
-        Engine::Redis => None,
     }
 }
 

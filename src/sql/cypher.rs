@@ -206,7 +206,10 @@ impl<'a> Reading<'a> {
     fn administers(&self) -> bool {
         let at = self.begin;
         let makes_data = self.is_punct(at + 1, "(") || self.is_punct(at + 2, "=");
-        self.is_one(at, &ADMINISTRATION) || self.is(at, "create") && !makes_data
+        self.is_one(at, &ADMINISTRATION)
+            || self.is(at, "create") && !makes_data
+            // `SHOW TRANSACTIONS … TERMINATE TRANSACTIONS …`
+            || self.is(at, "show") && self.clauses().any(|at| self.is(at, "terminate"))
     }
 
     fn section(&self) -> Section {
@@ -269,7 +272,7 @@ impl<'a> Reading<'a> {
                 "remove USE, and name the database in the target's URL",
             );
         }
-        if self.schema_change().is_some() || self.is(self.begin, "show") {
+        if self.schema_change().is_some() {
             return facts;
         }
         if self.administers() {
@@ -281,6 +284,9 @@ impl<'a> Reading<'a> {
                 "this is about the server, and not about what is in the target's database",
                 "do it outside of the plan",
             );
+            return facts;
+        }
+        if self.is(self.begin, "show") {
             return facts;
         }
         if !self.is_one(self.begin, &CLAUSES) {
@@ -386,6 +392,8 @@ mod tests {
             ("USE other MATCH (n) DELETE n", 2),
             ("DROP DATABASE neo4j", 2),
             ("CREATE DATABASE x", 1),
+            ("SHOW TRANSACTIONS YIELD transactionId AS id TERMINATE TRANSACTIONS id", 1),
+            ("TERMINATE TRANSACTIONS 'neo4j-transaction-1'", 1),
             ("CALL apoc.periodic.iterate('MATCH (n) RETURN n', 'DELETE n', {})", 1),
             ("CALL `db`.labels() YIELD label CALL apoc.nothing() RETURN 1", 1),
             ("WHATEVER (n)", 1),

@@ -27,6 +27,8 @@ mod split;
 mod sqlite;
 mod token;
 
+use crate::run::Engine;
+
 pub use alone::{Alone, NewIndex, Reindexed, alone, index_made};
 pub use classify::classify;
 pub use drops::drops_one;
@@ -55,6 +57,19 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// What an engine speaks, if it is a language of statements.
+    #[must_use]
+    pub const fn of(engine: Engine) -> Option<Self> {
+        match engine {
+            Engine::Sqlite => Some(Self::Sqlite),
+            Engine::Postgres => Some(Self::Postgres),
+            Engine::Mysql => Some(Self::Mysql),
+            Engine::Sqlserver => Some(Self::Sqlserver),
+            Engine::Neo4j => Some(Self::Cypher),
+            Engine::Redis => None,
+        }
+    }
+
     /// The product's name, as people write it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -14,7 +14,6 @@ use crate::sql::{self, Dialect, LockMode, RowWork};
 
 use super::Looks;
 use super::locks::{self, Whole};
-use super::statements::dialect;
 
 /// What a step does, in words.
 #[derive(Debug, Default)]
@@ -74,7 +73,7 @@ fn limits(step: &Step) -> impl Iterator<Item = String> {
 
 fn dialect_of(program: &Program, step: &Step) -> Option<Dialect> {
     let target = step.target.as_ref().and_then(|name| program.targets().get(name));
-    target.and_then(|target| dialect(target.engine))
+    target.and_then(|target| Dialect::of(target.engine))
 }
 
 fn is_sqlite(program: &Program, step: &Step) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::masked;
 use crate::report::dry_run::StatementOutlook;
-use crate::run::{Action, Engine, Hazard, Program, Script, Step, StepId, TargetName, Undo};
+use crate::run::{Action, Hazard, Program, Script, Step, StepId, TargetName, Undo};
 use crate::sql::{self, Dialect, Facts, Object};
 
 use super::{danger, locks};
@@ -35,18 +35,6 @@ pub(super) struct Reading {
     pub knows_locks: bool,
 }
 
-/// Whose SQL an engine speaks, or that it is Cypher.
-pub(super) const fn dialect(engine: Engine) -> Option<Dialect> {
-    match engine {
-        Engine::Sqlite => Some(Dialect::Sqlite),
-        Engine::Postgres => Some(Dialect::Postgres),
-        Engine::Mysql => Some(Dialect::Mysql),
-        Engine::Sqlserver => Some(Dialect::Sqlserver),
-        Engine::Neo4j => Some(Dialect::Cypher),
-        Engine::Redis => None,
-    }
-}
-
 impl Readings {
     /// Reads every statement once, in the plan's order.
     pub(super) fn of(program: &Program) -> Self {
@@ -54,7 +42,7 @@ impl Readings {
         let mut created: BTreeMap<&TargetName, Vec<Object>> = BTreeMap::new();
         for step in program.steps() {
             let Some(target) = &step.target else { continue };
-            let Some(dialect) = program.targets().get(target).and_then(|it| dialect(it.engine))
+            let Some(dialect) = program.targets().get(target).and_then(|it| Dialect::of(it.engine))
             else {
                 continue;
             };

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::driver::{Purpose, Survey, TableUse};
 use crate::engine;
 use crate::run::{Action, CopyColumns, Program, Step, TargetName};
-use crate::sql::{self, Change, Facts, LockMode, RowWork};
+use crate::sql::{self, Change, Dialect, Facts, LockMode, RowWork};
 
-use super::statements::{Readings, dialect};
+use super::statements::Readings;
 
 /// The survey of a target, with what statements do with tables as far as their text tells.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
             uses.extend(of_statement(step, &reading.facts, &statement.text));
         }
     }
-    let dialect = program.targets().get(target).and_then(|target| dialect(target.engine));
+    let dialect = program.targets().get(target).and_then(|target| Dialect::of(target.engine));
     for (id, query) in &survey.queries {
         let (Some(step), Some(dialect)) = (program.step(id), dialect) else { continue };
         uses.extend(of_statement(step, &sql::classify(dialect, query), query));

@@ -4,17 +4,18 @@
 //! - The check for overlap, our node and the tokens are one transaction, and only one such transaction is open at a time: each
 //!   makes a node of the same unique key and deletes it at its end, so that the next waits for it.
 //! - A claim is the whole database: nodes have whatever labels and properties clients give them.
-//! - Who takes over ends whoever holds a slot, writes the new token to all of them, and then ends what had begun outside of
-//!   transactions: from there on nobody can begin anything with an older token.
+//! - Who takes over ends whoever holds a slot, writes the new token to all of them, and then ends what had begun without a
+//!   slot: from there on nobody can begin anything with an older token.
 
 use std::time::Duration;
 
 use neo4rs::query;
 
 use super::Neo4j;
-use super::connection::{Connections, META_RUN, META_TOKEN, Tx};
+use super::connection::{Connections, META_RUN, META_TOKEN, NAMED, Tx};
 use super::error::{damaged, failed};
-use super::ledger::{self, get, signed, unsigned};
+use super::ledger::{self, ending_name, get, signed, unsigned};
+use super::script::Begun;
 use crate::clock::Stopwatch;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared, TxKind};
 use crate::run::{Ending, FailureClass, RunId};
@@ -37,10 +38,10 @@ pub(super) async fn holder(
     connections: &Connections,
     run: &RunId,
 ) -> Result<Option<Holder>, Error> {
-    let mut live = connections.read().await?;
-    let rows = live.rows(query(HOLDER).param("run", run.as_str())).await;
+    let mut reader = connections.read().await?;
+    let rows = reader.rows(query(HOLDER).param("run", run.as_str())).await;
     let holder = read_holder(&rows.map_err(failed("look for other runs"))?)?;
-    live.release();
+    reader.release();
     Ok(holder)
 }
 
@@ -186,26 +187,37 @@ async fn end_blockers(connections: &Connections, mark: &str) -> Result<(), Error
     Ok(())
 }
 
-/// Ends what earlier runners of a run have running in no transaction of ours, and waits until it has no locks any more. What was ended
+/// Ends what earlier runners of a run have under way and holds no slot, and waits until it has no locks any more. What was ended
 /// is listed until its client says something, and can't be committed.
 async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Result<(), Error> {
+    let mut reader = neo4j.connections.read().await?;
+    let marks = query(
+        "MATCH (s:phasegate_steps {run_id: $run}) WHERE s.detail IS NOT NULL RETURN s.detail AS said",
+    );
+    let rows = reader.rows(marks.param("run", run.as_str())).await;
+    let rows = rows.map_err(failed("read the ledger"))?;
+    reader.release();
+    let said: Vec<String> = rows.iter().map(|row| get(row, "said")).collect::<Result<_, _>>()?;
+    let begun = said.iter().filter_map(|said| serde_json::from_str::<Begun>(said).ok());
+    let begun: Vec<String> = begun.map(|begun| begun.transaction).collect();
     let watch = Stopwatch::start();
     loop {
-        let mut live = neo4j.connections.read().await?;
+        let mut reader = neo4j.connections.read().await?;
         let look = query(&format!(
-            "SHOW TRANSACTIONS YIELD transactionId, metaData, status, activeLockCount WHERE metaData.{META_RUN} = $run \
-             AND metaData.{META_TOKEN} > 0 AND metaData.{META_TOKEN} < $token \
+            "SHOW TRANSACTIONS YIELD transactionId, startTime, metaData, status, activeLockCount \
+             WHERE (metaData.{META_RUN} = $run AND metaData.{META_TOKEN} < $token OR {NAMED} IN $begun) \
              AND NOT (status STARTS WITH 'Terminated' AND activeLockCount = 0) RETURN transactionId AS id"
         ))
         .param("run", run.as_str())
-        .param("token", signed(token));
-        let rows = live.rows(look).await.map_err(failed("look for earlier runners"))?;
+        .param("token", signed(token))
+        .param("begun", begun.clone());
+        let rows = reader.rows(look).await.map_err(failed("look for earlier runners"))?;
         let ids: Vec<String> = rows.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
         if !ids.is_empty() {
             let end = query("TERMINATE TRANSACTIONS $ids").param("ids", ids.clone());
-            live.rows(end).await.map_err(failed("end earlier runners"))?;
+            reader.rows(end).await.map_err(failed("end earlier runners"))?;
         }
-        live.release();
+        reader.release();
         if ids.is_empty() {
             return Ok(());
         }
@@ -222,12 +234,12 @@ async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Result<(), Error
 
 /// Whether a run has closed its node.
 pub(super) async fn has_left(connections: &Connections, run: &RunId) -> Result<bool, Error> {
-    let mut live = connections.read().await?;
+    let mut reader = connections.read().await?;
     let ask =
         query("MATCH (r:phasegate_runs {run_id: $run}) WHERE r.state <> 'active' RETURN 1 AS one");
-    let rows = live.rows(ask.param("run", run.as_str())).await;
+    let rows = reader.rows(ask.param("run", run.as_str())).await;
     let has_left = !rows.map_err(failed("read the run's node"))?.is_empty();
-    live.release();
+    reader.release();
     Ok(has_left)
 }
 
@@ -248,7 +260,7 @@ pub(super) async fn close(
         "MATCH (s:phasegate_steps {run_id: $run}) DELETE s",
         "MATCH (s:phasegate_slots {run_id: $run}) DELETE s",
     ] {
-        let query = query(text).param("run", run).param("state", state_name(ending));
+        let query = query(text).param("run", run).param("state", ending_name(ending));
         tx.run(query).await.map_err(failed("close the run's node"))?;
     }
     tx.commit().await
@@ -262,13 +274,4 @@ pub(super) async fn tidy(connections: &Connections) -> Result<(), Error> {
         ledger::drop_others(connections).await?;
     }
     commit(tx).await
-}
-
-/// An ending as the run's node has it.
-const fn state_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Completed => "completed",
-        Ending::RolledBack => "rolled_back",
-        Ending::Aborted => "aborted",
-    }
 }

@@ -4,8 +4,9 @@
 //! - A [`Tx`] has taken its slot's write lock before it read the slot's token, so that nobody can take over before it ends.
 //! - A connection is kept for the next only after a clean end. Whatever else happens (an error, a future that is dropped) it is
 //!   closed, and the server ends what it had open.
-//! - What is in no transaction of ours says whose it is in its metadata, so that who takes over finds and ends it. (In others that
-//!   can't be said: the library's BEGIN has none, and after `CALL tx.setMetaData` Neo4j 5.26 ends transactions of others.)
+//! - What holds no slot is found all the same by who takes over: what is in no transaction of ours says whose it is in its metadata, and
+//!   a change of schema has the name of its transaction in the ledger before it begins. (BEGIN of the library takes no metadata, and
+//!   after `CALL tx.setMetaData` Neo4j 5.26 ends transactions of others.)
 //!
 //! Absent on purpose: retries. Those of the library, which are for statements outside transactions, are kept for queries.
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use neo4rs::{BoltMap, BoltType, ConfigBuilder, Graph, Query, Row, Txn};
 use tokio::sync::watch;
 
-use super::error::{failed, unknown};
+use super::error::{damaged, failed, unknown};
 use super::ledger;
 use super::url::Address;
 use crate::driver::fail_point::at_commit;
@@ -34,6 +35,9 @@ const FETCH_ROWS: usize = 2_000;
 /// The key of our transactions' metadata that holds the run, and the one that holds the token.
 pub(super) const META_RUN: &str = "phasegate_run";
 pub(super) const META_TOKEN: &str = "phasegate_token";
+
+/// What names a transaction in `SHOW TRANSACTIONS`.
+pub(super) const NAMED: &str = "transactionId + ' of ' + startTime";
 
 /// The connections to one database.
 pub(super) struct Connections {
@@ -142,36 +146,33 @@ impl Connections {
         Ok(Tx { connections: self, cancelled, txn, graph, kind })
     }
 
-    /// Runs a statement that commits by itself. Returns what it changed; an answer that didn't come is [`Error::Unknown`].
-    pub(super) async fn alone(
-        &self,
-        fence: &Fence,
-        text: &str,
-    ) -> Result<Result<u64, neo4rs::Error>, Error> {
+    /// Runs a statement that commits by itself, once.
+    pub(super) async fn alone(&self, fence: &Fence, text: &str) -> Result<Alone, Error> {
         let graph = self.greeted().await?;
         let mut cancelled = self.cancelled.subscribe();
         let query = neo4rs::query(text).extra("tx_metadata", whose(fence.run(), fence.token()));
         let running = Box::pin(async {
-            let stream = tokio::select! {
+            let sent = tokio::select! {
                 biased;
-                stream = graph.execute(query) => stream?,
+                sent = graph.execute(query) => sent,
                 // The library would send it again where the server says that this may help. There is one connection, and whoever waits
                 // for it comes first: when it is had here, the statement has failed.
-                _ = graph.start_txn() => return Err(in_vain()),
+                _ = graph.start_txn() => return Alone::InVain,
             };
-            stream.finish().await
+            let done = match sent {
+                Ok(stream) => stream.finish().await,
+                Err(error) => Err(error),
+            };
+            done.map_or_else(Alone::Failed, |summary| Alone::Done(changes(&summary)))
         });
         let done = tokio::select! {
             done = running => done,
             _ = cancelled.changed() => return Err(stopped()),
         };
-        match done {
-            Ok(summary) => {
-                self.keep(graph);
-                Ok(Ok(changes(&summary)))
-            }
-            Err(error) => Ok(Err(error)),
+        if matches!(done, Alone::Done(_)) {
+            self.keep(graph);
         }
+        Ok(done)
     }
 
     /// Ends whatever runs now: its connections are closed, and the server ends what they had open.
@@ -195,11 +196,13 @@ fn stopped() -> Error {
     Error::failed(FailureClass::Cancelled, "it was cancelled")
 }
 
-/// What stands for the server's own words where the library would try again and keeps them to itself.
-fn in_vain() -> neo4rs::Error {
-    neo4rs::Error::Ignored(
-        "the statement failed for a reason that may pass (a deadlock, a lock that was not had in time), and its",
-    )
+/// What came of a statement that commits by itself.
+pub(super) enum Alone {
+    /// It is done, and changed so much.
+    Done(u64),
+    Failed(neo4rs::Error),
+    /// It failed for a reason that may pass. The library keeps the server's words to itself.
+    InVain,
 }
 
 /// What a statement changed, in nodes, relationships, labels and properties, of which each counts as one.
@@ -289,6 +292,19 @@ impl Tx<'_> {
             rows = reading => rows,
             _ = self.cancelled.changed() => Err(terminated()),
         }
+    }
+
+    /// What the server calls this transaction, with when it began: names come again when a server has been restarted.
+    pub(super) async fn named(&mut self) -> Result<String, Error> {
+        let mark = format!("/* {} */", uuid::Uuid::now_v7().simple());
+        let ask = format!(
+            "{mark} SHOW TRANSACTIONS YIELD transactionId, startTime, currentQuery WHERE currentQuery STARTS WITH '{mark}' \
+             RETURN {NAMED} AS name"
+        );
+        let doing = "read what the transaction is called";
+        let rows = self.rows(neo4rs::query(&ask)).await.map_err(failed(doing))?;
+        let row = rows.first().ok_or_else(|| damaged("the server doesn't list our transaction"))?;
+        ledger::get(row, "name")
     }
 
     /// Runs a statement, whose rows nobody wants. Returns what it changed.

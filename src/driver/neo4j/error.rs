@@ -28,7 +28,7 @@ pub(super) fn at_statement(error: &neo4rs::Error, statement: &Statement) -> Erro
 
 /// Whether nobody knows what became of what was sent last: the answer didn't come.
 pub(super) const fn is_lost(error: &neo4rs::Error) -> bool {
-    !matches!(error, neo4rs::Error::Neo4j(_) | neo4rs::Error::Ignored(_))
+    !matches!(error, neo4rs::Error::Neo4j(_))
 }
 
 /// The answer to a COMMIT, or to what commits by itself, didn't come.
@@ -164,7 +164,7 @@ const ROLE_LACKS: &str =
     "the target's role lacks a right for this: see SHOW CURRENT USER, and GRANT it on the server";
 
 /// What the server says as one sentence, without the statement, which it repeats in quotes on lines of its own.
-fn shown(message: &str) -> String {
+pub(super) fn shown(message: &str) -> String {
     let lines = message.lines().take_while(|line| !line.starts_with('"'));
     let said: Vec<&str> = lines
         .map(|line| line.split(" (line ").next().unwrap_or(line).trim())

@@ -7,7 +7,7 @@ use neo4rs::{Row, query};
 use serde_json::json;
 
 use super::Neo4j;
-use super::error::failed;
+use super::error::{failed, shown};
 use super::ledger::{PREFIX, get, unsigned};
 use crate::copy::throttle::Part;
 use crate::driver::probed::{Seen, SessionFacts};
@@ -61,14 +61,14 @@ impl Introspect for Neo4j {
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         for (step, text) in &survey.queries {
-            let mut live = self.connections.read().await?;
-            match live.rows(query(&format!("EXPLAIN {text}"))).await {
-                Ok(_) => live.release(),
+            let mut reader = self.connections.read().await?;
+            match reader.rows(query(&format!("EXPLAIN {text}"))).await {
+                Ok(_) => reader.release(),
                 Err(neo4rs::Error::Neo4j(told)) => findings.push(Finding {
                     severity: Severity::Error,
                     step: step.clone(),
                     code: BAD_QUERY,
-                    message: told.message().lines().next().unwrap_or_default().to_owned(),
+                    message: format!("the query can't be run: {}", shown(told.message())),
                     help: None,
                     private: Vec::new(),
                 }),
@@ -95,16 +95,14 @@ impl Introspect for Neo4j {
 
     /// Of all indexes and constraints: what a step does to a label no list of tables tells.
     async fn fingerprint(&self, _tables: &[String]) -> Result<Digest, Error> {
-        let mut live = self.connections.read().await?;
+        let mut reader = self.connections.read().await?;
         let mut shapes = Vec::new();
-        for text in [
-            "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties \
-             RETURN name, [type, entityType] + coalesce(labelsOrTypes, []) + [''] + coalesce(properties, []) AS shape ORDER BY name",
-            "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties \
-             RETURN name, [type, entityType] + coalesce(labelsOrTypes, []) + [''] + coalesce(properties, []) AS shape ORDER BY name",
-        ] {
-            let rows =
-                live.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
+        for what in ["INDEXES", "CONSTRAINTS"] {
+            let list = query(&format!(
+                "SHOW {what} YIELD name, type, entityType, labelsOrTypes, properties RETURN name, \
+                 [type, entityType] + coalesce(labelsOrTypes, []) + [''] + coalesce(properties, []) AS shape ORDER BY name"
+            ));
+            let rows = reader.rows(list).await.map_err(failed("list indexes and constraints"))?;
             for row in &rows {
                 let (name, shape): (String, Vec<String>) = (get(row, "name")?, get(row, "shape")?);
                 if !name.starts_with(PREFIX) {
@@ -112,7 +110,7 @@ impl Introspect for Neo4j {
                 }
             }
         }
-        live.release();
+        reader.release();
         Ok(Digest::of("neo4j schema", &shapes.into()))
     }
 }

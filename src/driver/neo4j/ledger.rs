@@ -14,8 +14,8 @@ use super::connection::{Connections, Reader, Tx};
 use super::error::{damaged, failed};
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
-use crate::run::{FailureClass, RunId, StepId, Way};
-pub(super) use words::{signed, way_name};
+use crate::run::{RunId, StepId, Way};
+pub(super) use words::{ending_name, signed, way_name};
 
 /// The constraint that stays with the nodes of runs.
 const RUNS: &str = "CREATE CONSTRAINT phasegate_runs_key IF NOT EXISTS FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE";
@@ -62,9 +62,9 @@ async fn constrain(connections: &Connections, texts: &[String]) -> Result<(), Er
 }
 
 /// Waits until every index of the database is there, constraints' own included.
-pub(super) async fn await_indexes(live: &mut Reader<'_>, seconds: i64) -> Result<(), Error> {
+pub(super) async fn await_indexes(reader: &mut Reader<'_>, seconds: i64) -> Result<(), Error> {
     let wait = query("CALL db.awaitIndexes($seconds)").param("seconds", seconds);
-    live.rows(wait).await.map(|_| ()).map_err(failed("wait for indexes"))
+    reader.rows(wait).await.map(|_| ()).map_err(failed("wait for indexes"))
 }
 
 /// The key of a column's value in a row.
@@ -86,20 +86,9 @@ pub(super) async fn check_fence(tx: &mut Tx<'_>, fence: &Fence) -> Result<(), Er
     .param("run", fence.run().as_str())
     .param("slot", i64::from(fence.slot()));
     let rows = tx.rows(ask).await.map_err(failed("check the fencing token"))?;
-    let Some(row) = rows.first() else {
-        let message = format!("run {} has no claim on this database any more", fence.run());
-        return Err(Error::failed(FailureClass::Stale, message));
-    };
+    let row = rows.first().ok_or_else(|| words::no_claim(fence.run()))?;
     let newest = unsigned(get(row, "token")?)?;
-    if newest > fence.token() {
-        return Err(Error::Fenced { ours: fence.token(), newest });
-    }
-    if newest < fence.token() {
-        let message =
-            format!("the slot's token is {newest}, below ours, which is {}", fence.token());
-        return Err(damaged(message));
-    }
-    Ok(())
+    words::hold(fence, newest, damaged)
 }
 
 fn applied_query(run: &RunId, step: &str, way: Way) -> Query {
@@ -128,12 +117,12 @@ pub(super) async fn applied(
 
 /// The same for whoever only looks.
 pub(super) async fn applied_before(
-    live: &mut Reader<'_>,
+    reader: &mut Reader<'_>,
     run: &RunId,
     step: &StepId,
     way: Way,
 ) -> Result<Option<Applied>, Error> {
-    let rows = live.rows(applied_query(run, step.as_str(), way)).await;
+    let rows = reader.rows(applied_query(run, step.as_str(), way)).await;
     read_applied(&rows.map_err(failed("read the ledger"))?)
 }
 
@@ -188,13 +177,13 @@ pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Resu
 }
 
 /// The journal's head as kept.
-pub(super) async fn head(live: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
+pub(super) async fn head(reader: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
     let ask = query(
         "MATCH (r:phasegate_runs {run_id: $run}) WHERE r.head_version IS NOT NULL AND r.head_hash IS NOT NULL \
          RETURN r.head_version AS version, r.head_hash AS hash",
     )
     .param("run", run.as_str());
-    let rows = live.rows(ask).await.map_err(failed("read the head of the journal"))?;
+    let rows = reader.rows(ask).await.map_err(failed("read the head of the journal"))?;
     let Some(row) = rows.first() else { return Ok(None) };
     words::head(get(row, "version")?, get(row, "hash")?).map(Some).map_err(damaged)
 }

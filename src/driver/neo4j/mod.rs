@@ -72,12 +72,12 @@ impl Neo4j {
 
     /// The server's version, as it writes it.
     async fn version(&self) -> Result<String, Error> {
-        let mut live = self.connections.read().await?;
+        let mut reader = self.connections.read().await?;
         let ask = query("CALL dbms.components() YIELD versions RETURN versions[0] AS version");
-        let rows = live.rows(ask).await.map_err(error::failed("read the server's version"))?;
+        let rows = reader.rows(ask).await.map_err(error::failed("read the server's version"))?;
         let row = rows.first().ok_or_else(|| error::damaged("the server tells no version"))?;
         let version = ledger::get(row, "version")?;
-        live.release();
+        reader.release();
         Ok(version)
     }
 }

@@ -3,8 +3,8 @@
 //! Statements that change data are in one transaction with the step's entry in the ledger. Those that change indexes and constraints
 //! are in one of their own, since the server refuses both in one, and what commits by itself is in none. Around these the ledger has
 //! marks, which are entries called `<step>/part/<n>`:
-//! - Before a change of schema it has the names that there were. Where the answer was lost, or we died, the names that there are
-//!   now tell whether it was done: all of it or nothing, as the transaction is one.
+//! - Before a change of schema it has the names that there were, and which transaction it is made in. Where the answer was lost, or we
+//!   died, the names that there are now tell whether it was done: all of it or nothing, as the transaction is one.
 //! - What commits by itself, part after part, is marked as begun and as done. What was begun and isn't known to be done is
 //!   [`Error::Ambiguous`]: nothing tells how far it came.
 //!
@@ -13,9 +13,10 @@
 use std::collections::BTreeSet;
 
 use neo4rs::query;
+use serde::{Deserialize, Serialize};
 
 use super::Neo4j;
-use super::connection::Reader;
+use super::connection::{Alone, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
 use super::ledger::{PREFIX, applied, await_indexes, forget, get, record};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
@@ -100,11 +101,7 @@ pub(super) async fn run(
     Ok(applied)
 }
 
-async fn has_marks(
-    tx: &mut super::connection::Tx<'_>,
-    fence: &Fence,
-    begins: &str,
-) -> Result<bool, Error> {
+async fn has_marks(tx: &mut Tx<'_>, fence: &Fence, begins: &str) -> Result<bool, Error> {
     let ask = query(
         "MATCH (s:phasegate_steps {run_id: $run, way: 'forward'}) WHERE s.step STARTS WITH $begins RETURN 1 AS one LIMIT 1",
     )
@@ -113,10 +110,7 @@ async fn has_marks(
     Ok(!tx.rows(ask).await.map_err(failed("read the ledger"))?.is_empty())
 }
 
-async fn in_transaction(
-    tx: &mut super::connection::Tx<'_>,
-    statements: &[&Statement],
-) -> Result<u64, Error> {
+async fn in_transaction(tx: &mut Tx<'_>, statements: &[&Statement]) -> Result<u64, Error> {
     let mut rows = 0;
     for statement in statements {
         rows += tx.run(query(&statement.text)).await.map_err(|e| at_statement(&e, statement))?;
@@ -124,8 +118,17 @@ async fn in_transaction(
     Ok(rows)
 }
 
-/// What a mark of something begun says in its detail.
+/// What the mark of something that commits by itself says in its detail when it is begun.
 const BEGUN: &str = "begun";
+
+/// What that of a change of schema says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Begun {
+    /// The indexes and constraints before it.
+    names: BTreeSet<String>,
+    /// The transaction that it is made in.
+    pub(super) transaction: String,
+}
 
 /// A part of a step, by its name in the ledger.
 struct One<'a> {
@@ -168,25 +171,24 @@ impl One<'_> {
 
     async fn schema(&self, statements: &[&Statement]) -> Result<u64, Error> {
         let connections = &self.neo4j.connections;
-        let mut live = connections.read().await?;
-        let now = names(&mut live).await?;
-        live.release();
+        let mut reader = connections.read().await?;
+        let now = names(&mut reader).await?;
+        reader.release();
         let is_done = match self.begun().await? {
             Mark::Done(_) => true,
-            Mark::None => {
-                let said =
-                    serde_json::to_string(&now).map_err(|error| damaged(error.to_string()))?;
-                self.mark(0, Some(said)).await?;
-                false
-            }
+            Mark::None => false,
             Mark::Begun(said) => {
-                let before: BTreeSet<String> = serde_json::from_str(&said)
+                let begun: Begun = serde_json::from_str(&said)
                     .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
-                was_done(statements, (&before, &now))?
+                was_done(statements, (&begun.names, &now))?
             }
         };
         if !is_done {
             let mut tx = connections.begin_unfenced(TxKind::Execute).await?;
+            // It holds no slot: from here on who takes over knows it, and who was taken over can't come here.
+            let begun = Begun { names: now, transaction: tx.named().await? };
+            let said = serde_json::to_string(&begun).map_err(|error| damaged(error.to_string()))?;
+            self.mark(0, Some(said)).await?;
             match in_transaction(&mut tx, statements).await {
                 Ok(_) => tx.commit().await?,
                 Err(error) => {
@@ -195,10 +197,10 @@ impl One<'_> {
                 }
             }
         }
-        let mut live = connections.read().await?;
-        await_indexes(&mut live, ONLINE_WITHIN_S).await?;
-        let failed = failures(&mut live).await?;
-        live.release();
+        let mut reader = connections.read().await?;
+        await_indexes(&mut reader, ONLINE_WITHIN_S).await?;
+        let failed = failures(&mut reader).await?;
+        reader.release();
         if let Some(why) = failed {
             return Err(why);
         }
@@ -220,17 +222,27 @@ impl One<'_> {
             Mark::None => self.mark(0, Some(BEGUN.to_owned())).await?,
         }
         match self.neo4j.connections.alone(self.fence, &statement.text).await? {
-            Ok(rows) => {
+            Alone::Done(rows) => {
                 self.mark(rows, None).await?;
                 Ok(rows)
             }
-            Err(error) if is_lost(&error) => Err(unknown(&error)),
-            Err(error) => {
-                // The server has said how it ended, so there is nothing to be found out.
-                self.unmark().await?;
-                Err(in_part(at_statement(&error, statement)))
-            }
+            Alone::Failed(error) if is_lost(&error) => Err(unknown(&error)),
+            Alone::Failed(error) => self.in_part(at_statement(&error, statement)).await,
+            Alone::InVain => self.in_part(passing(statement)).await,
         }
+    }
+
+    /// The server has said that a statement failed of which parts may be committed: there is nothing to be found out, and it isn't tried
+    /// again by itself.
+    async fn in_part<T>(&self, error: Error) -> Result<T, Error> {
+        self.unmark().await?;
+        let Error::Failed(mut failure) = error else { return Err(error) };
+        if failure.class == FailureClass::Contention {
+            failure.class = FailureClass::Refused;
+        }
+        failure.detail = Some("what it had committed before that stays".to_owned());
+        failure.help.get_or_insert_with(|| "see what it wrote, then `phasegate retry`".to_owned());
+        Err(Error::Failed(failure))
     }
 
     async fn unmark(&self) -> Result<(), Error> {
@@ -240,15 +252,16 @@ impl One<'_> {
     }
 }
 
-/// The error of a statement of which parts may be committed: it isn't tried again by itself.
-fn in_part(error: Error) -> Error {
-    let Error::Failed(mut failure) = error else { return error };
-    if failure.class == FailureClass::Contention {
-        failure.class = FailureClass::Refused;
+/// The error of a statement of which only that is known.
+fn passing(statement: &Statement) -> Error {
+    let message = "it met a deadlock, or a lock or memory that was not had in time";
+    match Error::failed(FailureClass::Contention, message) {
+        Error::Failed(mut failure) => {
+            failure.line = Some(statement.line);
+            Error::Failed(failure)
+        }
+        other => other,
     }
-    failure.detail = Some("what it had committed before that stays".to_owned());
-    failure.help.get_or_insert_with(|| "see what it wrote, then `phasegate retry`".to_owned());
-    Error::Failed(failure)
 }
 
 /// What the ledger has of a part.
@@ -259,10 +272,11 @@ enum Mark {
 }
 
 /// The names of all indexes and constraints that aren't ours.
-pub(super) async fn names(live: &mut Reader<'_>) -> Result<BTreeSet<String>, Error> {
+async fn names(reader: &mut Reader<'_>) -> Result<BTreeSet<String>, Error> {
     let mut names = BTreeSet::new();
     for text in ["SHOW INDEXES YIELD name", "SHOW CONSTRAINTS YIELD name"] {
-        let rows = live.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
+        let rows =
+            reader.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
         for row in &rows {
             let name: String = get(row, "name")?;
             if !name.starts_with(PREFIX) {
@@ -307,11 +321,11 @@ fn was_done(
 }
 
 /// An index that could not be built.
-async fn failures(live: &mut Reader<'_>) -> Result<Option<Error>, Error> {
+async fn failures(reader: &mut Reader<'_>) -> Result<Option<Error>, Error> {
     let ask = query(
         "SHOW INDEXES YIELD name, state, failureMessage WHERE state = 'FAILED' RETURN name, failureMessage AS why",
     );
-    let rows = live.rows(ask).await.map_err(failed("look at indexes"))?;
+    let rows = reader.rows(ask).await.map_err(failed("look at indexes"))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (name, why): (String, String) = (get(row, "name")?, get(row, "why")?);
     let why = why.lines().next().unwrap_or_default().to_owned();

@@ -23,13 +23,13 @@ impl Session for Neo4j {
     }
 
     async fn identity(&self) -> Result<Identity, Error> {
-        let mut live = self.connections.read().await?;
+        let mut reader = self.connections.read().await?;
         let ask = query("CALL db.info() YIELD id, name RETURN id, name");
-        let rows = live.rows(ask).await.map_err(failed("read who the server is"))?;
+        let rows = reader.rows(ask).await.map_err(failed("read who the server is"))?;
         let row =
             rows.first().ok_or_else(|| super::error::damaged("the server has no database"))?;
         let (system, database) = (get(row, "id")?, get(row, "name")?);
-        live.release();
+        reader.release();
         Ok(Identity { system, database, role: self.connections.user().to_owned() })
     }
 
@@ -51,9 +51,9 @@ impl Session for Neo4j {
     }
 
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
-        let mut live = self.connections.read().await?;
-        let head = ledger::head(&mut live, run).await?;
-        live.release();
+        let mut reader = self.connections.read().await?;
+        let head = ledger::head(&mut reader, run).await?;
+        reader.release();
         Ok(head)
     }
 
@@ -62,9 +62,9 @@ impl Session for Neo4j {
             Error::failed(FailureClass::Refused, message)
                 .with_help("write a query that gives exactly one row with one column")
         };
-        let mut live = self.connections.read().await?;
-        let rows = live.first(query(text), 2).await.map_err(failed("ask the query"))?;
-        live.release();
+        let mut reader = self.connections.read().await?;
+        let rows = reader.first(query(text), 2).await.map_err(failed("ask the query"))?;
+        reader.release();
         let row = match rows.as_slice() {
             [row] => row,
             [] => return Err(refuse("the query gave no row".to_owned())),
@@ -96,9 +96,9 @@ impl Session for Neo4j {
     }
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
-        let mut live = self.connections.read().await?;
-        let applied = ledger::applied_before(&mut live, run, step, way).await?;
-        live.release();
+        let mut reader = self.connections.read().await?;
+        let applied = ledger::applied_before(&mut reader, run, step, way).await?;
+        reader.release();
         Ok(applied.is_some())
     }
 

@@ -109,7 +109,8 @@ async fn what_became_of_a_change_of_schema_is_told_by_its_names() {
         // As if it had ended between the first mark and the answer.
         database
             .run(&format!(
-                "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, detail: '{}'}})",
+                "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, \
+                 detail: '{{\"names\": {}, \"transaction\": \"gone\"}}'}})",
                 serde_json::to_string(&database.texts("SHOW INDEXES YIELD name WHERE NOT name STARTS WITH 'phasegate' RETURN name AS it").await).unwrap()
             ))
             .await;
@@ -211,6 +212,28 @@ async fn what_an_earlier_runner_has_running_by_itself_is_ended() {
     assert!(matches!(again, Err(Error::Ambiguous(_))), "{again:?}");
 }
 
+/// A change of schema can't be in a transaction with anything of ours.
+#[tokio::test]
+async fn what_an_earlier_runner_changes_of_the_schema_is_never_committed() {
+    let Some(database) = Database::empty().await else { return };
+    let (old, new) = (database.open().await, database.open().await);
+    entered(&old, 5).await;
+    let mut tx = old.connections.begin_unfenced(crate::driver::TxKind::Execute).await.unwrap();
+    let name = tx.named().await.unwrap();
+    assert!(name.starts_with("neo4j-transaction-"), "{name}");
+    database
+        .run(&format!(
+            "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, \
+             detail: '{{\"names\": [], \"transaction\": \"{name}\"}}'}})"
+        ))
+        .await;
+    tx.run(neo4rs::query("CREATE INDEX a FOR (n:A) ON (n.a)")).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), entered(&new, 6)).await.unwrap();
+    assert!(tx.commit().await.is_err());
+    let made = "SHOW INDEXES YIELD name WHERE name = 'a' RETURN count(*) AS it";
+    assert_eq!(database.number(made).await, 0);
+}
+
 #[tokio::test]
 async fn rivals_that_enter_at_once_are_told_apart() {
     let Some(database) = Database::empty().await else { return };
@@ -302,7 +325,7 @@ async fn servers_that_can_not_be_used_are_told_apart() {
         ("bolt://127.0.0.1:1".to_owned(), FailureClass::Unreachable, "refused"),
         (format!("bolt://127.0.0.1:{mute_port}"), FailureClass::Unreachable, "did not greet"),
         (format!("bolt://127.0.0.1:{http_port}"), FailureClass::Unreachable, "HTTP"),
-        (format!("bolt+s://127.0.0.1:{port}"), FailureClass::Unreachable, ""),
+        (format!("bolt+s://127.0.0.1:{port}"), FailureClass::Unreachable, "could not connect"),
         (format!("bolt://127.0.0.1:{port}/nowhere"), FailureClass::Refused, "nowhere"),
         (
             format!("bolt+s://127.0.0.1:{port}?ca=/no/such/file"),

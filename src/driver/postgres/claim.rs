@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::catalogue;
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
-use super::ledger::{self, RUNS, signed, unsigned};
+use super::ledger::{self, RUNS, ending_name, signed, unsigned};
 use super::shape::id_of_name;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, FailureClass, MappingName, RunId};
@@ -272,7 +272,7 @@ pub(super) async fn leave(
     );
     sqlx::query(AssertSqlSafe(close))
         .bind(run.as_str())
-        .bind(state_name(ending))
+        .bind(ending_name(ending))
         .execute(tx.conn()?)
         .await
         .map_err(failed("close the run's row"))?;
@@ -368,15 +368,6 @@ async fn drop_objects(tx: &mut Tx<'_>, tables: Vec<&str>, kept: &[String]) -> Re
             .map_err(failed("remove our objects"))?;
     }
     Ok(())
-}
-
-/// An ending as the run's row has it.
-const fn state_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Completed => "completed",
-        Ending::RolledBack => "rolled_back",
-        Ending::Aborted => "aborted",
-    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, Work};
-use crate::run::{FailureClass, RunId, StepId, Way};
-pub(super) use words::{signed, way_name};
+use crate::run::{RunId, StepId, Way};
+pub(super) use words::{ending_name, signed, way_name};
 
 /// The one table that stays: a row for each run.
 pub(super) const RUNS: &str = "runs";
@@ -127,10 +127,7 @@ pub(super) fn judge_fence(
     row: Result<Option<PgRow>, sqlx::Error>,
     fence: &Fence,
 ) -> Result<(), Error> {
-    let gone = || {
-        let message = format!("run {} has no claim on this database any more", fence.run());
-        Error::failed(FailureClass::Stale, message)
-    };
+    let gone = || words::no_claim(fence.run());
     let row = match row {
         Err(ref error) if matches!(super::error::code(error), Some("42P01" | "3F000")) => {
             return Err(gone());
@@ -138,15 +135,7 @@ pub(super) fn judge_fence(
         other => other.map_err(failed("check the fencing token"))?.ok_or_else(gone)?,
     };
     let newest = unsigned(row.try_get(0).map_err(failed("check the fencing token"))?)?;
-    if newest > fence.token() {
-        return Err(Error::Fenced { ours: fence.token(), newest });
-    }
-    if newest < fence.token() {
-        let message =
-            format!("the slot's token is {newest}, below ours, which is {}", fence.token());
-        return Err(damaged(message));
-    }
-    Ok(())
+    words::hold(fence, newest, damaged)
 }
 
 /// What the ledger has of a piece of work: then it was done before, and is not done again.

@@ -230,7 +230,7 @@ pub(super) fn is_any_wrong(
     };
     format!(
         "SELECT EXISTS (SELECT 1 FROM (SELECT {list}, max(xact) AS phasegate_x, bool_or(event IS NULL) AS phasegate_c, \
-         coalesce(bool_and(event IN ('{MADE}', '{OUT}')), false) AND NOT bool_or(event IS NULL) AS phasegate_m \
+         bool_and(coalesce(event IN ('{MADE}', '{OUT}'), false)) AS phasegate_m \
          FROM {touched} GROUP BY {list}) AS phasegate_s \
          LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_f ON true LEFT JOIN LATERAL ({} LIMIT 1) AS phasegate_o ON true{views} \
          WHERE CASE WHEN phasegate_here IS NULL THEN {left} ELSE phasegate_there IS NOT NULL AND {} END IS NOT TRUE{unsure})",

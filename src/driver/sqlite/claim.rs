@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::quote;
 use super::error::{damaged, failed};
-use super::ledger::{self, RUNS, signed, unsigned};
+use super::ledger::{self, RUNS, ending_name, signed, unsigned};
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, RunId};
 
@@ -140,7 +140,7 @@ pub(super) async fn leave(
          WHERE run_id = ?1",
     )
     .bind(run.as_str())
-    .bind(state_name(ending))
+    .bind(ending_name(ending))
     .execute(&mut *conn)
     .await
     .map_err(failed("close the run's row"))?;
@@ -189,13 +189,4 @@ async fn drop_objects(conn: &mut SqliteConnection) -> Result<(), Error> {
             .map_err(failed("remove our objects"))?;
     }
     Ok(())
-}
-
-/// An ending as the run's row has it.
-const fn state_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Completed => "completed",
-        Ending::RolledBack => "rolled_back",
-        Ending::Aborted => "aborted",
-    }
 }

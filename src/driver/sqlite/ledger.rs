@@ -14,8 +14,8 @@ use sqlx::sqlite::SqliteConnection;
 use super::error::{damaged, failed};
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, Work};
-use crate::run::{FailureClass, RunId, StepId, Way};
-pub(super) use words::{signed, way_name};
+use crate::run::{RunId, StepId, Way};
+pub(super) use words::{ending_name, signed, way_name};
 
 /// What the names of all our objects begin with.
 pub(super) const PREFIX: &str = "phasegate_";
@@ -78,10 +78,7 @@ pub(super) async fn has_table(conn: &mut SqliteConnection, name: &str) -> Result
 
 /// Holds a fence's token against its slot's row. Inside `BEGIN IMMEDIATE`, so that it stays true until the end.
 pub(super) async fn check_fence(conn: &mut SqliteConnection, fence: &Fence) -> Result<(), Error> {
-    let gone = || {
-        let message = format!("run {} has no claim on this database any more", fence.run());
-        Error::failed(FailureClass::Stale, message)
-    };
+    let gone = || words::no_claim(fence.run());
     if !has_table(conn, "phasegate_slots").await? {
         return Err(gone());
     }
@@ -93,15 +90,7 @@ pub(super) async fn check_fence(conn: &mut SqliteConnection, fence: &Fence) -> R
         .map_err(failed("check the fencing token"))?
         .ok_or_else(gone)?;
     let newest = unsigned(row.try_get(0).map_err(failed("check the fencing token"))?)?;
-    if newest > fence.token() {
-        return Err(Error::Fenced { ours: fence.token(), newest });
-    }
-    if newest < fence.token() {
-        let message =
-            format!("the slot's token is {newest}, below ours, which is {}", fence.token());
-        return Err(damaged(message));
-    }
-    Ok(())
+    words::hold(fence, newest, damaged)
 }
 
 /// What the ledger has of a piece of work: then it was done before, and is not done again.

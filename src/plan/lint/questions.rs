@@ -11,7 +11,7 @@ use super::super::document::{
 use super::super::node::At;
 use super::super::reports::Reports;
 use super::super::resolve::View;
-use super::super::statements::{can_be_read, dialect};
+use super::super::statements::can_be_read;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
@@ -49,7 +49,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
 /// Whether a query is in the language of the target that it asks.
 fn speaks(target: Option<&TargetDef>, query: &QueryDef, reports: &mut Reports) -> bool {
     let engine = target.and_then(|target| target.engine);
-    let Some(dialect) = engine.and_then(|engine| dialect(engine.value)) else { return true };
+    let Some(dialect) = engine.and_then(|engine| Dialect::of(engine.value)) else { return true };
     if (dialect == Dialect::Cypher) == query.is_cypher {
         return true;
     }
@@ -64,7 +64,7 @@ fn speaks(target: Option<&TargetDef>, query: &QueryDef, reports: &mut Reports) -
 
 fn question(target: Option<&TargetDef>, query: &At<String>, reports: &mut Reports) {
     let engine = target.and_then(|target| target.engine);
-    let Some(dialect) = engine.and_then(|engine| dialect(engine.value)) else { return };
+    let Some(dialect) = engine.and_then(|engine| Dialect::of(engine.value)) else { return };
     if !can_be_read(dialect) {
         return;
     }

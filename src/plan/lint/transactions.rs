@@ -50,10 +50,7 @@ fn refused(script: &ReadScript, reports: &mut Reports) {
 fn unanswered(script: &ReadScript, reports: &mut Reports) {
     for (statement, facts, hazard) in &script.statements {
         // Cypher that may be in a transaction is in one with its mark in the ledger.
-        if script.dialect == Dialect::Cypher && facts.outside_transaction.is_none() {
-            continue;
-        }
-        if script.dialect == Dialect::Cypher {
+        if script.dialect == Dialect::Cypher && facts.outside_transaction.is_some() {
             let finding = Diagnostic::warning(
                 codes::LOST_ANSWER,
                 "if the connection is lost while this runs, nothing tells how much of it was done",
@@ -61,6 +58,9 @@ fn unanswered(script: &ReadScript, reports: &mut Reports) {
             .at(script.location(statement))
             .with_help("write it so that it may be done twice, and see then what it wrote before you go on");
             reports.add(finding);
+        }
+        if script.dialect == Dialect::Cypher {
+            continue;
         }
         let is_refused = facts.complaint.is_some();
         if is_refused || facts.outside_transaction.is_some() || !is_beyond_catalogue(facts, hazard)
