@@ -5,5 +5,6 @@
 pub mod chunk;
 pub mod compare;
 pub mod parts;
+pub mod row;
 pub mod sizer;
 pub mod throttle;
