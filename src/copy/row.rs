@@ -5,8 +5,9 @@
 //! - Two values are the same exactly when their encodings are the same bytes. The encoding has types and lengths in it, so that
 //!   no two different values, or lists of values, run together.
 //! - What isn't there has no value: NULL in a table and an absent property are one thing, and stand in no row.
-//! - Nothing is rounded, folded or trimmed. Numbers with a fraction are the same when their bits are, but that every NaN is one;
-//!   moments are the same when the instant is, whatever the zone.
+//! - Nothing is rounded, folded or trimmed. Numbers with a fraction are the same when their bits are, but that every NaN is one, and
+//!   that zero has no sign: Neo4j takes 0.0 written over -0.0 for no change. Moments are the same when the instant is, whatever the
+//!   zone.
 //!
 //! Temporal values are counted from 1970-01-01 in the ISO calendar, as Bolt and PostgreSQL both can. Absent on purpose: how a database
 //! writes values down, which its driver knows, and keys' order.
@@ -178,7 +179,7 @@ impl Datum {
 }
 
 fn bits(value: f64) -> [u8; 8] {
-    let value = if value.is_nan() { f64::NAN } else { value };
+    let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
     value.to_bits().to_be_bytes()
 }
 
@@ -393,7 +394,6 @@ mod tests {
             Datum::Integer(1),
             Datum::Real(1.0),
             Datum::Real(0.0),
-            Datum::Real(-0.0),
             Datum::Real(f64::NAN),
             Datum::Real(f64::INFINITY),
             Datum::Boolean(true),
@@ -418,6 +418,7 @@ mod tests {
             }
         }
         assert_eq!(Datum::Real(f64::NAN), Datum::Real(-f64::NAN));
+        assert_eq!(Datum::Real(0.0), Datum::Real(-0.0));
     }
 
     #[test]
