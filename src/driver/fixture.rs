@@ -52,6 +52,7 @@ pub(super) fn mapping(from: (&str, &[&str]), into: (&str, &[&str])) -> Mapping {
         target: "app".into(),
         table: table.into(),
         key: key.iter().map(|name| (*name).to_owned()).collect(),
+        kind: crate::run::RowKind::Table,
     };
     Mapping {
         name: "leads".into(),

@@ -2,7 +2,7 @@
 //! are written down, and what a slot's token says of a fence.
 
 use crate::copy::chunk::Key;
-use crate::run::{Digest, Ending, FailureClass, RunId, Way};
+use crate::run::{Digest, Ending, FailureClass, RunId, StepId, Way, plural};
 
 use super::{Error, Fence, Head};
 
@@ -79,6 +79,27 @@ pub(super) struct Copy {
     pub(super) rows_read: u64,
     /// Rows written by folded chunks.
     pub(super) rows_written: u64,
+}
+
+impl Copy {
+    /// What is said of a copy that is whole: everything is planned and committed. Rows done are rows looked at, as they are counted while
+    /// the copy runs: the count never falls. How many of them had to be written says something only where clients, or somebody
+    /// before, had written the others.
+    pub(super) fn whole(&self, step: &StepId) -> Result<String, Error> {
+        if !self.ended || self.watermark != self.seq {
+            let message = format!(
+                "the copy of {step} is not complete: {} of {} chunks",
+                self.watermark, self.seq
+            );
+            return Err(Error::failed(FailureClass::Stale, message));
+        }
+        let chunks = plural(self.seq, "chunk");
+        Ok(if self.rows_read == self.rows_written {
+            format!("in {chunks}")
+        } else {
+            format!("{} of them written, in {chunks}", self.rows_written)
+        })
+    }
 }
 
 /// The rows of a chunk.

@@ -568,6 +568,22 @@ pub trait Retirer: Send + Sync {
         shape: &RetireShape,
         permit: Permit,
     ) -> Result<Applied, Error>;
+
+    /// Removes the old side where nothing was put aside before, in bounded transactions that each count what they removed: there is no
+    /// way back once it has begun. `others` are all mappings of the plan in this database. Refused with
+    /// [`FailureClass::Unsafe`] where more would go than mappings are about.
+    async fn drop_old(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        others: &[Mapping],
+        permit: Permit,
+    ) -> Result<Applied, Error> {
+        let _ = (fence, work, others, permit);
+        let message = format!("the old side of {} is removed behind a `retire` only", mapping.name);
+        Err(Error::failed(FailureClass::Refused, message))
+    }
 }
 
 /// Whether writes that reached the new side alone may be lost.

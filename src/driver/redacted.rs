@@ -379,6 +379,17 @@ impl Retirer for Redacted {
     ) -> Result<Applied, Error> {
         self.hide(self.inner.drop_retired(fence, work, mapping, shape, permit).await)
     }
+
+    async fn drop_old(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        others: &[Mapping],
+        permit: Permit,
+    ) -> Result<Applied, Error> {
+        self.hide(self.inner.drop_old(fence, work, mapping, others, permit).await)
+    }
 }
 
 impl Redacted {

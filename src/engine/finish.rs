@@ -127,7 +127,9 @@ async fn remove_syncs(
     fences: &BTreeMap<TargetName, Fence>,
 ) -> Result<(), Error> {
     for step in state.program().steps() {
-        let Action::DualWrite(DualWrite { mapping, direction }) = &step.action else { continue };
+        let Action::DualWrite(DualWrite { mapping, direction, .. }) = &step.action else {
+            continue;
+        };
         let Some(mapping) = state.mapping(mapping) else { continue };
         let target = &mapping.from.target;
         let (Some(driver), Some(fence)) = (ctx.drivers.get(target), fences.get(target)) else {

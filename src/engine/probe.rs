@@ -166,7 +166,7 @@ pub(super) fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
         })
     };
     let live = |step: &Step| match &step.action {
-        Action::DualWrite(DualWrite { mapping, direction })
+        Action::DualWrite(DualWrite { mapping, direction, .. })
             if state.is_applied(&step.id) && !is_over(mapping, *direction) =>
         {
             Some((state.mapping(mapping)?, *direction))

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::Stopwatch;
-use crate::copy::throttle::Valve;
+use crate::copy::throttle::{Reading, Valve};
 use crate::driver::SharedDriver;
 use crate::run::{Moved, Signal, StepId, TargetName, Throttle, Throttled, Tuning, duration};
 use crate::store::SharedStore;
@@ -27,6 +27,11 @@ mod http;
 mod reading;
 
 use reading::Source;
+
+/// The number that a URL answers with.
+pub(super) async fn number_at(url: String) -> Reading {
+    http::ask(url, true).await
+}
 
 /// How often a copy that is held back looks whether it may go on, in milliseconds: often enough that nobody waits for it, and
 /// that those who look see since when.

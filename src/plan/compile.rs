@@ -7,18 +7,19 @@ use std::collections::BTreeMap;
 
 use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
-    Hazard, Mapping, MappingName, OnDelete, OnExisting, Parking, Policy, Program, ProgramError,
-    ProgramParts, QueryCheck, Relation, Retire, RetireShape, RetiredColumn, RetryPolicy, Signal,
-    Soak, Step, StepId, Target, TargetName, Throttle, Undo, UnusedFor, UsedBy, Verify, Winner,
-    Within,
+    Hazard, Mapping, MappingName, OnDelete, OnExisting, Parking, Policy, Probe, Program,
+    ProgramError, ProgramParts, QueryCheck, Question, Relation, Retire, RetireShape, RetiredColumn,
+    RetryPolicy, RowKind, Signal, Soak, Step, StepId, Target, TargetName, Throttle, Undo,
+    UnusedFor, UsedBy, Verify, Winner, Within, Writer,
 };
 
 use super::document::{
-    ActionDef, BackfillDef, CheckDef, GateDef, MappingDef, OnError, RetireDef, SideDef, SignalDef,
-    StepDef, ThrottleDef, UndoDef, UsedByDef,
+    ActionDef, BackfillDef, CheckDef, DualWriteDef, GateDef, MappingDef, OnError, RetireDef,
+    SideDef, SignalDef, StepDef, ThrottleDef, UndoDef, UsedByDef,
 };
 use super::meaning::{plan_digest, step_digest};
 use super::policy::{Guarding, asked_groups, pinned};
+use super::relations::of_graph;
 use super::resolve::View;
 use crate::sql;
 
@@ -146,25 +147,23 @@ fn parking(view: &View<'_>, mapping: &str) -> Parking {
 }
 
 fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
-    let (from, source, into, copy) =
-        def.tables().ok_or(CompileError::Missing("a table of a mapping"))?;
-    let key = names(from.key.as_ref().ok_or(CompileError::Missing("a mapping's key"))?);
-    let relation = |side: &SideDef, table: &str| Relation {
-        target: TargetName::new(side.target.value.as_str()),
-        table: table.to_owned(),
-        key: side.key.as_ref().map_or_else(|| key.clone(), |key| names(key)),
+    let (from, into) = if def.is_of_graph() {
+        let sides = of_graph(def).and_then(Result::ok);
+        sides.ok_or(CompileError::Missing("a side of a mapping"))?
+    } else {
+        tables(def)?
     };
     let pairs = |pairs: &[(super::node::At<String>, super::node::At<String>)]| {
         pairs.iter().map(|(a, b)| (a.value.clone(), b.value.trim().to_owned())).collect()
     };
-    // In place the two sides are one table, so its name is written in one way.
-    let copy = if def.is_in_place() { source } else { copy };
+    let given = def.into.as_ref().map_or(&[][..], |into| &into.properties);
+    let columns = if def.is_of_graph() { given } else { &def.columns };
     Ok(Mapping {
         name: MappingName::new(def.name.value.as_str()),
-        from: relation(from, source),
-        into: relation(into, copy),
+        from,
+        into,
         copy: def.copies(),
-        columns: pairs(&def.columns),
+        columns: pairs(columns),
         reverse: pairs(&def.reverse),
         winner: def.winner.map_or(Winner::New, |winner| winner.value),
         filter: def.filter.as_ref().map(|filter| filter.value.trim().to_owned()),
@@ -172,6 +171,22 @@ fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
         on_delete: def.on_delete.map_or(OnDelete::Delete, |on| on.value),
         parking: Parking::default(),
     })
+}
+
+/// Both sides of a mapping between tables.
+fn tables(def: &MappingDef) -> Result<(Relation, Relation), CompileError> {
+    let (from, source, into, copy) =
+        def.tables().ok_or(CompileError::Missing("a table of a mapping"))?;
+    let key = names(from.key.as_ref().ok_or(CompileError::Missing("a mapping's key"))?);
+    let relation = |side: &SideDef, table: &str| Relation {
+        target: TargetName::new(side.target.value.as_str()),
+        table: table.to_owned(),
+        key: side.key.as_ref().map_or_else(|| key.clone(), |key| names(key)),
+        kind: RowKind::Table,
+    };
+    // In place the two sides are one table, so its name is written in one way.
+    let copy = if def.is_in_place() { source } else { copy };
+    Ok((relation(from, source), relation(into, copy)))
 }
 
 fn names(columns: &[super::node::At<String>]) -> Vec<String> {
@@ -255,6 +270,7 @@ fn compile_action(
         ActionDef::DualWrite(def) => Action::DualWrite(DualWrite {
             mapping: mapping(&def.mapping),
             direction: def.direction.value,
+            by: writer(view, at, def)?,
         }),
         ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)?),
         ActionDef::Verify(def) => Action::Verify(match &def.check {
@@ -289,6 +305,25 @@ fn compile_action(
             return Err(CompileError::Missing("an action"));
         }
     })
+}
+
+/// Who writes both sides.
+fn writer(view: &View<'_>, at: usize, def: &DualWriteDef) -> Result<Writer, CompileError> {
+    let Some(probe) = &def.probe else { return Ok(Writer::Engine) };
+    let asked = probe.asked.as_ref().ok_or(CompileError::Missing("what a probe asks"))?;
+    let asked = asked.value.trim().to_owned();
+    let question = if probe.kind == "http" {
+        Question::Http { url: asked }
+    } else {
+        let target = view.throttled_on(at, probe.target.as_ref());
+        let target = target.ok_or(CompileError::Missing("the target of a probe"))?;
+        Question::Query { target: TargetName::new(target.name.value.as_str()), query: asked }
+    };
+    Ok(Writer::Application(Box::new(Probe {
+        question,
+        expect: probe.expect.clone().ok_or(CompileError::Missing("what a probe expects"))?,
+        for_ms: probe.for_ms.ok_or(CompileError::Missing("how long a probe holds"))?.value,
+    })))
 }
 
 /// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.

@@ -74,8 +74,23 @@ pub struct SideDef {
     pub relation: RelationDef,
     /// The key columns, if given as a list.
     pub key: Option<Vec<At<String>>>,
+    /// The key properties, if given each with where its value comes from.
+    pub given: Option<Vec<(At<String>, At<String>)>>,
+    /// The ends of a relationship.
+    pub ends: Option<[EndDef; 2]>,
+    /// Properties and their expressions; only of a side that is written.
+    pub properties: Vec<(At<String>, At<String>)>,
     /// Where it stands.
     pub span: Span,
+}
+
+/// An end of a relationship.
+#[derive(Clone, Debug)]
+pub struct EndDef {
+    /// The label of the node.
+    pub node: At<String>,
+    /// The properties that it is known by, each with where its value comes from, if that is said.
+    pub key: Vec<(At<String>, Option<At<String>>)>,
 }
 
 /// What rows are in a database.
@@ -101,6 +116,14 @@ impl MappingDef {
             ) => Some((from, &a.value, into, &b.value)),
             _ => None,
         }
+    }
+
+    /// Whether a side is nodes or relationships.
+    pub fn is_of_graph(&self) -> bool {
+        let is_graph = |side: &SideDef| {
+            matches!(side.relation, RelationDef::Node(_) | RelationDef::Relationship(_))
+        };
+        self.from.iter().chain(&self.into).any(is_graph)
     }
 
     /// Whether both sides are one table.
@@ -305,6 +328,14 @@ pub struct DualWriteDef {
 pub struct ProbeDef {
     /// Where it stands.
     pub span: Span,
+    /// What is asked: a query or a URL.
+    pub asked: Option<At<String>>,
+    /// Under which key.
+    pub kind: &'static str,
+    /// On which database, where it is a query; the mapping's source, if it isn't said.
+    pub target: Option<At<String>>,
+    /// What the answer must be.
+    pub expect: Option<Expect>,
     /// How long it must hold, in milliseconds.
     pub for_ms: Option<At<u64>>,
 }

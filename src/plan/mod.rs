@@ -23,6 +23,7 @@ mod not_yet;
 mod policy;
 mod project;
 mod read;
+mod relations;
 mod reports;
 mod resolve;
 mod schema;

@@ -39,8 +39,23 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if let Some(action) = view.action(at) {
             let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
             actions(action, span, reports);
-            if let ActionDef::DualWrite(dual_write) = action {
-                parked_writes(dual_write, engine.map(|engine| engine.value), reports);
+            let engine = engine.map(|engine| engine.value);
+            match action {
+                ActionDef::DualWrite(dual_write) => {
+                    if engine != Some(Engine::Neo4j)
+                        && let Some(by) = dual_write.by
+                        && by.value == Writer::Application
+                    {
+                        option(reports, by.span, "`by: application` outside a graph");
+                    }
+                    parked_writes(dual_write, engine, reports);
+                }
+                ActionDef::Backfill(backfill) if engine == Some(Engine::Neo4j) => {
+                    if let Some(on) = backfill.on_row_error.filter(|on| on.value == OnError::Park) {
+                        option(reports, on.span, "`on_row_error: park` in a graph");
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -72,13 +87,15 @@ fn mappings(view: &View<'_>, reports: &mut Reports) {
         let sides = [mapping.from.as_ref(), mapping.into.as_ref()];
         for side in sides.into_iter().flatten() {
             let (span, what) = match &side.relation {
-                RelationDef::Table(_) => continue,
-                RelationDef::Node(name) => (name.span, "nodes"),
-                RelationDef::Relationship(name) => (name.span, "relationships"),
+                RelationDef::Table(_) | RelationDef::Node(_) | RelationDef::Relationship(_) => {
+                    continue;
+                }
                 RelationDef::Keys(name) => (name.span, "keys"),
             };
             let message = format!("{what} can't be mapped yet");
-            reports.error(codes::MAPPING_NOT_YET, span, message).help("tables can");
+            reports
+                .error(codes::MAPPING_NOT_YET, span, message)
+                .help("tables, nodes and relationships can");
         }
         if let (Some(from), Some(into)) = (&mapping.from, &mapping.into)
             && from.target.value != into.target.value
@@ -101,9 +118,6 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 .help("it comes with a later version");
         }
         ActionDef::DualWrite(dual_write) => match dual_write.by {
-            Some(by) if by.value == Writer::Application => {
-                option(reports, by.span, "`by: application`");
-            }
             Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
             _ => {}
         },

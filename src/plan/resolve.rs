@@ -343,6 +343,11 @@ impl<'a> Names<'a> {
                 self.target(name, reports);
             }
         }
+        if let ActionDef::DualWrite(DualWriteDef { probe: Some(probe), .. }) = &action.value
+            && let Some(name) = &probe.target
+        {
+            self.target(name, reports);
+        }
         if let Some(name) = action.value.mapping() {
             resolved.mapping = self.mapping(name, reports);
             resolved.target = resolved.mapping.and_then(|at| self.home_of(at));

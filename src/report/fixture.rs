@@ -26,7 +26,12 @@ pub fn line() -> CommandLine {
 }
 
 fn relation(table: &str) -> Relation {
-    Relation { target: "app".into(), table: table.into(), key: vec!["id".into()] }
+    Relation {
+        target: "app".into(),
+        table: table.into(),
+        key: vec!["id".into()],
+        kind: crate::run::RowKind::Table,
+    }
 }
 
 fn mapping() -> Mapping {
@@ -95,7 +100,11 @@ pub fn pin() -> Pin {
         throttle: Vec::new(),
         max_throttled_for_ms: None,
     };
-    let dual_write = DualWrite { mapping: mapping_name(), direction: Direction::Forward };
+    let dual_write = DualWrite {
+        mapping: mapping_name(),
+        direction: Direction::Forward,
+        by: crate::run::Writer::Engine,
+    };
     let gate = Gate {
         approvals: vec![Approvals { group: "release".into(), count: 2 }],
         verified_within_ms: Some(3_600_000),

@@ -182,12 +182,63 @@ pub enum Undo {
 }
 
 /// Keeps both sides of a mapping in step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DualWrite {
     /// Which mapping.
     pub mapping: MappingName,
     /// Which way.
     pub direction: Direction,
+    /// By whom.
+    #[serde(default, skip_serializing_if = "Writer::is_engine")]
+    pub by: Writer,
+}
+
+/// Who writes to both sides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writer {
+    /// The engine, by what it installs in the database.
+    #[default]
+    Engine,
+    /// The application itself; this proves that it does.
+    Application(Box<Probe>),
+}
+
+impl Writer {
+    /// Whether it is the engine.
+    #[must_use]
+    pub const fn is_engine(&self) -> bool {
+        matches!(self, Self::Engine)
+    }
+}
+
+/// What proves that an application writes to both sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is asked.
+    pub question: Question,
+    /// What the answer must be.
+    pub expect: Expect,
+    /// How long it must have been so without a break, in milliseconds.
+    pub for_ms: u64,
+}
+
+/// A question with one value for an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// A query, in the target's own language.
+    Query {
+        /// Whom it is asked.
+        target: TargetName,
+        /// One row, one column.
+        query: String,
+    },
+    /// A URL that answers with a number.
+    Http {
+        /// Where.
+        url: String,
+    },
 }
 
 /// Which way writes are mirrored.

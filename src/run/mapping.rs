@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::action::RetireShape;
 use super::name::{MappingName, TargetName};
 
-/// A mapping between two relations of SQL databases. The expressions are in the source database's own language.
+/// A mapping between two relations. The expressions are in the source database's own language.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
     /// Its name in the plan.
@@ -52,15 +52,60 @@ impl Parking {
     }
 }
 
-/// A table with its identifying key.
+/// A table, or what takes its place in a graph, with its identifying key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relation {
     /// The database it is in.
     pub target: TargetName,
-    /// Its name, as written in the plan: may be qualified by a schema where the database has them.
+    /// Its name, as written in the plan: may be qualified by a schema where the database has them. In a graph it is a label, or the
+    /// type of relationships.
     pub table: String,
-    /// The key columns, in order; those of `from` and `into` correspond by position.
+    /// The key columns or properties, in order; those of `from` and `into` correspond by position. A relationship between nodes
+    /// that are mapped has none: it is known by its ends.
     pub key: Vec<String>,
+    /// What its rows are.
+    #[serde(default, skip_serializing_if = "RowKind::is_table")]
+    pub kind: RowKind,
+}
+
+/// What the rows of a relation are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// Rows of a table.
+    #[default]
+    Table,
+    /// Nodes of a label.
+    Node,
+    /// Relationships of a type between nodes of two labels.
+    Relationship(Box<Ends>),
+}
+
+impl RowKind {
+    /// Whether they are rows of a table.
+    #[must_use]
+    pub const fn is_table(&self) -> bool {
+        matches!(self, Self::Table)
+    }
+}
+
+/// Between what a relationship is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// The node that it leaves.
+    pub start: End,
+    /// The node that it comes to.
+    pub end: End,
+}
+
+/// One end of a relationship.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The label of the node.
+    pub node: String,
+    /// The properties that the node is known by, each with the expression over the source row that gives its value. Where rows come
+    /// from, the expression is the property's own name.
+    pub key: Vec<(String, String)>,
 }
 
 /// Which columns a mapping carries beside those it lists.
@@ -110,6 +155,12 @@ impl Mapping {
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         self.from.target == self.into.target && self.from.table == self.into.table
+    }
+
+    /// Whether it is about nodes or relationships of a graph, on either side.
+    #[must_use]
+    pub const fn is_of_graph(&self) -> bool {
+        !self.from.kind.is_table() || !self.into.kind.is_table()
     }
 
     /// Whether both sides are in one database, so that rows never leave it.

@@ -39,9 +39,9 @@ mod words;
 
 pub use action::{
     Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
-    GateQuery, Hazard, Language, Method, QueryCheck, Retire, RetireShape, RetiredColumn,
-    RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor, UsedBy, Value, Verify,
-    Within,
+    GateQuery, Hazard, Language, Method, Probe, QueryCheck, Question, Retire, RetireShape,
+    RetiredColumn, RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor, UsedBy,
+    Value, Verify, Within, Writer,
 };
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
@@ -56,7 +56,9 @@ pub use gate::{
     Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations, SyncSeen,
     TargetFacts, asks, is_guarded, judged, report,
 };
-pub use mapping::{CopyColumns, Mapping, OnDelete, OnExisting, Parking, Relation, Winner};
+pub use mapping::{
+    CopyColumns, End, Ends, Mapping, OnDelete, OnExisting, Parking, Relation, RowKind, Winner,
+};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
 pub use parked::{Parked, ParkedRow};

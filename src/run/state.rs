@@ -304,7 +304,7 @@ impl State {
     #[must_use]
     pub fn direction(&self, name: &MappingName) -> Option<Direction> {
         self.program().steps().iter().find_map(|step| match &step.action {
-            Action::DualWrite(DualWrite { mapping, direction }) if mapping == name => {
+            Action::DualWrite(DualWrite { mapping, direction, .. }) if mapping == name => {
                 Some(*direction)
             }
             _ => None,

@@ -36,6 +36,7 @@ fn mapping() -> Mapping {
         target: "app".into(),
         table: table.into(),
         key: vec!["id".into()],
+        kind: crate::run::RowKind::Table,
     };
     Mapping {
         name: "leads".into(),
@@ -119,7 +120,11 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
         throttle: Vec::new(),
         max_throttled_for_ms: None,
     };
-    let dual = DualWrite { mapping: mapping(), direction: Direction::Forward };
+    let dual = DualWrite {
+        mapping: mapping(),
+        direction: Direction::Forward,
+        by: crate::run::Writer::Engine,
+    };
     vec![
         step("create", Phase::Expand, &[], Action::Sql(script("CREATE TABLE leads_v2 (id)"))),
         step("sync", Phase::DualWrite, &["create"], Action::DualWrite(dual)),

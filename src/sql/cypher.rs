@@ -14,6 +14,10 @@ use super::facts::Facts;
 use super::reader::Reader;
 use super::token::{Kind, Token, tokens};
 
+mod expression;
+
+pub use expression::{ROW, plain_property, properties_read, quoted};
+
 /// The transaction that a statement needs. The server refuses changes of schema and of data in one transaction
 /// (`Neo.ClientError.Transaction.ForbiddenDueToTransactionType`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,6 +104,7 @@ mod tests {
             target: "app".into(),
             table: table.into(),
             key: vec!["id".into()],
+            kind: crate::run::RowKind::Table,
         };
         Mapping {
             name: "leads".into(),

@@ -258,7 +258,7 @@ pub(super) async fn close(
          WITH r, coalesce(sum(s.rows), 0) AS done \
          SET r.state = $state, r.ended_at = datetime(), r.rows_total = coalesce(r.rows_total, 0) + done",
         "MATCH (s:phasegate_steps {run_id: $run}) DELETE s",
-        "MATCH (s:phasegate_slots {run_id: $run}) DELETE s",
+        "MATCH (s:phasegate_slots|phasegate_copies|phasegate_chunks|phasegate_passes|phasegate_syncs {run_id: $run}) DELETE s",
     ] {
         let query = query(text).param("run", run).param("state", ending_name(ending));
         tx.run(query).await.map_err(failed("close the run's node"))?;

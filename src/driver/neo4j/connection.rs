@@ -307,11 +307,19 @@ impl Tx<'_> {
         ledger::get(row, "name")
     }
 
-    /// Runs a statement, whose rows nobody wants. Returns what it changed.
+    /// Runs a statement, whose rows nobody wants. Returns how much it changed.
     pub(super) async fn run(&mut self, query: Query) -> Result<u64, neo4rs::Error> {
+        self.summary(query).await.map(|summary| changes(&summary))
+    }
+
+    /// Runs a statement, whose rows nobody wants. Returns what it changed.
+    pub(super) async fn summary(
+        &mut self,
+        query: Query,
+    ) -> Result<neo4rs::summary::ResultSummary, neo4rs::Error> {
         let txn = &mut self.txn;
         tokio::select! {
-            summary = txn.run(query) => summary.map(|summary| changes(&summary)),
+            summary = txn.run(query) => summary,
             _ = self.cancelled.changed() => Err(terminated()),
         }
     }

@@ -1,38 +1,299 @@
-//! Keeping both sides of a mapping in step: refused, though no plan that is valid asks for it, as long as nodes and relationships can't be mapped.
+//! Both sides of a mapping in step: [`DualWriter`] for Neo4j, where the application writes both.
+//!
+//! Invariants:
+//! - Before the first row is copied each key has its unique constraint, online, and every transaction has ended that began before the
+//!   application was seen to write both sides.
+//! - What we made, and whether the new side was empty, is written down before it is made. It is taken back on the way back only.
+//! - Nodes that still have relationships are not removed: what these are is somebody else's.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use neo4rs::query;
 
-use super::{Neo4j, later};
-use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, Work};
-use crate::run::{Direction, Mapping};
+use super::connection::Tx;
+use super::error::failed;
+use super::ledger::{self, applied, get, record};
+use super::shape::{Pattern, Shape};
+use super::{Neo4j, catalogue, script};
+use crate::clock::Stopwatch;
+use crate::driver::{
+    Applied, DualWriter, Error, Fence, Gone, Session as _, SyncState, TxKind, Work, emptying,
+};
+use crate::run::{Direction, FailureClass, Mapping, Way, plural};
+use crate::sql::cypher::quoted;
+
+/// How long transactions that had begun before may take to end, in one attempt.
+const DRAINED_WITHIN_MS: u64 = 60_000;
+/// How often they are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What is removed in one transaction.
+pub(super) const BATCH: u32 = 5_000;
+
+/// What was found and made for a mapping.
+struct Begun {
+    was_empty: bool,
+    /// Names of constraints; statements as long as they have none.
+    made: Vec<String>,
+}
 
 #[async_trait]
 impl DualWriter for Neo4j {
     async fn install(
         &self,
-        _: &Fence,
-        _: &Work,
-        _: &Mapping,
-        _: Direction,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        _direction: Direction,
     ) -> Result<Applied, Error> {
-        later()
+        let shape = Shape::of(mapping)?;
+        let step = work.step.as_str();
+        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        let before = applied(&mut tx, fence.run(), step, work.way).await?;
+        tx.roll_back().await;
+        if let Some(before) = before {
+            return Ok(before);
+        }
+        let mut reader = self.connections.read().await?;
+        let lacking = catalogue::unconstrained(&mut reader, &shape).await?;
+        reader.release();
+        let statements: Vec<String> = lacking.into_iter().map(catalogue::constrain).collect();
+        self.note(fence, mapping, (&shape, &statements)).await?;
+        if !statements.is_empty() {
+            let part = format!("{step}/part/constraints");
+            Box::pin(script::change_schema(self, (fence, work), part, &statements)).await?;
+        }
+        self.drain().await?;
+        let detail = match statements.len() {
+            0 => None,
+            some => Some(format!("made {}", plural(some as u64, "constraint"))),
+        };
+        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        ledger::forget(&mut tx, fence, (&format!("{step}/part/"), work.way)).await?;
+        let applied = record(&mut tx, fence, (step, work), (0, detail)).await?;
+        tx.commit().await?;
+        Ok(applied)
     }
+
     async fn remove(
         &self,
-        _: &Fence,
-        _: &Work,
-        _: &Mapping,
-        _: Direction,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        _direction: Direction,
     ) -> Result<Applied, Error> {
-        later()
+        let shape = Shape::of(mapping)?;
+        let step = work.step.as_str();
+        let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
+        if let Some(before) = applied(&mut tx, fence.run(), step, work.way).await? {
+            tx.roll_back().await;
+            return Ok(before);
+        }
+        let begun = begun(&mut tx, fence, mapping).await?;
+        tx.roll_back().await;
+        let mut rows = 0;
+        let mut detail = None;
+        if work.way == Way::Back
+            && let Some(Begun { was_empty, made }) = begun
+        {
+            if was_empty {
+                rows = Box::pin(self.empty(fence, work, &shape)).await?;
+                detail = Some(format!("removed {}", plural(rows, "row")));
+            }
+            self.take_back(fence, work, &made).await?;
+        }
+        let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
+        if work.way == Way::Back {
+            let forget =
+                query("MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) DELETE s")
+                    .param("run", fence.run().as_str())
+                    .param("mapping", mapping.name.as_str());
+            tx.run(forget).await.map_err(failed("forget the mapping"))?;
+        }
+        ledger::forget(&mut tx, fence, (&format!("{step}/part/"), work.way)).await?;
+        let applied = record(&mut tx, fence, (step, work), (rows, detail)).await?;
+        tx.commit().await?;
+        Ok(applied)
     }
-    async fn sync_state(&self, _: &Mapping, _: Direction) -> Result<SyncState, Error> {
-        later()
+
+    async fn sync_state(&self, mapping: &Mapping, _: Direction) -> Result<SyncState, Error> {
+        let shape = Shape::of(mapping)?;
+        let mut reader = self.connections.read().await?;
+        let lacking = catalogue::unconstrained(&mut reader, &shape).await?;
+        reader.release();
+        Ok(match lacking.first() {
+            None => SyncState::Active,
+            Some(node) => SyncState::Broken(format!(
+                "nothing makes {} of {} unique any more",
+                node.key.join(", "),
+                node.label
+            )),
+        })
     }
+
+    /// Labels and types have no definition that could go.
     async fn gone(&self, _: &Mapping) -> Result<Gone, Error> {
-        later()
+        Ok(Gone::Nothing)
     }
+
     async fn settle(&self, _: &Fence, _: &Mapping) -> Result<u64, Error> {
-        later()
+        Ok(0)
+    }
+}
+
+/// What an earlier attempt has noted of a mapping.
+async fn begun(tx: &mut Tx<'_>, fence: &Fence, mapping: &Mapping) -> Result<Option<Begun>, Error> {
+    let ask = query(
+        "MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) RETURN s.was_empty AS was_empty, s.made AS made",
+    )
+    .param("run", fence.run().as_str())
+    .param("mapping", mapping.name.as_str());
+    let rows = tx.rows(ask).await.map_err(failed("read what was made for the mapping"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Begun { was_empty: get(row, "was_empty")?, made: get(row, "made")? }))
+}
+
+impl Neo4j {
+    /// Writes down what is found and about to be made, unless an earlier attempt has.
+    async fn note(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        (shape, made): (&Shape, &[String]),
+    ) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        let text = format!(
+            "OPTIONAL MATCH {} WITH copy LIMIT 1 WITH count(copy) = 0 AS was_empty \
+             MERGE (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) \
+             ON CREATE SET s.was_empty = was_empty, s.made = $made",
+            shape.new.text()
+        );
+        let note = query(&text)
+            .param("run", fence.run().as_str())
+            .param("mapping", mapping.name.as_str())
+            .param("made", made.to_vec());
+        tx.run(note).await.map_err(failed("note what is made for the mapping"))?;
+        tx.commit().await
+    }
+
+    /// Waits until every transaction of this database has ended that is open now.
+    async fn drain(&self) -> Result<(), Error> {
+        let own = self.identity().await?.database;
+        let watch = Stopwatch::start();
+        let mut older: Option<BTreeSet<String>> = None;
+        loop {
+            let mut reader = self.connections.read().await?;
+            let look = query(
+                "/* phasegate looks for older transactions */ SHOW TRANSACTIONS YIELD transactionId, startTime, database, username, currentQuery, elapsedTime \
+                 WHERE database = $own AND NOT currentQuery CONTAINS 'phasegate looks for older transactions' \
+                 RETURN transactionId + ' of ' + startTime AS name, username, elapsedTime.seconds AS age, currentQuery AS text",
+            )
+            .param("own", own.as_str());
+            let open = reader.rows(look).await.map_err(failed("look for older transactions"))?;
+            reader.release();
+            let names: Result<BTreeSet<String>, Error> =
+                open.iter().map(|row| get(row, "name")).collect();
+            let names = names?;
+            let waits_for = older.get_or_insert_with(|| names.clone());
+            waits_for.retain(|name| names.contains(name));
+            let Some(first) = waits_for.first() else { return Ok(()) };
+            if watch.elapsed_ms() > DRAINED_WITHIN_MS {
+                let row = open
+                    .iter()
+                    .find(|row| get::<String>(row, "name").is_ok_and(|name| name == *first));
+                let by: String =
+                    row.map_or_else(|| Ok(String::new()), |row| get(row, "username"))?;
+                let message = format!(
+                    "transaction {first} of {by:?} is open since before the application was seen to write both sides"
+                );
+                return Err(Error::failed(FailureClass::Contention, message).with_help(
+                    "let it end, or end it with TERMINATE TRANSACTIONS, then retry: what it writes would be copied by nobody",
+                ));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Removes everything of the new side, which was empty when the application began to write it.
+    async fn empty(&self, fence: &Fence, work: &Work, shape: &Shape) -> Result<u64, Error> {
+        let mark = emptying(&work.step);
+        let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
+        record(&mut tx, fence, (mark.as_str(), work), (0, None)).await?;
+        tx.commit().await?;
+        let only = match &shape.new {
+            Pattern::Node(_) => " WHERE NOT (copy)--()",
+            Pattern::Relationship { .. } => "",
+        };
+        let text = format!("MATCH {}{only} WITH copy LIMIT $most DELETE copy", shape.new.text());
+        let mut rows = 0;
+        loop {
+            let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
+            let delete = query(&text).param("most", i64::from(BATCH));
+            let done = tx.summary(delete).await.map_err(failed("remove copies"))?;
+            let now = done.nodes_deleted() + done.relationships_deleted();
+            tx.commit().await?;
+            rows += now;
+            if now == 0 {
+                break;
+            }
+        }
+        if let Pattern::Node(node) = &shape.new {
+            self.nothing_left(&node.label).await?;
+        }
+        Ok(rows)
+    }
+
+    /// Nodes that were left have relationships.
+    async fn nothing_left(&self, label: &str) -> Result<(), Error> {
+        let text = format!(
+            "MATCH (n:{}) OPTIONAL MATCH (n)-[r]-() RETURN count(DISTINCT n) AS nodes, collect(DISTINCT type(r)) AS types",
+            quoted(label)
+        );
+        let mut reader = self.connections.read().await?;
+        let rows = reader.rows(query(&text)).await.map_err(failed("look at what is left"))?;
+        reader.release();
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (nodes, types): (i64, Vec<String>) = (get(row, "nodes")?, get(row, "types")?);
+        if nodes == 0 {
+            return Ok(());
+        }
+        let nodes = plural(ledger::unsigned(nodes)?, "node");
+        let message = if types.is_empty() {
+            format!("{nodes} of {label} came back while they were removed")
+        } else {
+            format!("{nodes} of {label} have relationships ({}), so they stay", types.join(", "))
+        };
+        Err(Error::failed(FailureClass::Unsafe, message).with_help(
+            "let the application stop writing the new side, remove what it has of its own there, then `phasegate rollback` again",
+        ))
+    }
+
+    /// Removes the constraints that we made, as far as they are still there.
+    async fn take_back(&self, fence: &Fence, work: &Work, made: &[String]) -> Result<(), Error> {
+        if made.is_empty() {
+            return Ok(());
+        }
+        let mut reader = self.connections.read().await?;
+        let list = query(
+            "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE size(labelsOrTypes) = 1 AND type <> 'RANGE' \
+             RETURN name, labelsOrTypes[0] AS label, properties AS key",
+        );
+        let rows = reader.rows(list).await.map_err(failed("look for constraints"))?;
+        reader.release();
+        let mut drops = Vec::new();
+        for row in &rows {
+            let (label, key): (String, Vec<String>) = (get(row, "label")?, get(row, "key")?);
+            let node = super::shape::Node { name: "n", label, key };
+            if made.contains(&catalogue::constrain(&node)) {
+                let name: String = get(row, "name")?;
+                drops.push(format!("DROP CONSTRAINT {} IF EXISTS", quoted(&name)));
+            }
+        }
+        if drops.is_empty() {
+            return Ok(());
+        }
+        let part = format!("{}/part/constraints", work.step);
+        Box::pin(script::change_schema(self, (fence, work), part, &drops)).await
     }
 }

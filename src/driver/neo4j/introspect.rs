@@ -1,6 +1,6 @@
 //! Looking at the database: [`Introspect`] and [`Signals`] for Neo4j.
 //!
-//! Absent on purpose: any change. Labels and properties need no definition, so that nothing is held against them.
+//! Absent on purpose: any change.
 
 use async_trait::async_trait;
 use neo4rs::{Row, query};
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Neo4j;
 use super::error::{failed, shown};
 use super::ledger::{PREFIX, get, unsigned};
+use super::survey;
 use crate::copy::throttle::Part;
 use crate::driver::probed::{Seen, SessionFacts};
 use crate::driver::{Error, Finding, Introspect, Probed, Severity, Signals, Survey};
@@ -60,6 +61,11 @@ impl Neo4j {
 impl Introspect for Neo4j {
     async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
+        for surveyed in &survey.mappings {
+            let mut reader = self.connections.read().await?;
+            findings.extend(Box::pin(survey::mapping(&mut reader, surveyed)).await?);
+            reader.release();
+        }
         for (step, text) in &survey.queries {
             let mut reader = self.connections.read().await?;
             match reader.rows(query(&format!("EXPLAIN {text}"))).await {

@@ -21,7 +21,14 @@ pub(super) use words::{ending_name, signed, way_name};
 const RUNS: &str = "CREATE CONSTRAINT phasegate_runs_key IF NOT EXISTS FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE";
 
 /// The others, by their names.
-const OTHERS: [(&str, &str); 2] = [
+const OTHERS: [(&str, &str); 6] = [
+    (
+        "phasegate_chunks_key",
+        "FOR (n:phasegate_chunks) REQUIRE (n.run_id, n.step, n.seq) IS UNIQUE",
+    ),
+    ("phasegate_copies_key", "FOR (n:phasegate_copies) REQUIRE (n.run_id, n.step) IS UNIQUE"),
+    ("phasegate_passes_key", "FOR (n:phasegate_passes) REQUIRE (n.run_id, n.step) IS UNIQUE"),
+    ("phasegate_syncs_key", "FOR (n:phasegate_syncs) REQUIRE (n.run_id, n.mapping) IS UNIQUE"),
     ("phasegate_slots_key", "FOR (n:phasegate_slots) REQUIRE (n.run_id, n.slot) IS UNIQUE"),
     ("phasegate_steps_key", "FOR (n:phasegate_steps) REQUIRE (n.run_id, n.step, n.way) IS UNIQUE"),
 ];

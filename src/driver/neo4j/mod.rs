@@ -1,7 +1,7 @@
 //! Neo4j, from version 5.
 //!
 //! Every change happens in a transaction of `connection`, which checks the fence; what is done is entered in `ledger`. The other files
-//! are the traits of the driver. Nodes and relationships are not mapped yet: what is about mappings is refused.
+//! are the traits of the driver.
 
 use neo4rs::query;
 use secrecy::ExposeSecret as _;
@@ -9,8 +9,12 @@ use secrecy::ExposeSecret as _;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod catalogue;
+mod chunks;
 mod claim;
 mod connection;
+#[cfg(test)]
+mod copy_tests;
 mod dual_write;
 mod error;
 #[cfg(test)]
@@ -22,15 +26,18 @@ mod script;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod shape;
 mod sink;
 mod source;
+mod survey;
 mod url;
+mod values;
 mod verify;
 
 use connection::Connections;
 
-/// The first version whose Cypher this speaks.
-const OLDEST: u32 = 5;
+/// The first version whose Cypher this speaks: before it, `CALL` took no variables in brackets.
+const OLDEST: (u32, u32) = (5, 23);
 
 /// A Neo4j database.
 #[derive(Debug)]
@@ -60,13 +67,15 @@ impl Neo4j {
     /// Sees that it is a server that this can work with.
     async fn look(&self) -> Result<(), Error> {
         let version = self.version().await?;
-        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
         // From 2025 on versions are years.
-        if major.is_some_and(|major| major >= OLDEST) {
+        if parts.next().zip(parts.next()).is_some_and(|version| version >= OLDEST) {
             return Ok(());
         }
-        let message =
-            format!("the server is Neo4j {version}, and {OLDEST} is the oldest that can be used");
+        let (major, minor) = OLDEST;
+        let message = format!(
+            "the server is Neo4j {version}, and {major}.{minor} is the oldest that can be used"
+        );
         Err(Error::failed(FailureClass::Refused, message))
     }
 
@@ -80,9 +89,4 @@ impl Neo4j {
         reader.release();
         Ok(version)
     }
-}
-
-/// What is about mappings, which this driver doesn't know yet.
-fn later<T>() -> Result<T, Error> {
-    Err(Error::failed(FailureClass::Refused, "nodes and relationships can't be mapped yet"))
 }

@@ -130,6 +130,19 @@ pub(super) struct Begun {
     pub(super) transaction: String,
 }
 
+/// Changes indexes and constraints for a step, under a name in the ledger, and waits until they are online.
+pub(super) async fn change_schema(
+    neo4j: &Neo4j,
+    (fence, work): (&Fence, &Work),
+    name: String,
+    texts: &[String],
+) -> Result<(), Error> {
+    let statement = |text: &String| Statement { text: text.clone(), line: 1 };
+    let statements: Vec<Statement> = texts.iter().map(statement).collect();
+    let one = One { neo4j, fence, work, name };
+    one.schema(&statements.iter().collect::<Vec<_>>()).await.map(|_| ())
+}
+
 /// A part of a step, by its name in the ledger.
 struct One<'a> {
     neo4j: &'a Neo4j,

@@ -1,23 +1,131 @@
-//! The reading side of a copy: refused, though no plan that is valid asks for it, as long as nodes and relationships can't be mapped.
+//! Where chunks begin and end: [`Source`] for Neo4j.
+//!
+//! Invariants:
+//! - Bounds come from the old side's key alone: neither the mapping's `where` nor what was copied shifts them.
+//! - The upper end is frozen when the copy begins: what clients add behind it is written to both sides by them.
+//! - A bound is found by the index of the node that comes first, from the last bound on. Of relationships, those of one node are
+//!   gone through for each chunk that begins within them, so that a node with very many comes in pieces.
 
 use async_trait::async_trait;
+use neo4rs::{BoltType, Row, query};
 
-use super::{Neo4j, later};
-use crate::driver::{CopyState, Error, Fence, Source, Window, Work};
+use super::connection::Tx;
+use super::error::failed;
+use super::ledger::{get, keep_head, unsigned};
+use super::shape::{Pattern, Shape, Which};
+use super::{Neo4j, chunks, values};
+use crate::copy::chunk::{Chunk, Key, Planned};
+use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
 use crate::run::Mapping;
+use crate::sql::cypher::quoted;
 
 #[async_trait]
 impl Source for Neo4j {
-    async fn estimate(&self, _: &Mapping) -> Result<u64, Error> {
-        later()
+    async fn estimate(&self, mapping: &Mapping) -> Result<u64, Error> {
+        let shape = Shape::of(mapping)?;
+        // Of both the server keeps a count.
+        let what = match &shape.old {
+            Pattern::Node(node) => format!("(it:{})", quoted(&node.label)),
+            Pattern::Relationship { kind, .. } => format!("()-[it:{}]->()", quoted(kind)),
+        };
+        let mut reader = self.connections.read().await?;
+        let ask = query(&format!("MATCH {what} RETURN count(it) AS rows"));
+        let rows = reader.rows(ask).await.map_err(failed("count what there is to copy"))?;
+        reader.release();
+        rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))
     }
+
     async fn plan_chunks(
         &self,
-        _: &Fence,
-        _: &Work,
-        _: &Mapping,
-        _: Window,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        size: Window,
     ) -> Result<CopyState, Error> {
-        later()
+        let shape = Shape::of(mapping)?;
+        let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
+        let state = Box::pin(plan(&mut tx, (fence, work), &shape, size)).await?;
+        tx.commit().await?;
+        Ok(state)
     }
+}
+
+async fn plan(
+    tx: &mut Tx<'_>,
+    (fence, work): (&Fence, &Work),
+    shape: &Shape,
+    size: Window,
+) -> Result<CopyState, Error> {
+    let (run, step) = (fence.run(), &work.step);
+    let mut copy = match chunks::load(tx, run, step).await? {
+        Some(copy) => copy,
+        None => {
+            let frozen = last_key(tx, shape).await?;
+            chunks::Copy { ended: frozen.is_none(), frozen, ..chunks::Copy::default() }
+        }
+    };
+    chunks::fold(tx, (run, step), &mut copy).await?;
+    for _ in 0..size.count {
+        let Some(end) = copy.frozen.clone().filter(|_| !copy.ended) else { break };
+        let rest = Chunk { lo: copy.hi.clone(), hi: Some(end.clone()) };
+        let found = nth_key(tx, shape, &rest, size.rows).await?;
+        // Fewer rows than asked for are left, or just as many: this is the last chunk.
+        copy.ended = found.is_none() || found.as_ref() == Some(&end);
+        let hi = found.unwrap_or(end);
+        copy.seq += 1;
+        let chunk = Chunk { lo: copy.hi.replace(hi.clone()), hi: Some(hi) };
+        chunks::plan(tx, (fence, step), &Planned { seq: copy.seq, chunk }).await?;
+    }
+    chunks::save(tx, (run, step), &copy).await?;
+    keep_head(tx, run, &work.head).await?;
+    chunks::state(tx, run, step).await
+}
+
+/// The key as columns `k0`, `k1` …, and their names.
+pub(super) fn columns(key: &[String]) -> (String, Vec<String>) {
+    let names: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
+    let columns: Vec<String> =
+        key.iter().zip(&names).map(|(part, name)| format!("{part} AS {name}")).collect();
+    (columns.join(", "), names)
+}
+
+/// The key in a row with those columns.
+pub(super) fn read_key(row: &Row, parts: usize) -> Result<Key, Error> {
+    let cells = (0..parts).map(|at| values::cell(get::<BoltType>(row, &format!("k{at}"))?));
+    cells.collect::<Result<_, _>>().map(Key)
+}
+
+async fn key_of(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    (range, order): (&Chunk, &str),
+    skip: u32,
+) -> Result<Option<Key>, Error> {
+    let key = shape.side(Which::Old).key();
+    let (columns, names) = columns(&key);
+    let by: Vec<String> = names.iter().map(|name| format!("{name}{order}")).collect();
+    let text = format!(
+        "{} WITH {columns} ORDER BY {} SKIP $skip LIMIT 1 RETURN {}",
+        shape.walk(Which::Old, range),
+        by.join(", "),
+        names.join(", ")
+    );
+    let ask = values::with_bounds(query(&text).param("skip", i64::from(skip)), range);
+    let rows = tx.rows(ask).await.map_err(failed("find where a chunk ends"))?;
+    rows.first().map(|row| read_key(row, key.len())).transpose()
+}
+
+/// The largest key; `None` when there is no row.
+async fn last_key(tx: &mut Tx<'_>, shape: &Shape) -> Result<Option<Key>, Error> {
+    key_of(tx, shape, (&Chunk { lo: None, hi: None }, " DESC"), 0).await
+}
+
+/// The key of the `rows`-th row of a range of the old side, counted from 1; `None` when it has fewer.
+async fn nth_key(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    range: &Chunk,
+    rows: u32,
+) -> Result<Option<Key>, Error> {
+    key_of(tx, shape, (range, ""), rows.max(1) - 1).await
 }

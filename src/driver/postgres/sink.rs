@@ -32,7 +32,7 @@ use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, TxKind, Work};
-use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId, plural};
+use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.
 const SETTINGS: usize = 3;
@@ -521,21 +521,8 @@ async fn finish(tx: &mut Tx<'_>, fence: &Fence, work: &Work) -> Result<Applied, 
     let mut book = Book::of_tx(tx, (fence.run(), step))?;
     let mut copy = book.load().await?.ok_or_else(|| not_begun(step))?;
     book.fold(&mut copy).await?;
-    if !copy.ended || copy.watermark != copy.seq {
-        let message = format!(
-            "the copy of {step} is not complete: {} of {} chunks",
-            copy.watermark, copy.seq
-        );
-        return Err(Error::failed(FailureClass::Stale, message));
-    }
+    let detail = copy.whole(step)?;
     book.save(&copy).await?;
-    // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
-    // be written says something only where clients, or somebody before, had written the others.
-    let detail = if copy.rows_read == copy.rows_written {
-        format!("in {}", plural(copy.seq, "chunk"))
-    } else {
-        format!("{} of them written, in {}", copy.rows_written, plural(copy.seq, "chunk"))
-    };
     ledger::record(tx, fence, work, (copy.rows_read, Some(detail))).await
 }
 

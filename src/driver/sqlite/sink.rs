@@ -18,7 +18,7 @@ use super::{Sqlite, cells, chunks, ledger, prepared, source};
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, TxKind, Work};
-use crate::run::{Direction, FailureClass, Mapping, RunId, StepId, plural};
+use crate::run::{Direction, FailureClass, Mapping, RunId, StepId};
 
 /// Halvings that look for the row that can't be copied: enough for any chunk.
 const HALVINGS_MAX: u32 = 40;
@@ -238,21 +238,8 @@ async fn finish(conn: &mut SqliteConnection, fence: &Fence, work: &Work) -> Resu
     let copy = chunks::load(conn, fence.run(), step).await?;
     let mut copy = copy.ok_or_else(|| chunks::not_begun(step))?;
     chunks::fold(conn, fence.run(), step, &mut copy).await?;
-    if !copy.ended || copy.watermark != copy.seq {
-        let message = format!(
-            "the copy of {step} is not complete: {} of {} chunks",
-            copy.watermark, copy.seq
-        );
-        return Err(Error::failed(FailureClass::Stale, message));
-    }
+    let detail = copy.whole(step)?;
     chunks::save(conn, fence.run(), step, &copy).await?;
-    // Rows done are rows looked at, as they are counted while the copy runs: the count never falls. How many of them had to
-    // be written says something only where clients, or somebody before, had written the others.
-    let detail = if copy.rows_read == copy.rows_written {
-        format!("in {}", plural(copy.seq, "chunk"))
-    } else {
-        format!("{} of them written, in {}", copy.rows_written, plural(copy.seq, "chunk"))
-    };
     ledger::record(conn, fence, work, copy.rows_read, Some(detail)).await
 }
 

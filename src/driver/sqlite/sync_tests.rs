@@ -19,6 +19,7 @@ pub(super) fn mapping(from: &str, into: &str, columns: &[(&str, &str)]) -> Mappi
         target: TargetName::from("app"),
         table: table.to_owned(),
         key: vec!["id".to_owned()],
+        kind: crate::run::RowKind::Table,
     };
     let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
     Mapping {

@@ -7,8 +7,8 @@ use crate::driver::{Fence, Losses, SharedDriver, Work};
 use crate::engine::probe::{live_syncs, tables_behind};
 use crate::engine::step::{Halt, Job, Moved, shape_of};
 use crate::run::{
-    Action, Digest, Direction, MappingName, Permit, Program, Progress, State, Step, StepId,
-    TargetName, Tuning, Verify, Way, is_guarded,
+    Action, Digest, Direction, DualWrite, MappingName, Permit, Program, Progress, State, Step,
+    StepId, TargetName, Tuning, Verify, Way, is_guarded,
 };
 
 /// Slots for an attempt: which block of its target they are, where that was entered, and their fences.
@@ -98,7 +98,18 @@ impl Drive<'_> {
                 .as_ref()
                 .and_then(|name| state.direction(name))
                 .unwrap_or(Direction::Forward),
-            sync: name.as_ref().and_then(|name| sync_of(program, name)),
+            sync: name.as_ref().and_then(|name| Some(sync_of(program, name)?.0.id.clone())),
+            writer: name
+                .as_ref()
+                .and_then(|name| Some(sync_of(program, name)?.1.by.clone()))
+                .unwrap_or_default(),
+            longest_wait_ms: program.policy().longest_wait_ms,
+            mappings: program
+                .mappings()
+                .values()
+                .filter(|other| other.from.target == target)
+                .cloned()
+                .collect(),
             is_synced: live_syncs(state).iter().any(|(live, _)| Some(&live.name) == name.as_ref()),
             shape: name.as_ref().and_then(|name| shape_of(program, name).cloned()),
             losses,
@@ -134,9 +145,12 @@ fn compared_under(state: &State, step: &Step, way: Way) -> Option<Digest> {
     evidence.max_by_key(|evidence| evidence.ended_at)?.sync.clone()
 }
 
-fn sync_of(program: &Program, mapping: &MappingName) -> Option<StepId> {
-    let is_sync = |step: &&Step| matches!(&step.action, Action::DualWrite(dual_write) if dual_write.mapping == *mapping);
-    program.steps().iter().find(is_sync).map(|step| step.id.clone())
+/// The step that puts the sync of a mapping in, and what it does.
+fn sync_of<'a>(program: &'a Program, mapping: &MappingName) -> Option<(&'a Step, &'a DualWrite)> {
+    program.steps().iter().find_map(|step| match &step.action {
+        Action::DualWrite(dual_write) if dual_write.mapping == *mapping => Some((step, dual_write)),
+        _ => None,
+    })
 }
 
 fn captured_name(step: &Step) -> Option<String> {

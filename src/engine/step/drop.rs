@@ -1,4 +1,4 @@
-//! `drop`: what `retire` put aside goes for good.
+//! `drop`: what `retire` put aside goes for good; in a graph, where nothing is put aside, the old side itself.
 
 use crate::run::{FailureClass, Outcome};
 
@@ -11,6 +11,11 @@ pub(super) async fn perform(job: &mut Job) -> Result<Outcome, Fault> {
             format!("{} has no permit: no gate has released it", job.step.id),
         ));
     };
+    if job.planned()?.is_of_graph() {
+        let (fence, mapping) = (job.fence()?, job.planned()?);
+        let applied = job.driver.drop_old(fence, &job.work, mapping, &job.mappings, permit).await?;
+        return Ok(outcome(applied));
+    }
     let Some(shape) = &job.shape else {
         return Err(Fault::failed(
             FailureClass::Unsafe,

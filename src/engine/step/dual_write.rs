@@ -6,14 +6,18 @@ use crate::driver::{
 use crate::run::{Direction, FailureClass, Mapping, Outcome, Way};
 
 use super::pass::{Resume, compare_all};
-use super::{Fault, Job, outcome};
+use super::{Fault, Job, application, outcome};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
+    let mut held = None;
     if !job.was_done().await? {
         prove_fit(job).await?;
+        held = application::hold(job).await?;
     }
-    let applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    let mut applied = job.driver.install(fence, &job.work, mapping, job.direction).await?;
+    let said: Vec<String> = held.into_iter().chain(applied.detail).collect();
+    applied.detail = (!said.is_empty()).then(|| said.join("; "));
     Ok(outcome(applied))
 }
 
@@ -138,7 +142,7 @@ pub(super) fn helps(mapping: &Mapping, gone: Gone) -> Option<String> {
 pub(super) async fn prove_active(job: &Job) -> Result<(), Fault> {
     let mapping = job.mapping()?;
     match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
-        SyncState::Active => Ok(()),
+        SyncState::Active => application::still_writes(job).await,
         SyncState::Broken(why) => Err(broken(&why)),
     }
 }

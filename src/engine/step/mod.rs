@@ -11,7 +11,7 @@ use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
     MappingName, Observation, Outcome, Permit, Program, Redact, Retire, RetireShape, Step, StepId,
-    TargetName, Throttled, Tuning, Value, Way, is_transient,
+    TargetName, Throttled, Tuning, Value, Way, Writer, is_transient,
 };
 use crate::store::{self, SharedStore};
 
@@ -19,6 +19,7 @@ use super::event::Progress;
 use super::patience::patiently;
 use super::probe::asked;
 
+mod application;
 mod backfill;
 mod brake;
 mod drop;
@@ -49,6 +50,12 @@ pub(super) struct Job {
     pub(super) direction: Direction,
     /// The step that put the sync of this mapping in.
     pub(super) sync: Option<StepId>,
+    /// Who writes both sides of the mapping.
+    pub(super) writer: Writer,
+    /// How long a wait may be, where policy says.
+    pub(super) longest_wait_ms: Option<u64>,
+    /// All mappings of the plan in this database, under the names of the plan.
+    pub(super) mappings: Vec<Mapping>,
     /// Whether both sides are being kept in step now.
     pub(super) is_synced: bool,
     /// What the plan's `retire` of this mapping renames.

@@ -13,6 +13,7 @@ mod destruction;
 mod ends;
 mod expressions;
 mod fillable;
+mod graphs;
 mod ids;
 mod live_sync;
 mod long_locks;
@@ -49,6 +50,7 @@ const WRITTEN: &[Rule] = &[
     circles::check,
     urls::check,
     sides::check,
+    graphs::check,
     expressions::check,
     ways_back::check,
     written_twice::check,

@@ -6,7 +6,7 @@ use crate::sql::cypher::Section;
 use crate::sql::{self, Dialect, Facts};
 
 use super::super::document::{
-    ActionDef, CheckDef, QueryDef, SignalDef, TargetDef, UsedByDef, VerifyDef,
+    ActionDef, CheckDef, DualWriteDef, SignalDef, TargetDef, UsedByDef, VerifyDef,
 };
 use super::super::node::At;
 use super::super::reports::Reports;
@@ -20,7 +20,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         let own = view.steps[at].target.map(|at| &targets[at]);
         match view.action(at) {
             Some(ActionDef::Verify(VerifyDef { check: CheckDef::Query(query) }))
-                if speaks(own, query, reports) =>
+                if speaks(own, (&query.query, query.is_cypher), reports) =>
             {
                 question(own, &query.query, reports);
             }
@@ -32,6 +32,15 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                     if let UsedByDef::Query { target, query } = &unused.by {
                         question(view.asked_on(at, target.as_ref()), query, reports);
                     }
+                }
+            }
+            Some(ActionDef::DualWrite(DualWriteDef { probe: Some(probe), .. })) => {
+                let target = view.throttled_on(at, probe.target.as_ref());
+                let Some(asked) = probe.asked.as_ref().filter(|_| probe.kind != "http") else {
+                    continue;
+                };
+                if speaks(target, (asked, probe.kind == "cypher"), reports) {
+                    question(target, asked, reports);
                 }
             }
             Some(ActionDef::Backfill(backfill)) => {
@@ -47,18 +56,22 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
 }
 
 /// Whether a query is in the language of the target that it asks.
-fn speaks(target: Option<&TargetDef>, query: &QueryDef, reports: &mut Reports) -> bool {
+fn speaks(
+    target: Option<&TargetDef>,
+    (query, is_cypher): (&At<String>, bool),
+    reports: &mut Reports,
+) -> bool {
     let engine = target.and_then(|target| target.engine);
     let Some(dialect) = engine.and_then(|engine| Dialect::of(engine.value)) else { return true };
-    if (dialect == Dialect::Cypher) == query.is_cypher {
+    if (dialect == Dialect::Cypher) == is_cypher {
         return true;
     }
-    let (message, help) = if query.is_cypher {
+    let (message, help) = if is_cypher {
         ("the target speaks no Cypher", "ask with `query: select …`")
     } else {
         ("the target speaks no SQL", "ask with `cypher: MATCH … RETURN …`")
     };
-    reports.error(codes::NOT_A_QUESTION, query.query.span, message).help(help);
+    reports.error(codes::NOT_A_QUESTION, query.span, message).help(help);
     false
 }
 

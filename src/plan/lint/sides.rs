@@ -21,7 +21,10 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         if mapping.is_in_place() {
             in_place(mapping, reports);
         }
-        if mapping.copies() == CopyColumns::Listed && mapping.columns.is_empty() {
+        // Of a node, or between two of them, there is something to write without any.
+        let is_only_columns = !mapping.is_of_graph();
+        if is_only_columns && mapping.copies() == CopyColumns::Listed && mapping.columns.is_empty()
+        {
             reports
                 .error(codes::NO_COLUMNS, mapping.name.span, "the mapping writes no column")
                 .help("add `columns:` with a column and its expression");

@@ -121,13 +121,17 @@ fn dual_write(node: &Node, reports: &mut Reports) -> Option<DualWriteDef> {
 fn probe(node: &Node, span: super::super::node::Span, reports: &mut Reports) -> Option<ProbeDef> {
     const KEYS: &[&str] = &["query", "cypher", "http", "expect", "for", "target"];
     let fields = Fields::open(node, "`probe`", KEYS, reports)?;
-    verify::one_question(&fields, "`probe`", reports);
-    fields.text("target", reports);
-    if let Some(node) = fields.required("expect", reports) {
-        verify::expect(node, reports);
-    }
+    let kind = verify::one_question(&fields, "`probe`", reports)?;
+    let expect = fields.required("expect", reports).and_then(|node| verify::expect(node, reports));
     fields.required("for", reports);
-    Some(ProbeDef { span, for_ms: fields.duration("for", reports) })
+    Some(ProbeDef {
+        span,
+        asked: fields.text(kind, reports),
+        kind,
+        target: fields.text("target", reports),
+        expect,
+        for_ms: fields.duration("for", reports),
+    })
 }
 
 fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {

@@ -3,7 +3,7 @@
 use crate::diagnostic::known as codes;
 use crate::run::{CopyColumns, OnDelete, OnExisting, Winner};
 
-use super::super::document::{MappingDef, RelationDef, SideDef};
+use super::super::document::{EndDef, MappingDef, RelationDef, SideDef};
 use super::super::fields::{Fields, entries, expression, text, texts};
 use super::super::node::{At, Entry, Kind, Node};
 use super::super::reports::Reports;
@@ -101,62 +101,71 @@ fn side(node: &Node, role: Role, reports: &mut Reports) -> Option<SideDef> {
         }
     };
     let name = fields.required_name(kind, reports);
-    let key = side_key(&fields, kind, role, reports);
-    ends(&fields, kind, reports);
+    let (key, given) = side_key(&fields, kind, role, reports);
+    let ends = ends(&fields, kind, reports);
+    let mut properties = Vec::new();
     if role == Role::Into {
-        pairs(fields.get("properties"), "`properties`", reports);
+        properties = pairs(fields.get("properties"), "`properties`", reports);
+        if kind == "table" && fields.get("properties").is_some() {
+            let span = fields.key_span("properties");
+            reports
+                .error(codes::KEYS_CONFLICT, span, "a table has no properties")
+                .help("write `columns` beside `from` and `into`");
+        }
     }
     let (target, name) = (target?, name?);
+    if kind == "relationship" && ends.is_none() {
+        return None;
+    }
     let relation = match kind {
         "table" => RelationDef::Table(name),
         "node" => RelationDef::Node(name),
         "relationship" => RelationDef::Relationship(name),
         _ => RelationDef::Keys(name),
     };
-    Some(SideDef { target, relation, key, span: fields.span })
+    Some(SideDef { target, relation, key, given, ends, properties, span: fields.span })
 }
 
+/// What a key is given as: a list of columns, or a map of properties and where their values come from.
+type KeyDef = (Option<Vec<At<String>>>, Option<Vec<(At<String>, At<String>)>>);
+
 /// The key: a list of columns; of a node written to, a map of properties and columns.
-fn side_key(
-    fields: &Fields<'_>,
-    kind: &str,
-    role: Role,
-    reports: &mut Reports,
-) -> Option<Vec<At<String>>> {
+fn side_key(fields: &Fields<'_>, kind: &str, role: Role, reports: &mut Reports) -> KeyDef {
     let Some(node) = fields.get("key") else {
-        if kind == "table" && role == Role::From {
+        if matches!(kind, "table" | "node") && role == Role::From {
+            let what = if kind == "table" { "columns" } else { "properties" };
             reports
                 .error(codes::MISSING_KEY, fields.span, "`from` lacks `key`")
-                .help("name the columns that identify a row: `key: [id]`");
+                .help(format!("name the {what} that identify a row: `key: [id]`"));
         }
-        return None;
+        return (None, None);
     };
     match &node.kind {
-        Kind::Map(_) if kind != "table" => {
-            pairs(Some(node), "`key`", reports);
-            None
+        Kind::Map(_) if kind != "table" && role == Role::Into => {
+            (None, Some(pairs(Some(node), "`key`", reports)))
         }
         Kind::Text { .. } if kind == "table" => {
-            let column = text(node, "`key`", reports)?;
+            let Some(column) = text(node, "`key`", reports) else { return (None, None) };
             let message = "`key` is a list of columns, not text";
             let help = format!("write `key: [{}]`", column.value);
             reports.error(codes::WRONG_TYPE, node.span, message).help(help);
-            None
+            (None, None)
         }
         _ => {
-            let columns = texts(node, "`key`", reports)?;
+            let Some(columns) = texts(node, "`key`", reports) else { return (None, None) };
             if columns.is_empty() {
                 reports
                     .error(codes::KEY_COLUMN, node.span, "`key` names no column")
                     .help("name the columns that identify a row");
             }
-            Some(columns)
+            (Some(columns), None)
         }
     }
 }
 
 /// The ends of a relationship.
-fn ends(fields: &Fields<'_>, kind: &str, reports: &mut Reports) {
+fn ends(fields: &Fields<'_>, kind: &str, reports: &mut Reports) -> Option<[EndDef; 2]> {
+    let mut ends = Vec::new();
     for end in ["start", "end"] {
         match (fields.get(end), kind) {
             (Some(node), "relationship") => {
@@ -165,12 +174,10 @@ fn ends(fields: &Fields<'_>, kind: &str, reports: &mut Reports) {
                 else {
                     continue;
                 };
-                fields.required_name("node", reports);
-                if let Some(key) = fields.required("key", reports) {
-                    match key.kind {
-                        Kind::List(_) => drop(texts(key, "`key`", reports)),
-                        _ => drop(pairs(Some(key), "`key`", reports)),
-                    }
+                let label = fields.required_name("node", reports);
+                let key = fields.required("key", reports).map(|key| end_key(key, reports));
+                if let (Some(node), Some(key)) = (label, key) {
+                    ends.push(EndDef { node, key });
                 }
             }
             (Some(_), _) => {
@@ -188,4 +195,24 @@ fn ends(fields: &Fields<'_>, kind: &str, reports: &mut Reports) {
             (None, _) => {}
         }
     }
+    ends.try_into().ok()
+}
+
+fn end_key(node: &Node, reports: &mut Reports) -> Vec<(At<String>, Option<At<String>>)> {
+    let key: Vec<_> = match node.kind {
+        Kind::List(_) => {
+            let names = texts(node, "`key`", reports).unwrap_or_default();
+            names.into_iter().map(|name| (name, None)).collect()
+        }
+        _ => {
+            let pairs = pairs(Some(node), "`key`", reports);
+            pairs.into_iter().map(|(name, value)| (name, Some(value))).collect()
+        }
+    };
+    if key.is_empty() {
+        reports
+            .error(codes::KEY_COLUMN, node.span, "`key` names no property")
+            .help("name the properties that the node is known by: `key: { id: … }`");
+    }
+    key
 }

@@ -1,0 +1,94 @@
+//! What the server knows of labels, types and properties: constraints on keys, and whether there is anything of a name.
+//!
+//! Each node of a mapping has a unique constraint on its key: it is what chunks are walked by, and without it two MERGE at once
+//! make two nodes.
+
+use neo4rs::query;
+
+use super::connection::Reader;
+use super::error::failed;
+use super::ledger::get;
+use super::shape::{Node, Shape};
+use crate::driver::Error;
+use crate::sql::cypher::quoted;
+
+/// The nodes of both sides, each label and key once.
+pub(super) fn nodes(shape: &Shape) -> Vec<&Node> {
+    let mut nodes: Vec<&Node> = Vec::new();
+    for node in shape.old.nodes().into_iter().chain(shape.new.nodes()) {
+        let is_there = nodes.iter().any(|one| one.label == node.label && one.key == node.key);
+        if !is_there {
+            nodes.push(node);
+        }
+    }
+    nodes
+}
+
+/// Makes a node's key unique.
+pub(super) fn constrain(node: &Node) -> String {
+    let keys: Vec<String> = node.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
+    let label = quoted(&node.label);
+    format!(
+        "CREATE CONSTRAINT IF NOT EXISTS FOR (n:{label}) REQUIRE ({}) IS UNIQUE",
+        keys.join(", ")
+    )
+}
+
+/// The name of the constraint that makes a node's key unique, if there is one.
+pub(super) async fn constraint_of(
+    reader: &mut Reader<'_>,
+    node: &Node,
+) -> Result<Option<String>, Error> {
+    let ask = query(
+        "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE type IN ['UNIQUENESS', 'NODE_KEY', \
+         'NODE_PROPERTY_UNIQUENESS'] AND labelsOrTypes = [$label] AND properties = $key RETURN name",
+    )
+    .param("label", node.label.as_str())
+    .param("key", node.key.clone());
+    let rows = reader.rows(ask).await.map_err(failed("look for constraints"))?;
+    rows.first().map(|row| get(row, "name")).transpose()
+}
+
+/// The nodes of a mapping whose keys nothing makes unique.
+pub(super) async fn unconstrained<'a>(
+    reader: &mut Reader<'_>,
+    shape: &'a Shape,
+) -> Result<Vec<&'a Node>, Error> {
+    let mut lacking = Vec::new();
+    for node in nodes(shape) {
+        if constraint_of(reader, node).await?.is_none() {
+            lacking.push(node);
+        }
+    }
+    Ok(lacking)
+}
+
+/// The constraints on the labels of a mapping, as text.
+pub(super) async fn constraints(
+    reader: &mut Reader<'_>,
+    shape: &Shape,
+) -> Result<Vec<String>, Error> {
+    let labels: Vec<String> = nodes(shape).into_iter().map(|node| node.label.clone()).collect();
+    let ask = query(
+        "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE any(it IN labelsOrTypes WHERE it IN $labels) \
+         WITH name + ' ' + type + ' ' + reduce(all = '', it IN labelsOrTypes + [''] + properties | all + it + ',') AS it \
+         RETURN it ORDER BY it",
+    )
+    .param("labels", labels);
+    let rows = reader.rows(ask).await.map_err(failed("list constraints"))?;
+    rows.iter().map(|row| get(row, "it")).collect()
+}
+
+/// Those of these names that no node or relationship has, as the server lists them.
+pub(super) async fn unknown(
+    reader: &mut Reader<'_>,
+    (what, column): (&str, &str),
+    names: &[String],
+) -> Result<Vec<String>, Error> {
+    let text = format!(
+        "CALL db.{what}() YIELD {column} WITH collect({column}) AS known RETURN [it IN $names WHERE NOT it IN known] AS lacking"
+    );
+    let rows = reader.rows(query(&text).param("names", names.to_vec())).await;
+    let rows = rows.map_err(failed("list what names there are"))?;
+    rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "lacking"))
+}

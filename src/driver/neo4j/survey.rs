@@ -1,0 +1,246 @@
+//! What stands in the way of a mapping: names that nothing has, nodes that can't be told from each other, expressions that the server
+//! doesn't take. Changes nothing.
+//!
+//! Whatever is mapped must have a key of one type, which is a whole number, text or a number: keys of other types, or of several, are
+//! passed by where ranges are compared, and a row that is passed by would be missed without a word.
+
+use neo4rs::query;
+
+use super::connection::Reader;
+use super::error::{failed, shown};
+use super::ledger::{get, unsigned};
+use super::shape::{Node, Shape, Which};
+use super::{catalogue, sink};
+use crate::driver::{Error, Finding, Severity, SurveyedMapping};
+use crate::run::{FailureClass, Private, plural};
+use crate::sql::cypher::{properties_read, quoted};
+
+/// A label or type that nothing has; a property likewise; a key that doesn't tell nodes apart; an expression that is refused; what the
+/// new side doesn't get.
+const NO_LABEL: &str = "D201";
+const NO_PROPERTY: &str = "D203";
+const NO_IDENTITY: &str = "D204";
+const REFUSED_EXPRESSION: &str = "D205";
+const NOT_BROUGHT: &str = "D217";
+
+/// Duplicate keys that are named.
+const NAMED_MAX: i64 = 5;
+/// What the server calls the types that a key may have.
+const KEY_TYPES: [&str; 3] = ["INTEGER NOT NULL", "STRING NOT NULL", "FLOAT NOT NULL"];
+
+/// Holds a mapping against what is there.
+pub(super) async fn mapping(
+    reader: &mut Reader<'_>,
+    surveyed: &SurveyedMapping,
+) -> Result<Vec<Finding>, Error> {
+    let shape = Shape::of(&surveyed.mapping)?;
+    let mut findings = Vec::new();
+    let told = |severity, code, message: String, help: &str, private: Vec<Private>| Finding {
+        severity,
+        step: surveyed.step.clone(),
+        code,
+        message,
+        help: (!help.is_empty()).then(|| help.to_owned()),
+        private,
+    };
+    for (message, help) in names(reader, &shape).await? {
+        findings.push(told(Severity::Error, NO_LABEL, message, &help, Vec::new()));
+    }
+    for (message, help) in properties(reader, surveyed, &shape).await? {
+        findings.push(told(Severity::Error, NO_PROPERTY, message, &help, Vec::new()));
+    }
+    for node in catalogue::nodes(&shape) {
+        for (message, private) in keys(reader, node).await? {
+            let help = "give each node a key of one type, which no other node of the label has";
+            findings.push(told(Severity::Error, NO_IDENTITY, message, help, private));
+        }
+    }
+    if let Some(message) = other_labels(reader, &shape).await? {
+        let help =
+            "their copies have the new label only, and `drop` refuses to take such nodes away";
+        findings.push(told(Severity::Warning, NOT_BROUGHT, message, help, Vec::new()));
+    }
+    if findings.iter().all(|finding| finding.severity != Severity::Error)
+        && let Some(message) = expressions(reader, &shape).await?
+    {
+        findings.push(told(Severity::Error, REFUSED_EXPRESSION, message, "", Vec::new()));
+    }
+    Ok(findings)
+}
+
+/// Labels and types of the old side that nothing has.
+async fn names(reader: &mut Reader<'_>, shape: &Shape) -> Result<Vec<(String, String)>, Error> {
+    let mut labels: Vec<String> = shape.old.nodes().iter().map(|node| node.label.clone()).collect();
+    labels.dedup();
+    let mut said = Vec::new();
+    for label in catalogue::unknown(reader, ("labels", "label"), &labels).await? {
+        let help = "see CALL db.labels(), which lists those that there are";
+        said.push((format!("no node has the label {label}"), help.to_owned()));
+    }
+    if let Some(kind) = shape.old.relationship() {
+        let kinds = [kind.to_owned()];
+        let column = ("relationshipTypes", "relationshipType");
+        for kind in catalogue::unknown(reader, column, &kinds).await? {
+            let help = "see CALL db.relationshipTypes(), which lists those that there are";
+            said.push((format!("there is no relationship {kind}"), help.to_owned()));
+        }
+    }
+    Ok(said)
+}
+
+/// Properties that keys and expressions read, and nothing has.
+async fn properties(
+    reader: &mut Reader<'_>,
+    surveyed: &SurveyedMapping,
+    shape: &Shape,
+) -> Result<Vec<(String, String)>, Error> {
+    let mapping = &surveyed.mapping;
+    let expressions = mapping.columns.iter().map(|(_, value)| value).chain(&mapping.filter);
+    let read = expressions.filter_map(|text| properties_read(text).ok()).flatten();
+    let mut names: Vec<String> = read.map(|(_, name)| name).collect();
+    names.extend(shape.old.nodes().into_iter().flat_map(|node| node.key.clone()));
+    names.sort();
+    names.dedup();
+    let lacking = catalogue::unknown(reader, ("propertyKeys", "propertyKey"), &names).await?;
+    let said = lacking.into_iter().map(|name| {
+        let help = "see CALL db.propertyKeys(), which lists those that there are";
+        (format!("nothing has a property {name}"), help.to_owned())
+    });
+    Ok(said.collect())
+}
+
+/// What is wrong with the keys of a label's nodes.
+async fn keys(reader: &mut Reader<'_>, node: &Node) -> Result<Vec<(String, Vec<Private>)>, Error> {
+    let mut said = Vec::new();
+    let label = quoted(&node.label);
+    for key in &node.key {
+        let ask = format!(
+            "MATCH (n:{label}) RETURN valueType(n.{}) AS type, count(*) AS nodes ORDER BY nodes DESC",
+            quoted(key)
+        );
+        let rows = reader.rows(query(&ask)).await.map_err(failed("look at keys"))?;
+        let mut types: Vec<String> = Vec::new();
+        for row in &rows {
+            let (kind, nodes): (String, i64) = (get(row, "type")?, get(row, "nodes")?);
+            let nodes = plural(unsigned(nodes)?, "node");
+            if kind == "NULL" {
+                said.push((format!("{nodes} of {} have no {key}", node.label), Vec::new()));
+            } else {
+                if !KEY_TYPES.contains(&kind.as_str()) {
+                    let message = format!("{nodes} of {} have a {key} that is {kind}", node.label);
+                    said.push((message, Vec::new()));
+                }
+                types.push(kind);
+            }
+        }
+        if types.len() > 1 {
+            let message =
+                format!("{key} of {} is of several types: {}", node.label, types.join(", "));
+            said.push((message, Vec::new()));
+        }
+    }
+    if catalogue::constraint_of(reader, node).await?.is_none() {
+        said.extend(duplicates(reader, node).await?);
+    }
+    Ok(said)
+}
+
+async fn duplicates(
+    reader: &mut Reader<'_>,
+    node: &Node,
+) -> Result<Option<(String, Vec<Private>)>, Error> {
+    let keys: Vec<String> = node.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
+    let given: Vec<String> = keys.iter().map(|key| format!("{key} IS NOT NULL")).collect();
+    let ask = format!(
+        "MATCH (n:{}) WHERE {} WITH [{}] AS key, count(*) AS nodes WHERE nodes > 1 \
+         WITH key ORDER BY key WITH count(*) AS keys, collect([it IN key | toString(it)]) AS all \
+         RETURN keys, all[..$most] AS first",
+        quoted(&node.label),
+        given.join(" AND "),
+        keys.join(", ")
+    );
+    let rows = reader.rows(query(&ask).param("most", NAMED_MAX)).await;
+    let rows = rows.map_err(failed("look for keys that come twice"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (count, first): (i64, Vec<Vec<String>>) = (get(row, "keys")?, get(row, "first")?);
+    if count == 0 {
+        return Ok(None);
+    }
+    let first: Vec<String> = first.into_iter().map(|key| key.join(", ")).collect();
+    let message = format!(
+        "{} of {} {} more than one node: {}",
+        plural(unsigned(count)?, "key"),
+        node.label,
+        if count == 1 { "has" } else { "have" },
+        first.join("; ")
+    );
+    Ok(Some((message, first.into_iter().map(Private::key).collect())))
+}
+
+/// Labels that nodes of the old side have besides.
+async fn other_labels(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<String>, Error> {
+    let [node] = shape.old.nodes()[..] else { return Ok(None) };
+    let ask = format!(
+        "MATCH (n:{}) UNWIND labels(n) AS label WITH label, count(*) AS nodes WHERE label <> $label \
+         RETURN label, nodes ORDER BY nodes DESC LIMIT 3",
+        quoted(&node.label)
+    );
+    let rows = reader.rows(query(&ask).param("label", node.label.as_str())).await;
+    let rows = rows.map_err(failed("look for other labels"))?;
+    let mut others = Vec::new();
+    for row in &rows {
+        let (label, nodes): (String, i64) = (get(row, "label")?, get(row, "nodes")?);
+        others.push(format!("{label} ({})", plural(unsigned(nodes)?, "node")));
+    }
+    let said = format!("nodes of {} have other labels, too: {}", node.label, others.join(", "));
+    Ok((!others.is_empty()).then_some(said))
+}
+
+/// What the server says of the statement that copies, if it doesn't take it. Without hints: indexes may still have to be made.
+async fn expressions(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<String>, Error> {
+    let rows = format!("MATCH {}{}", shape.old.text(), shape.where_old());
+    let text = match shape.new.relationship() {
+        Some(_) => sink::relationships(shape, &rows),
+        None => sink::nodes(shape, &rows, true),
+    };
+    match reader.rows(query(&format!("EXPLAIN {text}"))).await {
+        Ok(_) => Ok(None),
+        Err(neo4rs::Error::Neo4j(told)) => {
+            Ok(Some(format!("the mapping can't be run: {}", shown(told.message()))))
+        }
+        Err(error) => Err(failed("look at the mapping")(error)),
+    }
+}
+
+/// Refuses rows that no range of keys has in it: nobody would have compared them.
+pub(super) async fn all_comparable(reader: &mut Reader<'_>, shape: &Shape) -> Result<(), Error> {
+    let mut types: Vec<Option<String>> = vec![None; shape.new.key().len()];
+    for which in [Which::Old, Which::New] {
+        let side = shape.side(which);
+        let filter = if which == Which::Old { shape.where_old() } else { String::new() };
+        let parts: Vec<String> =
+            side.key().iter().map(|part| format!("valueType({part})")).collect();
+        let ask = format!(
+            "MATCH {}{filter} RETURN [{}] AS types, count(*) AS rows",
+            side.text(),
+            parts.join(", ")
+        );
+        let rows = reader.rows(query(&ask)).await.map_err(failed("look at keys"))?;
+        for row in &rows {
+            let (found, count): (Vec<String>, i64) = (get(row, "types")?, get(row, "rows")?);
+            for (known, found) in types.iter_mut().zip(found) {
+                let is_known = known.get_or_insert_with(|| found.clone()) == &found;
+                if is_known && KEY_TYPES.contains(&found.as_str()) {
+                    continue;
+                }
+                let what = if found == "NULL" { "no key" } else { "a key of another type" };
+                let rows = plural(unsigned(count)?, "row");
+                let message =
+                    format!("{rows} of {} have {what}, and can't be compared", side.text());
+                return Err(Error::failed(FailureClass::Refused, message)
+                    .with_help("give them keys as the others have, or remove them, then retry"));
+            }
+        }
+    }
+    Ok(())
+}
