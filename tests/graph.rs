@@ -2,6 +2,7 @@
 
 mod bed;
 mod files;
+mod leads;
 mod refused;
 mod server;
 

@@ -29,6 +29,7 @@ fn leads() -> Mapping {
         target: "app".into(),
         table: table.into(),
         key: vec!["id".into()],
+        kind: phasegate::run::RowKind::Table,
     };
     Mapping {
         name: "leads".into(),

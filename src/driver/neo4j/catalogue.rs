@@ -71,8 +71,8 @@ pub(super) async fn constraints(
     let labels: Vec<String> = nodes(shape).into_iter().map(|node| node.label.clone()).collect();
     let ask = query(
         "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE any(it IN labelsOrTypes WHERE it IN $labels) \
-         WITH name + ' ' + type + ' ' + reduce(all = '', it IN labelsOrTypes + [''] + properties | all + it + ',') AS it \
-         RETURN it ORDER BY it",
+         RETURN name + ' ' + type + ' ' + reduce(all = '', it IN labelsOrTypes + [''] + properties | all + it + ',') AS it \
+         ORDER BY it",
     )
     .param("labels", labels);
     let rows = reader.rows(ask).await.map_err(failed("list constraints"))?;

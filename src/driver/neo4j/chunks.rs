@@ -14,7 +14,7 @@ use super::ledger::{get, signed, unsigned};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 pub(super) use crate::driver::ledger::{Copy, Rows};
 use crate::driver::{CopyState, Error, Fence};
-use crate::run::{FailureClass, RunId, StepId};
+use crate::run::{FailureClass, Mapping, MappingName, RunId, StepId};
 
 fn of(text: &str, run: &RunId, step: &StepId) -> Query {
     query(text).param("run", run.as_str()).param("step", step.as_str())
@@ -46,19 +46,35 @@ pub(super) async fn load(
     rows.first().map(read_copy).transpose()
 }
 
-/// Writes a copy's node.
+/// Whether a mapping is being copied.
+pub(super) async fn is_copied_now(
+    reader: &mut Reader<'_>,
+    run: &RunId,
+    mapping: &Mapping,
+) -> Result<bool, Error> {
+    let ask = query(
+        "MATCH (c:phasegate_copies {run_id: $run}) WHERE c.open_of = $mapping RETURN 1 AS one",
+    )
+    .param("run", run.as_str())
+    .param("mapping", mapping.name.as_str());
+    let rows = reader.rows(ask).await.map_err(failed("read the ledger of copies"))?;
+    Ok(!rows.is_empty())
+}
+
+/// Writes a copy's node, with the mapping that it is of until it is whole.
 pub(super) async fn save(
     tx: &mut Tx<'_>,
     (run, step): (&RunId, &StepId),
-    copy: &Copy,
+    (copy, open_of): (&Copy, Option<&MappingName>),
 ) -> Result<(), Error> {
     let save = of(
         "MERGE (c:phasegate_copies {run_id: $run, step: $step}) \
-         SET c.seq = $seq, c.hi = $hi, c.frozen = $frozen, c.ended = $ended, c.watermark = $watermark, \
+         SET c.open_of = $open_of, c.seq = $seq, c.hi = $hi, c.frozen = $frozen, c.ended = $ended, c.watermark = $watermark, \
          c.rows_read = $rows_read, c.rows_written = $rows_written",
         run,
         step,
     )
+    .param("open_of", open_of.map(MappingName::as_str))
     .param("seq", signed(copy.seq))
     .param("hi", json(copy.hi.as_ref())?)
     .param("frozen", json(copy.frozen.as_ref())?)

@@ -167,6 +167,68 @@ async fn nodes_are_copied_once_in_any_order_and_what_is_there_stays() {
     assert_eq!(found(&compare_all(&neo4j, &mapping, 30).await.unwrap()), (101, 0, 0, 0));
 }
 
+/// An application that removes a row, on both sides, has not come to the new one yet.
+#[tokio::test]
+async fn a_row_that_is_being_removed_leaves_no_copy() {
+    let Some(database) = Database::empty().await else { return };
+    database.run(LEADS).await;
+    database.run("MATCH (a:Lead {id: 6}), (b:Lead {id: 9}) CREATE (a)-[:KNOWS]->(b)").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    for (mapping, removed, copies) in [
+        (leads(), "MATCH (l:Lead {id: 3}) DELETE l", "MATCH (v:LeadV2 {uid: 3})"),
+        (knows(), "MATCH (:Lead)-[r:KNOWS]->() DELETE r", "MATCH ()-[v:KNOWN_BY]->()"),
+    ] {
+        install(&neo4j, &fences[0], &mapping).await;
+        let step = work(&format!("copy-{}", mapping.name), Way::Forward);
+        let size = Window { rows: 1_000, count: 1 };
+        let state = neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap();
+        let copied = format!("{copies} RETURN count(v) AS it");
+        let mut application = database.begin().await;
+        application.run(neo4rs::query(removed)).await.unwrap();
+        let copying = neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, &state.open[0]);
+        let mut copying = Box::pin(copying);
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(700), &mut copying).await;
+        if mapping.name.as_str() == "leads" {
+            assert!(waits.is_err(), "nobody waited: {waits:?}");
+            application.commit().await.unwrap();
+            // Found gone, or tried again.
+            if let Err(error) = copying.await {
+                assert_eq!(class::<Copied>(Err(error)), FailureClass::Contention);
+                let again = neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, &state.open[0]);
+                again.await.unwrap();
+            }
+        } else {
+            // Of relationships the server doesn't know before the commit.
+            waits.unwrap().unwrap();
+            let settling = neo4j.settle(&fences[0], &mapping);
+            let mut settling = Box::pin(settling);
+            let pause = std::time::Duration::from_millis(700);
+            assert!(tokio::time::timeout(pause, &mut settling).await.is_err());
+            application.commit().await.unwrap();
+            assert_eq!(database.number(&copied).await, 1);
+            settling.await.unwrap();
+        }
+        assert_eq!(database.number(&copied).await, 0);
+        neo4j.finish_copy(&fences[0], &step).await.unwrap();
+    }
+    // What is found behind the copy is for a verify to say.
+    database
+        .run("MATCH (a:LeadV2 {uid: 6}), (b:LeadV2 {uid: 9}) CREATE (a)-[:KNOWN_BY]->(b)")
+        .await;
+    neo4j.settle(&fences[0], &knows()).await.unwrap();
+    assert_eq!(compare_all(&neo4j, &knows(), 100).await.unwrap().extra, 1);
+    // Whoever holds a row for long does not hold the copy up with locks of its own.
+    let (step, late) = (work("late", Way::Forward), leads());
+    let size = Window { rows: 1_000, count: 1 };
+    let state = neo4j.plan_chunks(&fences[0], &step, &late, size).await.unwrap();
+    let mut application = database.begin().await;
+    application.run(neo4rs::query("MATCH (l:Lead {id: 300}) SET l.x = 1")).await.unwrap();
+    let refused = neo4j.copy_chunk(&fences[1], &step, &late, FORWARD, &state.open[0]).await;
+    assert_eq!(class(refused), FailureClass::Contention);
+    application.rollback().await.unwrap();
+}
+
 #[tokio::test]
 async fn each_kind_of_difference_is_found_with_its_property() {
     let Some(database) = Database::empty().await else { return };

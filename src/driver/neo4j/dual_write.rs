@@ -16,10 +16,12 @@ use super::connection::Tx;
 use super::error::failed;
 use super::ledger::{self, applied, get, record};
 use super::shape::{Pattern, Shape};
-use super::{Neo4j, catalogue, script};
+use super::{Neo4j, catalogue, chunks, script, sink, verify};
 use crate::clock::Stopwatch;
+use crate::copy::chunk::Chunk;
 use crate::driver::{
-    Applied, DualWriter, Error, Fence, Gone, Session as _, SyncState, TxKind, Work, emptying,
+    Applied, DualWriter, Error, Fence, Gone, Session as _, SyncState, TxKind, Verifier as _, Work,
+    emptying,
 };
 use crate::run::{Direction, FailureClass, Mapping, Way, plural};
 use crate::sql::cypher::quoted;
@@ -137,7 +139,19 @@ impl DualWriter for Neo4j {
         Ok(Gone::Nothing)
     }
 
-    async fn settle(&self, _: &Fence, _: &Mapping) -> Result<u64, Error> {
+    /// The server lets a relationship be removed without a lock that anybody could wait for: who removes both sides while the old one
+    /// is copied finds no copy yet, and leaves one behind. So behind the copy, when everybody has ended who was at work in it, what
+    /// the old side doesn't account for is removed again. Behind a finished copy it is for a verify to say.
+    async fn settle(&self, fence: &Fence, mapping: &Mapping) -> Result<u64, Error> {
+        let shape = Shape::of(mapping)?;
+        let mut reader = self.connections.read().await?;
+        let is_open = shape.new.relationship().is_some()
+            && chunks::is_copied_now(&mut reader, fence.run(), mapping).await?;
+        reader.release();
+        if is_open {
+            self.drain().await?;
+            Box::pin(self.sweep(fence, mapping, &shape)).await?;
+        }
         Ok(0)
     }
 }
@@ -178,7 +192,7 @@ impl Neo4j {
     }
 
     /// Waits until every transaction of this database has ended that is open now.
-    async fn drain(&self) -> Result<(), Error> {
+    pub(super) async fn drain(&self) -> Result<(), Error> {
         let own = self.identity().await?.database;
         let watch = Stopwatch::start();
         let mut older: Option<BTreeSet<String>> = None;
@@ -212,6 +226,26 @@ impl Neo4j {
                 ));
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Removes relationships of the new side that the old side doesn't account for.
+    async fn sweep(&self, fence: &Fence, mapping: &Mapping, shape: &Shape) -> Result<(), Error> {
+        let mut lo = None;
+        loop {
+            let hi = self.verify_bound(mapping, lo.as_ref(), BATCH).await?;
+            let chunk = Chunk { lo, hi };
+            let mut reader = self.connections.read().await?;
+            let keys = Box::pin(verify::surplus_in(&mut reader, shape, &chunk)).await?;
+            reader.release();
+            if !keys.is_empty() {
+                let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
+                let remove = query(&sink::surplus(shape)).param("keys", keys);
+                tx.run(remove).await.map_err(failed("remove relationships"))?;
+                tx.commit().await?;
+            }
+            let Some(hi) = chunk.hi else { return Ok(()) };
+            lo = Some(hi);
         }
     }
 

@@ -151,6 +151,10 @@ fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
     if is(".Terminated") || is(".TransactionTerminated") {
         return (FailureClass::Cancelled, None);
     }
+    if is(".EntityNotFound") {
+        // Somebody has removed what was being waited for.
+        return (FailureClass::Contention, None);
+    }
     if is(".DiskFull") || told.message().contains("No space left") {
         return (FailureClass::Full, Some("make room on the server's disk"));
     }

@@ -53,6 +53,11 @@ impl Database {
         self.graph.run(query(statement)).await.unwrap();
     }
 
+    /// A transaction of somebody else.
+    pub(super) async fn begin(&self) -> neo4rs::Txn {
+        self.graph.start_txn().await.unwrap()
+    }
+
     /// The column `it` of a query.
     pub(super) async fn texts(&self, statement: &str) -> Vec<String> {
         let mut stream = self.graph.execute(query(statement)).await.unwrap();

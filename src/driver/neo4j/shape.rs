@@ -160,14 +160,6 @@ impl Shape {
             _ => String::new(),
         }
     }
-
-    /// What is called the row itself.
-    pub(super) const fn name(which: Which) -> &'static str {
-        match which {
-            Which::Old => "source",
-            Which::New => "copy",
-        }
-    }
 }
 
 fn of_node(name: &'static str, relation: &Relation) -> Pattern {

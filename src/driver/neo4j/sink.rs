@@ -9,6 +9,8 @@
 //!
 //! Absent on purpose: parking.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use neo4rs::query;
 
@@ -22,6 +24,9 @@ use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Parker, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, Parked, Private, RunId, StepId};
 
+/// How long a chunk may take to have the locks of its rows, the search for them included: the server has no limit of its own, and
+/// clients wait for what it has locked so far.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
 /// Relationships without a node that are named.
 const NAMED_MAX: i64 = 5;
 
@@ -77,7 +82,7 @@ impl Sink for Neo4j {
         let mut copy = copy.ok_or_else(|| chunks::not_begun(step))?;
         chunks::fold(&mut tx, (run, step), &mut copy).await?;
         let told = copy.whole(step)?;
-        chunks::save(&mut tx, (run, step), &copy).await?;
+        chunks::save(&mut tx, (run, step), (&copy, None)).await?;
         let rows = (copy.rows_read, Some(told));
         let applied = ledger::record(&mut tx, fence, (step.as_str(), work), rows).await?;
         tx.commit().await?;
@@ -91,7 +96,13 @@ pub(super) async fn lock(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Resul
         "{} SET source.phasegate_held = true REMOVE source.phasegate_held RETURN count(source) AS rows",
         shape.in_chunk(Which::Old, chunk)
     );
-    let rows = tx.rows(values::with_bounds(query(&text), chunk)).await;
+    let locking = tx.rows(values::with_bounds(query(&text), chunk));
+    let Ok(rows) = tokio::time::timeout(LOCKED_WITHIN, locking).await else {
+        let message = format!("the rows of a chunk could not be locked within {LOCKED_WITHIN:?}");
+        return Err(Error::failed(FailureClass::Contention, message).with_help(
+            "see SHOW TRANSACTIONS for who holds them; where nobody does, chunks are too large: `phasegate tune RUN --chunk-rows …`",
+        ));
+    };
     let rows = rows.map_err(failed("lock the rows of a chunk"))?;
     rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))
 }

@@ -44,7 +44,13 @@ impl Source for Neo4j {
     ) -> Result<CopyState, Error> {
         let shape = Shape::of(mapping)?;
         let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
-        let state = Box::pin(plan(&mut tx, (fence, work), &shape, size)).await?;
+        if chunks::load(&mut tx, fence.run(), &work.step).await?.is_none() {
+            // Whoever made a relationship before its nodes had copies could not write it to the new side, too.
+            tx.roll_back().await;
+            self.drain().await?;
+            tx = self.connections.begin(fence, TxKind::Plan).await?;
+        }
+        let state = Box::pin(plan(&mut tx, (fence, work), (mapping, &shape), size)).await?;
         tx.commit().await?;
         Ok(state)
     }
@@ -53,7 +59,7 @@ impl Source for Neo4j {
 async fn plan(
     tx: &mut Tx<'_>,
     (fence, work): (&Fence, &Work),
-    shape: &Shape,
+    (mapping, shape): (&Mapping, &Shape),
     size: Window,
 ) -> Result<CopyState, Error> {
     let (run, step) = (fence.run(), &work.step);
@@ -76,7 +82,7 @@ async fn plan(
         let chunk = Chunk { lo: copy.hi.replace(hi.clone()), hi: Some(hi) };
         chunks::plan(tx, (fence, step), &Planned { seq: copy.seq, chunk }).await?;
     }
-    chunks::save(tx, (run, step), &copy).await?;
+    chunks::save(tx, (run, step), (&copy, Some(&mapping.name))).await?;
     keep_head(tx, run, &work.head).await?;
     chunks::state(tx, run, step).await
 }

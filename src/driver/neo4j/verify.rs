@@ -70,15 +70,7 @@ impl Verifier for Neo4j {
         let shape = Shape::of(mapping)?;
         let watch = Stopwatch::start();
         let mut reader = self.connections.read().await?;
-        let mut sides = Vec::new();
-        for which in [Which::Old, Which::New] {
-            let ask = values::with_bounds(
-                rows_query(&shape, which, &shape.in_chunk(which, chunk)),
-                chunk,
-            );
-            let rows = reader.rows(ask).await.map_err(failed("read rows to compare"))?;
-            sides.push(read_rows(&shape, rows)?);
-        }
+        let sides = both_in(&mut reader, &shape, chunk).await?;
         // Without the waits before what differs is read again, which say nothing of the size of a chunk.
         let took_us = watch.elapsed_us();
         let compared = Box::pin(judged(&mut reader, &shape, sides)).await?;
@@ -98,25 +90,27 @@ impl Verifier for Neo4j {
         let shape = Shape::of(mapping)?;
         let watch = Stopwatch::start();
         let mut reader = self.connections.read().await?;
-        let mut counts = [0, 0];
-        for (count, which) in counts.iter_mut().zip([Which::Old, Which::New]) {
-            let everything = Chunk { lo: None, hi: None };
-            let text = format!(
-                "{} RETURN count({}) AS rows",
-                shape.in_chunk(which, &everything),
-                Shape::name(which)
-            );
-            let rows = reader.rows(query(&text)).await.map_err(failed("count rows"))?;
-            *count = rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))?;
-        }
-        let [old, new] = counts;
+        let mut counts = counts(&mut reader, &shape).await?;
         let compared = match method {
-            Method::Counts | Method::Full => Compared {
-                rows: old.max(new),
-                missing: old.saturating_sub(new),
-                extra: new.saturating_sub(old),
-                ..Compared::default()
-            },
+            Method::Counts | Method::Full => {
+                // An application that writes both sides at once may have been seen in between.
+                let mut wait = FIRST_WAIT;
+                for _ in 0..LOOKS {
+                    if counts[0] == counts[1] {
+                        break;
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                    counts = self::counts(&mut reader, &shape).await?;
+                }
+                let [old, new] = counts;
+                Compared {
+                    rows: old.max(new),
+                    missing: old.saturating_sub(new),
+                    extra: new.saturating_sub(old),
+                    ..Compared::default()
+                }
+            }
             Method::Sample(wanted) => {
                 Box::pin(sample(&mut reader, &shape, (counts, wanted))).await?
             }
@@ -167,6 +161,19 @@ impl Verifier for Neo4j {
     }
 }
 
+/// How many rows each side has, in one statement. Of a label alone the server keeps the count, and needs no time for it.
+async fn counts(reader: &mut Reader<'_>, shape: &Shape) -> Result<[u64; 2], Error> {
+    let text = format!(
+        "CALL () {{ MATCH {}{} RETURN count(source) AS old }} CALL () {{ MATCH {} RETURN count(copy) AS new }} RETURN old, new",
+        shape.old.text(),
+        shape.where_old(),
+        shape.new.text()
+    );
+    let rows = reader.rows(query(&text)).await.map_err(failed("count rows"))?;
+    let row = rows.first().ok_or_else(|| super::error::damaged("rows can't be counted"))?;
+    Ok([unsigned(get(row, "old")?)?, unsigned(get(row, "new")?)?])
+}
+
 /// A query for rows that a text matches, in the shape of the new side.
 fn rows_query(shape: &Shape, which: Which, rows: &str) -> Query {
     let key = shape.side(which).key().join(", ");
@@ -192,6 +199,33 @@ fn read_rows(shape: &Shape, rows: Vec<neo4rs::Row>) -> Result<Vec<Row>, Error> {
     Ok(read)
 }
 
+/// The rows of both sides in a range of keys.
+async fn both_in(
+    reader: &mut Reader<'_>,
+    shape: &Shape,
+    chunk: &Chunk,
+) -> Result<[Vec<Row>; 2], Error> {
+    let mut sides = [Vec::new(), Vec::new()];
+    for (side, which) in sides.iter_mut().zip([Which::Old, Which::New]) {
+        let ask = rows_query(shape, which, &shape.in_chunk(which, chunk));
+        let rows = reader.rows(values::with_bounds(ask, chunk)).await;
+        *side = read_rows(shape, rows.map_err(failed("read rows to compare"))?)?;
+    }
+    Ok(sides)
+}
+
+/// The keys of a range of which the new side has more than the old side accounts for, and goes on having.
+pub(super) async fn surplus_in(
+    reader: &mut Reader<'_>,
+    shape: &Shape,
+    chunk: &Chunk,
+) -> Result<Vec<BoltType>, Error> {
+    let [old, new] = both_in(reader, shape, chunk).await?;
+    let mut differing = Box::pin(settled(reader, shape, unlike(old, new))).await?;
+    differing.retain(|one| !one.found.is_empty());
+    Ok(asked_for(&differing).unwrap_or_default())
+}
+
 /// Keys as they are asked for; `None` where one of them can't be.
 fn asked_for(unlike: &[Unlike]) -> Option<Vec<BoltType>> {
     let key = |key: &Vec<Datum>| {
@@ -205,11 +239,19 @@ fn asked_for(unlike: &[Unlike]) -> Option<Vec<BoltType>> {
 async fn judged(
     reader: &mut Reader<'_>,
     shape: &Shape,
-    sides: Vec<Vec<Row>>,
+    [old, new]: [Vec<Row>; 2],
 ) -> Result<Compared, Error> {
-    let rows = sides.iter().map(Vec::len).max().unwrap_or(0) as u64;
-    let [old, new] = <[Vec<Row>; 2]>::try_from(sides).unwrap_or_default();
-    let mut differing = unlike(old, new);
+    let rows = old.len().max(new.len()) as u64;
+    let differing = settled(reader, shape, unlike(old, new)).await?;
+    Ok(counted(&differing, rows))
+}
+
+/// What still differs when it was read again.
+async fn settled(
+    reader: &mut Reader<'_>,
+    shape: &Shape,
+    mut differing: Vec<Unlike>,
+) -> Result<Vec<Unlike>, Error> {
     let mut wait = FIRST_WAIT;
     for _ in 0..LOOKS {
         let keys = asked_for(&differing);
@@ -221,7 +263,7 @@ async fn judged(
         let (old, new) = both_among(reader, shape, &keys).await?;
         differing = unlike(old, new);
     }
-    Ok(counted(&differing, rows))
+    Ok(differing)
 }
 
 /// The rows of both sides with these keys, in one statement, so that little can happen between.
@@ -283,7 +325,7 @@ async fn sample(
             rows.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
         for keys in keys.chunks(READ_AGAIN_MAX) {
             let (old, new) = both_among(reader, shape, keys).await?;
-            compared.add(Box::pin(judged(reader, shape, vec![old, new])).await?);
+            compared.add(Box::pin(judged(reader, shape, [old, new])).await?);
         }
     }
     Ok(compared)

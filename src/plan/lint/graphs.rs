@@ -3,6 +3,7 @@
 
 use crate::diagnostic::known as codes;
 use crate::run::Direction;
+use crate::sql::Dialect;
 use crate::sql::cypher::{ROW, properties_read};
 
 use super::super::document::{ActionDef, MappingDef, RelationDef, Writer};
@@ -14,7 +15,9 @@ use super::super::resolve::{Life, View};
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     for (mapping, life) in view.mappings() {
-        if !mapping.is_of_graph() || is_across(mapping) {
+        // Sides in two databases, and those that are in no graph, are told of elsewhere.
+        let is_here = view.dialect_of(mapping.from.as_ref()) == Some(Dialect::Cypher);
+        if !mapping.is_of_graph() || !is_here || is_across(mapping) {
             continue;
         }
         if let Some(Err(Problem { span, message, help })) = of_graph(mapping) {
@@ -26,7 +29,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     }
 }
 
-/// Whether its sides are in two databases, which is said elsewhere.
+/// Whether its sides are in two databases.
 fn is_across(mapping: &MappingDef) -> bool {
     let sides = mapping.from.as_ref().zip(mapping.into.as_ref());
     sides.is_some_and(|(from, into)| from.target.value != into.target.value)
