@@ -213,6 +213,7 @@ fn mapping() -> Mapping {
         target: "app".into(),
         table: table.into(),
         key: vec!["id".into()],
+        kind: phasegate::run::RowKind::Table,
     };
     Mapping {
         name: "leads".into(),

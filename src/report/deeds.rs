@@ -1,6 +1,8 @@
 //! What the engine does by itself for a step, in words, with the objects it does it to. Statements of a plan need no words.
 
-use crate::run::{Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step, Undo};
+use crate::run::{
+    Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step, Undo, Writer,
+};
 
 /// What the engine does for a step that isn't written in statements, one thing each.
 #[must_use]
@@ -11,6 +13,13 @@ pub fn deeds(state: &State, step: &Step) -> Vec<String> {
     let direction = state.direction(name).unwrap_or(Direction::Forward);
     let (from, into) = (&mapping.from.table, &mapping.into.table);
     match &step.action {
+        Action::DualWrite(DualWrite { by: Writer::Application(_), .. }) => {
+            vec![format!("has the application prove that it writes {from} and {into} both")]
+        }
+        Action::Drop { .. } if mapping.is_of_graph() => vec![
+            "in transactions of bounded size, after a look at what else would go:".to_owned(),
+            format!("removes every {from} that the mapping is about"),
+        ],
         Action::DualWrite(DualWrite { direction, .. }) => vec![match direction {
             Direction::Forward => format!("mirrors every write to {from} into {into}"),
             Direction::Both => format!("mirrors every write to {from} into {into}, and back"),
@@ -57,6 +66,10 @@ pub fn way_back(state: &State, step: &Step) -> String {
 #[must_use]
 pub const fn derived(action: &Action, direction: Direction) -> &'static str {
     match (action, direction) {
+        (Action::DualWrite(DualWrite { by: Writer::Application(_), .. }), _) => {
+            "removes what there is of a side that was empty before, and the constraints that it made; refused where clients \
+             wrote to the new side alone"
+        }
         (Action::DualWrite(_), _) => {
             "takes the triggers out again, with what they and the copy wrote into a side that was empty before; \
              refused where clients wrote to the new side alone"

@@ -154,7 +154,9 @@ impl Mapping {
     /// Whether both sides are the same table, so that only listed columns are written.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        self.from.target == self.into.target && self.from.table == self.into.table
+        !self.is_of_graph()
+            && self.from.target == self.into.target
+            && self.from.table == self.into.table
     }
 
     /// Whether it is about nodes or relationships of a graph, on either side.

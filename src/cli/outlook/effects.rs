@@ -12,8 +12,8 @@ use crate::run::{
 };
 use crate::sql::{self, Dialect, LockMode, RowWork};
 
-use super::Looks;
 use super::locks::{self, Whole};
+use super::{Looks, graphs};
 
 /// What a step does, in words.
 #[derive(Debug, Default)]
@@ -39,6 +39,9 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
             return Effect { does, locks };
         }
         (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
+        (action, Some(mapping)) if mapping.is_of_graph() => {
+            Effect { does: graphs::does(action, mapping), locks: Vec::new() }
+        }
         (Action::Verify(Verify::Mapping { method, repair, .. }), Some(mapping)) => {
             comparing((mapping, direction(program, &mapping.name)), *method, *repair)
         }

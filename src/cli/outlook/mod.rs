@@ -9,6 +9,7 @@
 mod danger;
 mod effects;
 mod gate;
+mod graphs;
 mod guess;
 mod judge;
 mod locks;

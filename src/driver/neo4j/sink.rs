@@ -237,7 +237,7 @@ fn no_node(shape: &Shape, keys: &[String]) -> Error {
     );
     match error {
         Error::Failed(mut failure) => {
-            failure.private = keys.iter().map(|key| Private::key(key)).collect();
+            failure.private = keys.iter().map(Private::key).collect();
             Error::Failed(failure)
         }
         other => other,

@@ -311,15 +311,15 @@ async fn sample(
 ) -> Result<Compared, Error> {
     let mut compared = Compared::default();
     for (count, which) in counts.into_iter().zip([Which::Old, Which::New]) {
-        let share = if count == 0 { 1.0 } else { f64::from(wanted) / to_real(count) };
+        let chance = if count == 0 { 1.0 } else { f64::from(wanted) / to_real(count) };
         let everything = Chunk { lo: None, hi: None };
         let (columns, names) = columns(&shape.side(which).key());
         let text = format!(
-            "{} AND rand() < $share WITH DISTINCT {columns} RETURN [{}] AS key LIMIT $most",
+            "{} AND rand() < $chance WITH DISTINCT {columns} RETURN [{}] AS key LIMIT $most",
             shape.in_chunk(which, &everything),
             names.join(", ")
         );
-        let ask = query(&text).param("share", share).param("most", i64::from(wanted));
+        let ask = query(&text).param("chance", chance).param("most", i64::from(wanted));
         let rows = reader.rows(ask).await.map_err(failed("take a sample"))?;
         let keys: Vec<BoltType> =
             rows.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
