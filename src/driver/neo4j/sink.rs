@@ -63,8 +63,9 @@ impl Sink for Neo4j {
             return Ok(copied(true, rows, 0));
         }
         let read = lock(&mut tx, &shape, &chunk.chunk).await?;
-        let written = Box::pin(copy(&mut tx, &shape, mapping.on_existing, &chunk.chunk)).await?;
-        let rows = chunks::Rows { read, written };
+        let made = Box::pin(copy(&mut tx, &shape, mapping.on_existing, &chunk.chunk)).await?;
+        let writes_all = mapping.on_existing == OnExisting::Update;
+        let rows = chunks::Rows { read, written: if writes_all { read } else { made } };
         chunks::commit(&mut tx, (fence, &work.step), chunk.seq, rows).await?;
         ledger::keep_head(&mut tx, fence.run(), &work.head).await?;
         tx.commit().await?;
@@ -107,7 +108,7 @@ pub(super) async fn lock(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Resul
     rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))
 }
 
-/// Copies the rows of a range. Returns those written.
+/// Copies the rows of a range. Returns how many were not there before.
 async fn copy(
     tx: &mut Tx<'_>,
     shape: &Shape,

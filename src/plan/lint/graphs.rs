@@ -2,11 +2,11 @@
 //! kept in step by the application, since a graph has no triggers.
 
 use crate::diagnostic::known as codes;
-use crate::run::Direction;
+use crate::run::{Direction, OnExisting};
 use crate::sql::Dialect;
 use crate::sql::cypher::{ROW, properties_read};
 
-use super::super::document::{ActionDef, MappingDef, RelationDef, Writer};
+use super::super::document::{ActionDef, MappingDef, RelationDef, SideDef, Writer};
 use super::super::node::{At, Span};
 use super::super::relations::{Problem, of_graph};
 use super::super::reports::Reports;
@@ -37,6 +37,16 @@ fn is_across(mapping: &MappingDef) -> bool {
 
 /// Keys of a mapping that mean something for tables only.
 fn foreign(mapping: &MappingDef, reports: &mut Reports) {
+    let is_between = |side: &SideDef| matches!(side.relation, RelationDef::Relationship(_));
+    if let Some(at) = mapping.on_existing
+        && at.value == OnExisting::Update
+        && mapping.into.as_ref().is_some_and(is_between)
+    {
+        let message = "a relationship that is there can't be told from one that is written over it";
+        reports
+            .error(codes::KEYS_CONFLICT, at.span, message)
+            .help("write `on_existing: keep`: as many are made as are lacking");
+    }
     let mut refuse = |span: Span, what: &str, help: &str| {
         let message = format!("`{what}` is for tables");
         reports.error(codes::KEYS_CONFLICT, span, message).help(help);
