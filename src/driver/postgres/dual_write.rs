@@ -347,7 +347,12 @@ impl DualWriter for Postgres {
 
 impl Postgres {
     /// Begins a transaction for a piece of work, waiting for locks as long as its step says.
-    async fn begin_for(&self, fence: &Fence, work: &Work, kind: TxKind) -> Result<Tx<'_>, Error> {
+    pub(super) async fn begin_for(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        kind: TxKind,
+    ) -> Result<Tx<'_>, Error> {
         self.connections.begin_waiting(fence, kind, work.lock_timeout_ms).await
     }
 }
