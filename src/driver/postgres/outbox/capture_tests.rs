@@ -402,9 +402,7 @@ async fn keys_that_are_equal_and_written_in_another_way_are_two_on_the_new_side(
     }
     // Nothing but a row of the very key is one of it.
     let key = |code: &str| {
-        ["".to_owned() + code, "p".to_owned(), "n".to_owned()]
-            .map(crate::copy::row::Datum::Text)
-            .to_vec()
+        [code, "p", "n"].map(str::to_owned).map(crate::copy::row::Datum::Text).to_vec()
     };
     let keys = [key("a"), key("A"), key("B"), key("b")];
     assert_eq!(bed.postgres.which_exist(&bed.of, &keys).await.unwrap(), [true, false, false, true]);

@@ -81,7 +81,7 @@ pub(super) fn duration(text: &str) -> Option<Datum> {
         let (number, unit, behind) = part(rest)?;
         match unit {
             'H' => {
-                seconds = seconds.checked_add(number.parse::<i64>().ok()?.checked_mul(3_600)?)?
+                seconds = seconds.checked_add(number.parse::<i64>().ok()?.checked_mul(3_600)?)?;
             }
             'M' => seconds = seconds.checked_add(number.parse::<i64>().ok()?.checked_mul(60)?)?,
             'S' => {
