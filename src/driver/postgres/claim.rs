@@ -293,6 +293,7 @@ pub(super) async fn leave(
     }
     forget_run(tx, run).await?;
     drop_objects(tx, Vec::new(), &kept).await?;
+    super::outbox::forget_but(tx, &kept).await?;
     super::outbox::drop_if_unused(tx).await
 }
 

@@ -112,7 +112,7 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
 }
 
 /// Says in which schemas anybody may put functions that ours would find.
-fn with_open_schemas(mut applied: Applied, open: &[String]) -> Applied {
+pub(super) fn with_open_schemas(mut applied: Applied, open: &[String]) -> Applied {
     if !open.is_empty() {
         let schemas = open.join(", ");
         let said = format!(

@@ -17,12 +17,13 @@ use super::{Captured, Resolved};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::catalogue::{literal, name_sql, quote};
 use crate::driver::postgres::connection::Tx;
-use crate::driver::postgres::dual_write::{done_before, lock_in_order, run};
+use crate::driver::postgres::dual_write::{done_before, lock_in_order, run, with_open_schemas};
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger;
 use crate::driver::postgres::ledger::has_table;
 use crate::driver::postgres::sync_objects::{
-    Owner, check_inheritance, check_name, make_function, partitions, remove_triggers, search_path,
+    Owner, check_inheritance, check_name, make_function, open_schemas, partitions, remove_triggers,
+    search_path,
 };
 use crate::driver::postgres::sync_sql::{Side, Trigger};
 use crate::driver::{Applied, Error, Fence, TxKind, Work, gives_up};
@@ -38,7 +39,12 @@ impl Postgres {
     ) -> Result<Applied, Error> {
         let mut tx = self.begin_for(fence, work, TxKind::Install).await?;
         let done = install(&mut tx, (fence, work), captured).await;
-        self.finish_held(tx, work, done).await
+        let open = match &done {
+            Ok(applied) if !applied.before => open_schemas(tx.conn()?).await?,
+            _ => Vec::new(),
+        };
+        let applied = self.finish_held(tx, work, done).await?;
+        Ok(with_open_schemas(applied, &open))
     }
 
     /// Ends it, likewise. The answer says how many changes are still to be applied; none are where it was undone or given up.

@@ -20,6 +20,7 @@ use crate::driver::postgres::sync_state::{
     FoundTrigger, functions, hidden_rows, is_as_made, judge_functions, triggers,
 };
 use crate::driver::{Error, SyncState};
+use crate::run::FailureClass;
 
 impl Postgres {
     /// Whether everything that captures a mapping is in place.
@@ -36,14 +37,25 @@ impl Postgres {
 }
 
 async fn judge(conn: &mut PgConnection, of: &Resolved, schema: &str) -> Result<SyncState, Error> {
-    // The table may be another by now than the one that the mapping was held against.
-    let Some(table) = super::catalogue::table(conn, &of.captured().table).await? else {
-        return Ok(SyncState::Broken(format!("the table {} is gone", of.captured().table)));
+    // The table may be another by now than the one that the mapping was held against, or hold something else.
+    let broken = |why: String| Ok(SyncState::Broken(why));
+    let table = &of.captured().table;
+    let now = match Resolved::of(conn, of.captured()).await {
+        Ok(now) => now,
+        Err(Error::Failed(failure))
+            if matches!(failure.class, FailureClass::Stale | FailureClass::Refused) =>
+        {
+            return broken(failure.message);
+        }
+        Err(error) => return Err(error),
     };
-    if table.oid != of.shape().old.oid {
-        return Ok(SyncState::Broken(format!("{} is another table now", of.captured().table)));
+    if now.shape().old.oid != of.shape().old.oid {
+        return broken(format!("{table} is another table now"));
     }
-    let (shape, expected) = (of.shape(), capture_sql(of, schema));
+    if now.keys != of.keys || now.forms != of.forms {
+        return broken(format!("the types of what is read of {table} changed"));
+    }
+    let (shape, expected) = (now.shape(), capture_sql(&now, schema));
     let mut wrong = Vec::new();
     let found = functions(conn, shape, schema).await?;
     judge_functions(shape, &expected.functions, &found, &mut wrong);

@@ -25,7 +25,7 @@ use crate::driver::postgres::Postgres;
 use crate::driver::postgres::catalogue::literal;
 use crate::driver::postgres::cells::bind_keys;
 use crate::driver::postgres::connection::Tx;
-use crate::driver::postgres::dual_write::finish;
+use crate::driver::postgres::dual_write::{finish, run};
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which, all};
 use crate::driver::{Error, Fence, TxKind};
@@ -104,6 +104,15 @@ async fn of_rows(
 async fn of_none(tx: &mut Tx<'_>, of: &Resolved, keys: &[Key]) -> Result<(), Error> {
     pin(tx.conn()?).await?;
     let (outbox, sequence) = (tx.ours(TABLE), tx.ours(SEQUENCE));
+    // One at a time, or two would wait for each other; and from before a version is drawn with the lock by which it is known that
+    // one may have been.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(format!("phasegate: versions of {outbox}"))
+        .execute(tx.conn()?)
+        .await
+        .map_err(failed("wait for others who enter changes"))?;
+    let lock = format!("LOCK TABLE {outbox} IN ROW EXCLUSIVE MODE");
+    run(tx.conn()?, "lock the outbox", lock).await?;
     let sql =
         format!("SELECT nextval({}::regclass) FROM generate_series(1, $1)", literal(&sequence));
     let rows = sqlx::query(AssertSqlSafe(sql))

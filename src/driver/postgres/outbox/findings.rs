@@ -2,12 +2,14 @@
 //!
 //! Absent on purpose: codes of findings, which whoever lists them gives, and the new side.
 
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::form::{Kind, Scalar};
 use super::{Captured, kinds};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::catalogue::{self, Column, Table};
+use crate::driver::postgres::error::failed;
 use crate::driver::postgres::shape::KEY_COLUMNS_MAX;
 use crate::driver::{Error, Severity};
 
@@ -58,6 +60,7 @@ pub(super) async fn errors(
     table: &Table,
 ) -> Result<(Vec<Kind>, Vec<Found>), Error> {
     let mut found = of_table(table);
+    found.extend(foreign(conn, table).await?);
     if !found.is_empty() {
         return Ok((Vec::new(), found));
     }
@@ -83,6 +86,25 @@ fn of_table(table: &Table) -> Vec<Found> {
         found.push(error(None, message, None));
     }
     found
+}
+
+/// Partitions on other servers, whose rows don't say which transaction wrote them.
+async fn foreign(conn: &mut PgConnection, table: &Table) -> Result<Option<Found>, Error> {
+    let row = sqlx::query(
+        "SELECT max(c.relname)::text FROM pg_partition_tree($1::bigint::oid::regclass) AS p JOIN pg_class c ON c.oid = p.relid
+         WHERE c.relkind = 'f'",
+    )
+    .bind(i64::from(table.oid))
+    .fetch_one(conn)
+    .await;
+    let name: Option<String> =
+        row.and_then(|row| row.try_get(0)).map_err(failed("look for partitions"))?;
+    let found = |name| {
+        let message = format!("the partition {name} of {} is on another server", table.name);
+        let help = "detach it, or map a table without such partitions".to_owned();
+        error(None, message, Some(help))
+    };
+    Ok(name.map(found))
 }
 
 fn of_key(captured: &Captured, table: &Table) -> Vec<Found> {

@@ -273,7 +273,8 @@ async fn a_type_without_a_form_is_found_before_anything_is_done() {
 async fn keys_tables_and_expressions_are_looked_at_before() {
     let setup = "CREATE TABLE t (id bigint PRIMARY KEY, day date NOT NULL UNIQUE, code text NOT NULL, part text, n int, UNIQUE (code, id));
         CREATE UNIQUE INDEX ON t (part); CREATE VIEW v AS SELECT * FROM t; CREATE UNLOGGED TABLE u (id int PRIMARY KEY);
-        CREATE TABLE bare (id int)";
+        CREATE TABLE bare (id int); CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;
+        CREATE TABLE parted (id int) PARTITION BY RANGE (id); CREATE FOREIGN TABLE abroad PARTITION OF parted FOR VALUES FROM (1) TO (2) SERVER far";
     let Some(database) = Database::with(setup).await else { return };
     let postgres = database.open().await;
     let errors = async |table: &str, key: &[&str]| {
@@ -288,6 +289,10 @@ async fn keys_tables_and_expressions_are_looked_at_before() {
     assert!(errors("t", &["part"]).await[0].1.starts_with("use key: [id] or "));
     assert_eq!(errors("t", &["gone"]).await[0].0, "table t has no column gone");
     assert_eq!(errors("v", &["id"]).await[0].0, "v is not a table");
+    assert_eq!(
+        errors("parted", &["id"]).await[0].0,
+        "the partition abroad of parted is on another server"
+    );
     assert_eq!(
         errors("bare", &["id"]).await[0].1,
         "bare has no unique key that is never NULL: add one"

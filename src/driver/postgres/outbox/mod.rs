@@ -55,7 +55,7 @@ mod pages;
 mod pages_tests;
 mod tables;
 
-pub(super) use tables::{TABLE, drop_if_unused};
+pub(super) use tables::{TABLE, drop_if_unused, forget_but};
 
 use form::{Form, Kind, Scalar};
 

@@ -84,6 +84,20 @@ pub(super) async fn left(tx: &mut Tx<'_>, id: &str) -> Result<u64, Error> {
     unsigned(count)
 }
 
+/// Takes away what the outbox holds of all mappings but some, which go on.
+pub(in crate::driver::postgres) async fn forget_but(
+    tx: &mut Tx<'_>,
+    kept: &[String],
+) -> Result<(), Error> {
+    let table = tx.ours(TABLE);
+    if !has_table(tx.conn()?, &table).await? {
+        return Ok(());
+    }
+    let sql = format!("DELETE FROM {table} WHERE mapping <> ALL ($1)");
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(kept).execute(tx.conn()?).await;
+    done.map(|_| ()).map_err(failed("remove changes from the outbox"))
+}
+
 /// Drops the outbox where it holds nothing and no trigger writes to it.
 pub(in crate::driver::postgres) async fn drop_if_unused(tx: &mut Tx<'_>) -> Result<(), Error> {
     alone(tx).await?;
