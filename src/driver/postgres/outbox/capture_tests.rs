@@ -120,6 +120,35 @@ async fn users_triggers_have_the_last_word_wherever_they_come() {
     }
 }
 
+/// A row that the transaction has written and locked again looks, but for who wrote it, like one that others have deleted since.
+#[tokio::test]
+async fn rows_that_are_locked_as_well_are_still_their_writers() {
+    let setup = format!(
+        "{PEOPLE}
+         CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           PERFORM 1 FROM people WHERE id = NEW.id FOR UPDATE; RETURN NULL; END $$;
+         CREATE TRIGGER aaa AFTER INSERT OR UPDATE ON people FOR EACH ROW EXECUTE FUNCTION locks();
+         CREATE TABLE mates (id bigint REFERENCES people ON DELETE CASCADE)"
+    );
+    let Some(bed) = Bed::with(&setup, people()).await else { return };
+    let mut before = bed.table(ROWS).await;
+    bed.run("VACUUM (FREEZE) people").await;
+    for isolation in ISOLATIONS {
+        for script in [
+            "UPDATE people SET status = 'A' WHERE id = 1",
+            "SAVEPOINT s; UPDATE people SET status = 'B' WHERE id = 1; RELEASE s; UPDATE people SET email = 'b' WHERE id = 1",
+            "SAVEPOINT a; SAVEPOINT b; INSERT INTO people VALUES (60, 'n', 'N'); RELEASE b; ROLLBACK TO a; \
+             SAVEPOINT b; INSERT INTO people VALUES (60, 'm', 'M'); INSERT INTO mates VALUES (60); RELEASE b; RELEASE a; \
+             UPDATE people SET status = 'C' WHERE id = 60",
+            "INSERT INTO people VALUES (1, 'c', 'C'), (61, 'd', 'D') ON CONFLICT (id) DO UPDATE SET email = excluded.email || '!'",
+            "DELETE FROM people WHERE id > 9",
+        ] {
+            bed.run(&format!("BEGIN ISOLATION LEVEL {isolation}; {script}; COMMIT")).await;
+            follows(&bed, &mut before, ROWS, &format!("{isolation}: {script}")).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_with_an_old_view_makes_keys_anew_that_others_deleted() {
     for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -534,6 +563,12 @@ async fn a_capture_begins_and_ends_with_its_entry_in_the_ledger() {
     );
     let again = postgres.end_capture(fence, &work("stop", Way::Forward), &firms).await.unwrap();
     assert!(again.before);
+    // A new beginning makes void what an earlier one has left.
+    postgres.capture(fence, &work("firms again", Way::Forward), &firms).await.unwrap();
+    assert_eq!(bed.changes().await, 0);
+    bed.run("UPDATE firms SET name = 'g'").await;
+    let ended = postgres.end_capture(fence, &work("stop again", Way::Forward), &firms).await;
+    assert_eq!(ended.unwrap().rows, 1);
     assert!(objects(&bed).await > 0);
     let fenced = entered(postgres, 2).await;
     assert!(matches!(

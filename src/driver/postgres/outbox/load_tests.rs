@@ -10,6 +10,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
+use super::claims::Change;
 use super::fixture::{Bed, Sink, captured, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::driver::postgres::Postgres;
@@ -97,40 +98,54 @@ async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u
     committed
 }
 
-/// Claims and applies until there is nothing left after the writers have stopped. Now and then it is ended: in the middle of a claim,
-/// with what it had claimed, or when it had applied and not said so. Its successor has a higher token.
+/// Two workers claim and apply until there is nothing left after the writers have stopped. Now and then they are ended: in the middle of
+/// a claim, with what they had claimed, or when they had applied and not said so. Their successors have a higher token.
 async fn relays(postgres: &Postgres, of: &Resolved, sink: &mut Sink, stop: &AtomicBool) -> u64 {
     let (mut dice, mut token) = (Dice(4_711), 1);
-    let mut fence = entered(postgres, token).await.remove(0);
+    let mut fences = entered(postgres, token).await;
+    let of = [of];
     loop {
         let is_last = stop.load(Ordering::Relaxed);
         let most = u32::try_from(dice.below(80)).unwrap() + 1;
-        let of = [of];
-        let claim = postgres.claim(&fence, &of, most);
-        let end = dice.below(10);
-        let claimed = if end == 0 && !is_last {
-            tokio::time::timeout(Duration::from_millis(dice.below(4)), claim).await.ok()
-        } else {
-            Some(claim.await)
+        let claims = async {
+            tokio::join!(
+                postgres.claim(&fences[1], &of, most),
+                postgres.claim(&fences[2], &of, most)
+            )
         };
-        if let Some(changes) = claimed {
-            let changes = changes.unwrap();
-            if changes.is_empty() && is_last {
+        let end = if is_last { 9 } else { dice.below(10) };
+        let claimed = if end == 0 {
+            tokio::time::timeout(Duration::from_millis(dice.below(4)), claims).await.ok()
+        } else {
+            Some(claims.await)
+        };
+        if let Some((one, other)) = claimed {
+            let (one, other) = (one.unwrap(), other.unwrap());
+            let versions =
+                |changes: &[Change]| changes.iter().map(|it| it.version).collect::<Vec<_>>();
+            let (ones, others) = (versions(&one), versions(&other));
+            assert!(ones.iter().all(|version| !others.contains(version)), "given to both");
+            if one.is_empty() && other.is_empty() && is_last {
                 return token;
             }
-            if end != 1 || is_last {
-                for change in &changes {
+            if end != 1 {
+                // The order says nothing.
+                for change in other.iter().rev().chain(&one) {
                     sink.change(change);
                 }
-                if end != 2 || is_last {
-                    let versions: Vec<u64> = changes.iter().map(|change| change.version).collect();
-                    postgres.applied(&fence, &versions).await.unwrap();
+                if end != 2 {
+                    let (one, other) = tokio::join!(
+                        postgres.applied(&fences[1], &ones),
+                        postgres.applied(&fences[2], &others)
+                    );
+                    one.unwrap();
+                    other.unwrap();
                     continue;
                 }
             }
         }
         token += 1;
-        fence = entered(postgres, token).await.remove(0);
+        fences = entered(postgres, token).await;
     }
 }
 
