@@ -24,8 +24,7 @@ use crate::driver::Error;
 use crate::driver::postgres::error::{failed, refused};
 use crate::run::FailureClass;
 
-/// The settings that texts of values depend on. The lists have the same settings: one for functions, as the catalogue has them, one
-/// for reading.
+/// The settings that texts of values depend on: those of the triggers' functions, and of transactions that read rows.
 pub(super) const PINNED: [(&str, &str); 5] = [
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO, YMD"),
