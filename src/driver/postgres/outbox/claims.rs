@@ -77,7 +77,7 @@ impl Postgres {
     }
 
     /// Takes changes away that were applied, and those that they make void: what was refused of the same key before, and all before
-    /// of a mapping that was emptied. Returns how many are gone; those that were gone already don't count.
+    /// of a mapping that was emptied. Returns how many are gone by this; those that were gone already don't count.
     pub(in crate::driver::postgres) async fn applied(
         &self,
         fence: &Fence,
@@ -223,25 +223,30 @@ impl Claimed {
     }
 }
 
+/// What somebody else is taking away at this moment is passed over: workers that finish at the same time would wait for each other. Should
+/// that one give up, it is given again, which does no harm.
 async fn applied(tx: &mut Tx<'_>, versions: &[u64]) -> Result<u64, Error> {
     let outbox = tx.ours(TABLE);
     let versions: Vec<i64> = versions.iter().map(|version| signed(*version)).collect();
     let mut gone = 0;
-    for sql in [
+    for rows in [
         // A mapping that was emptied, and everything before.
         format!(
-            "DELETE FROM {outbox} AS o USING (SELECT mapping, max(version) AS version FROM {outbox}
+            "SELECT o.ctid FROM {outbox} AS o JOIN (SELECT mapping, max(version) AS version FROM {outbox}
                WHERE version = ANY ($1) AND key = '{{}}' GROUP BY mapping) AS d
-             WHERE o.mapping = d.mapping AND o.version <= d.version"
+             ON o.mapping = d.mapping AND o.version <= d.version"
         ),
         // What was refused of the same keys. These are few, and have an index of their own.
         format!(
-            "DELETE FROM {outbox} AS o USING (SELECT mapping, key, version FROM {outbox} WHERE version = ANY ($1)) AS d
-             WHERE o.tries > 0 AND o.mapping = d.mapping AND hash_array_extended(o.key, 0) = hash_array_extended(d.key, 0)
+            "SELECT o.ctid FROM {outbox} AS o JOIN (SELECT mapping, key, version FROM {outbox} WHERE version = ANY ($1)) AS d
+             ON o.tries > 0 AND o.mapping = d.mapping AND hash_array_extended(o.key, 0) = hash_array_extended(d.key, 0)
                AND o.key = d.key AND o.version < d.version"
         ),
-        format!("DELETE FROM {outbox} WHERE version = ANY ($1)"),
+        format!("SELECT o.ctid FROM {outbox} AS o WHERE version = ANY ($1)"),
     ] {
+        let sql = format!(
+            "DELETE FROM {outbox} WHERE ctid = ANY (ARRAY({rows} FOR UPDATE OF o SKIP LOCKED))"
+        );
         let done = sqlx::query(AssertSqlSafe(sql)).bind(&versions).execute(tx.conn()?).await;
         gone += done.map_err(failed("remove changes that were applied"))?.rows_affected();
     }
