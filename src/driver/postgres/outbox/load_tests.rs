@@ -109,7 +109,7 @@ async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u
 async fn relays(
     (postgres, of): (&Postgres, &Resolved),
     sink: &mut Sink,
-    (stop, newest): (&AtomicBool, &Mutex<Fence>),
+    (stop, newest): (&AtomicBool, &Mutex<Option<Fence>>),
 ) -> u64 {
     let (mut dice, mut token) = (Dice(4_711), 1);
     let mut fences = entered(postgres, token).await;
@@ -155,8 +155,10 @@ async fn relays(
             }
         }
         token += 1;
+        // Who takes over ends sessions until there are none left.
+        *newest.lock().unwrap() = None;
         fences = entered(postgres, token).await;
-        newest.lock().unwrap().clone_from(&fences[0]);
+        *newest.lock().unwrap() = Some(fences[0].clone());
     }
 }
 
@@ -217,7 +219,7 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
         read
     };
     let mut sink = Sink::default();
-    let newest = Mutex::new(bed.fence().clone());
+    let newest = Mutex::new(Some(bed.fence().clone()));
     let relay = relays((&bed.postgres, &bed.of), &mut sink, (&done, &newest));
     // Keys are repaired that need no repair, whether they have a row or not.
     let repair = async {
@@ -227,7 +229,9 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
             let keys: Vec<Vec<Datum>> = (0..4).map(key).collect();
             let fence = newest.lock().unwrap().clone();
             // Clients have some of them in hand, or another has taken over.
-            repaired += bed.postgres.enqueue(&fence, &bed.of, &keys).await.unwrap_or(0);
+            if let Some(fence) = fence {
+                repaired += bed.postgres.enqueue(&fence, &bed.of, &keys).await.unwrap_or(0);
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         repaired
