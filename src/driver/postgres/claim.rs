@@ -287,11 +287,14 @@ pub(super) async fn leave(
         kept.extend(names(&theirs)?.iter().map(|name| id_of_name(name)));
     }
     if others.is_empty() {
-        let tables = ledger::tables().filter(|table| *table != RUNS).collect();
+        let tables = ledger::tables().filter(|table| *table != RUNS);
+        let tables = tables.chain([super::outbox::TABLE]).collect();
         return drop_objects(tx, tables, &kept).await;
     }
     forget_run(tx, run).await?;
-    drop_objects(tx, Vec::new(), &kept).await
+    drop_objects(tx, Vec::new(), &kept).await?;
+    super::outbox::forget_but(tx, &kept).await?;
+    super::outbox::drop_if_unused(tx).await
 }
 
 /// Removes a run's rows, where another run still needs the tables.

@@ -112,7 +112,7 @@ pub(super) async fn finish<T>(tx: Tx<'_>, done: Result<T, Error>) -> Result<T, E
 }
 
 /// Says in which schemas anybody may put functions that ours would find.
-fn with_open_schemas(mut applied: Applied, open: &[String]) -> Applied {
+pub(super) fn with_open_schemas(mut applied: Applied, open: &[String]) -> Applied {
     if !open.is_empty() {
         let schemas = open.join(", ");
         let said = format!(
@@ -347,7 +347,12 @@ impl DualWriter for Postgres {
 
 impl Postgres {
     /// Begins a transaction for a piece of work, waiting for locks as long as its step says.
-    async fn begin_for(&self, fence: &Fence, work: &Work, kind: TxKind) -> Result<Tx<'_>, Error> {
+    pub(super) async fn begin_for(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        kind: TxKind,
+    ) -> Result<Tx<'_>, Error> {
         self.connections.begin_waiting(fence, kind, work.lock_timeout_ms).await
     }
 }

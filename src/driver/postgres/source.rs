@@ -83,29 +83,57 @@ impl Postgres {
         work: &Work,
         (mapping, size): (&Mapping, Window),
     ) -> Result<CopyState, Error> {
-        let of = (fence.run(), &work.step);
-        let known = Book::of_tx(tx, of)?.load().await?;
-        let is_more = known.as_ref().is_none_or(|copy| !copy.ended);
-        let mut copy = known.unwrap_or_default();
-        let mut planned = Vec::new();
-        if is_more {
-            by_index(tx.conn()?).await?;
-            let shape = prepared::shape(&self.shapes, tx.conn()?, mapping).await?;
-            if copy.frozen.is_none() {
-                copy.frozen = last_key(tx.conn()?, &shape).await?;
-            }
-            planned = next_chunks(tx.conn()?, &shape, &mut copy, size).await?;
-        }
-        let mut book = Book::of_tx(tx, of)?;
-        book.fold(&mut copy).await?;
-        if !planned.is_empty() {
-            book.plan(fence, &planned).await?;
-        }
-        book.save(&copy).await?;
-        let state = book.state_of(copy).await?;
-        ledger::keep_head(tx, fence.run(), &work.head).await?;
-        Ok(state)
+        let known = Book::of_tx(tx, (fence.run(), &work.step))?.load().await?;
+        let shape = if is_more(known.as_ref()) {
+            Some(prepared::shape(&self.shapes, tx.conn()?, mapping).await?)
+        } else {
+            None
+        };
+        go_on(tx, (fence, work), known, (shape.as_deref(), size)).await
     }
+}
+
+/// Whether a copy has anything left to plan.
+fn is_more(known: Option<&Copy>) -> bool {
+    known.is_none_or(|copy| !copy.ended)
+}
+
+/// Plans the next chunks of a copy whose shape is known.
+pub(super) async fn plan_of_shape(
+    tx: &mut Tx<'_>,
+    (fence, work): (&Fence, &Work),
+    (shape, size): (&Shape, Window),
+) -> Result<CopyState, Error> {
+    let known = Book::of_tx(tx, (fence.run(), &work.step))?.load().await?;
+    let shape = is_more(known.as_ref()).then_some(shape);
+    go_on(tx, (fence, work), known, (shape, size)).await
+}
+
+/// Plans the next chunks of what is known of a copy; none where there is no shape to plan them by.
+async fn go_on(
+    tx: &mut Tx<'_>,
+    (fence, work): (&Fence, &Work),
+    known: Option<Copy>,
+    (shape, size): (Option<&Shape>, Window),
+) -> Result<CopyState, Error> {
+    let mut copy = known.unwrap_or_default();
+    let mut planned = Vec::new();
+    if let Some(shape) = shape {
+        by_index(tx.conn()?).await?;
+        if copy.frozen.is_none() {
+            copy.frozen = last_key(tx.conn()?, shape).await?;
+        }
+        planned = next_chunks(tx.conn()?, shape, &mut copy, size).await?;
+    }
+    let mut book = Book::of_tx(tx, (fence.run(), &work.step))?;
+    book.fold(&mut copy).await?;
+    if !planned.is_empty() {
+        book.plan(fence, &planned).await?;
+    }
+    book.save(&copy).await?;
+    let state = book.state_of(copy).await?;
+    ledger::keep_head(tx, fence.run(), &work.head).await?;
+    Ok(state)
 }
 
 /// Has the rest of a transaction find rows by the key's index.

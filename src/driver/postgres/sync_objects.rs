@@ -54,7 +54,7 @@ pub(super) async fn install_triggers(
     Ok(())
 }
 
-fn make_function(function: &Function, name: &str, settings: &str) -> [String; 2] {
+pub(super) fn make_function(function: &Function, name: &str, settings: &str) -> [String; 2] {
     [
         format!(
             "CREATE FUNCTION {name}({}) RETURNS {} LANGUAGE plpgsql{settings} AS {}",
@@ -76,7 +76,7 @@ async fn settings(conn: &mut PgConnection, shape: &Shape) -> Result<String, Erro
 }
 
 /// The path that names in expressions are looked up along: the server's own schema first, and temporary objects last.
-async fn search_path(conn: &mut PgConnection) -> Result<String, Error> {
+pub(super) async fn search_path(conn: &mut PgConnection) -> Result<String, Error> {
     sqlx::query(
         "SELECT 'pg_catalog, ' || coalesce((SELECT string_agg(quote_ident(s.name), ', ' ORDER BY s.at) || ', ' \
          FROM unnest(current_schemas(false)) WITH ORDINALITY AS s (name, at) WHERE s.name <> 'pg_catalog'), '') || 'pg_temp'",
@@ -133,7 +133,10 @@ async fn make_trigger(
 }
 
 /// The partitions below a table, at every level.
-async fn partitions(conn: &mut PgConnection, table: &Table) -> Result<Vec<String>, Error> {
+pub(super) async fn partitions(
+    conn: &mut PgConnection,
+    table: &Table,
+) -> Result<Vec<String>, Error> {
     let rows = sqlx::query(
         "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
          FROM pg_partition_tree($1::bigint::oid::regclass) AS p JOIN pg_class c ON c.oid = p.relid
@@ -182,16 +185,20 @@ pub(super) async fn remove_sync(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Er
 }
 
 /// Who the functions run as: the owner of the old table.
-struct Owner {
-    name: String,
+pub(super) struct Owner {
+    pub(super) name: String,
     /// Whether that is somebody else than the role that makes them.
-    is_other: bool,
+    pub(super) is_other: bool,
     /// Whether that role may not make anything in our schema by itself.
-    needs_create: bool,
+    pub(super) needs_create: bool,
 }
 
 impl Owner {
-    async fn of(conn: &mut PgConnection, shape: &Shape, schema: &str) -> Result<Self, Error> {
+    pub(super) async fn of(
+        conn: &mut PgConnection,
+        shape: &Shape,
+        schema: &str,
+    ) -> Result<Self, Error> {
         let name = shape.old.owner.clone();
         let row = sqlx::query(
             "SELECT $1 <> current_user, pg_has_role(current_user, $1, 'MEMBER'),
@@ -264,7 +271,12 @@ impl Owner {
         Ok(())
     }
 
-    async fn take(&self, tx: &mut Tx<'_>, name: &str, function: &Function) -> Result<(), Error> {
+    pub(super) async fn take(
+        &self,
+        tx: &mut Tx<'_>,
+        name: &str,
+        function: &Function,
+    ) -> Result<(), Error> {
         if !self.is_other {
             return Ok(());
         }
@@ -274,7 +286,7 @@ impl Owner {
     }
 
     /// Takes back what was needed only to give the functions away.
-    async fn let_out(&self, tx: &mut Tx<'_>, schema: &str) -> Result<(), Error> {
+    pub(super) async fn let_out(&self, tx: &mut Tx<'_>, schema: &str) -> Result<(), Error> {
         if !self.is_other || !self.needs_create {
             return Ok(());
         }
@@ -314,7 +326,7 @@ pub(super) async fn check_sync(
 }
 
 /// A sync of the same name that follows other tables, such as one that an earlier run left live, would end by this one's beginning.
-async fn check_name(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+pub(super) async fn check_name(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
     let schema = tx.schema().to_owned();
     let own = own_triggers(tx.conn()?, shape, &schema).await?;
     let mut tables: Vec<&str> =
@@ -363,7 +375,7 @@ fn check_both(shape: &Shape) -> Result<(), Error> {
 }
 
 /// Tables that inherit from a mapped one have rows of it, and no trigger of ours.
-async fn check_inheritance(
+pub(super) async fn check_inheritance(
     conn: &mut PgConnection,
     shape: &Shape,
     side: Side,

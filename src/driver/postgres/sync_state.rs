@@ -21,20 +21,20 @@ use crate::driver::{Error, SyncState};
 use crate::run::Winner;
 
 /// A function as the catalogue has it.
-struct FoundFunction {
-    name: String,
+pub(super) struct FoundFunction {
+    pub(super) name: String,
     body: String,
     is_definer: bool,
-    path: String,
+    pub(super) path: String,
     owner: String,
 }
 
 /// A trigger as the catalogue has it, or a table without one.
-struct FoundTrigger {
-    table_oid: i64,
-    table: String,
-    name: Option<String>,
-    enabled: String,
+pub(super) struct FoundTrigger {
+    pub(super) table_oid: i64,
+    pub(super) table: String,
+    pub(super) name: Option<String>,
+    pub(super) enabled: String,
     fires: i16,
     is_conditional: bool,
     function: String,
@@ -182,7 +182,7 @@ pub(super) async fn own_triggers(
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
 }
 
-async fn functions(
+pub(super) async fn functions(
     conn: &mut PgConnection,
     shape: &Shape,
     schema: &str,
@@ -205,7 +205,7 @@ async fn functions(
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
 }
 
-fn judge_functions(
+pub(super) fn judge_functions(
     shape: &Shape,
     expected: &[Function],
     found: &[FoundFunction],
@@ -228,7 +228,7 @@ fn judge_functions(
     }
 }
 
-async fn triggers(
+pub(super) async fn triggers(
     conn: &mut PgConnection,
     shape: &Shape,
     (table, schema): (&Table, &str),
@@ -315,7 +315,7 @@ fn judge_triggers(
     }
 }
 
-fn is_as_made(trigger: &Trigger, there: &FoundTrigger) -> bool {
+pub(super) fn is_as_made(trigger: &Trigger, there: &FoundTrigger) -> bool {
     let mut arguments = trigger.argument.clone().map_or_else(Vec::new, String::into_bytes);
     if trigger.argument.is_some() {
         arguments.push(0);

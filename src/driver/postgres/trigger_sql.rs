@@ -78,7 +78,7 @@ pub(super) const MOVED_FROM: Holder = ("_move", 'j');
 pub(super) const MOVED_TO: Holder = ("_move", 'k');
 
 /// That an UPDATE left a column as it was, to the last bit.
-fn is_kept(column: &Column) -> String {
+pub(super) fn is_kept(column: &Column) -> String {
     let name = quote(&column.name);
     if is_exact(column) {
         format!("OLD.{name} IS NOT DISTINCT FROM NEW.{name}")
@@ -559,7 +559,7 @@ impl<'a> Flow<'a> {
 /// Whether this transaction, or one within it, is the one that an xid in a row stands for. An xid from before ours is not; of the
 /// others those that others had are over, or the row could not be seen. A row that was frozen long ago may have an xid that is
 /// still to come, which the server says by an error.
-fn ours_body() -> String {
+pub(super) fn ours_body() -> String {
     body(
         "phasegate_behind bigint := age(pg_current_xact_id()::xid)::bigint - age(phasegate_x);\n",
         "IF phasegate_behind <= 0 THEN\nRETURN phasegate_behind = 0;\nEND IF;\nBEGIN\n\

@@ -1,0 +1,279 @@
+//! Handing changes to a relay, and hearing what became of them.
+//!
+//! Invariants:
+//! - What is claimed is what is there. There is no "behind the last version": transactions commit in another order than they draw
+//!   versions, and such a cursor loses what comes late.
+//! - A change stays in the outbox until it was applied, in a transaction that has checked the fence. What was claimed and not finished
+//!   is given again: to the same slot, and to whoever has a higher token, at once.
+//! - Of the changes of one key in a claim only the highest version is given; those below it are gone. A change that was refused
+//!   goes when a higher version of its key was applied.
+//! - A claim is bounded by rows and by bytes ([`CLAIM_BYTES_MAX`]), whatever clients write.
+//! - A refused change keeps no other key waiting.
+//!
+//! A slot claims again when it has finished with what it has: whatever it left is given again first.
+//!
+//! Absent on purpose: waiting. Claims pass over what others hold locked.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::Resolved;
+use super::pages::Unfit;
+use super::tables::TABLE;
+use crate::copy::row::{Datum, Row};
+use crate::driver::postgres::Postgres;
+use crate::driver::postgres::connection::Tx;
+use crate::driver::postgres::dual_write::finish;
+use crate::driver::postgres::error::failed;
+use crate::driver::postgres::ledger::{signed, unsigned};
+use crate::driver::{Error, Fence, TxKind};
+
+/// How many bytes of images a claim gives at most, as they are in memory on the server; one change may take more.
+pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
+
+/// How much of a reason is kept, in characters.
+const REASON_CHARS_MAX: u32 = 1_000;
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::driver::postgres) struct Change {
+    /// Of one key, what has the highest counts.
+    pub version: u64,
+    /// The id of the mapping.
+    pub mapping: String,
+    /// What it says.
+    pub what: What,
+    /// How often it was refused before.
+    pub tries: u32,
+}
+
+/// What a change says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::driver::postgres) enum What {
+    /// The row is as follows, as a whole.
+    Is(Row),
+    /// There is no row of this key.
+    Gone(Vec<Datum>),
+    /// There is no row of a lower version at all, and the new side must take none any more: pages of the copy and rows that it
+    /// doesn't know included.
+    Emptied,
+    /// The row is there, and can't cross.
+    Unfit(Unfit),
+}
+
+impl Postgres {
+    /// Claims changes of some mappings, the lowest versions first: at most `most`.
+    pub(in crate::driver::postgres) async fn claim(
+        &self,
+        fence: &Fence,
+        mappings: &[&Resolved],
+        most: u32,
+    ) -> Result<Vec<Change>, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
+        let done = claim(&mut tx, fence, (mappings, most)).await;
+        finish(tx, done).await
+    }
+
+    /// Takes changes away that were applied, and those that they make void: what was refused of the same key before, and all before
+    /// of a mapping that was emptied. Returns how many are gone by this; those that were gone already don't count.
+    pub(in crate::driver::postgres) async fn applied(
+        &self,
+        fence: &Fence,
+        versions: &[u64],
+    ) -> Result<u64, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
+        let done = applied(&mut tx, versions).await;
+        finish(tx, done).await
+    }
+
+    /// Says why the new side refused a change, and lets go of it. Returns whether it is parked now, having been refused `most_tries`
+    /// times: then it is claimed no more, until it is [`retried`](Self::retry_refused).
+    pub(in crate::driver::postgres) async fn change_refused(
+        &self,
+        fence: &Fence,
+        version: u64,
+        (code, reason): (Option<&str>, &str),
+        most_tries: u32,
+    ) -> Result<bool, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
+        let done = refused(&mut tx, version, (code, reason), most_tries).await;
+        finish(tx, done).await
+    }
+
+    /// Has everything that is parked of some mappings claimed again. Returns how many changes that are.
+    pub(in crate::driver::postgres) async fn retry_refused(
+        &self,
+        fence: &Fence,
+        mappings: &[&Resolved],
+    ) -> Result<u64, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
+        let sql = format!(
+            "UPDATE {} SET parked = false, tries = 1 WHERE parked AND tries > 0 AND mapping = ANY ($1)",
+            tx.ours(TABLE)
+        );
+        let done = async {
+            let done =
+                sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).execute(tx.conn()?).await;
+            done.map(|done| done.rows_affected()).map_err(failed("retry changes"))
+        };
+        let done = done.await;
+        finish(tx, done).await
+    }
+}
+
+/// The ids of mappings.
+pub(super) fn ids(mappings: &[&Resolved]) -> Vec<String> {
+    mappings.iter().map(|of| of.captured().id.clone()).collect()
+}
+
+/// Whoever has been given a change and lost the fence can't finish with it, so that a lower token says nobody.
+fn claim_sql(outbox: &str) -> String {
+    format!(
+        "WITH picked AS (
+           SELECT version, bytes FROM {outbox} WHERE mapping = ANY ($1) AND NOT parked
+             AND (token IS NULL OR token < $3 OR token = $3 AND slot = $4)
+           ORDER BY version LIMIT $2 FOR UPDATE SKIP LOCKED),
+         summed AS (SELECT version, sum(bytes) OVER (ORDER BY version) - bytes AS before FROM picked)
+         UPDATE {outbox} AS o SET token = $3, slot = $4 FROM summed
+         WHERE o.version = summed.version AND summed.before < $5
+         RETURNING o.version, o.mapping, o.key, o.image, o.tries"
+    )
+}
+
+async fn claim(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    (mappings, most): (&[&Resolved], u32),
+) -> Result<Vec<Change>, Error> {
+    let outbox = tx.ours(TABLE);
+    let rows = sqlx::query(AssertSqlSafe(claim_sql(&outbox)))
+        .bind(ids(mappings))
+        .bind(i64::from(most))
+        .bind(signed(fence.token()))
+        .bind(i64::from(fence.slot()))
+        .bind(signed(CLAIM_BYTES_MAX))
+        .fetch_all(tx.conn()?)
+        .await
+        .map_err(failed("claim changes"))?;
+    let mut claimed: Vec<Claimed> = rows.iter().map(Claimed::of_row).collect::<Result<_, _>>()?;
+    claimed.sort_by_key(|one| one.version);
+    let mut highest: HashMap<(&str, &[String]), i64> = HashMap::with_capacity(claimed.len());
+    for one in &claimed {
+        highest.insert((&one.mapping, &one.key), one.version);
+    }
+    let is_highest = |one: &Claimed| {
+        highest.get(&(one.mapping.as_str(), one.key.as_slice())) == Some(&one.version)
+    };
+    let void: Vec<i64> =
+        claimed.iter().filter(|one| !is_highest(one)).map(|one| one.version).collect();
+    if !void.is_empty() {
+        let sql = format!("DELETE FROM {outbox} WHERE version = ANY ($1)");
+        let done = sqlx::query(AssertSqlSafe(sql)).bind(&void).execute(tx.conn()?).await;
+        done.map_err(failed("remove changes that are void"))?;
+    }
+    claimed.iter().filter(|one| is_highest(one)).map(|one| one.read(mappings)).collect()
+}
+
+/// A row of the outbox.
+struct Claimed {
+    version: i64,
+    mapping: String,
+    key: Vec<String>,
+    image: Option<Vec<Option<String>>>,
+    tries: i32,
+}
+
+impl Claimed {
+    fn of_row(row: &PgRow) -> Result<Self, Error> {
+        let read = || -> Result<Self, sqlx::Error> {
+            Ok(Self {
+                version: row.try_get(0)?,
+                mapping: row.try_get(1)?,
+                key: row.try_get(2)?,
+                image: row.try_get(3)?,
+                tries: row.try_get(4)?,
+            })
+        };
+        read().map_err(failed("read a change"))
+    }
+
+    fn read(&self, mappings: &[&Resolved]) -> Result<Change, Error> {
+        let key: Vec<&str> = self.key.iter().map(String::as_str).collect();
+        // What was claimed is of one of them.
+        let of = mappings.iter().find(|of| of.captured().id == self.mapping);
+        let what = match (of, &self.image) {
+            _ if key.is_empty() => Ok(What::Emptied),
+            (None, _) => {
+                Err(Unfit { key: self.key.clone(), reason: "its mapping is gone".to_owned() })
+            }
+            (Some(of), None) => of.key(&key).map(What::Gone),
+            (Some(of), Some(image)) => {
+                let values: Vec<Option<&str>> = image.iter().map(Option::as_deref).collect();
+                of.row(&key, &values).map(What::Is)
+            }
+        };
+        Ok(Change {
+            version: unsigned(self.version)?,
+            mapping: self.mapping.clone(),
+            what: what.unwrap_or_else(What::Unfit),
+            tries: u32::try_from(self.tries).unwrap_or_default(),
+        })
+    }
+}
+
+/// What somebody else is taking away at this moment is passed over: workers that finish at the same time would wait for each other. Should
+/// that one give up, it is given again, which does no harm.
+async fn applied(tx: &mut Tx<'_>, versions: &[u64]) -> Result<u64, Error> {
+    let outbox = tx.ours(TABLE);
+    let versions: Vec<i64> = versions.iter().map(|version| signed(*version)).collect();
+    let mut gone = 0;
+    for rows in [
+        // A mapping that was emptied, and everything before.
+        format!(
+            "SELECT o.ctid FROM {outbox} AS o JOIN (SELECT mapping, max(version) AS version FROM {outbox}
+               WHERE version = ANY ($1) AND key = '{{}}' GROUP BY mapping) AS d
+             ON o.mapping = d.mapping AND o.version <= d.version"
+        ),
+        // What was refused of the same keys. These are few, and have an index of their own.
+        format!(
+            "SELECT o.ctid FROM {outbox} AS o JOIN (SELECT mapping, key, version FROM {outbox} WHERE version = ANY ($1)) AS d
+             ON o.tries > 0 AND o.mapping = d.mapping AND hash_array_extended(o.key, 0) = hash_array_extended(d.key, 0)
+               AND o.key = d.key AND o.version < d.version"
+        ),
+        format!("SELECT o.ctid FROM {outbox} AS o WHERE version = ANY ($1)"),
+    ] {
+        let sql = format!(
+            "DELETE FROM {outbox} WHERE ctid = ANY (ARRAY({rows} FOR UPDATE OF o SKIP LOCKED))"
+        );
+        let done = sqlx::query(AssertSqlSafe(sql)).bind(&versions).execute(tx.conn()?).await;
+        gone += done.map_err(failed("remove changes that were applied"))?.rows_affected();
+    }
+    Ok(gone)
+}
+
+async fn refused(
+    tx: &mut Tx<'_>,
+    version: u64,
+    (code, reason): (Option<&str>, &str),
+    most_tries: u32,
+) -> Result<bool, Error> {
+    let sql = format!(
+        "UPDATE {} SET tries = tries + 1, parked = tries + 1 >= $2, code = $3, reason = left($4, {REASON_CHARS_MAX}),
+           refused_at = clock_timestamp(), token = NULL, slot = NULL WHERE version = $1 RETURNING parked",
+        tx.ours(TABLE)
+    );
+    // A text of PostgreSQL holds no NUL.
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(signed(version))
+        .bind(i64::from(most_tries))
+        .bind(code.map(|code| code.replace('\0', "")))
+        .bind(reason.replace('\0', ""))
+        .fetch_optional(tx.conn()?)
+        .await
+        .map_err(failed("note a refused change"))?;
+    let parked =
+        row.map(|row| row.try_get(0)).transpose().map_err(failed("note a refused change"))?;
+    Ok(parked.unwrap_or(false))
+}

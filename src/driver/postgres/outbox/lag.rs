@@ -1,0 +1,148 @@
+//! How far the new side is behind, and whether it has everything that was written before a moment.
+//!
+//! Why [`Moment`] is sound, though versions are committed in any order: a version is drawn by the statement that inserts its change
+//! (see `capture_sql`), so that whoever has drawn one holds a lock on the outbox from before that until its transaction ends. The
+//! moment is made of two looks, one after the other: the last version that was drawn, then who holds such a lock. Of a version up to
+//! that one the transaction had drawn before the second look: it was over, or is among those. So when none of those holds
+//! on any more, all versions up to that one are committed or will never be, and one look that finds none of them in the outbox says that
+//! all were applied. Transactions elsewhere, however old, have no say in it.
+//!
+//! Absent on purpose: what the new side has in fact, which a comparison tells.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::Resolved;
+use super::claims::ids;
+use super::tables::{SEQUENCE, TABLE};
+use crate::driver::Error;
+use crate::driver::postgres::Postgres;
+use crate::driver::postgres::error::failed;
+use crate::driver::postgres::ledger::{signed, unsigned};
+
+/// Up to how many changes are counted: some tenths of a second.
+const COUNTED_MAX: u64 = 1_000_000;
+
+/// How far the new side is behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::driver::postgres) struct Lag {
+    /// Changes in the outbox.
+    pub rows: u64,
+    /// Whether there are more than were counted.
+    pub is_more: bool,
+    /// How long ago the oldest of them was written, in milliseconds by the server's clock; none where there is none.
+    pub oldest_ms: Option<u64>,
+    /// How many bytes their images take.
+    pub bytes: u64,
+    /// How many of them are parked.
+    pub parked: u64,
+    /// Why one was refused last, of those that are still there.
+    pub last_error: Option<String>,
+}
+
+/// A moment, by what had been written then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::driver::postgres) struct Moment {
+    /// The last version that had been drawn.
+    version: u64,
+    /// The transactions that may have drawn that one, or one below, and had not ended.
+    open: Vec<String>,
+}
+
+impl Postgres {
+    /// How far the new side is behind in some mappings.
+    pub(in crate::driver::postgres) async fn lag(
+        &self,
+        mappings: &[&Resolved],
+    ) -> Result<Lag, Error> {
+        let outbox = self.connections.ours(TABLE);
+        let mut reader = self.connections.read().await?;
+        let sql = format!(
+            "SELECT count(*), CASE WHEN count(*) > 0 THEN greatest(0, extract(epoch FROM clock_timestamp() - min(written_at)) * 1000)::bigint END,
+               coalesce(sum(bytes), 0)::bigint,
+               (SELECT count(*) FROM {outbox} WHERE mapping = ANY ($1) AND parked AND tries > 0),
+               (SELECT concat_ws(': ', code, reason) FROM {outbox} WHERE mapping = ANY ($1) AND tries > 0
+                ORDER BY refused_at DESC, version DESC LIMIT 1)
+             FROM (SELECT written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
+            COUNTED_MAX + 1
+        );
+        let row =
+            sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).fetch_one(reader.conn()?).await;
+        let row = row.map_err(failed("ask for the lag"))?;
+        reader.release().await;
+        let count = |at: usize| unsigned(row.try_get(at).map_err(failed("ask for the lag"))?);
+        let oldest: Option<i64> = row.try_get(1).map_err(failed("ask for the lag"))?;
+        Ok(Lag {
+            rows: count(0)?.min(COUNTED_MAX),
+            is_more: count(0)? > COUNTED_MAX,
+            oldest_ms: oldest.map(unsigned).transpose()?,
+            bytes: count(2)?,
+            parked: count(3)?,
+            last_error: row.try_get(4).map_err(failed("ask for the lag"))?,
+        })
+    }
+
+    /// This moment.
+    pub(in crate::driver::postgres) async fn outbox_moment(&self) -> Result<Moment, Error> {
+        let mut reader = self.connections.read().await?;
+        let sql = format!("SELECT last_value FROM {}", self.connections.ours(SEQUENCE));
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(reader.conn()?).await;
+        let version =
+            row.and_then(|row| row.try_get(0)).map_err(failed("read the last version"))?;
+        // After that, and not before.
+        let open = writers(reader.conn()?, &self.connections.ours(TABLE)).await?;
+        reader.release().await;
+        Ok(Moment { version: unsigned(version)?, open })
+    }
+
+    /// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
+    pub(in crate::driver::postgres) async fn outbox_drained(
+        &self,
+        moment: &Moment,
+        mappings: &[&Resolved],
+    ) -> Result<bool, Error> {
+        let outbox = self.connections.ours(TABLE);
+        let mut reader = self.connections.read().await?;
+        let are_over = are_over(reader.conn()?, &outbox, &moment.open).await?;
+        // A statement of its own, behind the first: it sees what they have committed.
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {outbox} WHERE version <= $1 AND mapping = ANY ($2))"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(signed(moment.version))
+            .bind(ids(mappings))
+            .fetch_one(reader.conn()?)
+            .await;
+        let is_left: bool =
+            row.and_then(|row| row.try_get(0)).map_err(failed("look for changes"))?;
+        reader.release().await;
+        Ok(are_over && !is_left)
+    }
+}
+
+/// The transactions, prepared ones included, that hold the lock of who writes to the outbox. Ours doesn't count.
+pub(super) async fn writers(conn: &mut PgConnection, outbox: &str) -> Result<Vec<String>, Error> {
+    let row = sqlx::query(
+        "SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
+         WHERE locktype = 'relation' AND relation = to_regclass($1)::oid AND mode = 'RowExclusiveLock' AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND pid IS DISTINCT FROM pg_backend_pid()",
+    )
+    .bind(outbox)
+    .fetch_one(conn)
+    .await;
+    row.and_then(|row| row.try_get(0)).map_err(failed("look for open transactions"))
+}
+
+/// Whether none of these transactions writes any more.
+pub(super) async fn are_over(
+    conn: &mut PgConnection,
+    outbox: &str,
+    open: &[String],
+) -> Result<bool, Error> {
+    if open.is_empty() {
+        return Ok(true);
+    }
+    let now = writers(conn, outbox).await?;
+    Ok(!open.iter().any(|one| now.contains(one)))
+}

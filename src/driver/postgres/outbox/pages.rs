@@ -1,0 +1,226 @@
+//! Rows of the old side in the shape of the new one: those of a range of keys, and those of single keys.
+//!
+//! Invariants:
+//! - A page is read by one statement at READ COMMITTED. What changes afterwards has a version above 0 and wins.
+//! - Nothing is left out without a word: a row that can't cross is told with its key ([`Unfit`]).
+//! - Keys that no row of the table can have, such as text for a number, are the keys of no row, and no error.
+//!
+//! Absent on purpose: bounds, which are `source`'s: [`Resolved::shape`](super::Resolved::shape) is what it finds them by.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::Resolved;
+use super::form::{PINNED, Scalar};
+use crate::copy::chunk::{Cell, Chunk, Key};
+use crate::copy::row::{Datum, Row};
+use crate::driver::postgres::Postgres;
+use crate::driver::postgres::dual_write::finish;
+use crate::driver::postgres::error::{failed, refused};
+use crate::driver::postgres::shape_sql::{Pick, Which};
+use crate::driver::postgres::source::{estimate, plan_of_shape};
+use crate::driver::{CopyState, Error, Fence, TxKind, Window, Work};
+
+/// Rows that were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::driver::postgres) struct Page {
+    /// Those that can cross.
+    pub rows: Vec<Row>,
+    /// Those that can't.
+    pub unfit: Vec<Unfit>,
+}
+
+/// A row that can't cross as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::driver::postgres) struct Unfit {
+    /// Its key, as the server writes it.
+    pub key: Vec<String>,
+    /// What is in the way, by the column's name and without its value.
+    pub reason: String,
+}
+
+impl Postgres {
+    /// Plans the next chunks of a mapping's copy, as [`Source::plan_chunks`](crate::driver::Source::plan_chunks) does of others.
+    pub(in crate::driver::postgres) async fn plan_pages(
+        &self,
+        (fence, work): (&Fence, &Work),
+        of: &Resolved,
+        size: Window,
+    ) -> Result<CopyState, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
+        let done = plan_of_shape(&mut tx, (fence, work), (&of.shape, size)).await;
+        finish(tx, done).await
+    }
+
+    /// How many rows a mapping has to copy, about.
+    pub(in crate::driver::postgres) async fn estimate_of(
+        &self,
+        of: &Resolved,
+    ) -> Result<u64, Error> {
+        let mut reader = self.connections.read().await?;
+        let captured = of.captured();
+        let rows = estimate(reader.conn()?, &captured.table, captured.filter.as_deref()).await?;
+        reader.release().await;
+        Ok(rows)
+    }
+
+    /// The rows of a range of keys that the mapping's filter lets pass, in no order.
+    pub(in crate::driver::postgres) async fn page(
+        &self,
+        of: &Resolved,
+        chunk: &Chunk,
+    ) -> Result<Page, Error> {
+        self.read_rows(of, &Pick::Chunk(chunk)).await
+    }
+
+    /// The rows of some keys, likewise. Keys without a row are left out.
+    pub(in crate::driver::postgres) async fn rows_of(
+        &self,
+        of: &Resolved,
+        keys: &[Vec<Datum>],
+    ) -> Result<Page, Error> {
+        let (asked, mut wanted) = of.asked(keys);
+        let mut page = self.read_rows(of, &Pick::Keys(&asked)).await?;
+        // Where equal keys may differ as texts, rows of others were found as well, and some by several keys.
+        page.rows.retain(|row| of.key_texts(&row.key).is_some_and(|key| wanted.remove(&key)));
+        page.unfit.retain(|unfit| wanted.remove(&unfit.key));
+        Ok(page)
+    }
+
+    /// Which of some keys are those of rows that the mapping's filter lets pass, in the order of the keys.
+    pub(in crate::driver::postgres) async fn which_exist(
+        &self,
+        of: &Resolved,
+        keys: &[Vec<Datum>],
+    ) -> Result<Vec<bool>, Error> {
+        let (asked, _) = of.asked(keys);
+        let pick = Pick::Keys(&asked);
+        let sql = format!("SELECT {} FROM {}", of.key_list(), of.shape.rows_sql(Which::Old, &pick));
+        let mut reader = self.connections.read().await?;
+        pin(reader.conn()?).await?;
+        let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
+        let rows = query.fetch_all(reader.conn()?).await.map_err(|error| refused(&error))?;
+        reader.release().await;
+        let found: HashSet<Vec<String>> =
+            rows.iter().map(|row| of.key_in(row)).collect::<Result<_, _>>()?;
+        let exists = |key: &Vec<Datum>| of.key_texts(key).is_some_and(|key| found.contains(&key));
+        Ok(keys.iter().map(exists).collect())
+    }
+
+    async fn read_rows(&self, of: &Resolved, pick: &Pick<'_>) -> Result<Page, Error> {
+        let mut columns = vec![of.key_list()];
+        columns.extend(of.texts());
+        let rows = of.shape.rows_sql(Which::Old, pick);
+        let sql = format!("SELECT {} FROM {rows}", columns.join(", "));
+        let mut reader = self.connections.read().await?;
+        pin(reader.conn()?).await?;
+        let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
+        let rows = query.fetch_all(reader.conn()?).await.map_err(|error| refused(&error))?;
+        reader.release().await;
+        let mut page = Page { rows: Vec::with_capacity(rows.len()), unfit: Vec::new() };
+        let width = of.keys.len();
+        for row in &rows {
+            let text = |at| row.try_get::<Option<&str>, _>(at).map_err(failed("read a row"));
+            let mut key = Vec::with_capacity(width);
+            for at in 0..width {
+                key.push(text(at)?.unwrap_or_default());
+            }
+            let mut values = Vec::with_capacity(of.forms.len());
+            for at in 0..of.forms.len() {
+                values.push(text(width + at)?);
+            }
+            match of.row(&key, &values) {
+                Ok(row) => page.rows.push(row),
+                Err(unfit) => page.unfit.push(unfit),
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// Has the rest of a transaction write values as triggers do, and find rows by the key's index whatever the statistics say.
+pub(super) async fn pin(conn: &mut PgConnection) -> Result<(), Error> {
+    let settings =
+        PINNED.iter().copied().chain([("enable_seqscan", "off"), ("enable_bitmapscan", "off")]);
+    let set: Vec<String> =
+        settings.map(|(name, value)| format!("set_config('{name}', '{value}', true)")).collect();
+    let sql = format!("SELECT {}", set.join(", "));
+    let done = sqlx::query(AssertSqlSafe(sql)).execute(conn).await;
+    done.map(|_| ()).map_err(failed("prepare to read rows"))
+}
+
+impl Resolved {
+    /// The key's columns as texts, in a list.
+    pub(super) fn key_list(&self) -> String {
+        let names = self.shape.key_names(Which::Old);
+        names.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The key in the first columns of a row.
+    pub(super) fn key_in(&self, row: &PgRow) -> Result<Vec<String>, Error> {
+        (0..self.keys.len()).map(|at| row.try_get(at).map_err(failed("read a key"))).collect()
+    }
+
+    /// A row from the texts of its key and of its values.
+    pub(super) fn row(&self, key: &[&str], values: &[Option<&str>]) -> Result<Row, Unfit> {
+        let unfit = |reason: String| Unfit {
+            key: key.iter().map(|text| (*text).to_owned()).collect(),
+            reason,
+        };
+        let key = self.key(key)?;
+        if values.len() != self.forms.len() {
+            return Err(unfit("the row was written for another version of the mapping".to_owned()));
+        }
+        let mut row = Row { key, values: BTreeMap::new() };
+        for (((name, _), form), text) in self.captured.columns.iter().zip(&self.forms).zip(values) {
+            let Some(text) = text else { continue };
+            let value = form.read(text).map_err(|why| unfit(format!("{name} {why}")))?;
+            row.values.insert(name.clone(), value);
+        }
+        Ok(row)
+    }
+
+    /// A key from its texts.
+    pub(super) fn key(&self, texts: &[&str]) -> Result<Vec<Datum>, Unfit> {
+        let unfit = |reason: String| Unfit {
+            key: texts.iter().map(|text| (*text).to_owned()).collect(),
+            reason,
+        };
+        if texts.len() != self.keys.len() {
+            return Err(unfit("the row was written for another key of the mapping".to_owned()));
+        }
+        let read = |(at, (scalar, text)): (usize, (&Scalar, &&str))| {
+            scalar.read(text).map_err(|why| unfit(format!("{} {why}", self.captured.key[at])))
+        };
+        self.keys.iter().zip(texts).enumerate().map(read).collect()
+    }
+
+    /// The texts of a key as the server writes them; none where no row of the table can have it.
+    pub(super) fn key_texts(&self, key: &[Datum]) -> Option<Vec<String>> {
+        if key.len() != self.keys.len() {
+            return None;
+        }
+        let text = |(at, datum): (usize, &Datum)| match (datum, self.keys[at]) {
+            (Datum::Integer(number), Scalar::Integer) => Some(number.to_string()),
+            (Datum::Text(text), Scalar::Text | Scalar::Padded) => {
+                let is_uuid = self.shape.keys[at].type_sql == "uuid";
+                let as_written = |uuid: uuid::Uuid| uuid.hyphenated().to_string() == *text;
+                let can_be =
+                    if is_uuid { text.parse().is_ok_and(as_written) } else { !text.contains('\0') };
+                can_be.then(|| text.clone())
+            }
+            _ => None,
+        };
+        key.iter().enumerate().map(text).collect()
+    }
+
+    /// Keys that rows can have, to ask for, and their texts.
+    pub(super) fn asked(&self, keys: &[Vec<Datum>]) -> (Vec<Key>, HashSet<Vec<String>>) {
+        let texts: HashSet<Vec<String>> =
+            keys.iter().filter_map(|key| self.key_texts(key)).collect();
+        let cells = |key: &Vec<String>| Key(key.iter().cloned().map(Cell::Text).collect());
+        (texts.iter().map(cells).collect(), texts)
+    }
+}
