@@ -67,8 +67,8 @@ pub fn way_back(state: &State, step: &Step) -> String {
 pub const fn derived(action: &Action, direction: Direction) -> &'static str {
     match (action, direction) {
         (Action::DualWrite(DualWrite { by: Writer::Application(_), .. }), _) => {
-            "removes what there is of a side that was empty before, and the constraints that it made; refused where clients \
-             wrote to the new side alone"
+            "removes what there is on a side that had nothing but copies before, and the constraints that it made; refused where \
+             clients wrote to the new side alone"
         }
         (Action::DualWrite(_), _) => {
             "takes the triggers out again, with what they and the copy wrote into a side that was empty before; \

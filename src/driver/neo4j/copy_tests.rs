@@ -339,6 +339,8 @@ async fn what_is_mapped_can_be_taken_back_and_the_old_side_removed() {
     let neo4j = database.open().await;
     let fences = entered(&neo4j, 1).await;
     let all = [leads(), knows()];
+    // The application has begun by then, and what it wrote are copies.
+    database.run("CREATE (:LeadV2 {uid: 3, status: 's1'})").await;
     for mapping in &all {
         install(&neo4j, &fences[0], mapping).await;
         copy_all(&neo4j, &fences, mapping, 1_000).await.unwrap();
@@ -358,6 +360,16 @@ async fn what_is_mapped_can_be_taken_back_and_the_old_side_removed() {
     assert_eq!(database.number(copies).await, 0);
     assert_eq!(database.texts(constraints).await, [""; 0]);
     assert!(neo4j.remove(&fences[0], &back(&all[0]), &all[0], FORWARD).await.unwrap().before);
+
+    // Where the new side had something of its own, nothing of it is taken away.
+    database.run("CREATE (:LeadV2 {uid: 9999})").await;
+    let mut others = leads();
+    others.name = "others".into();
+    install(&neo4j, &fences[0], &others).await;
+    copy_all(&neo4j, &fences, &others, 1_000).await.unwrap();
+    neo4j.remove(&fences[0], &back(&others), &others, FORWARD).await.unwrap();
+    assert_eq!(database.number(copies).await, 101);
+    database.run("MATCH (v:LeadV2) DELETE v").await;
 
     let drop = work("drop", Way::Forward);
     let gone = async |others: &[Mapping]| {
@@ -390,9 +402,11 @@ async fn a_key_of_several_parts_is_walked_and_compared_in_its_order() {
     install(&neo4j, &fences[0], &mapping).await;
     let done = copy_all(&neo4j, &fences, &mapping, 3).await.unwrap();
     assert_eq!(done.rows, 32);
-    // What the mapping doesn't list belongs to others.
+    // What the mapping doesn't list belongs to others, who would lose it if the copies went.
     database.run("MATCH (q:Q {a: 3}) SET q.own = 1").await;
     assert_eq!(found(&compare_all(&neo4j, &mapping, 3).await.unwrap()), (32, 0, 0, 0));
+    let losing = neo4j.compare_losing(&mapping, FORWARD, &EVERYTHING).await.unwrap();
+    assert_eq!(found(&losing), (32, 0, 0, 4));
     database.run("MATCH (q:Q {a: 5, b: '😀'}) SET q.w = 0").await;
     let compared = compare_all(&neo4j, &mapping, 3).await.unwrap();
     assert_eq!(compared.samples[0].key, "5, 😀");

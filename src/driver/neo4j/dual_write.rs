@@ -16,6 +16,7 @@ use super::connection::Tx;
 use super::error::failed;
 use super::ledger::{self, applied, get, record};
 use super::shape::{Pattern, Shape};
+use super::source::columns;
 use super::{Neo4j, catalogue, chunks, script, sink, verify};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::Chunk;
@@ -35,8 +36,9 @@ pub(super) const BATCH: u32 = 5_000;
 
 /// What was found and made for a mapping.
 struct Begun {
-    was_empty: bool,
-    /// Names of constraints; statements as long as they have none.
+    /// Whether the new side had nothing but copies when the step was done. It is seldom empty: the application writes it by then.
+    only_copies: bool,
+    /// The statements that made constraints.
     made: Vec<String>,
 }
 
@@ -61,12 +63,13 @@ impl DualWriter for Neo4j {
         let lacking = catalogue::unconstrained(&mut reader, &shape).await?;
         reader.release();
         let statements: Vec<String> = lacking.into_iter().map(catalogue::constrain).collect();
-        self.note(fence, mapping, (&shape, &statements)).await?;
+        self.note(fence, mapping, &statements).await?;
         if !statements.is_empty() {
             let part = format!("{step}/part/constraints");
             Box::pin(script::change_schema(self, (fence, work), part, &statements)).await?;
         }
         self.drain().await?;
+        self.note_copies(fence, mapping, &shape).await?;
         let detail = match statements.len() {
             0 => None,
             some => Some(format!("made {}", plural(some as u64, "constraint"))),
@@ -97,9 +100,9 @@ impl DualWriter for Neo4j {
         let mut rows = 0;
         let mut detail = None;
         if work.way == Way::Back
-            && let Some(Begun { was_empty, made }) = begun
+            && let Some(Begun { only_copies, made }) = begun
         {
-            if was_empty {
+            if only_copies {
                 rows = Box::pin(self.empty(fence, work, &shape)).await?;
                 detail = Some(format!("removed {}", plural(rows, "row")));
             }
@@ -159,35 +162,49 @@ impl DualWriter for Neo4j {
 /// What an earlier attempt has noted of a mapping.
 async fn begun(tx: &mut Tx<'_>, fence: &Fence, mapping: &Mapping) -> Result<Option<Begun>, Error> {
     let ask = query(
-        "MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) RETURN s.was_empty AS was_empty, s.made AS made",
+        "MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) RETURN s.only_copies AS only_copies, s.made AS made",
     )
     .param("run", fence.run().as_str())
     .param("mapping", mapping.name.as_str());
     let rows = tx.rows(ask).await.map_err(failed("read what was made for the mapping"))?;
     let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(Begun { was_empty: get(row, "was_empty")?, made: get(row, "made")? }))
+    Ok(Some(Begun { only_copies: get(row, "only_copies")?, made: get(row, "made")? }))
 }
 
 impl Neo4j {
-    /// Writes down what is found and about to be made, unless an earlier attempt has.
-    async fn note(
+    /// Writes down what is about to be made, unless an earlier attempt has.
+    async fn note(&self, fence: &Fence, mapping: &Mapping, made: &[String]) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        let note = query(
+            "MERGE (s:phasegate_syncs {run_id: $run, mapping: $mapping}) ON CREATE SET s.only_copies = false, s.made = $made",
+        )
+        .param("run", fence.run().as_str())
+        .param("mapping", mapping.name.as_str())
+        .param("made", made.to_vec());
+        tx.run(note).await.map_err(failed("note what is made for the mapping"))?;
+        tx.commit().await
+    }
+
+    /// Writes down whether each row of the new side has its row on the old one, so that going back may take all of them away.
+    async fn note_copies(
         &self,
         fence: &Fence,
         mapping: &Mapping,
-        (shape, made): (&Shape, &[String]),
+        shape: &Shape,
     ) -> Result<(), Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        let (columns, names) = columns(&shape.new.key());
         let text = format!(
-            "OPTIONAL MATCH {} WITH copy LIMIT 1 WITH count(copy) = 0 AS was_empty \
-             MERGE (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) \
-             ON CREATE SET s.was_empty = was_empty, s.made = $made",
-            shape.new.text()
+            "OPTIONAL MATCH {} WITH copy, {columns} WHERE copy IS NOT NULL AND NOT EXISTS {{ MATCH {}{} }} \
+             WITH copy LIMIT 1 WITH count(copy) = 0 AS only_copies \
+             MATCH (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) SET s.only_copies = only_copies",
+            shape.new.text(),
+            shape.old.keyed(&names),
+            shape.where_old()
         );
-        let note = query(&text)
-            .param("run", fence.run().as_str())
-            .param("mapping", mapping.name.as_str())
-            .param("made", made.to_vec());
-        tx.run(note).await.map_err(failed("note what is made for the mapping"))?;
+        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
+        let note =
+            query(&text).param("run", fence.run().as_str()).param("mapping", mapping.name.as_str());
+        tx.run(note).await.map_err(failed("look at what the new side has"))?;
         tx.commit().await
     }
 
@@ -199,9 +216,9 @@ impl Neo4j {
         loop {
             let mut reader = self.connections.read().await?;
             let look = query(
-                "/* phasegate looks for older transactions */ SHOW TRANSACTIONS YIELD transactionId, startTime, database, username, currentQuery, elapsedTime \
+                "/* phasegate looks for older transactions */ SHOW TRANSACTIONS YIELD transactionId, startTime, database, username, currentQuery \
                  WHERE database = $own AND NOT currentQuery CONTAINS 'phasegate looks for older transactions' \
-                 RETURN transactionId + ' of ' + startTime AS name, username, elapsedTime.seconds AS age, currentQuery AS text",
+                 RETURN transactionId + ' of ' + startTime AS name, username",
             )
             .param("own", own.as_str());
             let open = reader.rows(look).await.map_err(failed("look for older transactions"))?;
@@ -219,7 +236,7 @@ impl Neo4j {
                 let by: String =
                     row.map_or_else(|| Ok(String::new()), |row| get(row, "username"))?;
                 let message = format!(
-                    "transaction {first} of {by:?} is open since before the application was seen to write both sides"
+                    "transaction {first} of user {by:?} is open since before this step, and may know nothing of the new side"
                 );
                 return Err(Error::failed(FailureClass::Contention, message).with_help(
                     "let it end, or end it with TERMINATE TRANSACTIONS, then retry: what it writes would be copied by nobody",
@@ -249,7 +266,7 @@ impl Neo4j {
         }
     }
 
-    /// Removes everything of the new side, which was empty when the application began to write it.
+    /// Removes everything of the new side, which had nothing but copies.
     async fn empty(&self, fence: &Fence, work: &Work, shape: &Shape) -> Result<u64, Error> {
         let mark = emptying(&work.step);
         let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
@@ -310,7 +327,7 @@ impl Neo4j {
         }
         let mut reader = self.connections.read().await?;
         let list = query(
-            "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE size(labelsOrTypes) = 1 AND type <> 'RANGE' \
+            "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE type CONTAINS 'UNIQUENESS' AND size(labelsOrTypes) = 1 \
              RETURN name, labelsOrTypes[0] AS label, properties AS key",
         );
         let rows = reader.rows(list).await.map_err(failed("look for constraints"))?;

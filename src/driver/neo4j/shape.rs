@@ -11,6 +11,9 @@ use crate::driver::Error;
 use crate::run::{CopyColumns, End, Ends, FailureClass, Mapping, Relation, RowKind};
 use crate::sql::cypher::{plain_property, quoted};
 
+/// All properties of a row of the new side.
+const WHOLE: &str = "copy {.*}";
+
 /// One of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
@@ -99,7 +102,7 @@ impl Shape {
                 }
             }
             entries.insert(0, ".*".to_owned());
-            "copy {.*}".to_owned()
+            WHOLE.to_owned()
         } else {
             let own: Vec<String> =
                 mapping.columns.iter().map(|(name, _)| format!(".{}", quoted(name))).collect();
@@ -113,6 +116,11 @@ impl Shape {
             filter: mapping.filter.clone(),
             copies_all,
         })
+    }
+
+    /// The same, with everything that copies have taken for the mapping's.
+    pub(super) fn with_whole_copies(self) -> Self {
+        Self { there: WHOLE.to_owned(), ..self }
     }
 
     pub(super) const fn side(&self, which: Which) -> &Pattern {

@@ -67,18 +67,17 @@ impl Verifier for Neo4j {
         _direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        let shape = Shape::of(mapping)?;
-        let watch = Stopwatch::start();
-        let mut reader = self.connections.read().await?;
-        let sides = both_in(&mut reader, &shape, chunk).await?;
-        // Without the waits before what differs is read again, which say nothing of the size of a chunk.
-        let took_us = watch.elapsed_us();
-        let compared = Box::pin(judged(&mut reader, &shape, sides)).await?;
-        if chunk.hi.is_none() {
-            Box::pin(survey::all_comparable(&mut reader, &shape)).await?;
-        }
-        reader.release();
-        Ok(Compared { took_us, ..compared })
+        Box::pin(compare(self, &Shape::of(mapping)?, chunk)).await
+    }
+
+    /// What the mapping doesn't list goes with a copy, too.
+    async fn compare_losing(
+        &self,
+        mapping: &Mapping,
+        _direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<Compared, Error> {
+        Box::pin(compare(self, &Shape::of(mapping)?.with_whole_copies(), chunk)).await
     }
 
     async fn compare_partly(
@@ -159,6 +158,21 @@ impl Verifier for Neo4j {
         tx.commit().await?;
         Ok(rows)
     }
+}
+
+/// Compares the rows of both sides in a range of keys.
+async fn compare(neo4j: &Neo4j, shape: &Shape, chunk: &Chunk) -> Result<Compared, Error> {
+    let watch = Stopwatch::start();
+    let mut reader = neo4j.connections.read().await?;
+    let sides = both_in(&mut reader, shape, chunk).await?;
+    // Without the waits before what differs is read again, which say nothing of the size of a chunk.
+    let took_us = watch.elapsed_us();
+    let compared = Box::pin(judged(&mut reader, shape, sides)).await?;
+    if chunk.hi.is_none() {
+        Box::pin(survey::all_comparable(&mut reader, shape)).await?;
+    }
+    reader.release();
+    Ok(Compared { took_us, ..compared })
 }
 
 /// How many rows each side has, in one statement. Of a label alone the server keeps the count, and needs no time for it.
