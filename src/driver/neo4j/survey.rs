@@ -4,6 +4,8 @@
 //! Whatever is mapped must have a key of one type, which is a whole number, text or a number: keys of other types, or of several, are
 //! passed by where ranges are compared, and a row that is passed by would be missed without a word.
 
+use std::time::Duration;
+
 use neo4rs::query;
 
 use super::connection::Reader;
@@ -50,7 +52,7 @@ pub(super) async fn mapping(
         findings.push(told(Severity::Error, NO_PROPERTY, message, &help, Vec::new()));
     }
     for node in catalogue::nodes(&shape) {
-        for (message, private) in keys(reader, node).await? {
+        for (message, private) in Box::pin(keys(reader, node)).await? {
             let help = "give each node a key of one type, which no other node of the label has";
             findings.push(told(Severity::Error, NO_IDENTITY, message, help, private));
         }
@@ -109,8 +111,28 @@ async fn properties(
     Ok(said.collect())
 }
 
-/// What is wrong with the keys of a label's nodes.
+/// How often keys that look wrong are looked at, and how long is waited before: of a node that somebody removes meanwhile the server
+/// shows the label and no property any more.
+const LOOKS: u32 = 5;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What is wrong with the keys of a label's nodes, and goes on being so.
 async fn keys(reader: &mut Reader<'_>, node: &Node) -> Result<Vec<(String, Vec<Private>)>, Error> {
+    let mut said = keys_now(reader, node).await?;
+    for _ in 1..LOOKS {
+        if said.is_empty() {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        said = keys_now(reader, node).await?;
+    }
+    Ok(said)
+}
+
+async fn keys_now(
+    reader: &mut Reader<'_>,
+    node: &Node,
+) -> Result<Vec<(String, Vec<Private>)>, Error> {
     let mut said = Vec::new();
     let label = quoted(&node.label);
     for key in &node.key {
@@ -212,8 +234,20 @@ async fn expressions(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<St
     }
 }
 
-/// Refuses rows that no range of keys has in it: nobody would have compared them.
+/// Refuses rows that no range of keys has in it, and go on being there: nobody would have compared them.
 pub(super) async fn all_comparable(reader: &mut Reader<'_>, shape: &Shape) -> Result<(), Error> {
+    let mut complaint = incomparable(reader, shape).await?;
+    for _ in 1..LOOKS {
+        if complaint.is_none() {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        complaint = incomparable(reader, shape).await?;
+    }
+    complaint.map_or(Ok(()), Err)
+}
+
+async fn incomparable(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<Error>, Error> {
     let mut types: Vec<Option<String>> = vec![None; shape.new.key().len()];
     for which in [Which::Old, Which::New] {
         let side = shape.side(which);
@@ -237,10 +271,11 @@ pub(super) async fn all_comparable(reader: &mut Reader<'_>, shape: &Shape) -> Re
                 let rows = plural(unsigned(count)?, "row");
                 let message =
                     format!("{rows} of {} have {what}, and can't be compared", side.text());
-                return Err(Error::failed(FailureClass::Refused, message)
-                    .with_help("give them keys as the others have, or remove them, then retry"));
+                let error = Error::failed(FailureClass::Refused, message);
+                let help = "give them keys as the others have, or remove them, then retry";
+                return Ok(Some(error.with_help(help)));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
