@@ -1,7 +1,7 @@
 //! What the ledgers of all databases have in common: what a copy's row says, how directions, endings, counts and the journal's head
 //! are written down, and what a slot's token says of a fence.
 
-use crate::copy::chunk::Key;
+use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::run::{Digest, Ending, FailureClass, RunId, StepId, Way, plural};
 
 use super::{Error, Fence, Head};
@@ -82,6 +82,29 @@ pub(super) struct Copy {
 }
 
 impl Copy {
+    /// A copy up to a key, which is over at once where there is none.
+    pub(super) fn up_to(frozen: Option<Key>) -> Self {
+        Self { ended: frozen.is_none(), frozen, ..Self::default() }
+    }
+
+    /// What is left to plan; `None` where nothing is.
+    pub(super) fn rest(&self) -> Option<Chunk> {
+        let end = self.frozen.clone().filter(|_| !self.ended)?;
+        Some(Chunk { lo: self.hi.clone(), hi: Some(end) })
+    }
+
+    /// The next chunk of the rest, up to the key that was found there. Where it has fewer rows than asked for, or just as many, it is
+    /// the last one, and ends where the copy does.
+    pub(super) fn next(&mut self, rest: Chunk, found: Option<Key>) -> Planned {
+        self.ended = found.is_none() || found == rest.hi;
+        let hi = found.or(rest.hi);
+        self.seq += 1;
+        Planned {
+            seq: self.seq,
+            chunk: Chunk { lo: std::mem::replace(&mut self.hi, hi.clone()), hi },
+        }
+    }
+
     /// What is said of a copy that is whole: everything is planned and committed. Rows done are rows looked at, as they are counted while
     /// the copy runs: the count never falls. How many of them had to be written says something only where clients, or somebody
     /// before, had written the others.

@@ -5,7 +5,7 @@
 
 use neo4rs::query;
 
-use super::connection::Reader;
+use super::connection::{Ask as _, Reader};
 use super::error::failed;
 use super::ledger::get;
 use super::shape::{Node, Shape};

@@ -8,7 +8,7 @@
 
 use neo4rs::{Query, Row, query};
 
-use super::connection::{Reader, Tx};
+use super::connection::{Ask, Reader, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{get, signed, unsigned};
 use crate::copy::chunk::{Chunk, Key, Planned, Walk};
@@ -201,19 +201,13 @@ const STATE: &str = "MATCH (p:phasegate_copies {run_id: $run, step: $step}) \
      [it IN all WHERE NOT it.committed | it.seq] AS open, [it IN all WHERE NOT it.committed | [it.lo, it.hi]] AS bounds";
 
 /// What the ledger knows of a copy: the beginning of one when it knows nothing.
-pub(super) async fn state(tx: &mut Tx<'_>, run: &RunId, step: &StepId) -> Result<CopyState, Error> {
-    let rows = tx.rows(of(STATE, run, step)).await.map_err(failed("read the ledger of copies"))?;
-    read_state(&rows)
-}
-
-/// The same for whoever only looks.
-pub(super) async fn state_now(
-    reader: &mut Reader<'_>,
+pub(super) async fn state(
+    who: &mut impl Ask,
     run: &RunId,
     step: &StepId,
 ) -> Result<CopyState, Error> {
-    let rows = reader.rows(of(STATE, run, step)).await;
-    read_state(&rows.map_err(failed("read the ledger of copies"))?)
+    let rows = who.rows(of(STATE, run, step)).await.map_err(failed("read the ledger of copies"))?;
+    read_state(&rows)
 }
 
 fn read_state(rows: &[Row]) -> Result<CopyState, Error> {

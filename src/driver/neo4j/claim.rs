@@ -12,7 +12,7 @@ use std::time::Duration;
 use neo4rs::query;
 
 use super::Neo4j;
-use super::connection::{Connections, META_RUN, META_TOKEN, NAMED, Tx};
+use super::connection::{Ask as _, Connections, META_RUN, META_TOKEN, NAMED, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{self, ending_name, get, signed, unsigned};
 use super::script::Begun;

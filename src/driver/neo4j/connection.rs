@@ -216,6 +216,15 @@ fn changes(summary: &neo4rs::summary::ResultSummary) -> u64 {
         + summary.labels_removed()
 }
 
+/// Whoever can be asked: one who only looks, or a transaction, which sees what it has written.
+pub(super) trait Ask {
+    /// All rows of a query.
+    fn rows(
+        &mut self,
+        query: Query,
+    ) -> impl Future<Output = Result<Vec<Row>, neo4rs::Error>> + Send;
+}
+
 /// A connection that reads, each query in a transaction of its own. Dropping it closes it.
 pub(super) struct Reader<'a> {
     connections: &'a Connections,
@@ -223,12 +232,13 @@ pub(super) struct Reader<'a> {
     graph: Graph,
 }
 
-impl Reader<'_> {
-    /// All rows of a query.
-    pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+impl Ask for Reader<'_> {
+    async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
         self.first(query, usize::MAX).await
     }
+}
 
+impl Reader<'_> {
     /// The first rows of a query, of which there may be any number.
     pub(super) async fn first(
         &mut self,
@@ -276,9 +286,8 @@ pub(super) struct Tx<'a> {
     kind: TxKind,
 }
 
-impl Tx<'_> {
-    /// All rows of a query.
-    pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+impl Ask for Tx<'_> {
+    async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
         let txn = &mut self.txn;
         let reading = async {
             let mut stream = txn.execute(query).await?;
@@ -293,7 +302,9 @@ impl Tx<'_> {
             _ = self.cancelled.changed() => Err(terminated()),
         }
     }
+}
 
+impl Tx<'_> {
     /// What the server calls this transaction, with when it began: names come again when a server has been restarted.
     pub(super) async fn named(&mut self) -> Result<String, Error> {
         let mark = format!("/* {} */", uuid::Uuid::now_v7().simple());

@@ -8,11 +8,11 @@ use crate::copy::compare::Compared;
 use crate::driver::{
     Applied, Copied, CopyState, DualWriter as _, Error, Fence, Introspect as _, Retirer as _,
     Session as _, Severity, Sink as _, Source as _, Survey, SurveyedMapping, SyncState,
-    Verifier as _, Window,
+    Verifier as _, Window, fixture,
 };
 use crate::run::{
-    CopyColumns, Direction, End, Ending, Ends, FailureClass, Mapping, Method, OnDelete, OnExisting,
-    Parking, Permit, Relation, RowKind, Way, Winner,
+    CopyColumns, Direction, End, Ending, Ends, FailureClass, Mapping, Method, Permit, Relation,
+    RowKind, Way,
 };
 
 const FORWARD: Direction = Direction::Forward;
@@ -24,19 +24,7 @@ fn relation(table: &str, key: &[&str], kind: RowKind) -> Relation {
 }
 
 fn mapping(name: &str, from: Relation, into: Relation) -> Mapping {
-    Mapping {
-        name: name.into(),
-        from,
-        into,
-        copy: CopyColumns::All,
-        columns: vec![],
-        reverse: vec![],
-        winner: Winner::New,
-        filter: None,
-        on_existing: OnExisting::Keep,
-        on_delete: OnDelete::Delete,
-        parking: Parking::default(),
-    }
+    Mapping { name: name.into(), from, into, ..fixture::mapping(("", &[]), ("", &[])) }
 }
 
 fn leads() -> Mapping {

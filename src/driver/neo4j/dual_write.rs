@@ -12,9 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::query;
 
-use super::connection::Tx;
+use super::connection::{Ask as _, Reader};
 use super::error::failed;
-use super::ledger::{self, applied, get, record};
+use super::ledger::{self, get, record};
 use super::shape::{Pattern, Shape};
 use super::source::columns;
 use super::{Neo4j, catalogue, chunks, script, sink, verify};
@@ -53,10 +53,7 @@ impl DualWriter for Neo4j {
     ) -> Result<Applied, Error> {
         let shape = Shape::of(mapping)?;
         let step = work.step.as_str();
-        let mut tx = self.connections.begin(fence, TxKind::Install).await?;
-        let before = applied(&mut tx, fence.run(), step, work.way).await?;
-        tx.roll_back().await;
-        if let Some(before) = before {
+        if let Some(before) = self.done_before(fence, work).await? {
             return Ok(before);
         }
         let mut reader = self.connections.read().await?;
@@ -90,13 +87,12 @@ impl DualWriter for Neo4j {
     ) -> Result<Applied, Error> {
         let shape = Shape::of(mapping)?;
         let step = work.step.as_str();
-        let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
-        if let Some(before) = applied(&mut tx, fence.run(), step, work.way).await? {
-            tx.roll_back().await;
+        if let Some(before) = self.done_before(fence, work).await? {
             return Ok(before);
         }
-        let begun = begun(&mut tx, fence, mapping).await?;
-        tx.roll_back().await;
+        let mut reader = self.connections.read().await?;
+        let begun = begun(&mut reader, fence, mapping).await?;
+        reader.release();
         let mut rows = 0;
         let mut detail = None;
         if work.way == Way::Back
@@ -160,13 +156,17 @@ impl DualWriter for Neo4j {
 }
 
 /// What an earlier attempt has noted of a mapping.
-async fn begun(tx: &mut Tx<'_>, fence: &Fence, mapping: &Mapping) -> Result<Option<Begun>, Error> {
+async fn begun(
+    reader: &mut Reader<'_>,
+    fence: &Fence,
+    mapping: &Mapping,
+) -> Result<Option<Begun>, Error> {
     let ask = query(
-        "MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) RETURN s.only_copies AS only_copies, s.made AS made",
+        "MATCH (s:phasegate_syncs {run_id: $run, mapping: $mapping}) RETURN coalesce(s.only_copies, false) AS only_copies, s.made AS made",
     )
     .param("run", fence.run().as_str())
     .param("mapping", mapping.name.as_str());
-    let rows = tx.rows(ask).await.map_err(failed("read what was made for the mapping"))?;
+    let rows = reader.rows(ask).await.map_err(failed("read what was made for the mapping"))?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(Begun { only_copies: get(row, "only_copies")?, made: get(row, "made")? }))
 }
@@ -176,7 +176,7 @@ impl Neo4j {
     async fn note(&self, fence: &Fence, mapping: &Mapping, made: &[String]) -> Result<(), Error> {
         let mut tx = self.connections.begin(fence, TxKind::Install).await?;
         let note = query(
-            "MERGE (s:phasegate_syncs {run_id: $run, mapping: $mapping}) ON CREATE SET s.only_copies = false, s.made = $made",
+            "MERGE (s:phasegate_syncs {run_id: $run, mapping: $mapping}) ON CREATE SET s.made = $made",
         )
         .param("run", fence.run().as_str())
         .param("mapping", mapping.name.as_str())
@@ -185,7 +185,7 @@ impl Neo4j {
         tx.commit().await
     }
 
-    /// Writes down whether each row of the new side has its row on the old one, so that going back may take all of them away.
+    /// Writes down, once, whether each row of the new side has its row on the old one, so that going back may take all of them away.
     async fn note_copies(
         &self,
         fence: &Fence,
@@ -196,7 +196,7 @@ impl Neo4j {
         let text = format!(
             "OPTIONAL MATCH {} WITH copy, {columns} WHERE copy IS NOT NULL AND NOT EXISTS {{ MATCH {}{} }} \
              WITH copy LIMIT 1 WITH count(copy) = 0 AS only_copies \
-             MATCH (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) SET s.only_copies = only_copies",
+             MATCH (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) SET s.only_copies = coalesce(s.only_copies, only_copies)",
             shape.new.text(),
             shape.old.keyed(&names),
             shape.where_old()

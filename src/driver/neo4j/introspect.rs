@@ -7,6 +7,7 @@ use neo4rs::{Row, query};
 use serde_json::json;
 
 use super::Neo4j;
+use super::connection::Ask as _;
 use super::error::{failed, shown};
 use super::ledger::{PREFIX, get, unsigned};
 use super::survey;

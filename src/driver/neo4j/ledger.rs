@@ -10,11 +10,12 @@
 
 use neo4rs::{Query, Row, query};
 
-use super::connection::{Connections, Reader, Tx};
+use super::Neo4j;
+use super::connection::{Ask, Connections, Reader, Tx};
 use super::error::{damaged, failed};
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
-use crate::run::{RunId, StepId, Way};
+use crate::run::{RunId, Way};
 pub(super) use words::{ending_name, signed, way_name};
 
 /// The constraint that stays with the nodes of runs.
@@ -113,24 +114,27 @@ fn read_applied(rows: &[Row]) -> Result<Option<Applied>, Error> {
 
 /// What the ledger has of a piece of work: then it was done before, and is not done again.
 pub(super) async fn applied(
-    tx: &mut Tx<'_>,
+    who: &mut impl Ask,
     run: &RunId,
     step: &str,
     way: Way,
 ) -> Result<Option<Applied>, Error> {
-    let rows = tx.rows(applied_query(run, step, way)).await.map_err(failed("read the ledger"))?;
+    let rows = who.rows(applied_query(run, step, way)).await.map_err(failed("read the ledger"))?;
     read_applied(&rows)
 }
 
-/// The same for whoever only looks.
-pub(super) async fn applied_before(
-    reader: &mut Reader<'_>,
-    run: &RunId,
-    step: &StepId,
-    way: Way,
-) -> Result<Option<Applied>, Error> {
-    let rows = reader.rows(applied_query(run, step.as_str(), way)).await;
-    read_applied(&rows.map_err(failed("read the ledger"))?)
+impl Neo4j {
+    /// What the ledger has of a piece of work that takes several transactions.
+    pub(super) async fn done_before(
+        &self,
+        fence: &Fence,
+        work: &Work,
+    ) -> Result<Option<Applied>, Error> {
+        let mut reader = self.connections.read().await?;
+        let done = applied(&mut reader, fence.run(), work.step.as_str(), work.way).await?;
+        reader.release();
+        Ok(done)
+    }
 }
 
 /// Enters a piece of work under a name in the ledger, and the journal's head with it. Returns what to answer after the commit.

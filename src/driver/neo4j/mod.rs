@@ -1,4 +1,4 @@
-//! Neo4j, from version 5.
+//! Neo4j, from version 5.23.
 //!
 //! Every change happens in a transaction of `connection`, which checks the fence; what is done is entered in `ledger`. The other files
 //! are the traits of the driver.
@@ -34,7 +34,7 @@ mod url;
 mod values;
 mod verify;
 
-use connection::Connections;
+use connection::{Ask as _, Connections};
 
 /// The first version whose Cypher this speaks: before it, `CALL` took no variables in brackets.
 const OLDEST: (u32, u32) = (5, 23);

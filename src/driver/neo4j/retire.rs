@@ -8,6 +8,7 @@
 use async_trait::async_trait;
 use neo4rs::{BoltMap, BoltType, query};
 
+use super::connection::Ask as _;
 use super::dual_write::BATCH;
 use super::error::failed;
 use super::ledger::{applied, forget, get, record, unsigned};
@@ -67,10 +68,7 @@ impl Retirer for Neo4j {
     ) -> Result<Applied, Error> {
         let shape = Shape::of(mapping)?;
         let step = work.step.as_str();
-        let mut tx = self.connections.begin(fence, TxKind::Drop).await?;
-        let before = applied(&mut tx, fence.run(), step, work.way).await?;
-        tx.roll_back().await;
-        if let Some(before) = before {
+        if let Some(before) = self.done_before(fence, work).await? {
             return Ok(before);
         }
         let old = shape.in_chunk(Which::Old, &EVERYTHING);

@@ -16,7 +16,7 @@ use neo4rs::query;
 use serde::{Deserialize, Serialize};
 
 use super::Neo4j;
-use super::connection::{Alone, Reader, Tx};
+use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
 use super::ledger::{PREFIX, applied, await_indexes, forget, get, record};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};

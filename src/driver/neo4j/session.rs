@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use neo4rs::{BoltType, query};
 
+use super::connection::Ask as _;
 use super::error::failed;
 use super::ledger::{self, get};
 use super::{Neo4j, claim, script};
@@ -97,7 +98,7 @@ impl Session for Neo4j {
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
         let mut reader = self.connections.read().await?;
-        let applied = ledger::applied_before(&mut reader, run, step, way).await?;
+        let applied = ledger::applied(&mut reader, run, step.as_str(), way).await?;
         reader.release();
         Ok(applied.is_some())
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::query;
 
-use super::connection::Tx;
+use super::connection::{Ask as _, Tx};
 use super::error::failed;
 use super::ledger::{self, get, unsigned};
 use super::shape::{Pattern, Shape, Which};
@@ -34,7 +34,7 @@ const NAMED_MAX: i64 = 5;
 impl Sink for Neo4j {
     async fn copy_state(&self, run: &RunId, step: &StepId) -> Result<CopyState, Error> {
         let mut reader = self.connections.read().await?;
-        let state = chunks::state_now(&mut reader, run, step).await?;
+        let state = chunks::state(&mut reader, run, step).await?;
         reader.release();
         Ok(state)
     }

@@ -9,12 +9,12 @@
 use async_trait::async_trait;
 use neo4rs::{BoltType, Row, query};
 
-use super::connection::Tx;
+use super::connection::{Ask as _, Tx};
 use super::error::failed;
 use super::ledger::{get, keep_head, unsigned};
 use super::shape::{Pattern, Shape, Which};
 use super::{Neo4j, chunks, values};
-use crate::copy::chunk::{Chunk, Key, Planned};
+use crate::copy::chunk::{Chunk, Key};
 use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
 use crate::run::Mapping;
 use crate::sql::cypher::quoted;
@@ -65,22 +65,13 @@ async fn plan(
     let (run, step) = (fence.run(), &work.step);
     let mut copy = match chunks::load(tx, run, step).await? {
         Some(copy) => copy,
-        None => {
-            let frozen = last_key(tx, shape).await?;
-            chunks::Copy { ended: frozen.is_none(), frozen, ..chunks::Copy::default() }
-        }
+        None => chunks::Copy::up_to(last_key(tx, shape).await?),
     };
     chunks::fold(tx, (run, step), &mut copy).await?;
     for _ in 0..size.count {
-        let Some(end) = copy.frozen.clone().filter(|_| !copy.ended) else { break };
-        let rest = Chunk { lo: copy.hi.clone(), hi: Some(end.clone()) };
+        let Some(rest) = copy.rest() else { break };
         let found = nth_key(tx, shape, &rest, size.rows).await?;
-        // Fewer rows than asked for are left, or just as many: this is the last chunk.
-        copy.ended = found.is_none() || found.as_ref() == Some(&end);
-        let hi = found.unwrap_or(end);
-        copy.seq += 1;
-        let chunk = Chunk { lo: copy.hi.replace(hi.clone()), hi: Some(hi) };
-        chunks::plan(tx, (fence, step), &Planned { seq: copy.seq, chunk }).await?;
+        chunks::plan(tx, (fence, step), &copy.next(rest, found)).await?;
     }
     chunks::save(tx, (run, step), (&copy, Some(&mapping.name))).await?;
     keep_head(tx, run, &work.head).await?;

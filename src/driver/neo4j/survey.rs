@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use neo4rs::query;
 
-use super::connection::Reader;
+use super::connection::{Ask as _, Reader};
 use super::error::{failed, shown};
 use super::ledger::{get, unsigned};
 use super::shape::{Node, Shape, Which};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::{BoltList, BoltMap, BoltType, Query, query};
 
-use super::connection::{Reader, Tx};
+use super::connection::{Ask, Reader, Tx};
 use super::error::failed;
 use super::ledger::{get, unsigned};
 use super::shape::{Pattern, Shape, Which};
@@ -214,15 +214,11 @@ fn read_rows(shape: &Shape, rows: Vec<neo4rs::Row>) -> Result<Vec<Row>, Error> {
 }
 
 /// The rows of both sides in a range of keys.
-async fn both_in(
-    reader: &mut Reader<'_>,
-    shape: &Shape,
-    chunk: &Chunk,
-) -> Result<[Vec<Row>; 2], Error> {
+async fn both_in(who: &mut impl Ask, shape: &Shape, chunk: &Chunk) -> Result<[Vec<Row>; 2], Error> {
     let mut sides = [Vec::new(), Vec::new()];
     for (side, which) in sides.iter_mut().zip([Which::Old, Which::New]) {
         let ask = rows_query(shape, which, &shape.in_chunk(which, chunk));
-        let rows = reader.rows(values::with_bounds(ask, chunk)).await;
+        let rows = who.rows(values::with_bounds(ask, chunk)).await;
         *side = read_rows(shape, rows.map_err(failed("read rows to compare"))?)?;
     }
     Ok(sides)
@@ -353,14 +349,7 @@ fn to_real(count: u64) -> f64 {
 /// Makes the new side of a chunk as the old side says. Returns how many keys that changed.
 async fn repair(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Result<u64, Error> {
     sink::lock(tx, shape, chunk).await?;
-    let mut sides = Vec::new();
-    for which in [Which::Old, Which::New] {
-        let ask =
-            values::with_bounds(rows_query(shape, which, &shape.in_chunk(which, chunk)), chunk);
-        let rows = tx.rows(ask).await.map_err(failed("read rows to repair"))?;
-        sides.push(read_rows(shape, rows)?);
-    }
-    let [old, new] = <[Vec<Row>; 2]>::try_from(sides).unwrap_or_default();
+    let [old, new] = both_in(tx, shape, chunk).await?;
     let differing = unlike(old, new);
     let Some(keys) = asked_for(&differing) else {
         let message = "a row of the new side has a key that is neither a number nor text";

@@ -86,7 +86,9 @@ pub(super) async fn judge(
             expected.triggers.iter().filter(|trigger| trigger.side == *side).collect();
         let found = triggers(conn, shape, (shape.side(*side), schema)).await?;
         let helps = helps(shape, *side, &expected);
-        judge_triggers(&expected, (shape.side(*side), &found), (&mut wrong, &helps));
+        judge_triggers(&expected, (shape.side(*side), &found), &mut wrong, |enabled| {
+            not_always(enabled, &helps)
+        });
     }
     if shape.in_place
         && let Some((table, name)) = late_trigger(conn, shape).await?
@@ -256,6 +258,17 @@ pub(super) async fn triggers(
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed("read the catalogue"))
 }
 
+/// What is wrong with how a trigger is switched that fires always.
+fn not_always(enabled: &str, helps: &str) -> Option<String> {
+    let how = match enabled {
+        "A" => return None,
+        "D" => "is disabled",
+        "R" => "fires for replication only, and is disabled for clients",
+        _ => "was switched off and on again, and does not fire for replication",
+    };
+    Some(format!("{how} (ALTER TABLE … ENABLE ALWAYS TRIGGER; then {helps})"))
+}
+
 /// What to do once a trigger that was off is on again. What clients of the new shape wrote meanwhile may be nowhere else.
 fn helps(shape: &Shape, side: Side, expected: &[&Trigger]) -> String {
     // In place there is one trigger with `forward`, and more with `both`.
@@ -271,10 +284,12 @@ fn helps(shape: &Shape, side: Side, expected: &[&Trigger]) -> String {
     }
 }
 
-fn judge_triggers(
+/// What is wrong with a table's triggers and those of its partitions. `off` says what is wrong with how one is switched.
+pub(super) fn judge_triggers(
     expected: &[&Trigger],
     (root, found): (&Table, &[FoundTrigger]),
-    (wrong, helps): (&mut Vec<String>, &str),
+    wrong: &mut Vec<String>,
+    off: impl Fn(&str) -> Option<String>,
 ) {
     let mut tables: Vec<(i64, &str)> =
         found.iter().map(|it| (it.table_oid, it.table.as_str())).collect();
@@ -290,16 +305,8 @@ fn judge_triggers(
                 }
                 continue;
             };
-            if there.enabled != "A" {
-                wrong.push(format!(
-                    "trigger {} on {table} {} (ALTER TABLE … ENABLE ALWAYS TRIGGER; then {helps})",
-                    trigger.name,
-                    match there.enabled.as_str() {
-                        "D" => "is disabled",
-                        "R" => "fires for replication only, and is disabled for clients",
-                        _ => "was switched off and on again, and does not fire for replication",
-                    }
-                ));
+            if let Some(off) = off(&there.enabled) {
+                wrong.push(format!("trigger {} on {table} {off}", trigger.name));
             }
             if !is_as_made(trigger, there) {
                 wrong.push(format!("trigger {} on {table} was changed", trigger.name));

@@ -15,7 +15,7 @@ use super::ledger::unsigned;
 use super::shape::{KeyPair, Shape};
 use super::shape_sql::Which;
 use super::{Sqlite, cells, chunks, ledger, prepared};
-use crate::copy::chunk::{Chunk, Key, Planned};
+use crate::copy::chunk::{Chunk, Key};
 use crate::driver::{CopyState, Error, Fence, Source, TableSize, TxKind, Window, Work};
 use crate::run::Mapping;
 
@@ -65,22 +65,13 @@ async fn plan(
 ) -> Result<CopyState, Error> {
     let mut copy = match chunks::load(conn, fence.run(), &work.step).await? {
         Some(copy) => copy,
-        None => {
-            let frozen = last_key(conn, shape).await?;
-            chunks::Copy { ended: frozen.is_none(), frozen, ..chunks::Copy::default() }
-        }
+        None => chunks::Copy::up_to(last_key(conn, shape).await?),
     };
     chunks::fold(conn, fence.run(), &work.step, &mut copy).await?;
     for _ in 0..size.count {
-        let Some(end) = copy.frozen.clone().filter(|_| !copy.ended) else { break };
-        let rest = Chunk { lo: copy.hi.clone(), hi: Some(end.clone()) };
+        let Some(rest) = copy.rest() else { break };
         let found = nth_key(conn, shape, &rest, size.rows).await?;
-        // Fewer rows than asked for are left, or just as many: this is the last chunk.
-        copy.ended = found.is_none() || found.as_ref() == Some(&end);
-        let hi = found.unwrap_or(end);
-        copy.seq += 1;
-        let chunk = Chunk { lo: copy.hi.replace(hi.clone()), hi: Some(hi) };
-        chunks::plan(conn, fence, &work.step, &Planned { seq: copy.seq, chunk }).await?;
+        chunks::plan(conn, fence, &work.step, &copy.next(rest, found)).await?;
     }
     chunks::save(conn, fence.run(), &work.step, &copy).await?;
     ledger::keep_head(conn, fence.run(), &work.head).await?;

@@ -12,12 +12,11 @@ use super::capture_sql::capture_sql;
 use super::form::PINNED;
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::postgres::Postgres;
-use crate::driver::postgres::catalogue::Table;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::has_table;
 use crate::driver::postgres::sync_sql::Trigger;
 use crate::driver::postgres::sync_state::{
-    FoundTrigger, functions, hidden_rows, is_as_made, judge_functions, triggers,
+    functions, hidden_rows, judge_functions, judge_triggers, triggers,
 };
 use crate::driver::{Error, SyncState};
 use crate::run::FailureClass;
@@ -67,51 +66,17 @@ async fn judge(conn: &mut PgConnection, of: &Resolved, schema: &str) -> Result<S
         }
     }
     let found = triggers(conn, shape, (&shape.old, schema)).await?;
-    judge_triggers(&expected.triggers, (&shape.old, &found), &mut wrong);
+    let triggers: Vec<&Trigger> = expected.triggers.iter().collect();
+    judge_triggers(&triggers, (&shape.old, &found), &mut wrong, not_for_clients);
     wrong.extend(hidden_rows(conn, shape).await?);
     wrong.extend(outbox(conn, schema).await?);
     Ok(if wrong.is_empty() { SyncState::Active } else { SyncState::Broken(wrong.join("; ")) })
 }
 
-fn judge_triggers(
-    expected: &[Trigger],
-    (root, found): (&Table, &[FoundTrigger]),
-    wrong: &mut Vec<String>,
-) {
-    let mut tables: Vec<(i64, &str)> =
-        found.iter().map(|it| (it.table_oid, it.table.as_str())).collect();
-    tables.dedup();
-    for (oid, table) in tables {
-        for trigger in expected {
-            let there = found.iter().find(|it| {
-                it.table_oid == oid && it.name.as_deref() == Some(trigger.name.as_str())
-            });
-            let Some(there) = there else {
-                if trigger.is_for_rows() || oid == i64::from(root.oid) {
-                    wrong.push(format!("trigger {} on {table} is missing", trigger.name));
-                }
-                continue;
-            };
-            // One that fires always fires for clients, too.
-            if !matches!(there.enabled.as_str(), "O" | "A") {
-                wrong.push(format!(
-                    "trigger {} on {table} is disabled (ALTER TABLE … ENABLE TRIGGER; then verify with repair, since writes \
-                     may have been missed)",
-                    trigger.name
-                ));
-            }
-            if !is_as_made(trigger, there) {
-                wrong.push(format!("trigger {} on {table} was changed", trigger.name));
-            }
-        }
-    }
-    for there in found {
-        if let Some(name) = &there.name
-            && !expected.iter().any(|trigger| trigger.name == *name)
-        {
-            wrong.push(format!("trigger {name} on {} does not belong here", there.table));
-        }
-    }
+/// What is wrong with how a trigger is switched. One that fires always fires for clients, too.
+fn not_for_clients(enabled: &str) -> Option<String> {
+    let help = "is disabled (ALTER TABLE … ENABLE TRIGGER; then verify with repair, since writes may have been missed)";
+    (!matches!(enabled, "O" | "A")).then(|| help.to_owned())
 }
 
 /// What is wrong with the outbox. A sequence that keeps numbers back, or begins anew, gives versions that say nothing.
