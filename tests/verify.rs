@@ -129,6 +129,12 @@ impl Bed {
         self.sandbox.write("plan.yaml", &plan.replacen(from, to, 1));
     }
 
+    /// With one worker the chunks end in their order, so that each of them is kept. What is whole is not kept; and it is whole
+    /// at once where the first chunk ends last.
+    fn one_by_one(&self) {
+        self.edit("method: full }", "method: full, workers: 1 }");
+    }
+
     fn copied(&self) {
         self.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
     }
@@ -173,6 +179,7 @@ impl Bed {
 #[test]
 fn a_pass_that_was_killed_goes_on_where_it_stood_and_is_as_old_as_its_beginning() {
     for bed in Bed::both("a verify that is killed", ROWS) {
+        bed.one_by_one();
         bed.copied();
         // It is found in the first chunks, and no more there when the rest is compared.
         bed.sql("UPDATE leads_v2 SET status_code = 'OPEN' WHERE id = 7");
@@ -216,6 +223,7 @@ fn a_pass_that_was_killed_goes_on_where_it_stood_and_is_as_old_as_its_beginning(
 #[test]
 fn a_pass_begins_anew_when_the_tables_are_others() {
     for bed in Bed::both("a verify whose tables change", ROWS) {
+        bed.one_by_one();
         bed.copied();
         bed.sql("UPDATE leads_v2 SET status_code = 'OPEN' WHERE id = 7");
         let point = bed.point("after-commit::pass", "return");
