@@ -64,21 +64,21 @@ pub(super) fn head(version: i64, hash: String) -> Result<Head, String> {
 
 /// A copy's one row.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Copy {
+pub struct Copy {
     /// The last number given.
-    pub(super) seq: u64,
+    pub seq: u64,
     /// The upper bound of that chunk.
-    pub(super) hi: Option<Key>,
+    pub hi: Option<Key>,
     /// The largest key when the copy began: nothing beyond it is copied.
-    pub(super) frozen: Option<Key>,
+    pub frozen: Option<Key>,
     /// Everything is planned.
-    pub(super) ended: bool,
+    pub ended: bool,
     /// Every chunk up to here is committed and folded.
-    pub(super) watermark: u64,
+    pub watermark: u64,
     /// Rows read by folded chunks.
-    pub(super) rows_read: u64,
+    pub rows_read: u64,
     /// Rows written by folded chunks.
-    pub(super) rows_written: u64,
+    pub rows_written: u64,
 }
 
 impl Copy {

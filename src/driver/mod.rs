@@ -27,6 +27,7 @@ use crate::run::{
 };
 
 mod claim;
+pub mod crossing;
 pub mod error;
 mod fail_point;
 #[cfg(test)]
@@ -45,6 +46,7 @@ mod survey;
 mod tx_kind;
 
 pub use claim::{Claim, Fence, Holder, Shared};
+use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
@@ -269,6 +271,21 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Closes every connection.
     async fn close(&self);
+
+    /// This database as the old side of mappings into others, where it can be one.
+    fn change_source(&self) -> Option<&dyn ChangeSource> {
+        None
+    }
+
+    /// This database as the new side of mappings out of others, where it can be one.
+    fn change_sink(&self) -> Option<&dyn ChangeSink> {
+        None
+    }
+
+    /// An error of this database as it may be told.
+    fn told(&self, error: Error) -> Error {
+        error
+    }
 }
 
 /// Looking at the catalogue.

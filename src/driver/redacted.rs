@@ -9,6 +9,7 @@
 
 use async_trait::async_trait;
 
+use super::crossing::{ChangeSink, ChangeSource};
 use super::{
     Applied, Basis, Capabilities, Claim, Copied, CopyState, DualWriter, Error, Fence, Finding,
     Gone, Head, Holder, Identity, Introspect, Losses, Parker, Probed, Retirer, Session,
@@ -47,11 +48,15 @@ pub fn redacted(driver: SharedDriver, redact: Redact) -> SharedDriver {
 
 impl Redacted {
     fn hide<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
-        let said = |error: Error| match &self.role {
+        answer.map_err(|error| self.hidden(error))
+    }
+
+    fn hidden(&self, error: Error) -> Error {
+        let error = error.redacted(self.redact);
+        match &self.role {
             Some(role) => error.naming(role),
             None => error,
-        };
-        answer.map_err(|error| said(error.redacted(self.redact)))
+        }
     }
 }
 
@@ -104,6 +109,18 @@ impl Session for Redacted {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    fn change_source(&self) -> Option<&dyn ChangeSource> {
+        self.inner.change_source()
+    }
+
+    fn change_sink(&self) -> Option<&dyn ChangeSink> {
+        self.inner.change_sink()
+    }
+
+    fn told(&self, error: Error) -> Error {
+        self.hidden(self.inner.told(error))
     }
 }
 

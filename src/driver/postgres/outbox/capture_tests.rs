@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::Captured;
-use super::claims::What;
 use super::fixture::{Bed, ID, PEOPLE, Table, captured, people, say};
 use crate::copy::chunk::Chunk;
+use crate::driver::crossing::What;
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::{Database, claim, class, entered, work};
 use crate::driver::{Claim, Session as _, SyncState, given_up};

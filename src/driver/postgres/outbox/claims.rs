@@ -20,48 +20,21 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
-use super::pages::Unfit;
 use super::tables::TABLE;
-use crate::copy::row::{Datum, Row};
+use crate::driver::crossing::{Change, Unfit, What};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::connection::Tx;
 use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{signed, unsigned};
 use crate::driver::{Error, Fence, TxKind};
+use crate::run::MappingName;
 
 /// How many bytes of images a claim gives at most, as they are in memory on the server; one change may take more.
 pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
 
 /// How much of a reason is kept, in characters.
 const REASON_CHARS_MAX: u32 = 1_000;
-
-/// A change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Change {
-    /// Of one key, what has the highest counts.
-    pub version: u64,
-    /// The id of the mapping.
-    pub mapping: String,
-    /// What it says.
-    pub what: What,
-    /// How often it was refused before.
-    pub tries: u32,
-}
-
-/// What a change says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver::postgres) enum What {
-    /// The row is as follows, as a whole.
-    Is(Row),
-    /// There is no row of this key.
-    Gone(Vec<Datum>),
-    /// There is no row of a lower version at all, and the new side must take none any more: pages of the copy and rows that it
-    /// doesn't know included.
-    Emptied,
-    /// The row is there, and can't cross.
-    Unfit(Unfit),
-}
 
 impl Postgres {
     /// Claims changes of some mappings, the lowest versions first: at most `most`.
@@ -216,7 +189,10 @@ impl Claimed {
         };
         Ok(Change {
             version: unsigned(self.version)?,
-            mapping: self.mapping.clone(),
+            mapping: of.map_or_else(
+                || MappingName::new(self.mapping.as_str()),
+                |of| of.captured().name.clone(),
+            ),
             what: what.unwrap_or_else(What::Unfit),
             tries: u32::try_from(self.tries).unwrap_or_default(),
         })

@@ -1,12 +1,12 @@
 //! Changes that are claimed, applied, refused and asked for, one step at a time.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::claims::{CLAIM_BYTES_MAX, Change, What};
+use super::claims::CLAIM_BYTES_MAX;
 use super::fixture::{Bed, PEOPLE, Sink, captured, people, say};
-use super::lag::{Lag, Moment};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;
+use crate::driver::crossing::{Change, Lag, Moment, What};
 use crate::driver::postgres::fixture::{class, entered};
 use crate::run::FailureClass;
 

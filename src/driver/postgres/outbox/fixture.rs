@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::claims::{Change, What};
-use super::pages::Page;
 use super::{Captured, Resolved};
 use crate::copy::row::{Datum, Row};
+use crate::driver::crossing::{Change, Page, What};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::fixture::{Database, entered, work};
 use crate::driver::{Applied, Error, Fence, SyncState};
@@ -29,6 +28,7 @@ pub(super) fn people() -> Captured {
 pub(super) fn captured(table: &str, key: &[&str], columns: &[(&str, &str)]) -> Captured {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Captured {
+        name: ID.into(),
         id: ID.to_owned(),
         table: table.to_owned(),
         key: key.iter().map(|name| (*name).to_owned()).collect(),

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::fixture::captured;
-use super::pages::Page;
 use crate::copy::chunk::Chunk;
 use crate::copy::row::Datum;
 use crate::driver::Severity;
+use crate::driver::crossing::Page;
 use crate::driver::postgres::fixture::{Database, class};
 use crate::run::FailureClass;
 

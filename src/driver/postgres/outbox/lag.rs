@@ -16,38 +16,13 @@ use super::Resolved;
 use super::claims::ids;
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::Error;
+use crate::driver::crossing::{Lag, Moment};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{signed, unsigned};
 
 /// Up to how many changes are counted: some tenths of a second.
 const COUNTED_MAX: u64 = 1_000_000;
-
-/// How far the new side is behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Lag {
-    /// Changes in the outbox.
-    pub rows: u64,
-    /// Whether there are more than were counted.
-    pub is_more: bool,
-    /// How long ago the oldest of them was written, in milliseconds by the server's clock; none where there is none.
-    pub oldest_ms: Option<u64>,
-    /// How many bytes their images take.
-    pub bytes: u64,
-    /// How many of them are parked.
-    pub parked: u64,
-    /// Why one was refused last, of those that are still there.
-    pub last_error: Option<String>,
-}
-
-/// A moment, by what had been written then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Moment {
-    /// The last version that had been drawn.
-    version: u64,
-    /// The transactions that may have drawn that one, or one below, and had not ended.
-    open: Vec<String>,
-}
 
 impl Postgres {
     /// How far the new side is behind in some mappings.

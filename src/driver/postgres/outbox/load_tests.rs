@@ -10,11 +10,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
-use super::claims::Change;
 use super::fixture::{Bed, Sink, captured, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Fence;
+use crate::driver::crossing::Change;
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::entered;

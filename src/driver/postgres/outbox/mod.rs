@@ -9,7 +9,7 @@
 //! - The new side keeps the version of every row, also of one that is gone, and writes what comes only where its version is higher.
 //!   Pages of the copy have version 0. So neither order nor repetition matters.
 //! - Whoever takes changes takes rows that are there (`claims`), and never "those behind the last": versions are committed in any order.
-//! - Of a whole table that is emptied there is one change, [`What::Emptied`](claims::What): no row of a lower version is there
+//! - Of a whole table that is emptied there is one change, [`What::Emptied`](crate::driver::crossing::What): no row of a lower version is there
 //!   any more, and the new side must take none of them, pages under way included.
 //!
 //! Everything of ours is in our schema: the table `outbox`, the sequence `outbox_version`, and three functions and up to three
@@ -29,7 +29,7 @@ use super::Postgres;
 use super::catalogue::{self, Table};
 use super::shape::{KeyPair, Shape, Write, is_exact};
 use crate::driver::Error;
-use crate::run::{FailureClass, OnDelete, OnExisting, Winner};
+use crate::run::{FailureClass, MappingName, OnDelete, OnExisting, Winner};
 
 mod capture;
 mod capture_sql;
@@ -62,6 +62,8 @@ use form::{Form, Kind, Scalar};
 /// A mapping whose new side is in another database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Captured {
+    /// The mapping's name.
+    pub name: MappingName,
     /// Stands for the mapping in the names of our objects and in the outbox: short, of hexadecimal digits.
     pub id: String,
     /// The table, as mappings write it.

@@ -16,30 +16,13 @@ use super::Resolved;
 use super::form::{PINNED, Scalar};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::{Datum, Row};
+use crate::driver::crossing::{Page, Unfit};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which};
 use crate::driver::postgres::source::{estimate, plan_of_shape};
 use crate::driver::{CopyState, Error, Fence, TxKind, Window, Work};
-
-/// Rows that were read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Page {
-    /// Those that can cross.
-    pub rows: Vec<Row>,
-    /// Those that can't.
-    pub unfit: Vec<Unfit>,
-}
-
-/// A row that can't cross as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Unfit {
-    /// Its key, as the server writes it.
-    pub key: Vec<String>,
-    /// What is in the way, by the column's name and without its value.
-    pub reason: String,
-}
 
 impl Postgres {
     /// Plans the next chunks of a mapping's copy, as [`Source::plan_chunks`](crate::driver::Source::plan_chunks) does of others.
