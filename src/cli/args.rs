@@ -186,6 +186,11 @@ pub enum Command {
     Amend(Amend),
     /// Changes the settings of a backfill that runs or will run
     Tune(Tune),
+    /// Carries changes to other databases, while nobody drives the run
+    ///
+    /// Every command that drives a run does that itself. This one does nothing else, until the run is over or it is told to
+    /// stop. While neither is at work, changes wait in the outbox.
+    Relay(RunArg),
     /// Shows each gate's conditions: what is needed, what there is, and the command that helps
     Gates(Gates),
     /// Approves what a gate releases
@@ -475,6 +480,7 @@ impl Command {
             Self::Gates(_) => "gates",
             Self::Approve(_) => "approve",
             Self::Reject(_) => "reject",
+            Self::Relay(_) => "relay",
             Self::Revoke(_) => "revoke",
             Self::Status(_) => "status",
             Self::History(_) => "history",

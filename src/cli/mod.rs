@@ -17,6 +17,7 @@ mod outlook;
 mod people;
 mod pinned;
 mod redacted;
+mod relays;
 mod select;
 mod session;
 mod settings;

@@ -26,6 +26,7 @@ use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS, lost_to};
 use super::patience::{ANSWER_WITHIN_MS, jitter, patiently, within};
 use super::probe::{Questions, asked};
+use super::relay::Relays;
 use super::start::{at, claim};
 use super::step::{End, Halt, failure_of};
 use super::throttle::Told;
@@ -94,6 +95,7 @@ async fn drive_leased(
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();
+    let relays = Relays::start(ctx, &journal.state);
     let mut drive = Drive {
         ctx,
         targets,
@@ -113,20 +115,22 @@ async fn drive_leased(
         progress_written: Stopwatch::start(),
         waiting_since: None,
         cancelled: false,
+        relays,
     };
     if let Some(before) = before.filter(|before| before.holder.id != ctx.claimant.id) {
         drive.note_takeover(&before);
     }
     let driven = drive.run().await;
     drive.quiet(matches!(driven, Err(Error::TakenOver(_)))).await;
+    drive.relays.stop().await;
     driven
 }
 
 /// An attempt under way in this process.
 struct Running {
     way: Way,
-    /// The block of slots that it has, where its target was entered.
-    block: Option<(TargetName, usize)>,
+    /// The blocks of slots that it has, where its databases were entered.
+    blocks: Vec<(TargetName, usize)>,
     halt: watch::Sender<Halt>,
     tuning: watch::Sender<Tuning>,
 }
@@ -167,6 +171,7 @@ struct Drive<'a> {
     progress_written: Stopwatch,
     waiting_since: Option<Stopwatch>,
     cancelled: bool,
+    relays: Relays,
 }
 
 impl Drive<'_> {
@@ -317,7 +322,7 @@ impl Drive<'_> {
         let fences = self.slots.iter();
         let fences =
             fences.filter_map(|(target, slots)| Some((target.clone(), slots.first()?.clone())));
-        finish::leave(self.ctx, state, head, &fences.collect(), ending).await?;
+        finish::end(self.ctx, state, (head, &fences.collect()), ending, &mut self.relays).await?;
         self.feed(&Input::Finished).await
     }
 

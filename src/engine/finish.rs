@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{Error as DriverError, Fence, Head, SharedDriver, Work, given_up};
 use crate::run::{
     Action, Direction, DualWrite, Ending, FailureClass, Mapping, Standing, State, StepId,
@@ -13,16 +14,17 @@ use crate::run::{
 
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
 use super::probe::live_syncs;
+use super::relay::Relays;
 use super::start::at;
 use super::{Context, Error, is_signalled};
 
 /// Removes what is ours. Doing it again, after a death in the middle, changes nothing more.
-pub(super) async fn leave(
+pub(super) async fn end(
     ctx: &Context,
     state: &State,
-    head: &Head,
-    fences: &BTreeMap<TargetName, Fence>,
+    (head, fences): (&Head, &BTreeMap<TargetName, Fence>),
     ending: Ending,
+    relays: &mut Relays,
 ) -> Result<(), Error> {
     if matches!(state.standing(), Standing::Aborting { leave: true }) {
         remove_syncs(ctx, state, head, fences).await?;
@@ -32,6 +34,8 @@ pub(super) async fn leave(
             end_syncs(ctx, state, (head, fences), which).await?;
         }
     }
+    // Whatever was captured has been carried, or is void.
+    relays.stop().await;
     for (target, driver) in &ctx.drivers {
         let Some(fence) = fences.get(target) else { continue };
         let left = patiently(|| is_signalled(ctx), || driver.leave(fence, ending, head));
@@ -56,9 +60,7 @@ async fn end_syncs(
 ) -> Result<(), Error> {
     for (mapping, direction) in live_syncs(state) {
         let target = &mapping.from.target;
-        let (Some(driver), Some(fence)) = (ctx.drivers.get(target), fences.get(target)) else {
-            continue;
-        };
+        let Some((driver, fence)) = both(ctx, state, fences, &mapping) else { continue };
         let work = Work {
             step: StepId::new(format!("end/{}", mapping.name)),
             way: Way::Forward,
@@ -66,16 +68,34 @@ async fn end_syncs(
             lock_timeout_ms: None,
             compared_under: None,
         };
-        let is_beside =
-            |other: &Mapping| other.from.target == *target && other.name != mapping.name;
+        let is_beside = |other: &Mapping| {
+            other.is_pushdown() && other.from.target == *target && other.name != mapping.name
+        };
         let beside: Vec<Mapping> =
             live_syncs(state).into_iter().map(|(other, _)| other).filter(is_beside).collect();
-        let at_work = (driver, fence);
+        let at_work = (&driver, fence);
         let end = || end_sync(at_work, &work, (&mapping, direction, &beside), which);
         let ended = patiently(|| is_signalled(ctx), end);
         within(ANSWER_WITHIN_MS, ended).await.map_err(|source| at(target, source))?;
     }
     Ok(())
+}
+
+/// The database of a mapping with a fence there, or both as one.
+fn both<'a>(
+    ctx: &Context,
+    state: &State,
+    fences: &'a BTreeMap<TargetName, Fence>,
+    mapping: &Mapping,
+) -> Option<(SharedDriver, &'a Fence)> {
+    let home = &mapping.into.target;
+    let sides = Sides {
+        home: home.clone(),
+        entered: Entered::Both,
+        beside: fences.get(&mapping.from.target).cloned(),
+        live: live_syncs(state).into_iter().map(|(live, _)| live).collect(),
+    };
+    Some((of_mapping(&ctx.drivers, mapping, sides)?, fences.get(home)?))
 }
 
 async fn end_sync(
@@ -132,9 +152,7 @@ async fn remove_syncs(
         };
         let Some(mapping) = state.mapping(mapping) else { continue };
         let target = &mapping.from.target;
-        let (Some(driver), Some(fence)) = (ctx.drivers.get(target), fences.get(target)) else {
-            continue;
-        };
+        let Some((driver, fence)) = both(ctx, state, fences, &mapping) else { continue };
         // A piece of work of its own: the step's entry in the ledger says that the sync went in.
         let work = Work {
             step: given_up(&step.id),

@@ -23,6 +23,7 @@ mod parked;
 mod patience;
 mod probe;
 pub mod process;
+mod relay;
 mod stakes;
 mod start;
 mod step;
@@ -32,6 +33,7 @@ mod window;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;
+pub use relay::{Relays, behind, captured};
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start, survey};
 

@@ -2,7 +2,7 @@
 
 use crate::run::{FailureClass, MappingName, Parked, State};
 
-use super::probe::{asked, parks};
+use super::probe::{asked, for_looking, parks};
 use super::start::at;
 use super::{Context, Error};
 
@@ -15,7 +15,7 @@ pub async fn parked(
     let mut found = Vec::new();
     for (mapping, direction) in parks(state) {
         let target = &mapping.from.target;
-        let driver = ctx.drivers.get(target).ok_or_else(|| {
+        let driver = for_looking(&ctx.drivers, &mapping).ok_or_else(|| {
             let message = format!("target {target} was not opened");
             at(target, crate::driver::Error::failed(FailureClass::Stale, message))
         })?;

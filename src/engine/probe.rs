@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
     Action, Direction, DualWrite, Mapping, MappingName, Observations, Program, State, Step, StepId,
@@ -93,8 +94,8 @@ impl Questions {
             seen.unused.push(last_use(drivers, used).await);
         }
         for (mapping, direction) in &self.syncs {
-            let found = match drivers.get(&mapping.from.target) {
-                Some(driver) => sync_now(driver, mapping, *direction).await,
+            let found = match for_looking(drivers, mapping) {
+                Some(driver) => sync_now(&driver, mapping, *direction).await,
                 None => Err(unknown(&mapping.from.target)),
             };
             seen.syncs.insert(mapping.name.clone(), found.map_err(|error| error.to_string()));
@@ -116,6 +117,20 @@ impl Questions {
         }
         seen
     }
+}
+
+/// The database of a mapping, or both as one, for whoever changes nothing.
+pub(super) fn for_looking(
+    drivers: &BTreeMap<TargetName, SharedDriver>,
+    mapping: &Mapping,
+) -> Option<SharedDriver> {
+    let sides = Sides {
+        home: mapping.from.target.clone(),
+        entered: Entered::Both,
+        beside: None,
+        live: Vec::new(),
+    };
+    of_mapping(drivers, mapping, sides)
 }
 
 /// Whether a sync is in place, and what stands for it. In this order: what is whole now and was not before shows in the second.
@@ -147,8 +162,8 @@ async fn parked(
 ) -> Result<u64, driver::Error> {
     let mut rows = 0;
     for (mapping, direction) in parks {
-        let target = &mapping.from.target;
-        let driver = drivers.get(target).ok_or_else(|| unknown(target))?;
+        let driver = for_looking(drivers, mapping);
+        let driver = driver.ok_or_else(|| unknown(&mapping.from.target))?;
         rows += asked(|| driver.parked(mapping, *direction, 1)).await?.total;
     }
     Ok(rows)
@@ -264,22 +279,25 @@ async fn facts(driver: &SharedDriver, tables: &[String]) -> Result<TargetFacts, 
 pub(super) fn tables_behind(program: &Program, gate: &StepId) -> BTreeMap<TargetName, Vec<String>> {
     let mut tables: BTreeMap<TargetName, BTreeSet<String>> = BTreeMap::new();
     for step in program.released_by(gate) {
-        let Some(target) = &step.target else { continue };
-        tables.entry(target.clone()).or_default().extend(touched(program, step));
+        for target in program.databases(step) {
+            tables.entry(target.clone()).or_default().extend(touched(program, step, target));
+        }
     }
     tables.into_iter().map(|(target, tables)| (target, tables.into_iter().collect())).collect()
 }
 
-/// The tables that a step touches. Of a mapping that is retired in the course of the plan, both names of each side: so the
+/// The tables that a step touches in a database. Of a mapping that is retired in the course of the plan, both names of each side: so the
 /// list is the same before and after, and a table that isn't there is part of the fingerprint too.
-pub(super) fn touched(program: &Program, step: &Step) -> Vec<String> {
+pub(super) fn touched(program: &Program, step: &Step, target: &TargetName) -> Vec<String> {
     let mut tables: Vec<String> = match &step.action {
         Action::Sql(script) => script.tables.clone(),
         _ => Vec::new(),
     };
     let mapping = step.action.mapping().and_then(|name| program.mappings().get(name));
     if let Some(mapping) = mapping {
-        tables.extend([mapping.from.table.clone(), mapping.into.table.clone()]);
+        let sides = [&mapping.from, &mapping.into].into_iter();
+        let here = sides.filter(|side| side.target == *target);
+        tables.extend(here.map(|side| side.table.clone()));
         let shape = super::step::shape_of(program, &mapping.name);
         if let Some(shape) = shape {
             let retired = mapping.retired(shape);

@@ -115,7 +115,7 @@ pub(super) fn claim(
 
 /// The mappings that a plan works on in a target.
 fn worked_on(program: &Program, target: &TargetName) -> Vec<MappingName> {
-    let here = program.steps().iter().filter(|step| step.target.as_ref() == Some(target));
+    let here = program.steps().iter().filter(|step| program.works_on(step, target));
     let names: BTreeSet<_> = here.filter_map(|step| step.action.mapping()).cloned().collect();
     names.into_iter().collect()
 }
@@ -126,7 +126,7 @@ fn claimed(program: &Program, target: &TargetName) -> Option<Vec<String>> {
     let changing: Vec<&Step> = program
         .steps()
         .iter()
-        .filter(|step| step.target.as_ref() == Some(target) && step.action.changes_data())
+        .filter(|step| program.works_on(step, target) && step.action.changes_data())
         .collect();
     if changing.is_empty() {
         return None;
@@ -148,7 +148,7 @@ fn claimed(program: &Program, target: &TargetName) -> Option<Vec<String>> {
             }
             objects.extend(script.tables.iter().cloned());
         }
-        objects.extend(touched(program, step));
+        objects.extend(touched(program, step, target));
     }
     Some(objects.into_iter().collect())
 }
@@ -164,7 +164,7 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         }
     }
     let mut surveyed = Vec::new();
-    for step in program.steps().iter().filter(|step| step.target.as_ref() == Some(target)) {
+    for step in program.steps().iter().filter(|step| program.works_on(step, target)) {
         if let Action::Sql(script) = &step.action {
             survey.created.extend(script.creates.iter().map(|created| CreatedObject {
                 table: created.table.clone(),
@@ -179,7 +179,7 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
         if let Action::Verify(Verify::Query(QueryCheck { query, .. })) = &step.action {
             survey.queries.push((step.id.clone(), query.clone()));
         }
-        survey.uses.extend(uses(program, step, &directions));
+        survey.uses.extend(uses(program, step, target, &directions));
         let Some(name) = step.action.mapping() else { continue };
         if surveyed.contains(&name) {
             continue;
@@ -231,6 +231,7 @@ fn renamed(program: &Program, retire: &Retire) -> Vec<CreatedObject> {
 fn uses(
     program: &Program,
     step: &Step,
+    target: &TargetName,
     directions: &BTreeMap<&MappingName, Direction>,
 ) -> Vec<TableUse> {
     let used = |table: &str, purpose: Purpose| TableUse {
@@ -254,8 +255,11 @@ fn uses(
         Action::Drop { .. } => (Purpose::Drop, Purpose::Read),
         Action::Verify(_) | Action::Gate(_) | Action::Sql(_) => (Purpose::Read, Purpose::Read),
     };
-    let mut all = vec![used(&mapping.from.table, from)];
-    if !mapping.is_in_place() || into == Purpose::Write {
+    let mut all = Vec::new();
+    if mapping.from.target == *target {
+        all.push(used(&mapping.from.table, from));
+    }
+    if mapping.into.target == *target && (!mapping.is_in_place() || into == Purpose::Write) {
         all.push(used(&mapping.into.table, into));
     }
     all

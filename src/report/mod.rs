@@ -24,6 +24,7 @@ pub mod parked;
 mod plain;
 mod printer;
 mod progress;
+pub mod relay;
 pub mod release;
 pub mod status;
 pub mod steps;

@@ -60,6 +60,23 @@ name!(
     /// One execution of a pinned plan: a UUID of version 7, so that ids sort by the time of their start.
     RunId
 );
+
+/// What stands between a run and the databases that its relay works between.
+const RELAY: &str = "/relay/";
+
+impl RunId {
+    /// The relay of this run between two databases: what holds leases and slots of its own.
+    #[must_use]
+    pub fn relay(&self, from: &TargetName, into: &TargetName) -> Self {
+        Self::new(format!("{self}{RELAY}{from}/{into}"))
+    }
+
+    /// The run that a relay works for; any other run is its own.
+    #[must_use]
+    pub fn served(&self) -> Self {
+        Self::new(self.as_str().split_once(RELAY).map_or(self.as_str(), |(run, _)| run))
+    }
+}
 name!(
     /// A group of people that an approval may be asked of.
     GroupName

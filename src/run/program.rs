@@ -366,13 +366,31 @@ impl Program {
         })
     }
 
-    /// The mappings of which the plan lets rows be parked.
+    /// The databases that a step works on, its own target first.
+    pub fn databases<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = &'a TargetName> {
+        let mapping = step.action.mapping().and_then(|name| self.parts.mappings.get(name));
+        let sides = mapping.into_iter().flat_map(|it| [&it.from.target, &it.into.target]);
+        let mut sides: Vec<&TargetName> = sides.collect();
+        sides.dedup();
+        sides.retain(|side| Some(*side) != step.target.as_ref());
+        step.target.iter().chain(sides)
+    }
+
+    /// Whether a step works on a database.
+    #[must_use]
+    pub fn works_on(&self, step: &Step, target: &TargetName) -> bool {
+        self.databases(step).any(|one| one == target)
+    }
+
+    /// The mappings of which the plan lets rows be parked. What a relay carries may always be.
     pub fn parks(&self) -> impl Iterator<Item = &MappingName> {
         let by_copies = self.parts.steps.iter().filter_map(|step| match &step.action {
             Action::Backfill(backfill) if backfill.park_max.is_some() => Some(&backfill.mapping),
             _ => None,
         });
-        let others = self.parts.mappings.values().filter(|mapping| !mapping.parking.is_none());
+        let others = self.parts.mappings.values();
+        let others =
+            others.filter(|mapping| !mapping.parking.is_none() || !mapping.is_pushdown());
         by_copies.chain(others.map(|mapping| &mapping.name))
     }
 

@@ -228,7 +228,7 @@ fn gates_and_guarded<'a>(
         let is_due = || gate_of(step).is_none() && is_guarded(step) && startable(state, step, now);
         if schedule::is_waiting_gate(state, &step.id) {
             Some(Effect::ProbeGate { gate: step.id.clone() })
-        } else if is_due() && room.take(step) {
+        } else if is_due() && room.take(state.program(), step) {
             Some(recheck(state, &step.id))
         } else {
             None

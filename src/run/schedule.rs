@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::action::Undo;
 use super::gate::{gate_of, is_guarded};
 use super::name::{StepId, TargetName};
-use super::program::Step;
+use super::program::{Program, Step};
 use super::ready::{Goal, startable};
 use super::record::{Event, Outcome, Way};
 use super::state::{Progress, Standing, State};
@@ -58,7 +58,7 @@ fn forward(state: &State, goal: &Goal, now: Timestamp) -> Vec<Event> {
             && gate_of(step).is_none()
             && !is_guarded(step)
             && startable(state, step, now);
-        if may_start && room.take(step) {
+        if may_start && room.take(state.program(), step) {
             events.push(Event::StepStarted {
                 step: step.id.clone(),
                 attempt: state.step(&step.id).attempts + 1,
@@ -108,7 +108,7 @@ fn back(state: &State, now: Timestamp) -> Vec<Event> {
                 way: Way::Back,
                 outcome: Outcome::default(),
             });
-        } else if room.take(step) {
+        } else if room.take(state.program(), step) {
             events.push(Event::StepStarted {
                 step: id.clone(),
                 attempt,
@@ -146,21 +146,24 @@ impl Room {
             if runs
                 && goal.includes(&step.id)
                 && gate_of(step).is_none()
-                && let Some(free) = step.target.as_ref().and_then(|target| room.get_mut(target))
             {
-                *free = free.saturating_sub(1);
+                for target in state.program().databases(step) {
+                    let free = room.get_mut(target);
+                    free.into_iter().for_each(|free| *free = free.saturating_sub(1));
+                }
             }
         }
         Self(room)
     }
 
     /// Whether there is room for a step, which it takes.
-    pub(super) fn take(&mut self, step: &Step) -> bool {
-        let Some(free) = step.target.as_ref().and_then(|target| self.0.get_mut(target)) else {
-            return true;
-        };
-        let has_room = *free > 0;
-        *free = free.saturating_sub(1);
+    pub(super) fn take(&mut self, program: &Program, step: &Step) -> bool {
+        let mut has_room = true;
+        for target in program.databases(step) {
+            let Some(free) = self.0.get_mut(target) else { continue };
+            has_room &= *free > 0;
+            *free = free.saturating_sub(1);
+        }
         has_room
     }
 }

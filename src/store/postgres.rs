@@ -343,7 +343,7 @@ impl Store for PostgresStore {
     ) -> Result<Lease, Error> {
         let session = self.presence.session().await;
         let mut write = self.write().await?;
-        write.head(run).await?;
+        write.head(&run.served()).await?;
         let present = write.lease(run).await?;
         let is_left_alone = write.is_left_alone(run).await?;
         let now = write.now().await?;
@@ -358,7 +358,7 @@ impl Store for PostgresStore {
     async fn renew(&self, lease: &Lease, ttl_ms: u64) -> Result<Lease, Error> {
         let session = self.presence.session().await;
         let mut write = self.write().await?;
-        write.head(&lease.run).await?;
+        write.head(&lease.run.served()).await?;
         let now = write.now().await?;
         let present = write.lease(&lease.run).await?;
         let renewed = lease::renew(present, lease, now, ttl_ms)?;

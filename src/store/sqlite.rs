@@ -346,7 +346,7 @@ impl Store for SqliteStore {
     ) -> Result<Lease, Error> {
         let mut write = self.write().await?;
         let acquired = async {
-            write.head(run).await?;
+            write.head(&run.served()).await?;
             let present = write.lease(run).await?;
             let now = write.now().await?;
             let claim = lease::Claim { run, claimant, ttl_ms, now };

@@ -12,6 +12,7 @@ mod graph;
 mod history;
 mod pause;
 mod reject;
+mod relay;
 mod resume;
 mod retry;
 mod revoke;
@@ -50,6 +51,7 @@ pub async fn perform(session: &Session, command: Command) -> Result<Answer, Fail
         Command::Tune(args) => tune::perform(session, &args).await,
         Command::Gates(args) => gates::perform(session, &args).await,
         Command::Approve(args) => approve::perform(session, args).await,
+        Command::Relay(args) => relay::perform(session, &args).await,
         Command::Reject(args) => reject::perform(session, args).await,
         Command::Revoke(args) => revoke::perform(session, &args).await,
         Command::Status(args) => status::perform(session, &args).await,

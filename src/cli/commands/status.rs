@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Status;
 use crate::cli::drive::Cockpit;
+use crate::cli::relays;
 use crate::cli::select;
 use crate::cli::session::{Desk, OpenRun, Session};
 use crate::cli::trouble;
 use crate::engine::{self, Signal};
 use crate::report::status::StatusView;
-use crate::report::{Format, parked};
+use crate::report::{Format, parked, relay};
 use crate::run::{MappingName, Parked, RunId};
 use crate::store::{Create, RunHeader};
 
@@ -80,8 +81,10 @@ async fn answer(session: &Session, run: &OpenRun) -> Result<Answer, Failure> {
         line: &run.line,
         now: run.now,
     };
-    let human = view.render(session.printer.result_colour());
-    Ok(Answer::done(human).with_all(view.document()))
+    let mut human = view.render(session.printer.result_colour());
+    let relays = relays::look(session, run).await?;
+    human.push_str(&relay::render(&relays, run.now));
+    Ok(Answer::done(human).with_all(view.document()).with("relays", relay::document(&relays)))
 }
 
 /// The parked rows as the targets have them, at most [`LISTED_MAX`] of each mapping.

@@ -12,6 +12,11 @@
 
 use std::fmt;
 
+mod compare;
+mod pair;
+
+pub use pair::{Crossing, Entered, Sides, of_mapping};
+
 use async_trait::async_trait;
 
 use super::ledger::Copy;

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::{Drive, Running};
+use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{Fence, Losses, SharedDriver, Work};
 use crate::engine::probe::{live_syncs, tables_behind};
 use crate::engine::step::{Halt, Job, Moved, shape_of};
@@ -11,8 +12,11 @@ use crate::run::{
     StepId, TargetName, Tuning, Verify, Way, is_guarded,
 };
 
-/// Slots for an attempt: which block of its target they are, where that was entered, and their fences.
+/// Slots for an attempt: which block of a target they are, where that was entered, and their fences.
 type Block = (Option<(TargetName, usize)>, Vec<Fence>);
+
+/// What an attempt works on: its own target, the databases of its mapping as one, and the fences there.
+type On = (TargetName, SharedDriver, Vec<Fence>);
 
 /// What becomes of an attempt that is to begin.
 pub(super) enum Assigned {
@@ -27,19 +31,49 @@ pub(super) enum Assigned {
 impl Drive<'_> {
     /// Gives an attempt all that it needs.
     pub(super) fn job(&self, id: &StepId, way: Way, permit: Option<Permit>) -> Assigned {
-        let step = self.state().program().step(id);
+        let program = self.state().program();
+        let step = program.step(id);
         let target = step.and_then(|step| step.target.clone());
-        let driver = target.as_ref().and_then(|target| self.ctx.drivers.get(target));
-        let (Some(step), Some(target), Some(driver)) = (step, target, driver) else {
+        let (Some(step), Some(target)) = (step, target) else { return Assigned::NoDatabase };
+        let mut fences = Vec::new();
+        let mut blocks = Vec::new();
+        for database in program.databases(step) {
+            let Some((block, own)) = self.block(database) else { return Assigned::NoSlots };
+            blocks.extend(block);
+            fences.push(own);
+        }
+        let mut fences = fences.into_iter();
+        let (own, beside) = (fences.next().unwrap_or_default(), fences.next().unwrap_or_default());
+        let Some(driver) = self.driver(step, &target, beside.into_iter().next()) else {
             return Assigned::NoDatabase;
         };
-        let Some((block, fences)) = self.block(&target) else { return Assigned::NoSlots };
         let (halt, halted) = watch::channel(Halt::No);
         let (tuning, tuned) = watch::channel(self.state().step(id).tuning.clone());
-        let running = Running { way, block, halt, tuning };
-        let on = (target, driver.clone(), fences);
+        let running = Running { way, blocks, halt, tuning };
+        let on = (target, driver, own);
         let job = self.prepared(step.clone(), (way, permit), on, (halted, tuned));
         Assigned::Job(Box::new(job), Box::new(running))
+    }
+
+    /// The database that a step works on, or both as one.
+    fn driver(
+        &self,
+        step: &Step,
+        target: &TargetName,
+        beside: Option<Fence>,
+    ) -> Option<SharedDriver> {
+        let state = self.state();
+        let mapping = step.action.mapping().and_then(|name| state.mapping(name));
+        let Some(mapping) = mapping else { return self.ctx.drivers.get(target).cloned() };
+        let is_entered_twice =
+            matches!(step.action, Action::DualWrite(_) | Action::StopDualWrite { .. });
+        let sides = Sides {
+            home: target.clone(),
+            entered: if is_entered_twice { Entered::Both } else { Entered::Home },
+            beside,
+            live: live_syncs(state).into_iter().map(|(live, _)| live).collect(),
+        };
+        of_mapping(&self.ctx.drivers, &mapping, sides)
     }
 
     /// Slots that no attempt has; none of them where the target needs none. `None` while all are taken.
@@ -48,7 +82,7 @@ impl Drive<'_> {
         let taken: Vec<usize> = self
             .running
             .values()
-            .filter_map(|running| running.block.as_ref())
+            .flat_map(|running| running.blocks.iter())
             .filter(|(of, _)| of == target)
             .map(|(_, at)| *at)
             .collect();
@@ -60,7 +94,7 @@ impl Drive<'_> {
         &self,
         step: Step,
         (way, permit): (Way, Option<Permit>),
-        (target, driver, fences): (TargetName, SharedDriver, Vec<Fence>),
+        (target, driver, fences): On,
         (halt, tuning): (watch::Receiver<Halt>, watch::Receiver<Tuning>),
     ) -> Job {
         let (state, id) = (self.state(), &step.id);
@@ -92,7 +126,8 @@ impl Drive<'_> {
             beside: live_syncs(state)
                 .into_iter()
                 .map(|(mapping, _)| mapping)
-                .filter(|other| other.from.target == target && Some(&other.name) != name.as_ref())
+                .filter(|other| other.is_pushdown() && other.from.target == target)
+                .filter(|other| Some(&other.name) != name.as_ref())
                 .collect(),
             direction: name
                 .as_ref()

@@ -1,0 +1,68 @@
+//! `relay`: changes of a run are carried to other databases, while nobody drives it.
+
+use std::time::Duration;
+
+use crate::cli::answer::{Answer, Failure};
+use crate::cli::args::RunArg;
+use crate::cli::drive::Cockpit;
+use crate::cli::exit::Exit;
+use crate::cli::relays;
+use crate::cli::session::{OpenRun, Session};
+use crate::engine::{self, Relays, Signal};
+use crate::report::relay::{document, render};
+
+/// Between two looks at what waits.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure> {
+    let mut run = session.open(&args.run).await?;
+    if run.state().program().mappings().values().all(|mapping| mapping.is_pushdown()) {
+        return Err(Failure::usage("the plan copies nothing into another database")
+            .help("`relay` carries changes of mappings whose sides are in two targets"));
+    }
+    if run.state().is_ended() {
+        return answer(session, &run, "The run is over: there is nothing to carry.\n").await;
+    }
+    let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
+    session.catch_signals();
+    let mut signal = session.signal.clone();
+    let mut carrying = Relays::start(&cockpit.ctx, run.state());
+    let mut said = String::new();
+    let is_signalled = loop {
+        tokio::select! {
+            biased;
+            changed = signal.wait_for(|signal| *signal != Signal::None) => {
+                if changed.is_ok() {
+                    break true;
+                }
+            }
+            () = carrying.ended() => break false,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        run.reload().await?;
+        let text = render(&relays::look(session, &run).await?, run.now);
+        if text != said {
+            session.printer.message(text.trim_start_matches('\n'));
+            said = text;
+        }
+    };
+    carrying.stop().await;
+    cockpit.close().await;
+    run.reload().await?;
+    let exit = Exit::of_signal(*signal.borrow());
+    let sentence = if is_signalled {
+        "Stopped: changes wait in the outbox until a relay goes on.\n"
+    } else {
+        "The run is over: there is nothing left to carry.\n"
+    };
+    Ok(answer(session, &run, sentence).await?.exiting(exit))
+}
+
+async fn answer(session: &Session, run: &OpenRun, sentence: &str) -> Result<Answer, Failure> {
+    let views = relays::look(session, run).await?;
+    let human = format!("{sentence}{}", render(&views, run.now));
+    let state = engine::load(&run.desk.store, &run.id).await.map_err(|it| run.failure(&it))?;
+    Ok(Answer::done(human)
+        .with("run", serde_json::json!(state.state.run()))
+        .with("relays", document(&views)))
+}

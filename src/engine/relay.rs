@@ -1,0 +1,520 @@
+//! Carrying changes from one database to another: the relay.
+//!
+//! It works inside every process that drives the run, and in `phasegate relay`, but in one of them at a time: it has a lease of its own
+//! for each pair of databases, and a slot of its own in both, so that whoever was overtaken can commit nothing. Where nobody is at
+//! work, changes stay in the outbox.
+//!
+//! Invariants:
+//! - A change is taken from the outbox when it is committed on the new side, and not before. Whatever happens in between, it is
+//!   applied again, which does no harm.
+//! - What the new side refuses keeps no other key waiting: a batch with something of it is applied in halves, and what is
+//!   refused alone is told to the outbox, which parks it in the end.
+//! - What can pass (locks, a server that is away) is waited for, however long that takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::Stopwatch;
+use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, Lag, What};
+use crate::driver::{self, Fence, SharedDriver};
+use crate::run::{
+    Action, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State, StepId,
+    TargetName, back_off_ms,
+};
+use crate::store::{self, SharedStore, StepProgress};
+
+use super::journal::Journal;
+use super::lease::{Keeper, TTL_MS};
+use super::patience::jitter;
+use super::{Context, Error, process};
+
+/// Changes that are carried at once.
+const BATCH: u32 = 5_000;
+/// How often an empty outbox is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the journal is read for mappings that came or went, in milliseconds.
+const LEARN_EVERY_MS: u64 = 500;
+/// How often is written down how far the relay has come, in milliseconds.
+const TELL_EVERY_MS: u64 = 1_000;
+/// How long a relay waits while another has its lease.
+const HELD_FOR: Duration = Duration::from_millis(1_000);
+/// How often a change may be refused before it is parked.
+const REFUSED_MAX: u32 = 3;
+/// Between attempts while a database is busy or away.
+const WAITS: RetryPolicy =
+    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 5_000 };
+
+/// Two databases between which changes are carried.
+type Stream = (TargetName, TargetName);
+
+/// The pairs of databases of a plan's mappings.
+fn streams(program: &Program) -> BTreeSet<Stream> {
+    let across = program.mappings().values().filter(|mapping| !mapping.is_pushdown());
+    across.map(|it| (it.from.target.clone(), it.into.target.clone())).collect()
+}
+
+/// The mappings whose changes are captured, with the steps that begin that. One that was stopped is among them: what is left of it is
+/// carried, or passed over.
+#[must_use]
+pub fn captured(state: &State) -> Vec<(StepId, Mapping)> {
+    let live = |step: &crate::run::Step| match &step.action {
+        Action::DualWrite(dual_write) if state.is_applied(&step.id) => {
+            let mapping = state.mapping(&dual_write.mapping).filter(|it| !it.is_pushdown())?;
+            Some((step.id.clone(), mapping))
+        }
+        _ => None,
+    };
+    state.program().steps().iter().filter_map(live).collect()
+}
+
+/// Relays beside a drive.
+pub struct Relays {
+    halt: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Relays {
+    /// Begins to carry the changes of a run.
+    #[must_use]
+    pub fn start(ctx: &Context, state: &State) -> Self {
+        let (halt, halted) = watch::channel(false);
+        let tasks = streams(state.program()).into_iter().filter_map(|stream| {
+            let relay = Relay::of(ctx, state.run(), stream, halted.clone())?;
+            Some(tokio::spawn(relay.run()))
+        });
+        Self { halt, tasks: tasks.collect() }
+    }
+
+    /// Ends when the run is over, or nothing of it has to be carried.
+    pub async fn ended(&mut self) {
+        for task in &mut self.tasks {
+            let _ = task.await;
+        }
+        self.tasks.clear();
+    }
+
+    /// Ends them behind what they have in hand.
+    pub async fn stop(&mut self) {
+        self.halt.send_replace(true);
+        self.ended().await;
+    }
+}
+
+impl Drop for Relays {
+    fn drop(&mut self) {
+        self.halt.send_replace(true);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// A relay between two databases.
+struct Relay {
+    ctx: Context,
+    run: RunId,
+    /// The name of its lease and of its slots.
+    name: RunId,
+    old: SharedDriver,
+    new: SharedDriver,
+    halt: watch::Receiver<bool>,
+    said: Arc<Said>,
+}
+
+/// What was said last, so that a server that stays away is told of once.
+#[derive(Debug, Default)]
+struct Said(std::sync::Mutex<Option<String>>);
+
+impl Said {
+    fn is_news(&self, text: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_news = last.as_deref() != Some(text);
+        *last = Some(text.to_owned());
+        is_news
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+}
+
+/// Why a relay stops for now.
+enum Stopped {
+    /// It was told to, or the run is over.
+    Over,
+    /// Nothing is captured now.
+    Idle,
+    /// Another one is at work.
+    Overtaken(String),
+    Driver(driver::Error),
+    Store(store::Error),
+    Journal(Error),
+}
+
+impl From<driver::Error> for Stopped {
+    fn from(error: driver::Error) -> Self {
+        match error {
+            driver::Error::Fenced { .. } => Self::Overtaken(error.to_string()),
+            other => Self::Driver(other),
+        }
+    }
+}
+
+impl From<store::Error> for Stopped {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Held(lease) => {
+                let by = &lease.holder;
+                Self::Overtaken(format!("{} (pid {} on {})", by.name, by.pid, by.host))
+            }
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            other => Self::Journal(other),
+        }
+    }
+}
+
+impl Relay {
+    fn of(ctx: &Context, run: &RunId, stream: Stream, halt: watch::Receiver<bool>) -> Option<Self> {
+        let (from, into) = stream;
+        Some(Self {
+            ctx: ctx.clone(),
+            run: run.clone(),
+            name: run.relay(&from, &into),
+            old: ctx.drivers.get(&from)?.clone(),
+            new: ctx.drivers.get(&into)?.clone(),
+            halt,
+            said: Arc::default(),
+        })
+    }
+
+    /// Works until it is told to stop or the run is over.
+    async fn run(self) {
+        let mut in_vain = 0;
+        loop {
+            let stopped = self.work(&mut in_vain).await;
+            let rest = match stopped {
+                Stopped::Over => return,
+                Stopped::Idle => Duration::from_millis(LEARN_EVERY_MS),
+                Stopped::Overtaken(by) => {
+                    let text = format!("the relay is at work elsewhere: {by}");
+                    if self.said.is_news(&text) {
+                        tracing::info!("{text}");
+                    }
+                    HELD_FOR
+                }
+                Stopped::Driver(error) => self.rest_after(&error.to_string(), &mut in_vain),
+                Stopped::Store(error) => self.rest_after(&error.to_string(), &mut in_vain),
+                Stopped::Journal(error) => self.rest_after(&error.to_string(), &mut in_vain),
+            };
+            if self.rested(rest).await {
+                return;
+            }
+        }
+    }
+
+    fn rest_after(&self, error: &str, in_vain: &mut u32) -> Duration {
+        *in_vain = in_vain.saturating_add(1);
+        let text = format!("changes wait in the outbox until this has passed: {error}");
+        if self.said.is_news(&text) {
+            tracing::warn!("{text}");
+        }
+        Duration::from_millis(back_off_ms(WAITS, *in_vain, jitter()))
+    }
+
+    fn is_halted(&self) -> bool {
+        *self.halt.borrow()
+    }
+
+    /// Rests. True when it is to stop.
+    async fn rested(&self, rest: Duration) -> bool {
+        let mut halt = self.halt.clone();
+        tokio::select! {
+            () = tokio::time::sleep(rest) => self.is_halted(),
+            _ = halt.wait_for(|halt| *halt) => true,
+        }
+    }
+
+    fn source(&self) -> Result<&dyn ChangeSource, Stopped> {
+        self.old.change_source().ok_or(Stopped::Over)
+    }
+
+    fn sink(&self) -> Result<&dyn ChangeSink, Stopped> {
+        self.new.change_sink().ok_or(Stopped::Over)
+    }
+
+    /// Takes the lease and the slots, and carries changes while it has them.
+    async fn work(&self, in_vain: &mut u32) -> Stopped {
+        match self.leased(in_vain).await {
+            Ok(never) => never,
+            Err(stopped) => stopped,
+        }
+    }
+
+    async fn leased(&self, in_vain: &mut u32) -> Result<Stopped, Stopped> {
+        let mut journal = Journal::load(&self.ctx.store, &self.run).await?;
+        if self.is_halted() || journal.state.is_ended() {
+            return Err(Stopped::Over);
+        }
+        if self.mappings(&journal.state).is_empty() {
+            return Err(Stopped::Idle);
+        }
+        let (store, claimant) = (&self.ctx.store, &self.ctx.claimant);
+        let lease = store.acquire(&self.name, claimant, TTL_MS, &process::is_dead).await?;
+        let mut keeper = Keeper::start(store.clone(), lease.clone());
+        let stopped = tokio::select! {
+            biased;
+            lost = keeper.lost() => Stopped::Overtaken(lost),
+            stopped = self.carry(&mut journal, lease.token, in_vain) => match stopped {
+                Ok(never) => never,
+                Err(stopped) => stopped,
+            },
+        };
+        drop(keeper);
+        let _ = store.release(&lease).await;
+        Ok(stopped)
+    }
+
+    fn mappings(&self, state: &State) -> Vec<(StepId, Mapping)> {
+        let all = captured(state).into_iter();
+        let name = |mapping: &Mapping| self.run.relay(&mapping.from.target, &mapping.into.target);
+        all.filter(|(_, mapping)| name(mapping) == self.name).collect()
+    }
+
+    async fn carry(
+        &self,
+        journal: &mut Journal,
+        token: u64,
+        in_vain: &mut u32,
+    ) -> Result<Stopped, Stopped> {
+        let (source, sink) = (self.source()?, self.sink()?);
+        let told_old = |error| Stopped::from(self.old.told(error));
+        let told_new = |error| Stopped::from(self.new.told(error));
+        let fences = [
+            source.enter_relay(&self.name, token).await.map_err(told_old)?,
+            sink.enter_relay(&self.name, token).await.map_err(told_new)?,
+        ];
+        let mut done = Done::of(&self.ctx.store, &self.run).await?;
+        let mut learned = Stopwatch::start();
+        let mut all = Vec::new();
+        loop {
+            if self.is_halted() {
+                return Ok(Stopped::Over);
+            }
+            if all.is_empty() || learned.elapsed_ms() >= LEARN_EVERY_MS {
+                journal.catch_up().await?;
+                if journal.state.is_ended() {
+                    return Ok(Stopped::Over);
+                }
+                all = self.mappings(&journal.state);
+                if all.is_empty() {
+                    return Ok(Stopped::Idle);
+                }
+                learned = Stopwatch::start();
+            }
+            let mappings: Vec<Mapping> = all.iter().map(|(_, mapping)| mapping.clone()).collect();
+            let claimed = source.claim(&fences[0], &mappings, BATCH).await.map_err(told_old)?;
+            let is_empty = claimed.is_empty();
+            if !is_empty {
+                let carried = self.apply(&fences, &mappings, claimed).await?;
+                done.count(&all, &carried);
+            }
+            // From here on what went wrong has passed.
+            *in_vain = 0;
+            self.said.forget();
+            done.write(&self.ctx.store, &self.run, is_empty).await?;
+            if is_empty && self.rested(LOOK_EVERY).await {
+                return Ok(Stopped::Over);
+            }
+        }
+    }
+
+    /// Applies what was claimed. Returns what is done with.
+    async fn apply(
+        &self,
+        fences: &[Fence; 2],
+        mappings: &[Mapping],
+        claimed: Vec<Change>,
+    ) -> Result<Vec<MappingName>, Stopped> {
+        let source = self.source()?;
+        let told_old = |error| Stopped::from(self.old.told(error));
+        let mut of = Vec::new();
+        for mapping in mappings {
+            if claimed.iter().any(|change| change.mapping == mapping.name) {
+                of.push(source.crossed(mapping).await.map_err(told_old)?);
+            }
+        }
+        let mut done = Vec::new();
+        let mut rows = Vec::new();
+        for change in claimed {
+            match &change.what {
+                What::Emptied => {
+                    self.emptied(&fences[1], &of, &change).await?;
+                    done.push((change.version, change.mapping));
+                }
+                What::Unfit(unfit) => {
+                    // Trying it again makes no other row of it.
+                    let why = (None, unfit.reason.as_str());
+                    let refused = source.change_refused(&fences[0], change.version, why, 1).await;
+                    refused.map_err(told_old)?;
+                }
+                What::Is(_) | What::Gone(_) => rows.push(change),
+            }
+        }
+        self.land(fences, &of, rows, &mut done).await?;
+        let versions: Vec<u64> = done.iter().map(|(version, _)| *version).collect();
+        if !versions.is_empty() {
+            source.applied(&fences[0], &versions).await.map_err(told_old)?;
+        }
+        Ok(done.into_iter().map(|(_, mapping)| mapping).collect())
+    }
+
+    async fn emptied(
+        &self,
+        fence: &Fence,
+        of: &[Crossed],
+        change: &Change,
+    ) -> Result<(), Stopped> {
+        let Some(crossed) = of.iter().find(|one| one.mapping.name == change.mapping) else {
+            return Ok(());
+        };
+        loop {
+            let landed = self.sink()?.land_emptied(fence, crossed, change.version).await;
+            match landed {
+                Ok(false) => return Ok(()),
+                Ok(true) => {}
+                Err(error) => self.passing(error).await?,
+            }
+            if self.is_halted() {
+                return Err(Stopped::Over);
+            }
+        }
+    }
+
+    /// Applies rows; where some are refused, all the others.
+    async fn land(
+        &self,
+        fences: &[Fence; 2],
+        of: &[Crossed],
+        rows: Vec<Change>,
+        done: &mut Vec<(u64, MappingName)>,
+    ) -> Result<(), Stopped> {
+        let mut open = vec![rows];
+        while let Some(mut batch) = open.pop() {
+            if batch.is_empty() {
+                continue;
+            }
+            if self.is_halted() {
+                // The rest stays claimed, and is given to whoever comes next.
+                return Ok(());
+            }
+            match self.sink()?.land(&fences[1], of, &batch).await {
+                Ok(()) => {
+                    done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
+                }
+                Err(driver::Error::Failed(failure)) if failure.class == FailureClass::Refused => {
+                    if batch.len() > 1 {
+                        let behind = batch.split_off(batch.len() / 2);
+                        open.push(behind);
+                        open.push(batch);
+                        continue;
+                    }
+                    for change in batch {
+                        let why = (failure.code.as_deref(), failure.message.as_str());
+                        let refused = self
+                            .source()?
+                            .change_refused(&fences[0], change.version, why, REFUSED_MAX)
+                            .await;
+                        refused.map_err(|error| Stopped::from(self.old.told(error)))?;
+                    }
+                }
+                Err(error) => {
+                    self.passing(error).await?;
+                    open.push(batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what others have locked to be free; anything else is an end.
+    async fn passing(&self, error: driver::Error) -> Result<(), Stopped> {
+        if error.class() != Some(FailureClass::Contention) {
+            return Err(self.new.told(error).into());
+        }
+        tracing::debug!(%error, "changes wait for locks");
+        if self.rested(LOOK_EVERY).await { Err(Stopped::Over) } else { Ok(()) }
+    }
+}
+
+/// How many changes of each mapping were carried, for people who look.
+struct Done {
+    rows: BTreeMap<StepId, u64>,
+    is_changed: bool,
+    written: Stopwatch,
+}
+
+impl Done {
+    async fn of(store: &SharedStore, run: &RunId) -> Result<Self, Stopped> {
+        let known = store.progress(run).await?;
+        let rows = known.into_iter().map(|one| (one.step, one.rows_done)).collect();
+        Ok(Self { rows, is_changed: false, written: Stopwatch::start() })
+    }
+
+    fn count(&mut self, all: &[(StepId, Mapping)], carried: &[MappingName]) {
+        for (step, mapping) in all {
+            let rows = carried.iter().filter(|name| **name == mapping.name).count() as u64;
+            if rows > 0 {
+                *self.rows.entry(step.clone()).or_default() += rows;
+                self.is_changed = true;
+            }
+        }
+    }
+
+    /// Writes it down, now and then.
+    async fn write(
+        &mut self,
+        store: &SharedStore,
+        run: &RunId,
+        is_empty: bool,
+    ) -> Result<(), Stopped> {
+        let is_due = is_empty || self.written.elapsed_ms() >= TELL_EVERY_MS;
+        if !self.is_changed || !is_due {
+            return Ok(());
+        }
+        let at = store.now().await?;
+        let progress: Vec<StepProgress> = self
+            .rows
+            .iter()
+            .map(|(step, rows)| StepProgress {
+                step: step.clone(),
+                rows_done: *rows,
+                rows_total: None,
+                at,
+                throttled: Vec::new(),
+            })
+            .collect();
+        store.put_progress(run, &progress).await?;
+        self.is_changed = false;
+        self.written = Stopwatch::start();
+        Ok(())
+    }
+}
+
+/// How far the new side of a mapping is behind, or why that can't be told.
+pub async fn behind(old: &SharedDriver, mapping: &Mapping) -> Result<Lag, String> {
+    let source = old.change_source().ok_or("its changes can't be captured")?;
+    let lag = super::probe::asked(|| source.lag(std::slice::from_ref(mapping))).await;
+    lag.map_err(|error| old.told(error).to_string())
+}
