@@ -41,7 +41,7 @@ const LEARN_EVERY_MS: u64 = 500;
 /// How often is written down how far the relay has come, in milliseconds.
 const TELL_EVERY_MS: u64 = 1_000;
 /// How long a relay waits while another has its lease.
-const HELD_FOR: Duration = Duration::from_millis(1_000);
+const HELD_FOR: Duration = Duration::from_secs(1);
 /// How often a change may be refused before it is parked.
 const REFUSED_MAX: u32 = 3;
 /// Between attempts while a database is busy or away.
@@ -380,12 +380,7 @@ impl Relay {
         Ok(done.into_iter().map(|(_, mapping)| mapping).collect())
     }
 
-    async fn emptied(
-        &self,
-        fence: &Fence,
-        of: &[Crossed],
-        change: &Change,
-    ) -> Result<(), Stopped> {
+    async fn emptied(&self, fence: &Fence, of: &[Crossed], change: &Change) -> Result<(), Stopped> {
         let Some(crossed) = of.iter().find(|one| one.mapping.name == change.mapping) else {
             return Ok(());
         };

@@ -67,7 +67,8 @@ impl RelayView {
             Ok(waiting) => {
                 if waiting.rows > 0 {
                     let more = if waiting.is_more { "more than " } else { "" };
-                    let _ = write!(text, ", {more}{} to apply", words::plural(waiting.rows, "change"));
+                    let _ =
+                        write!(text, ", {more}{} to apply", words::plural(waiting.rows, "change"));
                 }
                 if let Some(ms) = waiting.oldest_ms {
                     let _ = write!(text, ", {} behind", words::duration(ms));

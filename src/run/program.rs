@@ -389,8 +389,7 @@ impl Program {
             _ => None,
         });
         let others = self.parts.mappings.values();
-        let others =
-            others.filter(|mapping| !mapping.parking.is_none() || !mapping.is_pushdown());
+        let others = others.filter(|mapping| !mapping.parking.is_none() || !mapping.is_pushdown());
         by_copies.chain(others.map(|mapping| &mapping.name))
     }
 

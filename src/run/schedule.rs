@@ -143,13 +143,11 @@ impl Room {
             .collect();
         for step in state.program().steps() {
             let runs = matches!(state.step(&step.id).progress, Progress::Running { .. });
-            if runs
-                && goal.includes(&step.id)
-                && gate_of(step).is_none()
-            {
+            if runs && goal.includes(&step.id) && gate_of(step).is_none() {
                 for target in state.program().databases(step) {
-                    let free = room.get_mut(target);
-                    free.into_iter().for_each(|free| *free = free.saturating_sub(1));
+                    if let Some(free) = room.get_mut(target) {
+                        *free = free.saturating_sub(1);
+                    }
                 }
             }
         }

@@ -10,13 +10,14 @@ use crate::cli::relays;
 use crate::cli::session::{OpenRun, Session};
 use crate::engine::{self, Relays, Signal};
 use crate::report::relay::{document, render};
+use crate::run::Mapping;
 
 /// Between two looks at what waits.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run).await?;
-    if run.state().program().mappings().values().all(|mapping| mapping.is_pushdown()) {
+    if run.state().program().mappings().values().all(Mapping::is_pushdown) {
         return Err(Failure::usage("the plan copies nothing into another database")
             .help("`relay` carries changes of mappings whose sides are in two targets"));
     }

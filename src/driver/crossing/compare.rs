@@ -53,6 +53,17 @@ fn read_side(bound: &Key) -> (i64, Option<Key>) {
     }
 }
 
+/// What looks at keys have come to.
+#[derive(Default)]
+struct Seen {
+    /// How often something was seen to stand for a row that has not come.
+    stubs: BTreeMap<Vec<Datum>, u32>,
+    /// Keys to look at again.
+    undecided: Vec<Vec<Datum>>,
+    /// Rows that differ for sure.
+    differing: Vec<Unlike>,
+}
+
 impl Crossing {
     /// The end of the next chunk: of the old side's rows, then of the new side's.
     pub(super) async fn bound(
@@ -64,15 +75,14 @@ impl Crossing {
         let (side, lo) = after.map_or((OLD, None), read_side);
         if side == OLD {
             let rest = Chunk { lo, hi: None };
-            let found = self.old(self.source()?.bounds(mapping, &rest, (rows, 1)).await)?;
+            let found = self.of_old(self.source()?.bounds(mapping, &rest, (rows, 1)).await)?;
             let next = found.into_iter().next();
-            return Ok(Some(next.map_or_else(
-                || of_side(NEW, None),
-                |key| of_side(OLD, Some(key)),
-            )));
+            return Ok(Some(
+                next.map_or_else(|| of_side(NEW, None), |key| of_side(OLD, Some(key))),
+            ));
         }
         let crossed = self.crossed(mapping).await?;
-        let found = self.new(self.sink()?.held_bound(&crossed, lo.as_ref(), rows).await)?;
+        let found = self.of_new(self.sink()?.held_bound(&crossed, lo.as_ref(), rows).await)?;
         Ok(found.map(|key| of_side(NEW, Some(key))))
     }
 
@@ -90,17 +100,17 @@ impl Crossing {
         let range = Chunk { lo, hi };
         let watch = Stopwatch::start();
         let mut found = if side == OLD {
-            self.of_old(&crossed, &range, whole).await?
+            self.rows_of_old(&crossed, &range, whole).await?
         } else {
-            self.of_new(&crossed, &range, whole).await?
+            self.rows_of_new(&crossed, &range, whole).await?
         };
         if side == OLD && upper.is_none() {
-            let rest = self.of_new(&crossed, &Chunk { lo: None, hi: None }, whole).await?;
+            let rest = self.rows_of_new(&crossed, &Chunk { lo: None, hi: None }, whole).await?;
             found.0.add(rest.0);
             found.1.extend(rest.1);
         }
         if upper.is_none() {
-            let unkeyed = self.new(self.sink()?.held_unkeyed(&crossed).await)?;
+            let unkeyed = self.of_new(self.sink()?.held_unkeyed(&crossed).await)?;
             if unkeyed > 0 {
                 found.0.extra += unkeyed;
                 found.0.rows += unkeyed;
@@ -112,15 +122,15 @@ impl Crossing {
     }
 
     /// Holds the copies against the rows of the old side in a range.
-    async fn of_old(
+    async fn rows_of_old(
         &self,
         crossed: &Crossed,
         range: &Chunk,
         whole: bool,
     ) -> Result<(Compared, Vec<Vec<Datum>>), Error> {
-        let page = self.old(self.source()?.page(&crossed.mapping, range).await)?;
+        let page = self.of_old(self.source()?.page(&crossed.mapping, range).await)?;
         let keys: Vec<Vec<Datum>> = page.rows.iter().map(|row| row.key.clone()).collect();
-        let held = self.new(self.sink()?.held(crossed, &keys, whole).await)?;
+        let held = self.of_new(self.sink()?.held(crossed, &keys, whole).await)?;
         let count = (page.rows.len() + page.unfit.len()) as u64;
         let differing = unlike(page.rows, held.rows).into_iter().map(|one| one.key).collect();
         let mut compared = Compared { rows: count, ..Compared::default() };
@@ -130,16 +140,15 @@ impl Crossing {
     }
 
     /// Looks for what only the new side has in a range of its keys.
-    async fn of_new(
+    async fn rows_of_new(
         &self,
         crossed: &Crossed,
         range: &Chunk,
         whole: bool,
     ) -> Result<(Compared, Vec<Vec<Datum>>), Error> {
-        let keys = self.new(self.sink()?.held_keys(crossed, range).await)?;
-        let keys: Vec<Vec<Datum>> =
-            keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        let are_there = self.old(self.source()?.which_exist(&crossed.mapping, &keys).await)?;
+        let keys = self.of_new(self.sink()?.held_keys(crossed, range).await)?;
+        let keys: Vec<Vec<Datum>> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let are_there = self.of_old(self.source()?.which_exist(&crossed.mapping, &keys).await)?;
         let alone = keys.into_iter().zip(are_there).filter(|(_, is_there)| !is_there);
         let alone = alone.map(|(key, _)| key).collect();
         let mut compared = Compared::default();
@@ -157,9 +166,8 @@ impl Crossing {
         keys: Vec<Vec<Datum>>,
         (whole, compared): (bool, &mut Compared),
     ) -> Result<Vec<Vec<Datum>>, Error> {
-        let mut differing = Vec::new();
         let mut open = keys;
-        let mut stubs: BTreeMap<Vec<Datum>, u32> = BTreeMap::new();
+        let mut seen = Seen::default();
         for look in 0..LOOKS {
             if open.is_empty() {
                 break;
@@ -167,16 +175,14 @@ impl Crossing {
             if look > 0 && !self.drained(&self.of_interest(crossed)).await? {
                 break;
             }
-            let mut undecided = Vec::new();
             for part in open.chunks(KEYS_MAX) {
-                self.look(crossed, part, whole, (&mut stubs, &mut undecided, &mut differing))
-                    .await?;
+                self.look(crossed, part, whole, &mut seen).await?;
             }
-            open = undecided;
+            open = std::mem::take(&mut seen.undecided);
         }
         compared.pending += open.len() as u64;
-        let keys = differing.iter().map(|one: &Unlike| one.key.clone()).collect();
-        for difference in differing.iter().flat_map(Unlike::differences) {
+        let keys = seen.differing.iter().map(|one| one.key.clone()).collect();
+        for difference in seen.differing.iter().flat_map(Unlike::differences) {
             match difference.kind {
                 DifferenceKind::Missing => compared.missing += 1,
                 DifferenceKind::Extra => compared.extra += 1,
@@ -204,16 +210,12 @@ impl Crossing {
         crossed: &Crossed,
         keys: &[Vec<Datum>],
         whole: bool,
-        (stubs, undecided, differing): (
-            &mut BTreeMap<Vec<Datum>, u32>,
-            &mut Vec<Vec<Datum>>,
-            &mut Vec<Unlike>,
-        ),
+        seen: &mut Seen,
     ) -> Result<(), Error> {
         let (source, sink) = (self.source()?, self.sink()?);
-        let before = self.new(sink.held(crossed, keys, whole).await)?;
-        let settled = self.old(source.rows_of(&crossed.mapping, keys).await)?;
-        let after = self.new(sink.held(crossed, keys, whole).await)?;
+        let before = self.of_new(sink.held(crossed, keys, whole).await)?;
+        let settled = self.of_old(source.rows_of(&crossed.mapping, keys).await)?;
+        let after = self.of_new(sink.held(crossed, keys, whole).await)?;
         let stand_ins: BTreeSet<Vec<Datum>> = before
             .rows
             .iter()
@@ -229,14 +231,14 @@ impl Crossing {
         for one in unlike(settled.page.rows, before.rows) {
             let mut is_decided = decided.get(&one.key).copied().unwrap_or(false);
             if stand_ins.contains(&one.key) {
-                let seen = stubs.entry(one.key.clone()).or_default();
-                *seen += 1;
-                is_decided &= *seen > STUB_LOOKS;
+                let looks = seen.stubs.entry(one.key.clone()).or_default();
+                *looks += 1;
+                is_decided &= *looks > STUB_LOOKS;
             }
             if is_decided {
-                differing.push(one);
+                seen.differing.push(one);
             } else {
-                undecided.push(one.key);
+                seen.undecided.push(one.key);
             }
         }
         Ok(())
@@ -251,10 +253,10 @@ impl Crossing {
             if look > 0 {
                 tokio::time::sleep(COUNT_AGAIN).await;
             }
-            let before = self.new(sink.held_count(&crossed).await)?;
-            let old = self.old(source.rows_counted(mapping).await)?;
+            let before = self.of_new(sink.held_count(&crossed).await)?;
+            let old = self.of_old(source.rows_counted(mapping).await)?;
             let behind = self.lag(mapping).await?.rows;
-            let after = self.new(sink.held_count(&crossed).await)?;
+            let after = self.of_new(sink.held_count(&crossed).await)?;
             let counted = Compared {
                 rows: old.max(after),
                 took_us: watch.elapsed_us(),
@@ -279,8 +281,8 @@ impl Crossing {
     pub(super) async fn sampled(&self, mapping: &Mapping, wanted: u32) -> Result<Compared, Error> {
         let crossed = self.crossed(mapping).await?;
         let watch = Stopwatch::start();
-        let page = self.old(self.source()?.some_rows(mapping, wanted).await)?;
-        let held = self.new(self.sink()?.some_held(&crossed, wanted).await)?;
+        let page = self.of_old(self.source()?.some_rows(mapping, wanted).await)?;
+        let held = self.of_new(self.sink()?.some_held(&crossed, wanted).await)?;
         let mut keys: BTreeSet<Vec<Datum>> =
             page.rows.into_iter().map(|Row { key, .. }| key).collect();
         keys.extend(held);

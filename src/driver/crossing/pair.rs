@@ -110,12 +110,12 @@ impl Crossing {
     }
 
     /// An answer of the old side.
-    pub(super) fn old<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn of_old<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.map_err(|error| self.old.told(error))
     }
 
     /// An answer of the new side.
-    pub(super) fn new<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn of_new<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.map_err(|error| self.new.told(error))
     }
 
@@ -133,7 +133,7 @@ impl Crossing {
     }
 
     pub(super) async fn crossed(&self, mapping: &Mapping) -> Result<Crossed, Error> {
-        self.old(self.source()?.crossed(mapping).await)
+        self.of_old(self.source()?.crossed(mapping).await)
     }
 
     /// The mapping, also where its table is gone: then nobody knows what its rows carried.
@@ -150,15 +150,15 @@ impl Crossing {
     }
 
     pub(super) async fn lag(&self, mapping: &Mapping) -> Result<Lag, Error> {
-        self.old(self.source()?.lag(std::slice::from_ref(mapping)).await)
+        self.of_old(self.source()?.lag(std::slice::from_ref(mapping)).await)
     }
 
     /// Waits until everything is applied that was written to these mappings before. False where that takes too long.
     pub(super) async fn drained(&self, mappings: &[Mapping]) -> Result<bool, Error> {
         let source = self.source()?;
-        let moment = self.old(source.moment().await)?;
+        let moment = self.of_old(source.moment().await)?;
         let watch = Stopwatch::start();
-        while !self.old(source.is_drained(&moment, mappings).await)? {
+        while !self.of_old(source.is_drained(&moment, mappings).await)? {
             if watch.elapsed_ms() > DRAINED_WITHIN_MS {
                 return Ok(false);
             }
@@ -176,7 +176,8 @@ impl Crossing {
         });
         if lag.parked > 0 {
             let why = lag.last_error.map_or_else(String::new, |why| format!(": {why}"));
-            let (of, verb) = (plural(lag.parked, "change"), if lag.parked == 1 { "is" } else { "are" });
+            let (of, verb) =
+                (plural(lag.parked, "change"), if lag.parked == 1 { "is" } else { "are" });
             let message = format!("{of} of mapping {} {verb} parked{why}", mapping.name);
             return Ok(Error::failed(FailureClass::Unsafe, message)
                 .with_help("see `phasegate status RUN --parked`, mend the rows, then retry"));
@@ -194,7 +195,7 @@ impl Crossing {
         if !self.drained(std::slice::from_ref(mapping)).await? {
             return Err(self.behind(mapping).await?);
         }
-        self.new(self.sink()?.sweep(fence, crossed).await)?;
+        self.of_new(self.sink()?.sweep(fence, crossed).await)?;
         Ok(())
     }
 }
@@ -306,8 +307,8 @@ impl DualWriter for Crossing {
     ) -> Result<Applied, Error> {
         let [old, new] = self.fences(fence)?;
         let crossed = self.crossed(mapping).await?;
-        let opened = self.new(self.sink()?.open(new, work, &crossed).await)?;
-        let captured = self.old(self.source()?.capture(old, work, mapping).await)?;
+        let opened = self.of_new(self.sink()?.open(new, work, &crossed).await)?;
+        let captured = self.of_old(self.source()?.capture(old, work, mapping).await)?;
         let said: Vec<String> = opened.detail.into_iter().chain(captured.detail).collect();
         let detail = (!said.is_empty()).then(|| said.join("; "));
         Ok(Applied { before: opened.before && captured.before, rows: 0, detail })
@@ -326,20 +327,20 @@ impl DualWriter for Crossing {
         let is_void = work.way == Way::Back || gives_up(&work.step).is_some();
         if is_void {
             // First, so that nothing that the relay has in hand comes behind.
-            self.new(sink.shut(new, &crossed).await)?;
-            self.old(source.end_capture(old, work, mapping).await)?;
+            self.of_new(sink.shut(new, &crossed).await)?;
+            self.of_old(source.end_capture(old, work, mapping).await)?;
         } else if !self.new.is_applied(new.run(), &work.step, work.way).await? {
-            self.old(source.end_capture(old, work, mapping).await)?;
+            self.of_old(source.end_capture(old, work, mapping).await)?;
             if !is_gone {
                 self.carried_over(new, &crossed).await?;
             }
         }
-        self.new(sink.close(new, work, &crossed).await)
+        self.of_new(sink.close(new, work, &crossed).await)
     }
 
     async fn sync_state(&self, mapping: &Mapping, _: Direction) -> Result<SyncState, Error> {
-        let captured = self.old(self.source()?.capture_state(mapping).await)?;
-        let landing = self.new(self.sink()?.landing_state(mapping).await)?;
+        let captured = self.of_old(self.source()?.capture_state(mapping).await)?;
+        let landing = self.of_new(self.sink()?.landing_state(mapping).await)?;
         let wrong: Vec<String> = [captured, landing]
             .into_iter()
             .filter_map(|state| match state {
@@ -354,7 +355,7 @@ impl DualWriter for Crossing {
         match self.crossed_or_gone(mapping).await? {
             (_, false) => Ok(Gone::Nothing),
             (crossed, true) => {
-                let rows = self.new(self.sink()?.held_count(&crossed).await)?;
+                let rows = self.of_new(self.sink()?.held_count(&crossed).await)?;
                 Ok(Gone::Old { has_rows: rows > 0 })
             }
         }
@@ -372,7 +373,7 @@ impl DualWriter for Crossing {
 #[async_trait]
 impl Source for Crossing {
     async fn estimate(&self, mapping: &Mapping) -> Result<u64, Error> {
-        self.old(self.source()?.rows_about(mapping).await)
+        self.of_old(self.source()?.rows_about(mapping).await)
     }
 
     async fn plan_chunks(
@@ -383,15 +384,15 @@ impl Source for Crossing {
         size: Window,
     ) -> Result<CopyState, Error> {
         let (source, sink) = (self.source()?, self.sink()?);
-        let before = self.new(sink.copy_row(fence.run(), &work.step).await)?;
+        let before = self.of_new(sink.copy_row(fence.run(), &work.step).await)?;
         let mut copy = match &before {
             Some(copy) => copy.clone(),
-            None => Copy::up_to(self.old(source.last_key(mapping).await)?),
+            None => Copy::up_to(self.of_old(source.last_key(mapping).await)?),
         };
         let mut chunks = Vec::new();
         if let Some(rest) = copy.rest() {
             let wanted = (size.rows, size.count);
-            let found = self.old(source.bounds(mapping, &rest, wanted).await)?;
+            let found = self.of_old(source.bounds(mapping, &rest, wanted).await)?;
             let is_short = found.len() < size.count as usize;
             let ends = found.into_iter().map(Some).chain(is_short.then_some(None));
             for hi in ends {
@@ -400,7 +401,7 @@ impl Source for Crossing {
             }
         }
         let entered = (before.as_ref(), &copy, chunks.as_slice());
-        self.new(sink.enter_chunks(fence, work, mapping, entered).await)
+        self.of_new(sink.enter_chunks(fence, work, mapping, entered).await)
     }
 }
 
@@ -420,13 +421,12 @@ impl Sink for Crossing {
     ) -> Result<Copied, Error> {
         let watch = Stopwatch::start();
         let crossed = self.crossed(mapping).await?;
-        let page = self.old(self.source()?.page(mapping, &chunk.chunk).await)?;
+        let page = self.of_old(self.source()?.page(mapping, &chunk.chunk).await)?;
         if let Some(unfit) = page.unfit.first() {
             let key = unfit.key.join(", ");
             let message = format!("the row of {key} can't be copied: {}", unfit.reason);
-            let mut error = Error::failed(FailureClass::Refused, message).with_help(
-                "mend the row, or leave it out by the mapping's `where`; then retry",
-            );
+            let mut error = Error::failed(FailureClass::Refused, message)
+                .with_help("mend the row, or leave it out by the mapping's `where`; then retry");
             if let Error::Failed(failure) = &mut error {
                 failure.private.push(Private::key(&key));
             }
@@ -434,7 +434,7 @@ impl Sink for Crossing {
         }
         between_reading_and_writing();
         let landed = self.sink()?.land_page(fence, work, &crossed, (chunk, page.rows)).await;
-        let copied = self.new(landed)?;
+        let copied = self.of_new(landed)?;
         Ok(Copied { took_us: if copied.before { 0 } else { watch.elapsed_us() }, ..copied })
     }
 
@@ -473,7 +473,7 @@ impl Parker for Crossing {
         _: Direction,
     ) -> Result<u64, Error> {
         let [old, _] = self.fences(fence)?;
-        let retried = self.old(self.source()?.retry_changes(old, mapping).await)?;
+        let retried = self.of_old(self.source()?.retry_changes(old, mapping).await)?;
         let watch = Stopwatch::start();
         loop {
             let lag = self.lag(mapping).await?;
@@ -486,7 +486,7 @@ impl Parker for Crossing {
     }
 
     async fn parked(&self, mapping: &Mapping, _: Direction, most: u32) -> Result<Parked, Error> {
-        self.old(self.source()?.parked_changes(mapping, most).await)
+        self.of_old(self.source()?.parked_changes(mapping, most).await)
     }
 }
 
@@ -532,9 +532,9 @@ impl Verifier for Crossing {
     }
 
     async fn basis(&self, mapping: &Mapping) -> Result<Basis, Error> {
-        let mut basis = self.old(self.source()?.capture_basis(mapping).await)?;
+        let mut basis = self.of_old(self.source()?.capture_basis(mapping).await)?;
         basis.tables.push('\n');
-        basis.tables.push_str(&self.new(self.sink()?.landing_basis(mapping).await)?);
+        basis.tables.push_str(&self.of_new(self.sink()?.landing_basis(mapping).await)?);
         Ok(basis)
     }
 
@@ -561,7 +561,7 @@ impl Verifier for Crossing {
     ) -> Result<u64, Error> {
         let [old, _] = self.fences(fence)?;
         let (_, keys) = self.compared(mapping, chunk, false).await?;
-        let entered = self.old(self.source()?.enqueue(old, mapping, &keys).await)?;
+        let entered = self.of_old(self.source()?.enqueue(old, mapping, &keys).await)?;
         if entered < keys.len() as u64 {
             let message = format!(
                 "{} of the new side have keys that no row of {} can have",
@@ -633,7 +633,7 @@ impl Retirer for Crossing {
         }
         let dropped = self.old.drop_old(old, work, mapping, others, permit).await?;
         self.carried_over(new, &crossed).await?;
-        self.new(self.sink()?.close(new, work, &crossed).await)?;
+        self.of_new(self.sink()?.close(new, work, &crossed).await)?;
         Ok(dropped)
     }
 }
