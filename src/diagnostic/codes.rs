@@ -148,6 +148,7 @@ codes! {
     WRONG_TARGET = "P612", "the mapping is on another target";
     WRITTEN_TWICE = "P613", "a column that two mappings write";
     NOBODY_WRITES = "P614", "a dual-write that nothing does";
+    STUBS = "P615", "relationships copied before their nodes";
     POLICY = "P701", "the plan contradicts the environment's policy";
     UNKNOWN_GROUP = "P702", "a group that isn't there";
     GROUP_TOO_SMALL = "P703", "more approvals than the group has people";

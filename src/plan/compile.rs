@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
-    Hazard, Mapping, MappingName, OnDelete, OnExisting, Parking, Policy, Probe, Program,
-    ProgramError, ProgramParts, QueryCheck, Question, Relation, Retire, RetireShape, RetiredColumn,
-    RetryPolicy, RowKind, Signal, Soak, Step, StepId, Target, TargetName, Throttle, Undo,
-    UnusedFor, UsedBy, Verify, Winner, Within, Writer,
+    Hazard, Mapping, MappingName, OnDelete, OnExisting, OutboxLimits, Parking, Policy, Probe,
+    Program, ProgramError, ProgramParts, QueryCheck, Question, Relation, Retire, RetireShape,
+    RetiredColumn, RetryPolicy, RowKind, Signal, Soak, Step, StepId, Target, TargetName, Throttle,
+    Undo, UnusedFor, UsedBy, Verify, Winner, Within, Writer,
 };
 
 use super::document::{
@@ -156,14 +156,12 @@ fn mapping(def: &MappingDef) -> Result<Mapping, CompileError> {
     let pairs = |pairs: &[(super::node::At<String>, super::node::At<String>)]| {
         pairs.iter().map(|(a, b)| (a.value.clone(), b.value.trim().to_owned())).collect()
     };
-    let given = def.into.as_ref().map_or(&[][..], |into| &into.properties);
-    let columns = if def.is_of_graph() { given } else { &def.columns };
     Ok(Mapping {
         name: MappingName::new(def.name.value.as_str()),
         from,
         into,
         copy: def.copies(),
-        columns: pairs(columns),
+        columns: pairs(def.written()),
         reverse: pairs(&def.reverse),
         winner: def.winner.map_or(Winner::New, |winner| winner.value),
         filter: def.filter.as_ref().map(|filter| filter.value.trim().to_owned()),
@@ -271,6 +269,7 @@ fn compile_action(
             mapping: mapping(&def.mapping),
             direction: def.direction.value,
             by: writer(view, at, def)?,
+            outbox: outbox(def),
         }),
         ActionDef::Backfill(def) => Action::Backfill(backfill(view, at, def)?),
         ActionDef::Verify(def) => Action::Verify(match &def.check {
@@ -324,6 +323,17 @@ fn writer(view: &View<'_>, at: usize, def: &DualWriteDef) -> Result<Writer, Comp
         expect: probe.expect.clone().ok_or(CompileError::Missing("what a probe expects"))?,
         for_ms: probe.for_ms.ok_or(CompileError::Missing("how long a probe holds"))?.value,
     })))
+}
+
+/// How far the outbox may grow: each limit that the plan doesn't give is the usual one.
+fn outbox(def: &DualWriteDef) -> OutboxLimits {
+    let usual = OutboxLimits::default();
+    let given = def.outbox.map(|given| given.value).unwrap_or_default();
+    OutboxLimits {
+        rows: given.rows.unwrap_or(usual.rows),
+        age_ms: given.age_ms.unwrap_or(usual.age_ms),
+        bytes: given.bytes.unwrap_or(usual.bytes),
+    }
 }
 
 /// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.

@@ -106,6 +106,16 @@ pub enum RelationDef {
     Keys(At<String>),
 }
 
+impl SideDef {
+    /// The table, if rows are there in one.
+    pub fn table(&self) -> Option<&str> {
+        match &self.relation {
+            RelationDef::Table(name) => Some(&name.value),
+            _ => None,
+        }
+    }
+}
+
 impl MappingDef {
     /// The tables of both sides, if both are tables.
     pub fn tables(&self) -> Option<(&SideDef, &str, &SideDef, &str)> {
@@ -124,6 +134,26 @@ impl MappingDef {
             matches!(side.relation, RelationDef::Node(_) | RelationDef::Relationship(_))
         };
         self.from.iter().chain(&self.into).any(is_graph)
+    }
+
+    /// Whether its sides are in two databases.
+    pub fn is_across(&self) -> bool {
+        let sides = self.from.as_ref().zip(self.into.as_ref());
+        sides.is_some_and(|(from, into)| from.target.value != into.target.value)
+    }
+
+    /// Whether rows of a table become nodes or relationships.
+    pub fn is_into_graph(&self) -> bool {
+        let is_table = |side: &SideDef| matches!(side.relation, RelationDef::Table(_));
+        self.is_of_graph() && self.from.as_ref().is_some_and(is_table)
+    }
+
+    /// Target columns or properties with their expressions over the source row.
+    pub fn written(&self) -> &[(At<String>, At<String>)] {
+        match &self.into {
+            Some(into) if self.is_of_graph() => &into.properties,
+            _ => &self.columns,
+        }
     }
 
     /// Whether both sides are one table.
@@ -321,6 +351,19 @@ pub struct DualWriteDef {
     pub on_error: Option<At<OnError>>,
     /// How it is seen that the application does it.
     pub probe: Option<ProbeDef>,
+    /// How far the outbox may grow.
+    pub outbox: Option<At<OutboxDef>>,
+}
+
+/// `outbox` of a dual-write into another database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutboxDef {
+    /// Changes in it.
+    pub rows: Option<u64>,
+    /// The age of the oldest, in milliseconds.
+    pub age_ms: Option<u64>,
+    /// What they take, in bytes.
+    pub bytes: Option<u64>,
 }
 
 /// A probe.

@@ -17,12 +17,13 @@ use super::limit::limit;
 /// What is only said of a plan or a step.
 const SAID: [&str; 3] = ["description", "owner", "annotations"];
 /// Keys of steps whose values are durations, wherever they stand in them.
-const DURATIONS: [&str; 11] = [
+const DURATIONS: [&str; 12] = [
     "every",
     "expires",
     "for",
     "lock_timeout",
     "longest_wait",
+    "max_age",
     "max_throttled_for",
     "pause_between",
     "time",
@@ -33,7 +34,8 @@ const DURATIONS: [&str; 11] = [
 /// Keys of steps below which nothing is a duration: texts of the plan's author, and names of columns.
 const OPAQUE: [&str; 8] = ["sql", "cypher", "redis", "query", "columns", "expect", "none", "http"];
 /// What of an action says how it goes about its work.
-const HOW: [(&str, &[&str]); 2] = [
+const HOW: [(&str, &[&str]); 3] = [
+    ("/action/dual_write", &["outbox"]),
     (
         "/action/backfill",
         &[
@@ -66,6 +68,9 @@ pub fn meaning(mut value: Value, files: &Files) -> Value {
         same_durations(step);
         let limits = step.pointer_mut("/backfill/throttle").and_then(Value::as_array_mut);
         limits.into_iter().flatten().for_each(same_limit);
+        if let Some(size) = step.pointer_mut("/dual_write/outbox/max_bytes") {
+            same_size(size);
+        }
     }
     value
 }
@@ -121,6 +126,13 @@ fn same_limit(throttle: &mut Value) {
         if let ("max" | "min", Ok(limit)) = (key.as_str(), limit(&written)) {
             *value = Value::String(shown(limit));
         }
+    }
+}
+
+/// Writes a size in one way.
+fn same_size(value: &mut Value) {
+    if let Some(Ok(size)) = value.as_str().map(limit) {
+        *value = Value::String(shown(size));
     }
 }
 
@@ -225,6 +237,12 @@ mod tests {
         };
         assert_eq!(copy("1s", "64MiB"), copy("1000ms", "67108864B"));
         assert_ne!(copy("1s", "5"), copy("1s", "5s"));
+        let sync = |age: &str, size: &str| {
+            let outbox = json!({ "max_age": age, "max_bytes": size });
+            meaning_of(&json!({ "dual_write": { "outbox": outbox } }))
+        };
+        assert_eq!(sync("1h", "1GiB"), sync("60m", "1024MiB"));
+        assert_ne!(sync("1h", "1GiB"), sync("1h", "1GB"));
         let query = |text: &str| {
             let expect = json!({ "for": text });
             meaning_of(&json!({ "verify": { "query": { "time": text }, "expect": expect } }))

@@ -15,6 +15,7 @@ mod fields;
 mod files;
 mod findings;
 mod graph;
+mod into_graph;
 mod limit;
 mod lint;
 mod meaning;

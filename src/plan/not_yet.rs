@@ -3,9 +3,11 @@
 //! Each entry goes when its part of the engine comes.
 
 use crate::diagnostic::known as codes;
-use crate::run::{Direction, Engine, Identity};
+use crate::run::{Direction, Engine, Identity, OnDelete};
 
-use super::document::{ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SignalDef, Writer};
+use super::document::{
+    ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SideDef, SignalDef, Writer,
+};
 use super::node::Span;
 use super::reports::Reports;
 use super::resolve::View;
@@ -26,7 +28,9 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     mappings(view, reports);
     for (at, step) in view.all() {
         let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
-        if let Some(engine) = engine.filter(|engine| engine.value != Engine::Postgres) {
+        // Between two databases the lock that is waited for is one of the old side's.
+        let locked = view.crossing(at).map_or(engine, |_| None);
+        if let Some(engine) = locked.filter(|engine| engine.value != Engine::Postgres) {
             let name = super::read::ENGINES.iter().find(|(_, known)| *known == engine.value);
             let name = name.map_or("this engine", |(name, _)| *name);
             if let Some(span) = step.without_transaction.filter(|_| engine.value != Engine::Neo4j) {
@@ -40,6 +44,10 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             let span = step.action.as_ref().map_or(step.id.span, |action| action.span);
             actions(action, span, reports);
             let engine = engine.map(|engine| engine.value);
+            if view.crossing(at).is_some() {
+                between(action, reports);
+                continue;
+            }
             match action {
                 ActionDef::DualWrite(dual_write) => {
                     if engine != Some(Engine::Neo4j)
@@ -60,6 +68,23 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         }
     }
     people(view, reports);
+}
+
+/// What steps on a mapping between two databases can't do yet.
+fn between(action: &ActionDef, reports: &mut Reports) {
+    match action {
+        ActionDef::DualWrite(dual_write) => {
+            if let Some(by) = dual_write.by.filter(|by| by.value == Writer::Application) {
+                option(reports, by.span, "`by: application` from one database into another");
+            }
+        }
+        ActionDef::Backfill(backfill) => {
+            if let Some(on) = backfill.on_row_error.filter(|on| on.value == OnError::Park) {
+                option(reports, on.span, "`on_row_error: park` into another database");
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A client's write can be parked where a trigger can catch what refuses it, and where the old side is the one that is right.
@@ -97,14 +122,42 @@ fn mappings(view: &View<'_>, reports: &mut Reports) {
                 .error(codes::MAPPING_NOT_YET, span, message)
                 .help("tables, nodes and relationships can");
         }
-        if let (Some(from), Some(into)) = (&mapping.from, &mapping.into)
-            && from.target.value != into.target.value
+        if view.is_crossing(mapping) {
+            if let Some(on_delete) = mapping.on_delete.filter(|on| on.value != OnDelete::Delete) {
+                option(reports, on_delete.span, "`on_delete` into another database");
+            }
+            continue;
+        }
+        if let (true, Some(from), Some(into)) = (mapping.is_across(), &mapping.from, &mapping.into)
             && view.knows_target(&into.target.value)
         {
             let message = "rows can't be copied from one database into another yet";
             reports
                 .error(codes::MAPPING_NOT_YET, into.target.span, message)
-                .help("map inside one target");
+                .help(instead(view, from, into));
+        }
+    }
+}
+
+/// What can be copied in place of rows that can't go from one database into another.
+fn instead(view: &View<'_>, from: &SideDef, into: &SideDef) -> &'static str {
+    let engine = |side: &SideDef| {
+        let target = view.document.targets.iter().find(|it| it.name.value == side.target.value);
+        target.and_then(|target| target.engine).map(|engine| engine.value)
+    };
+    let is_table = |side: &SideDef| matches!(side.relation, RelationDef::Table(_));
+    match (is_table(from), is_table(into)) {
+        (true, false) if engine(from) == Some(Engine::Postgres) => {
+            "map into a node or a relationship of neo4j, or inside one target"
+        }
+        (true, false) => {
+            "tables of PostgreSQL can be copied into a graph; map others inside one target"
+        }
+        (true, true) => {
+            "map inside one target; only nodes and relationships of neo4j can be filled from another database, by a table of PostgreSQL"
+        }
+        (false, _) => {
+            "map inside one target; only a table of PostgreSQL can be copied into another database, into a graph of neo4j"
         }
     }
 }

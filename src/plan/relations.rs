@@ -7,6 +7,7 @@ use crate::run::{End, Ends, Relation, RowKind, TargetName};
 use crate::sql::cypher::plain_property;
 
 use super::document::{EndDef, MappingDef, RelationDef, SideDef};
+use super::into_graph;
 use super::node::{At, Span};
 
 /// What keeps two sides from being a mapping.
@@ -20,7 +21,7 @@ pub struct Problem {
     pub help: String,
 }
 
-fn problem<T>(
+pub(super) fn problem<T>(
     span: Span,
     message: impl Into<String>,
     help: impl Into<String>,
@@ -36,15 +37,26 @@ pub fn of_graph(def: &MappingDef) -> Option<Result<(Relation, Relation), Problem
         (RelationDef::Relationship(old), RelationDef::Relationship(new)) => {
             relationships((from, old), (into, new))
         }
+        (RelationDef::Table(table), RelationDef::Node(label)) => {
+            into_graph::nodes((from, table), (into, label))
+        }
+        (RelationDef::Table(table), RelationDef::Relationship(kind)) => {
+            into_graph::relationships((from, table), (into, kind))
+        }
         _ => problem(
             into.span,
             "these two sides don't go together",
-            "nodes become nodes, and relationships become relationships",
+            "nodes become nodes, relationships become relationships, and rows of a table become either",
         ),
     })
 }
 
-fn relation(side: &SideDef, name: &At<String>, key: Vec<String>, kind: RowKind) -> Relation {
+pub(super) fn relation(
+    side: &SideDef,
+    name: &At<String>,
+    key: Vec<String>,
+    kind: RowKind,
+) -> Relation {
     let target = TargetName::new(side.target.value.as_str());
     Relation { target, table: name.value.clone(), key, kind }
 }

@@ -9,8 +9,8 @@ use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method, Transact
 use crate::sql::Dialect;
 
 use super::document::{
-    ActionDef, CheckDef, Document, DualWriteDef, GateDef, MappingDef, StepDef, TargetDef, UndoDef,
-    UsedByDef, VerifyDef,
+    ActionDef, CheckDef, Document, DualWriteDef, GateDef, MappingDef, SideDef, StepDef, TargetDef,
+    UndoDef, UsedByDef, VerifyDef,
 };
 use super::files::Files;
 use super::graph::Graph;
@@ -23,8 +23,11 @@ use super::suggest::advice;
 /// What a step's names lead to.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
-    /// The target, by its place in the document.
+    /// The target, by its place in the document. Of a step on a mapping between two targets it is the one that the step writes to,
+    /// or empties.
     pub target: Option<usize>,
+    /// Where the rows of its mapping come from.
+    pub source: Option<usize>,
     /// The mapping, by its place in the document.
     pub mapping: Option<usize>,
     /// Its statements.
@@ -190,12 +193,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The target that a throttle of a backfill asks, if it is plain.
+    /// The target that a throttle of a backfill asks, if it is plain. Not said, it is where the rows come from: there is the load
+    /// that clients feel.
     pub fn throttled_on(&self, copy: usize, named: Option<&At<String>>) -> Option<&'a TargetDef> {
         let targets = &self.document.targets;
         match named {
             Some(name) => targets.iter().find(|known| known.name.value == name.value),
-            None => self.steps[copy].target.map(|at| &targets[at]),
+            None => self.steps[copy].source.map(|at| &targets[at]),
         }
     }
 
@@ -233,8 +237,21 @@ impl<'a> View<'a> {
         &self.document.mappings[at]
     }
 
+    /// Whether rows of a mapping go from a table of PostgreSQL into a graph, which is the one way between two databases.
+    pub fn is_crossing(&self, mapping: &MappingDef) -> bool {
+        mapping.is_into_graph()
+            && self.dialect_of(mapping.from.as_ref()) == Some(Dialect::Postgres)
+            && self.dialect_of(mapping.into.as_ref()) == Some(Dialect::Cypher)
+    }
+
+    /// The mapping of a step, if its rows go into another database.
+    pub fn crossing(&self, at: usize) -> Option<&'a MappingDef> {
+        let mapping = self.mapping(self.steps[at].mapping?);
+        self.is_crossing(mapping).then_some(mapping)
+    }
+
     /// The dialect of a mapping's source, if it is SQL.
-    pub fn dialect_of(&self, side: Option<&super::document::SideDef>) -> Option<Dialect> {
+    pub fn dialect_of(&self, side: Option<&SideDef>) -> Option<Dialect> {
         let target = side?.target.value.as_str();
         let target = self.document.targets.iter().find(|known| known.name.value == target)?;
         Dialect::of(target.engine?.value)
@@ -350,17 +367,15 @@ impl<'a> Names<'a> {
         }
         if let Some(name) = action.value.mapping() {
             resolved.mapping = self.mapping(name, reports);
-            resolved.target = resolved.mapping.and_then(|at| self.home_of(at));
+            if let Some(mapping) = resolved.mapping {
+                resolved.source = self.side_of(self.document.mappings[mapping].from.as_ref());
+                resolved.target = self.home_of(mapping, &action.value);
+            }
             if let (Some(at), Some(named), Some(written)) =
                 (resolved.target, named, step.target.as_ref())
                 && at != named
             {
-                let home = &self.document.targets[at].name.value;
-                let message =
-                    format!("`{}` is on `{home}`, not on `{}`", name.value, written.value);
-                reports
-                    .error(codes::WRONG_TARGET, written.span, message)
-                    .help("remove `target`: the mapping says where it is");
+                self.report_wrong_target(at, (name, written), reports);
             }
             return resolved;
         }
@@ -429,10 +444,33 @@ impl<'a> Names<'a> {
         found
     }
 
-    /// The target that the rows of a mapping come from. Sides that name no target are reported with the mapping.
-    fn home_of(&self, mapping: usize) -> Option<usize> {
-        let from = self.document.mappings[mapping].from.as_ref()?;
-        self.targets.get(from.target.value.as_str()).copied()
+    /// The target that a step on a mapping works on. Between two targets it is where rows go, and for `drop` where they come from.
+    /// Sides that name no target are reported with the mapping.
+    fn home_of(&self, mapping: usize, action: &ActionDef) -> Option<usize> {
+        let mapping = &self.document.mappings[mapping];
+        let side = match action {
+            ActionDef::Drop { .. } => &mapping.from,
+            _ if mapping.is_across() => &mapping.into,
+            _ => &mapping.from,
+        };
+        self.side_of(side.as_ref())
+    }
+
+    fn side_of(&self, side: Option<&SideDef>) -> Option<usize> {
+        self.targets.get(side?.target.value.as_str()).copied()
+    }
+
+    fn report_wrong_target(
+        &self,
+        home: usize,
+        (mapping, written): (&At<String>, &At<String>),
+        reports: &mut Reports,
+    ) {
+        let home = &self.document.targets[home].name.value;
+        let message = format!("`{}` is on `{home}`, not on `{}`", mapping.value, written.value);
+        reports
+            .error(codes::WRONG_TARGET, written.span, message)
+            .help("remove `target`: the mapping says where it is");
     }
 }
 

@@ -104,6 +104,7 @@ pub fn pin() -> Pin {
         mapping: mapping_name(),
         direction: Direction::Forward,
         by: crate::run::Writer::Engine,
+        outbox: crate::run::OutboxLimits::default(),
     };
     let gate = Gate {
         approvals: vec![Approvals { group: "release".into(), count: 2 }],

@@ -191,6 +191,36 @@ pub struct DualWrite {
     /// By whom.
     #[serde(default, skip_serializing_if = "Writer::is_engine")]
     pub by: Writer,
+    /// How far the outbox may grow, where the sides are in two databases.
+    #[serde(default, skip_serializing_if = "OutboxLimits::is_usual")]
+    pub outbox: OutboxLimits,
+}
+
+/// How far an outbox may grow: a source must not be filled up because the other database, or the relay, is away. Near a limit
+/// it is warned of, past one the running steps of the mapping fail. Changes are never thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxLimits {
+    /// How many changes of the mapping may wait.
+    pub rows: u64,
+    /// How long the oldest of them may have waited, in milliseconds.
+    pub age_ms: u64,
+    /// How many bytes their images may take.
+    pub bytes: u64,
+}
+
+impl Default for OutboxLimits {
+    /// A day, and what a day of a busy table may bring.
+    fn default() -> Self {
+        Self { rows: 10_000_000, age_ms: 24 * 3_600_000, bytes: 10 << 30 }
+    }
+}
+
+impl OutboxLimits {
+    /// Whether the plan says nothing of its own.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who writes to both sides.

@@ -39,9 +39,9 @@ mod words;
 
 pub use action::{
     Action, Approvals, Backfill, ChunkRows, CreatedTable, Direction, DualWrite, Expect, Gate,
-    GateQuery, Hazard, Language, Method, Probe, QueryCheck, Question, Retire, RetireShape,
-    RetiredColumn, RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor, UsedBy,
-    Value, Verify, Within, Writer,
+    GateQuery, Hazard, Language, Method, OutboxLimits, Probe, QueryCheck, Question, Retire,
+    RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor,
+    UsedBy, Value, Verify, Within, Writer,
 };
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};

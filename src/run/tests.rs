@@ -124,6 +124,7 @@ fn leads_steps(switch: Gate, end: Gate) -> Vec<Step> {
         mapping: mapping(),
         direction: Direction::Forward,
         by: crate::run::Writer::Engine,
+        outbox: crate::run::OutboxLimits::default(),
     };
     vec![
         step("create", Phase::Expand, &[], Action::Sql(script("CREATE TABLE leads_v2 (id)"))),

@@ -9,6 +9,7 @@ use sqlparser::ast::{
     Visit as _, Visitor,
 };
 
+use super::token::{Kind, tokens};
 use super::{Dialect, postgres, sqlite};
 
 /// Functions that make one value out of many rows. `min` and `max` do so with one argument only.
@@ -82,6 +83,16 @@ pub fn column_refs(dialect: Dialect, expression: &str) -> Result<BTreeSet<String
         ControlFlow::Break(complaint) => Err(complaint),
         ControlFlow::Continue(()) => Ok(columns.found),
     }
+}
+
+/// The column that an expression is the plain value of, spelled as the catalogue spells it. None where it is anything else.
+#[must_use]
+pub fn plain_column(dialect: Dialect, expression: &str) -> Option<String> {
+    let all = tokens(dialect, expression, 1).ok()?;
+    let is_name = all.len() == 1 && matches!(all[0].kind, Kind::Word | Kind::Quoted);
+    // A word may be a value: `null`, `true`, `1`.
+    let read = column_refs(dialect, expression).ok().filter(|read| is_name && read.len() == 1)?;
+    read.into_iter().next()
 }
 
 struct Columns {
@@ -186,6 +197,29 @@ mod tests {
             assert!(!known(other), "{other}");
         }
         assert!(!calls_known_only(Dialect::Sqlite, "lower(a)"));
+    }
+
+    #[test]
+    fn the_plain_value_of_a_column_is_told_from_others() {
+        for (expression, column) in [
+            ("id", Some("id")),
+            (" Id ", Some("id")),
+            ("\"Id\"", Some("Id")),
+            ("\"say \"\"a\"\"\"", Some("say \"a\"")),
+            ("null", None),
+            ("true", None),
+            ("1", None),
+            ("'id'", None),
+            ("current_date", None),
+            ("lower(id)", None),
+            ("id::text", None),
+            ("(id)", None),
+            ("t.id", None),
+            ("", None),
+        ] {
+            let found = plain_column(Dialect::Postgres, expression);
+            assert_eq!(found.as_deref(), column, "{expression}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::run::Engine;
 pub use alone::{Alone, NewIndex, Reindexed, alone, index_made};
 pub use classify::classify;
 pub use drops::drops_one;
-pub use expression::{calls_known_only, column_refs};
+pub use expression::{calls_known_only, column_refs, plain_column};
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{
     MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,

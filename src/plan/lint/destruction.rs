@@ -123,7 +123,12 @@ impl<'a> Owners<'a> {
     fn of(view: &View<'a>) -> Self {
         let mut by_table: HashMap<(&'a str, String), BTreeSet<usize>> = HashMap::new();
         for (at, mapping) in view.document.mappings.iter().enumerate() {
-            let Some((from, source, into, copy)) = mapping.tables() else { continue };
+            let (Some(from), Some(into)) = (&mapping.from, &mapping.into) else { continue };
+            let Some(source) =
+                from.table().filter(|_| !mapping.is_of_graph() || view.is_crossing(mapping))
+            else {
+                continue;
+            };
             let dialect = view.dialect_of(Some(from));
             let retired =
                 view.lives[at].retires.iter().filter_map(|retire| match view.action(*retire)? {
@@ -142,7 +147,8 @@ impl<'a> Owners<'a> {
                 None => table.to_ascii_lowercase(),
             };
             let own = retired.chain([source.to_owned()]).map(|table| (from_target, table));
-            for (target, table) in own.chain([(into.target.value.as_str(), copy.to_owned())]) {
+            let copy = into.table().map(|copy| (into.target.value.as_str(), copy.to_owned()));
+            for (target, table) in own.chain(copy) {
                 by_table.entry((target, folded(&table))).or_default().insert(at);
             }
         }

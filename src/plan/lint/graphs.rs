@@ -17,7 +17,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     for (mapping, life) in view.mappings() {
         // Sides in two databases, and those that are in no graph, are told of elsewhere.
         let is_here = view.dialect_of(mapping.from.as_ref()) == Some(Dialect::Cypher);
-        if !mapping.is_of_graph() || !is_here || is_across(mapping) {
+        if !mapping.is_of_graph() || !is_here || mapping.is_across() {
             continue;
         }
         if let Some(Err(Problem { span, message, help })) = of_graph(mapping) {
@@ -27,12 +27,6 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         expressions(mapping, reports);
         steps(view, (mapping, life), reports);
     }
-}
-
-/// Whether its sides are in two databases.
-fn is_across(mapping: &MappingDef) -> bool {
-    let sides = mapping.from.as_ref().zip(mapping.into.as_ref());
-    sides.is_some_and(|(from, into)| from.target.value != into.target.value)
 }
 
 /// Keys of a mapping that mean something for tables only.

@@ -15,7 +15,18 @@ use super::super::resolve::{Life, View};
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     let guarded: Vec<Guarded<'_>> =
         view.mappings().filter_map(|(m, l)| Guarded::of(view, m, l)).collect();
-    for (at, _) in view.all() {
+    for (at, step) in view.all() {
+        if let Some(dropped) = dropped(view, at) {
+            let others = guarded.iter().filter(|guarded| {
+                guarded.target == dropped.target && guarded.mapping.name.value != dropped.mapping
+            });
+            let broken = others.filter_map(|guarded| guarded.broken_by(view, at, &dropped.change));
+            for (message, _) in broken {
+                reports
+                    .error(codes::TOUCHES_LIVE_SYNC, step.id.span, message)
+                    .help("let that dual-write end before");
+            }
+        }
         let (Some(script), Some(target)) = (&view.steps[at].script, view.steps[at].target) else {
             continue;
         };
@@ -37,6 +48,21 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
     }
 }
 
+/// What the `drop` of a mapping between two databases takes away from under other mappings. Inside one database that is a table
+/// with a name of its own, which nothing else is mapped from.
+struct Dropped<'a> {
+    mapping: &'a str,
+    target: &'a str,
+    change: Change,
+}
+
+fn dropped<'a>(view: &View<'a>, at: usize) -> Option<Dropped<'a>> {
+    let Some(ActionDef::Drop { mapping }) = view.action(at) else { return None };
+    let from = view.crossing(at)?.from.as_ref()?;
+    let change = Change::DropTable { table: from.table()?.to_owned() };
+    Some(Dropped { mapping: &mapping.value, target: &from.target.value, change })
+}
+
 /// A mapping whose sync may be live.
 struct Guarded<'a> {
     mapping: &'a MappingDef,
@@ -45,8 +71,8 @@ struct Guarded<'a> {
     target: &'a str,
     /// The tables of the old side, under the names they have in the course of the plan.
     old: Vec<String>,
-    /// The table of the new side.
-    new: &'a str,
+    /// The table of the new side, where it is in the same database.
+    new: Option<&'a str>,
     /// The mapped columns; `None`: all.
     columns: Option<BTreeSet<String>>,
 }
@@ -56,7 +82,14 @@ impl<'a> Guarded<'a> {
         if life.dual_writes.is_empty() {
             return None;
         }
-        let (from, source, _, new) = mapping.tables()?;
+        let (from, source, new) = match mapping.tables() {
+            Some((from, source, _, new)) => (from, source, Some(new)),
+            None if view.is_crossing(mapping) => {
+                let from = mapping.from.as_ref()?;
+                (from, from.table()?, None)
+            }
+            None => return None,
+        };
         let dialect = view.dialect_of(Some(from))?;
         let retired = life.retires.iter().filter_map(|retire| match view.action(*retire)? {
             ActionDef::Retire(retire) => {
@@ -77,25 +110,31 @@ impl<'a> Guarded<'a> {
         };
         let is = |name: &str| sql::same_name(self.dialect, name, table);
         let is_old = self.old.iter().any(|old| is(old));
-        if !(is_old || is(self.new)) || !self.may_be_live(view, at, is_old) {
+        if !(is_old || self.new.is_some_and(is)) || !self.may_be_live(view, at, is_old) {
             return None;
         }
         let is_mapped = |column: &str| {
             self.columns.as_ref().is_none_or(|mapped| mapped.contains(&column.to_ascii_lowercase()))
         };
         let (what, instead) = match change {
-            Change::RenameTable { .. } => ("renames a table", "`retire`"),
-            Change::DropTable { .. } => ("drops a table", "`retire`, and then `drop`"),
+            Change::RenameTable { .. } => ("renames a table", Some("`retire`")),
+            Change::DropTable { .. } if self.new.is_none() => ("drops a table", Some("`drop`")),
+            Change::DropTable { .. } => ("drops a table", Some("`retire`, and then `drop`")),
             Change::RenameColumn { column, .. } if is_mapped(column) => {
-                ("renames a mapped column", "`retire`")
+                ("renames a mapped column", Some("`retire`"))
             }
             Change::DropColumn { column, .. } if is_mapped(column) => {
-                ("drops a mapped column", "`retire`, and then `drop`")
+                ("drops a mapped column", Some("`retire`, and then `drop`"))
             }
             _ => return self.broken_otherwise(change, &is_mapped),
         };
-        let help = format!(
-            "use {instead}: it does so in one transaction with the sync; or do it before the dual-write or after its end"
+        // Between two databases nothing is retired.
+        let instead = instead.filter(|it| self.new.is_some() || *it == "`drop`");
+        let help = instead.map_or_else(
+            || "do it before the dual-write or after its end".to_owned(),
+            |instead| format!(
+                "use {instead}: it does so in one transaction with the sync; or do it before the dual-write or after its end"
+            ),
         );
         Some((self.message(what, table), help))
     }
@@ -144,7 +183,7 @@ impl<'a> Guarded<'a> {
 
     /// A table of this mapping that is in a schema.
     fn in_schema(&self, schema: &str) -> Option<&str> {
-        let tables = self.old.iter().map(String::as_str).chain([self.new]);
+        let tables = self.old.iter().map(String::as_str).chain(self.new);
         tables.into_iter().find(|table| match sql::qualified_name(table) {
             (Some(own), _) => own.eq_ignore_ascii_case(schema),
             (None, _) => schema == "public",
@@ -168,13 +207,14 @@ impl<'a> Guarded<'a> {
 fn columns(mapping: &MappingDef, dialect: Dialect) -> BTreeSet<String> {
     let mut columns = BTreeSet::new();
     let pairs = mapping.columns.iter().chain(&mapping.reverse);
-    for (column, expression) in pairs {
-        columns.insert(column.value.to_ascii_lowercase());
+    columns.extend(pairs.map(|(column, _)| column.value.to_ascii_lowercase()));
+    let written = mapping.written().iter().chain(&mapping.reverse);
+    let ends = mapping.into.iter().flat_map(|into| into.ends.iter().flatten());
+    // Of a node at an end a name without an expression is that of the column.
+    let of_ends = ends.flat_map(|end| &end.key).map(|(name, value)| value.as_ref().unwrap_or(name));
+    let expressions = written.map(|(_, expression)| expression).chain(of_ends);
+    for expression in expressions.chain(&mapping.filter) {
         let read = sql::column_refs(dialect, &expression.value).unwrap_or_default();
-        columns.extend(read.into_iter().map(|column| column.to_ascii_lowercase()));
-    }
-    if let Some(filter) = &mapping.filter {
-        let read = sql::column_refs(dialect, &filter.value).unwrap_or_default();
         columns.extend(read.into_iter().map(|column| column.to_ascii_lowercase()));
     }
     let sides = mapping.from.iter().chain(&mapping.into);

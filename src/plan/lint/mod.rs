@@ -9,6 +9,7 @@ mod captures;
 mod cascade;
 mod circles;
 mod copying;
+mod crossings;
 mod destruction;
 mod ends;
 mod expressions;
@@ -25,6 +26,7 @@ mod questions;
 mod retire;
 mod sides;
 mod statements;
+mod stubs;
 mod throttles;
 mod timeouts;
 mod transactions;
@@ -51,6 +53,7 @@ const WRITTEN: &[Rule] = &[
     urls::check,
     sides::check,
     graphs::check,
+    crossings::check,
     expressions::check,
     ways_back::check,
     written_twice::check,
@@ -79,6 +82,7 @@ const WHOLE: &[Rule] = &[
     fillable::check,
     captures::check,
     copying::check,
+    stubs::check,
     retire::check,
     ends::check,
     parted::check,

@@ -28,6 +28,11 @@ const ASK: &str = "ask a query instead: `unused_for: { target, query, for }`";
 fn counters(view: &View<'_>, gate: usize, name: &At<String>, reports: &mut Reports) {
     let found = view.mappings().find(|(mapping, _)| mapping.name.value == name.value);
     let Some((mapping, life)) = found else { return };
+    if mapping.is_of_graph() {
+        let message = format!("no `retire` puts the old side of `{}` aside", name.value);
+        reports.error(codes::USES_UNSEEN, name.span, message).help(ASK);
+        return;
+    }
     let Some((from, ..)) = mapping.tables() else { return };
     let target = view.document.targets.iter().find(|one| one.name.value == from.target.value);
     let engine = target.and_then(|target| target.engine).map(|engine| engine.value);

@@ -11,7 +11,7 @@ use super::super::fields::{Fields, count, entries, text, texts};
 use super::super::node::{At, Kind, Node};
 use super::super::reports::Reports;
 use super::throttle::throttles;
-use super::{gate, verify};
+use super::{gate, outbox, verify};
 
 /// The actions by their keys.
 pub const ACTIONS: &[&str] = &[
@@ -85,7 +85,7 @@ fn only_mapping(node: &Node, what: &'static str, reports: &mut Reports) -> Optio
 }
 
 fn dual_write(node: &Node, reports: &mut Reports) -> Option<DualWriteDef> {
-    const KEYS: &[&str] = &["mapping", "direction", "by", "on_error", "probe"];
+    const KEYS: &[&str] = &["mapping", "direction", "by", "on_error", "probe", "outbox"];
     const DIRECTIONS: &[(&str, Direction)] =
         &[("forward", Direction::Forward), ("both", Direction::Both)];
     const WRITERS: &[(&str, Writer)] = &[
@@ -114,8 +114,10 @@ fn dual_write(node: &Node, reports: &mut Reports) -> Option<DualWriteDef> {
             .help("remove it: the engine proves its own triggers by the catalogue");
     }
     let on_error = fields.word("on_error", ON_ERROR, reports);
+    let outbox = fields.get("outbox").and_then(|node| outbox::outbox(node, reports));
+    let outbox = outbox.map(|value| At { value, span: fields.key_span("outbox") });
     let mapping = fields.required_name("mapping", reports)?;
-    Some(DualWriteDef { mapping, direction: direction?, by, on_error, probe })
+    Some(DualWriteDef { mapping, direction: direction?, by, on_error, probe, outbox })
 }
 
 fn probe(node: &Node, span: super::super::node::Span, reports: &mut Reports) -> Option<ProbeDef> {

@@ -4,6 +4,7 @@
 mod action;
 mod gate;
 mod mapping;
+mod outbox;
 mod step;
 mod throttle;
 mod verify;

@@ -266,6 +266,21 @@ struct DualWrite {
     on_error: Option<OnError>,
     /// How it is proven that the application writes both.
     probe: Option<Probe>,
+    /// From one database into another: how far the outbox may grow before the steps of the mapping fail.
+    outbox: Option<Outbox>,
+}
+
+/// Limits of the outbox: whichever is passed first.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Outbox {
+    /// How many changes may wait; 10,000,000 unless given.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    max_rows: Option<u32>,
+    /// How long the oldest may wait; 24h unless given.
+    max_age: Option<Duration>,
+    /// How much room they may take, such as 1GiB; 10GiB unless given.
+    max_bytes: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]

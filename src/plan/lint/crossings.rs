@@ -1,0 +1,131 @@
+//! What is mapped from a table into a graph of another database: rows that keep what they are known by, written forward only, by the
+//! engine's relay.
+
+use crate::diagnostic::known as codes;
+use crate::run::Direction;
+
+use super::super::document::{ActionDef, MappingDef, RelationDef, SideDef};
+use super::super::node::Span;
+use super::super::relations::{Problem, of_graph};
+use super::super::reports::Reports;
+use super::super::resolve::{Life, View};
+
+/// Applies the rule.
+pub fn check(view: &View<'_>, reports: &mut Reports) {
+    let mut earlier: Vec<&MappingDef> = Vec::new();
+    for (mapping, life) in view.mappings() {
+        if !view.is_crossing(mapping) {
+            if !mapping.is_across() {
+                no_outbox(view, life, reports);
+            }
+            continue;
+        }
+        if let Some(Err(Problem { span, message, help })) = of_graph(mapping) {
+            reports.error(codes::MAPPING_SIDES, span, message).help(help);
+        }
+        foreign(mapping, reports);
+        steps(view, (mapping, life), reports);
+        written_twice(mapping, &earlier, reports);
+        earlier.push(mapping);
+    }
+}
+
+/// An outbox is between two databases.
+fn no_outbox(view: &View<'_>, life: &Life, reports: &mut Reports) {
+    for (at, _) in &life.dual_writes {
+        let Some(ActionDef::DualWrite(def)) = view.action(*at) else { continue };
+        if let Some(outbox) = def.outbox {
+            let message = "`outbox` belongs to a dual-write from one database into another";
+            reports
+                .error(codes::KEYS_CONFLICT, outbox.span, message)
+                .help("remove it: inside one database both sides are written in one transaction");
+        }
+    }
+}
+
+/// Keys of a mapping that mean nothing here.
+fn foreign(mapping: &MappingDef, reports: &mut Reports) {
+    let mut refuse = |span: Span, what: &str, help: &str| {
+        let message = format!("`{what}` is for copies into tables");
+        reports.error(codes::KEYS_CONFLICT, span, message).help(help);
+    };
+    if let Some((name, _)) = mapping.columns.first() {
+        refuse(name.span, "columns", "what is written stands in `into`: `properties: { … }`");
+    }
+    if let Some(span) = mapping.reverse_span {
+        refuse(span, "reverse", "remove it: a graph is written forward only");
+    }
+    if let Some(at) = mapping.winner {
+        refuse(at.span, "winner", "remove it: a graph is written forward only");
+    }
+}
+
+fn steps(view: &View<'_>, (mapping, life): (&MappingDef, &Life), reports: &mut Reports) {
+    let name = &mapping.name.value;
+    for (at, direction) in &life.dual_writes {
+        let Some(ActionDef::DualWrite(def)) = view.action(*at) else { continue };
+        if *direction == Direction::Both {
+            let message =
+                format!("nothing in a graph tells what changed there, so `{name}` has no way back");
+            reports.error(codes::KEYS_CONFLICT, def.direction.span, message).help(
+                "write `direction: forward`, and let the application write the graph itself only once the dual-write is over",
+            );
+        }
+        if let Some(on_error) = def.on_error {
+            let message = "`on_error` has no meaning between two databases";
+            reports.error(codes::KEYS_CONFLICT, on_error.span, message).help(
+                "remove it: no client waits for the graph, and the relay parks changes that the graph refuses",
+            );
+        }
+    }
+    for at in &life.retires {
+        let step = view.step(*at);
+        let message = format!(
+            "`{}` has no name to hand over: the sides of `{name}` are in two databases",
+            step.id.value
+        );
+        reports.error(codes::RETIRE_SHAPE, step.id.span, message).help(
+            "let a gate say that the application has moved, and `stop_dual_write` or `drop` the mapping behind it",
+        );
+    }
+}
+
+/// What of a graph a mapping fills: two that fill the same would each take the other's rows for rows too many.
+fn written_twice(mapping: &MappingDef, earlier: &[&MappingDef], reports: &mut Reports) {
+    let Some(into) = &mapping.into else { return };
+    let first = earlier
+        .iter()
+        .find(|earlier| earlier.into.as_ref().is_some_and(|other| is_same(other, into)));
+    let Some(first) = first else { return };
+    let (what, span) = match &into.relation {
+        RelationDef::Relationship(name) => ("relationships of type", name),
+        RelationDef::Node(name) | RelationDef::Table(name) | RelationDef::Keys(name) => {
+            ("nodes of", name)
+        }
+    };
+    let message = format!(
+        "`{}` and `{}` both write all {what} `{}`",
+        first.name.value, mapping.name.value, span.value
+    );
+    reports
+        .error(codes::WRITTEN_TWICE, span.span, message)
+        .related(first.name.span, "the first")
+        .help("let one mapping write them, from a table that has all; or give these another name");
+}
+
+fn is_same(one: &SideDef, other: &SideDef) -> bool {
+    if one.target.value != other.target.value {
+        return false;
+    }
+    let labels = |side: &SideDef| {
+        let ends = side.ends.iter().flatten();
+        ends.map(|end| end.node.value.clone()).collect::<Vec<_>>()
+    };
+    match (&one.relation, &other.relation) {
+        (RelationDef::Node(a), RelationDef::Node(b)) => a.value == b.value,
+        (RelationDef::Relationship(a), RelationDef::Relationship(b)) => {
+            a.value == b.value && labels(one) == labels(other)
+        }
+        _ => false,
+    }
+}
