@@ -259,6 +259,14 @@ impl Session for Crossing {
         self.new.close().await;
     }
 
+    fn change_source(&self) -> Option<&dyn ChangeSource> {
+        self.old.change_source()
+    }
+
+    fn change_sink(&self) -> Option<&dyn ChangeSink> {
+        self.new.change_sink()
+    }
+
     fn told(&self, error: Error) -> Error {
         self.new.told(self.old.told(error))
     }

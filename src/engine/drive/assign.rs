@@ -6,6 +6,7 @@ use super::{Drive, Running};
 use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{Fence, Losses, SharedDriver, Work};
 use crate::engine::probe::{live_syncs, tables_behind};
+use crate::engine::step::outbox::Outbox;
 use crate::engine::step::{Halt, Job, Moved, shape_of};
 use crate::run::{
     Action, Digest, Direction, DualWrite, MappingName, Permit, Program, Progress, State, Step,
@@ -137,6 +138,10 @@ impl Drive<'_> {
             writer: name
                 .as_ref()
                 .and_then(|name| Some(sync_of(program, name)?.1.by.clone()))
+                .unwrap_or_default(),
+            outbox: name
+                .as_ref()
+                .and_then(|name| Some(Outbox::of(sync_of(program, name)?.1.outbox)))
                 .unwrap_or_default(),
             longest_wait_ms: program.policy().longest_wait_ms,
             mappings: program

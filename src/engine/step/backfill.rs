@@ -299,10 +299,14 @@ fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
     let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
     let (driver, fence) = (job.driver.clone(), job.fence()?.clone());
     let (work, mapping, direction) = (job.work.clone(), copy.mapping.clone(), job.direction);
+    let outbox = job.outbox.clone();
     copy.walker.spawn(async move {
         let by = (&driver, &fence, &work);
         let size = Window { rows, count };
-        let result = ahead(by, (&mapping, direction), forget, size).await;
+        let result = match outbox.hold(&driver, &mapping).await {
+            Ok(()) => ahead(by, (&mapping, direction), forget, size).await,
+            Err(error) => Err(error),
+        };
         Walked { rows, result }
     });
     Ok(())

@@ -6,7 +6,7 @@ use crate::driver::{
 use crate::run::{Direction, FailureClass, Mapping, Outcome, Way};
 
 use super::pass::{Resume, compare_all};
-use super::{Fault, Job, application, outcome};
+use super::{Fault, Job, application, outbox, outcome};
 
 pub(super) async fn perform(job: &Job) -> Result<Outcome, Fault> {
     let (fence, mapping) = (job.fence()?, job.mapping()?);
@@ -142,7 +142,10 @@ pub(super) fn helps(mapping: &Mapping, gone: Gone) -> Option<String> {
 pub(super) async fn prove_active(job: &Job) -> Result<(), Fault> {
     let mapping = job.mapping()?;
     match job.patient(|| job.driver.sync_state(mapping, job.direction)).await? {
-        SyncState::Active => application::still_writes(job).await,
+        SyncState::Active => {
+            outbox::hold(job).await?;
+            application::still_writes(job).await
+        }
         SyncState::Broken(why) => Err(broken(&why)),
     }
 }

@@ -24,6 +24,7 @@ mod backfill;
 mod brake;
 mod drop;
 mod dual_write;
+pub(super) mod outbox;
 mod park;
 mod pass;
 mod queue;
@@ -52,6 +53,8 @@ pub(super) struct Job {
     pub(super) sync: Option<StepId>,
     /// Who writes both sides of the mapping.
     pub(super) writer: Writer,
+    /// How far the mapping's outbox may grow.
+    pub(super) outbox: outbox::Outbox,
     /// How long a wait may be, where policy says.
     pub(super) longest_wait_ms: Option<u64>,
     /// All mappings of the plan in this database, under the names of the plan.
