@@ -1,6 +1,6 @@
 //! Plans on a real Neo4j server.
 
-mod bed;
+pub mod bed;
 mod files;
 mod leads;
 mod refused;

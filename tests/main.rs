@@ -6,6 +6,7 @@ mod bad_luck;
 mod bad_luck_postgres;
 mod commands;
 mod copying;
+mod crossing;
 mod docs;
 mod dry_run;
 mod examples;

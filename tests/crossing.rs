@@ -1,0 +1,5 @@
+//! Mappings from PostgreSQL into a graph, on real servers of both.
+
+mod bed;
+mod differences;
+mod social;

@@ -1,0 +1,320 @@
+//! A database, a graph and a plan between them; what both have, read by statements that know nothing of the engine; and an
+//! application that writes to the database all the time.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use crate::examples::database::{Database, block_on, connect};
+use crate::graph::bed::Bed as Graph;
+use crate::sandbox::{Ran, wait_for};
+use crate::services;
+
+pub const PLAN: &str = "plans/social-graph.yaml";
+
+/// Every wait is cut to a second; who may decide is known by name.
+const PROJECT: &str = "apiVersion: phasegate/v1
+kind: Project
+groups:
+  application: [ann]
+  dba: [dee]
+environments:
+  rehearsal:
+    policy:
+      longest_wait: 1s
+";
+
+/// How long whatever is waited for may take.
+pub const LONG: Duration = Duration::from_secs(90);
+
+pub struct Bed {
+    pub database: Database,
+    pub graph: Graph,
+    /// Where the graph is reached by the engine.
+    graph_url: String,
+}
+
+impl Bed {
+    /// The example with both databases as it begins with them.
+    pub fn example() -> Option<Self> {
+        let plans = format!("{}/plans", env!("CARGO_MANIFEST_DIR"));
+        let read = |name: &str| std::fs::read_to_string(format!("{plans}/{name}")).unwrap();
+        let bed = Self::new("social-graph", &read("social-graph/before.sql"))?;
+        bed.graph.sandbox.write(PLAN, &read("social-graph.yaml"));
+        Some(bed)
+    }
+
+    /// Databases with nothing but what a script makes.
+    pub fn new(test: &str, script: &str) -> Option<Self> {
+        let server = services::postgres(test)?;
+        let graph = Graph::new(test, "")?;
+        let database = Database::on(&server, script);
+        graph.sandbox.write("phasegate.yaml", PROJECT);
+        let graph_url = graph.url.clone();
+        Some(Self { database, graph, graph_url })
+    }
+
+    /// The graph is reached through something else.
+    pub fn reached_at(mut self, url: String) -> Self {
+        self.graph_url = url;
+        self
+    }
+
+    /// Small chunks, so that there are many.
+    pub fn with_chunks(self, rows: u32) -> Self {
+        let path = self.graph.sandbox.path(PLAN);
+        let plan = std::fs::read_to_string(path).unwrap();
+        let chunk = format!("      chunk:\n        rows: {rows}\n");
+        let small = ["users", "follows"].iter().fold(plan, |plan, mapping| {
+            let copy = format!("    backfill:\n      mapping: {mapping}\n");
+            plan.replace(&copy, &format!("{copy}{chunk}"))
+        });
+        self.graph.sandbox.write(PLAN, &small);
+        self
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.graph.sandbox.command(args);
+        command.args(["--env", "rehearsal"]);
+        command.env("APP_DATABASE_URL", &self.database.url);
+        command.env("SOCIAL_GRAPH_URL", &self.graph_url);
+        command
+    }
+
+    pub fn phasegate(&self, args: &[&str]) -> Ran {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// Runs with fail points.
+    pub fn with_point(&self, args: &[&str], point: &str) -> Ran {
+        self.command(args).env("FAILPOINTS", point).output().unwrap().into()
+    }
+
+    pub fn start(&self, args: &[&str], point: &str) -> Child {
+        let mut command = self.command(args);
+        command.env("FAILPOINTS", point).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// A process of its own that only carries changes.
+    pub fn relay(&self) -> Relay {
+        Relay(self.start(&["relay", "social-graph"], ""))
+    }
+
+    pub fn status(&self) -> Value {
+        self.phasegate(&["status", "social-graph", "--format", "json"]).expect(0).json()
+    }
+
+    /// What status says of a mapping's changes.
+    pub fn carried(&self, mapping: &str) -> Value {
+        let status = self.status();
+        let relays = status["relays"].as_array().unwrap();
+        relays.iter().find(|one| one["mapping"] == mapping).cloned().unwrap_or_default()
+    }
+
+    /// Waits until nothing waits.
+    #[track_caller]
+    pub fn is_synced(&self) {
+        let mut last = Value::Null;
+        let synced = wait_for(LONG, || {
+            last = self.status()["relays"].clone();
+            last.as_array().unwrap().iter().all(|one| one["sync_status"] == "synced")
+        });
+        assert!(synced, "changes wait for ever: {last}");
+    }
+
+    /// The rows of the old side, each in the shape of the new one, and those of the new side: as they should be the same.
+    pub fn sides(&self) -> [Vec<String>; 2] {
+        let mut old = self.database.rows(
+            "SELECT concat_ws('|', id, lower(handle), name, coalesce(bio, '-'), (balance * 100)::bigint,
+               (extract(epoch FROM joined_at) * 1000000)::bigint, 5 + (bio IS NOT NULL)::int) FROM users
+             UNION ALL SELECT concat(follower_id, '>', followee_id, '@', since, '/1') FROM relations WHERE kind = 'follow'",
+        );
+        let mut new = self.graph.texts(
+            "MATCH (u:User) RETURN u.id + '|' + u.handle + '|' + u.name + '|' + coalesce(u.bio, '-') + '|' + u.balance_cents + '|' + \
+             (u.joined_at.epochSeconds * 1000000 + u.joined_at.microsecond) + '|' + size(keys(u)) AS it \
+             UNION ALL MATCH (a:User)-[r:FOLLOWS]->(b:User) RETURN a.id + '>' + b.id + '@' + toString(r.since) + '/' + size(keys(r)) AS it",
+        );
+        old.sort();
+        new.sort();
+        [old, new]
+    }
+
+    #[track_caller]
+    pub fn are_same(&self, what: &str) {
+        let [old, new] = self.sides();
+        let only = |one: &[String], other: &[String]| -> Vec<String> {
+            one.iter().filter(|row| other.binary_search(row).is_err()).take(5).cloned().collect()
+        };
+        let (missing, extra) = (only(&old, &new), only(&new, &old));
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{what}: missing {missing:?}, extra {extra:?}"
+        );
+        assert_eq!(old.len(), new.len(), "{what}: some are there twice");
+    }
+
+    /// Nothing of ours is left on either side but each run's one row.
+    #[track_caller]
+    pub fn nothing_is_left(&self, what: &str) {
+        assert_eq!(self.graph.ours(), ["phasegate_runs", "phasegate_runs_key"], "{what}");
+        assert_eq!(self.database.ours(), ["phasegate.runs"], "{what}");
+    }
+
+    /// The application says that it writes the graph, and somebody approves.
+    pub fn released(&self) {
+        self.database.run("UPDATE instances SET writes_graph = true, seen_at = now()");
+        let gates = self.phasegate(&["gates", "social-graph", "--format", "json"]);
+        let work = gates.json()["gates"][0]["work"].as_str().unwrap().to_owned();
+        let gate = [
+            "approve",
+            "social-graph",
+            "application-writes-the-graph",
+            "--as",
+            "ann",
+            "--digest",
+            &work,
+        ];
+        self.phasegate(&gate).expect(0);
+    }
+}
+
+/// A process that carries changes, which ends with this.
+pub struct Relay(pub Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An application that writes users and relations, until it is dropped: new rows, updates, deletes, keys that change, upserts, rows that
+/// leave the mapping's filter and come back, and much of it rolled back; half of it under REPEATABLE READ.
+pub struct Application {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    writers: Vec<JoinHandle<()>>,
+}
+
+impl Application {
+    pub fn start(bed: &Bed, writers: u64) -> Self {
+        bed.database.run("CREATE SEQUENCE IF NOT EXISTS revisions");
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let writers = (0..writers).map(|writer| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            let url = bed.database.url.clone();
+            std::thread::spawn(move || block_on(write(&url, writer, &stop, &done)))
+        });
+        let writers = writers.collect();
+        Self { stop, done, writers }
+    }
+
+    pub fn end(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers.drain(..) {
+            writer.join().unwrap();
+        }
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writers.drain(..).for_each(|writer| drop(writer.join()));
+    }
+}
+
+async fn write(url: &str, writer: u64, stop: &AtomicBool, done: &AtomicU64) {
+    let mut conn = connect(url).await.unwrap();
+    let mut dice = 88_172_645_463_325_252_u64 + writer * 7_919;
+    let mut throw = |sides: u64| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        dice % sides
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let (hot, a, b) = (1 + throw(20), 1 + throw(3_300), 1 + throw(3_300));
+        let (kind, level, end) = (throw(12), throw(2), throw(6));
+        let statement = match kind {
+            0 | 1 => format!("UPDATE users SET name = 'r' || nextval('revisions'), bio = nullif('about ' || {b} % 3, 'about 0') WHERE id = {a}"),
+            2 => format!("UPDATE users SET name = 'r' || nextval('revisions') WHERE id = {hot}"),
+            3 => format!("UPDATE users SET balance = balance + 0.01, joined_at = clock_timestamp() WHERE id BETWEEN {a} AND {a} + 4"),
+            4 => format!("INSERT INTO users (id, handle, name, email) VALUES ({a}, 'New{a}', 'r' || nextval('revisions'), 'x')
+                          ON CONFLICT (id) DO UPDATE SET bio = 'again', name = 'r' || nextval('revisions')"),
+            5 => format!("DELETE FROM users WHERE id = {a}"),
+            6 => format!("DELETE FROM relations WHERE follower_id = {a}"),
+            7 => format!("UPDATE relations SET kind = CASE kind WHEN 'follow' THEN 'mute' ELSE 'follow' END WHERE followee_id = {a}"),
+            8 => format!("UPDATE relations SET followee_id = {b} WHERE follower_id = {a} AND followee_id = (SELECT max(followee_id) FROM relations WHERE follower_id = {a})"),
+            9 => format!("UPDATE users SET id = id + 10000, handle = handle || 'm' WHERE id = {a}"),
+            _ => format!("INSERT INTO relations (follower_id, followee_id) VALUES ({a}, {hot}), ({hot}, {b})
+                          ON CONFLICT (follower_id, followee_id) DO UPDATE SET since = current_date - {}", b % 50),
+        };
+        let level = if level == 0 { "READ COMMITTED" } else { "REPEATABLE READ" };
+        let end = if end == 0 { "ROLLBACK" } else { "COMMIT" };
+        let script = format!("BEGIN ISOLATION LEVEL {level}; {statement}; {end}");
+        let ran = sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut conn).await;
+        if let Err(error) = ran {
+            // Deadlocks, serialization failures and constraints are the application's own; anything else may not happen.
+            let code = error.as_database_error().and_then(|told| told.code()).unwrap_or_default();
+            assert!(code.starts_with("40") || code.starts_with("23"), "{error}");
+            sqlx::raw_sql("ROLLBACK").execute(&mut conn).await.unwrap();
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    conn.close().await.unwrap();
+}
+
+/// A way to the graph that can be cut off for a while.
+pub struct Wire {
+    pub url: String,
+    is_cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    pub fn to(url: &str) -> Self {
+        let server = url.trim_start_matches("bolt://").to_owned();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("bolt://{}", listener.local_addr().unwrap());
+        let (is_cut, open) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (cut, kept) = (Arc::clone(&is_cut), Arc::clone(&open));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let server = TcpStream::connect(&server).unwrap();
+                kept.lock().unwrap().push(client.try_clone().unwrap());
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { url, is_cut, open }
+    }
+
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub fn mend(&self) {
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+}
