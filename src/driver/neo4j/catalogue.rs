@@ -24,14 +24,54 @@ pub(super) fn nodes(shape: &Shape) -> Vec<&Node> {
     nodes
 }
 
+/// A key that is to be unique.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unique {
+    /// Whether it is that of a label's nodes, and not of a type's relationships.
+    pub(super) is_of_nodes: bool,
+    /// The label or the type.
+    pub(super) name: String,
+    pub(super) key: Vec<String>,
+}
+
+impl Unique {
+    pub(super) fn node(node: &Node) -> Self {
+        Self { is_of_nodes: true, name: node.label.clone(), key: node.key.clone() }
+    }
+
+    /// Makes it so.
+    pub(super) fn constrain(&self) -> String {
+        let keys: Vec<String> = self.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
+        let name = quoted(&self.name);
+        let what =
+            if self.is_of_nodes { format!("(n:{name})") } else { format!("()-[n:{name}]-()") };
+        format!(
+            "CREATE CONSTRAINT IF NOT EXISTS FOR {what} REQUIRE ({}) IS UNIQUE",
+            keys.join(", ")
+        )
+    }
+
+    /// The name of a constraint that does, if there is one.
+    pub(super) async fn constraint(
+        &self,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<String>, Error> {
+        let ask = query(
+            "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties WHERE type IN ['UNIQUENESS', 'NODE_KEY', \
+             'NODE_PROPERTY_UNIQUENESS', 'RELATIONSHIP_UNIQUENESS', 'RELATIONSHIP_KEY', 'RELATIONSHIP_PROPERTY_UNIQUENESS'] \
+             AND (entityType = 'NODE') = $nodes AND labelsOrTypes = [$name] AND properties = $key RETURN name",
+        )
+        .param("nodes", self.is_of_nodes)
+        .param("name", self.name.as_str())
+        .param("key", self.key.clone());
+        let rows = reader.rows(ask).await.map_err(failed("look for constraints"))?;
+        rows.first().map(|row| get(row, "name")).transpose()
+    }
+}
+
 /// Makes a node's key unique.
 pub(super) fn constrain(node: &Node) -> String {
-    let keys: Vec<String> = node.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
-    let label = quoted(&node.label);
-    format!(
-        "CREATE CONSTRAINT IF NOT EXISTS FOR (n:{label}) REQUIRE ({}) IS UNIQUE",
-        keys.join(", ")
-    )
+    Unique::node(node).constrain()
 }
 
 /// The name of the constraint that makes a node's key unique, if there is one.
@@ -39,14 +79,7 @@ pub(super) async fn constraint_of(
     reader: &mut Reader<'_>,
     node: &Node,
 ) -> Result<Option<String>, Error> {
-    let ask = query(
-        "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE type IN ['UNIQUENESS', 'NODE_KEY', \
-         'NODE_PROPERTY_UNIQUENESS'] AND labelsOrTypes = [$label] AND properties = $key RETURN name",
-    )
-    .param("label", node.label.as_str())
-    .param("key", node.key.clone());
-    let rows = reader.rows(ask).await.map_err(failed("look for constraints"))?;
-    rows.first().map(|row| get(row, "name")).transpose()
+    Unique::node(node).constraint(reader).await
 }
 
 /// The nodes of a mapping whose keys nothing makes unique.
@@ -68,7 +101,14 @@ pub(super) async fn constraints(
     reader: &mut Reader<'_>,
     shape: &Shape,
 ) -> Result<Vec<String>, Error> {
-    let labels: Vec<String> = nodes(shape).into_iter().map(|node| node.label.clone()).collect();
+    constraints_on(reader, nodes(shape).into_iter().map(|node| node.label.clone()).collect()).await
+}
+
+/// The constraints on some labels and types, as text.
+pub(super) async fn constraints_on(
+    reader: &mut Reader<'_>,
+    labels: Vec<String>,
+) -> Result<Vec<String>, Error> {
     let ask = query(
         "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE any(it IN labelsOrTypes WHERE it IN $labels) \
          RETURN name + ' ' + type + ' ' + reduce(all = '', it IN labelsOrTypes + [''] + properties | all + it + ',') AS it \

@@ -38,11 +38,11 @@ fn read_copy(row: &Row) -> Result<Copy, Error> {
 
 /// A copy's node, or `None` before its first call.
 pub(super) async fn load(
-    tx: &mut Tx<'_>,
+    who: &mut impl Ask,
     run: &RunId,
     step: &StepId,
 ) -> Result<Option<Copy>, Error> {
-    let rows = tx.rows(of(LOAD, run, step)).await.map_err(failed("read the ledger of copies"))?;
+    let rows = who.rows(of(LOAD, run, step)).await.map_err(failed("read the ledger of copies"))?;
     rows.first().map(read_copy).transpose()
 }
 

@@ -14,6 +14,7 @@ use neo4rs::query;
 use super::Neo4j;
 use super::connection::{Ask as _, Connections, META_RUN, META_TOKEN, NAMED, Tx};
 use super::error::{damaged, failed};
+use super::landing;
 use super::ledger::{self, ending_name, get, signed, unsigned};
 use super::script::Begun;
 use crate::clock::Stopwatch;
@@ -151,7 +152,7 @@ async fn write(
 }
 
 /// Ends whoever a statement waits for, which has a mark in its text. Ends by itself only with an error.
-async fn clear_the_way(connections: &Connections, mark: &str) -> Error {
+pub(super) async fn clear_the_way(connections: &Connections, mark: &str) -> Error {
     let watch = Stopwatch::start();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -189,7 +190,7 @@ async fn end_blockers(connections: &Connections, mark: &str) -> Result<(), Error
 
 /// Ends what earlier runners of a run have under way and holds no slot, and waits until it has no locks any more. What was ended
 /// is listed until its client says something, and can't be committed.
-async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Result<(), Error> {
+pub(super) async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Result<(), Error> {
     let mut reader = neo4j.connections.read().await?;
     let marks = query(
         "MATCH (s:phasegate_steps {run_id: $run}) WHERE s.detail IS NOT NULL RETURN s.detail AS said",
@@ -250,6 +251,13 @@ pub(super) async fn close(
     (ending, head): (Ending, &Head),
 ) -> Result<(), Error> {
     let run = fence.run().as_str();
+    // Relays can apply nothing any more, and then there are versions, perhaps very many, which no run but this one has made.
+    let mut tx = connections.begin(fence, TxKind::Leave).await?;
+    let relays = query("MATCH (s:phasegate_slots) WHERE s.run_id STARTS WITH $relays DELETE s")
+        .param("relays", landing::below(fence.run()));
+    tx.run(relays).await.map_err(failed("shut relays out"))?;
+    tx.commit().await?;
+    landing::forget_versions(connections, (fence, TxKind::Leave), None).await?;
     let mut tx = connections.begin(fence, TxKind::Leave).await?;
     ledger::keep_head(&mut tx, fence.run(), head).await?;
     for text in [
@@ -258,6 +266,7 @@ pub(super) async fn close(
          WITH r, coalesce(sum(s.rows), 0) AS done \
          SET r.state = $state, r.ended_at = datetime(), r.rows_total = coalesce(r.rows_total, 0) + done",
         "MATCH (s:phasegate_steps {run_id: $run}) DELETE s",
+        "MATCH (t:phasegate_turns) DELETE t",
         "MATCH (s:phasegate_slots|phasegate_copies|phasegate_chunks|phasegate_passes|phasegate_syncs {run_id: $run}) DELETE s",
     ] {
         let query = query(text).param("run", run).param("state", ending_name(ending));

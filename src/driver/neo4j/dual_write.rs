@@ -35,11 +35,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) const BATCH: u32 = 5_000;
 
 /// What was found and made for a mapping.
-struct Begun {
+pub(super) struct Begun {
     /// Whether the new side had nothing but copies when the step was done. It is seldom empty: the application writes it by then.
-    only_copies: bool,
+    pub(super) only_copies: bool,
     /// The statements that made constraints.
-    made: Vec<String>,
+    pub(super) made: Vec<String>,
 }
 
 #[async_trait]
@@ -99,7 +99,7 @@ impl DualWriter for Neo4j {
             && let Some(Begun { only_copies, made }) = begun
         {
             if only_copies {
-                rows = Box::pin(self.empty(fence, work, &shape)).await?;
+                rows = Box::pin(self.empty(fence, work, &shape.new)).await?;
                 detail = Some(format!("removed {}", plural(rows, "row")));
             }
             self.take_back(fence, work, &made).await?;
@@ -156,7 +156,7 @@ impl DualWriter for Neo4j {
 }
 
 /// What an earlier attempt has noted of a mapping.
-async fn begun(
+pub(super) async fn begun(
     reader: &mut Reader<'_>,
     fence: &Fence,
     mapping: &Mapping,
@@ -173,7 +173,12 @@ async fn begun(
 
 impl Neo4j {
     /// Writes down what is about to be made, unless an earlier attempt has.
-    async fn note(&self, fence: &Fence, mapping: &Mapping, made: &[String]) -> Result<(), Error> {
+    pub(super) async fn note(
+        &self,
+        fence: &Fence,
+        mapping: &Mapping,
+        made: &[String],
+    ) -> Result<(), Error> {
         let mut tx = self.connections.begin(fence, TxKind::Install).await?;
         let note = query(
             "MERGE (s:phasegate_syncs {run_id: $run, mapping: $mapping}) ON CREATE SET s.made = $made",
@@ -267,16 +272,21 @@ impl Neo4j {
     }
 
     /// Removes everything of the new side, which had nothing but copies.
-    async fn empty(&self, fence: &Fence, work: &Work, shape: &Shape) -> Result<u64, Error> {
+    pub(super) async fn empty(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        side: &Pattern,
+    ) -> Result<u64, Error> {
         let mark = emptying(&work.step);
         let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
         record(&mut tx, fence, (mark.as_str(), work), (0, None)).await?;
         tx.commit().await?;
-        let only = match &shape.new {
+        let only = match side {
             Pattern::Node(_) => " WHERE NOT (copy)--()",
             Pattern::Relationship { .. } => "",
         };
-        let text = format!("MATCH {}{only} WITH copy LIMIT $most DELETE copy", shape.new.text());
+        let text = format!("MATCH {}{only} WITH copy LIMIT $most DELETE copy", side.text());
         let mut rows = 0;
         loop {
             let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
@@ -289,7 +299,7 @@ impl Neo4j {
                 break;
             }
         }
-        if let Pattern::Node(node) = &shape.new {
+        if let Pattern::Node(node) = side {
             self.nothing_left(&node.label).await?;
         }
         Ok(rows)
@@ -321,22 +331,31 @@ impl Neo4j {
     }
 
     /// Removes the constraints that we made, as far as they are still there.
-    async fn take_back(&self, fence: &Fence, work: &Work, made: &[String]) -> Result<(), Error> {
+    pub(super) async fn take_back(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        made: &[String],
+    ) -> Result<(), Error> {
         if made.is_empty() {
             return Ok(());
         }
         let mut reader = self.connections.read().await?;
         let list = query(
-            "SHOW CONSTRAINTS YIELD name, type, labelsOrTypes, properties WHERE type CONTAINS 'UNIQUENESS' AND size(labelsOrTypes) = 1 \
-             RETURN name, labelsOrTypes[0] AS label, properties AS key",
+            "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties \
+             WHERE type CONTAINS 'UNIQUENESS' AND size(labelsOrTypes) = 1 \
+             RETURN name, entityType = 'NODE' AS nodes, labelsOrTypes[0] AS label, properties AS key",
         );
         let rows = reader.rows(list).await.map_err(failed("look for constraints"))?;
         reader.release();
         let mut drops = Vec::new();
         for row in &rows {
-            let (label, key): (String, Vec<String>) = (get(row, "label")?, get(row, "key")?);
-            let node = super::shape::Node { name: "n", label, key };
-            if made.contains(&catalogue::constrain(&node)) {
+            let unique = catalogue::Unique {
+                is_of_nodes: get(row, "nodes")?,
+                name: get(row, "label")?,
+                key: get(row, "key")?,
+            };
+            if made.contains(&unique.constrain()) {
                 let name: String = get(row, "name")?;
                 drops.push(format!("DROP CONSTRAINT {} IF EXISTS", quoted(&name)));
             }

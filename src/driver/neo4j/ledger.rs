@@ -22,7 +22,7 @@ pub(super) use words::{ending_name, signed, way_name};
 const RUNS: &str = "CREATE CONSTRAINT phasegate_runs_key IF NOT EXISTS FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE";
 
 /// The others, by their names.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 8] = [
     (
         "phasegate_chunks_key",
         "FOR (n:phasegate_chunks) REQUIRE (n.run_id, n.step, n.seq) IS UNIQUE",
@@ -32,6 +32,8 @@ const OTHERS: [(&str, &str); 6] = [
     ("phasegate_syncs_key", "FOR (n:phasegate_syncs) REQUIRE (n.run_id, n.mapping) IS UNIQUE"),
     ("phasegate_slots_key", "FOR (n:phasegate_slots) REQUIRE (n.run_id, n.slot) IS UNIQUE"),
     ("phasegate_steps_key", "FOR (n:phasegate_steps) REQUIRE (n.run_id, n.step, n.way) IS UNIQUE"),
+    ("phasegate_turns_key", "FOR (n:phasegate_turns) REQUIRE (n.mapping, n.turn) IS UNIQUE"),
+    ("phasegate_versions_key", "FOR (n:phasegate_versions) REQUIRE n.key IS UNIQUE"),
 ];
 
 /// How long our own constraints are waited for, in seconds: there is next to nothing under them.

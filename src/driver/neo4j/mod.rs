@@ -20,6 +20,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod introspect;
+mod landing;
 mod ledger;
 mod retire;
 mod script;

@@ -7,6 +7,7 @@ use super::connection::Ask as _;
 use super::error::failed;
 use super::ledger::{self, get};
 use super::{Neo4j, claim, script};
+use crate::driver::crossing::ChangeSink;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
 };
@@ -109,5 +110,9 @@ impl Session for Neo4j {
 
     async fn close(&self) {
         self.connections.close();
+    }
+
+    fn change_sink(&self) -> Option<&dyn ChangeSink> {
+        Some(self)
     }
 }

@@ -30,11 +30,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn pattern(&self) -> String {
+    pub(super) fn pattern(&self) -> String {
         format!("({}:{})", self.name, quoted(&self.label))
     }
 
-    fn key_expressions(&self) -> Vec<String> {
+    pub(super) fn key_expressions(&self) -> Vec<String> {
         self.key.iter().map(|key| format!("{}.{}", self.name, quoted(key))).collect()
     }
 
@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// A pattern of the node whose key has these values.
-    fn keyed(&self, values: &[String]) -> String {
+    pub(super) fn keyed(&self, values: &[String]) -> String {
         let pairs = self.key.iter().zip(values);
         let pairs: Vec<String> =
             pairs.map(|(key, value)| format!("{}: {value}", quoted(key))).collect();

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{
-    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Timelike as _,
+    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _,
+    Timelike as _,
 };
-use neo4rs::{BoltMap, BoltType, Query};
+use neo4rs::{
+    BoltDuration, BoltFloat, BoltInteger, BoltList, BoltMap, BoltPoint2D, BoltPoint3D, BoltType,
+    Query,
+};
 
 use super::error::damaged;
 use crate::copy::chunk::{Cell, Chunk, Key};
@@ -121,6 +125,55 @@ fn bolt(cell: &Cell) -> BoltType {
         Cell::Text(text) => text.as_str().into(),
         Cell::Blob(bytes) => bytes.clone().into(),
     }
+}
+
+/// A value as it is sent; none where it is further from now than the library's dates go, or no time of a day.
+pub(super) fn sent(value: &Datum) -> Option<BoltType> {
+    let days = |days: i64| {
+        let passed = TimeDelta::try_days(days)?;
+        NaiveDate::default().checked_add_signed(passed)
+    };
+    let time = |nanos: i64| {
+        let seconds = u32::try_from(nanos.div_euclid(SECOND_NANOS)).ok()?;
+        let nanos = u32::try_from(nanos.rem_euclid(SECOND_NANOS)).ok()?;
+        NaiveTime::from_num_seconds_from_midnight_opt(seconds, nanos)
+    };
+    Some(match value {
+        Datum::Boolean(value) => (*value).into(),
+        Datum::Integer(value) => (*value).into(),
+        Datum::Real(value) => (*value).into(),
+        Datum::Text(text) => text.as_str().into(),
+        Datum::Bytes(bytes) => bytes.clone().into(),
+        Datum::Date(value) => days(*value)?.into(),
+        Datum::LocalTime(nanos) => time(*nanos)?.into(),
+        Datum::Time { nanos, offset } => (time(*nanos)?, FixedOffset::east_opt(*offset)?).into(),
+        Datum::LocalDateTime { seconds, nanos } => {
+            DateTime::from_timestamp(*seconds, *nanos)?.naive_utc().into()
+        }
+        Datum::DateTime { seconds, nanos } => {
+            DateTime::from_timestamp(*seconds, *nanos)?.fixed_offset().into()
+        }
+        Datum::Duration { months, days, seconds, nanos } => {
+            let parts = [months, days, seconds, nanos].map(|part| BoltInteger::new(*part));
+            let [months, days, seconds, nanos] = parts;
+            BoltType::Duration(BoltDuration::new(months, days, seconds, nanos))
+        }
+        Datum::Point { srid, at } => {
+            let sr_id = BoltInteger::new(*srid);
+            let at: Vec<BoltFloat> = at.iter().map(|at| BoltFloat::new(*at)).collect();
+            match <[BoltFloat; 3]>::try_from(at) {
+                Ok([x, y, z]) => BoltType::Point3D(BoltPoint3D { sr_id, x, y, z }),
+                Err(at) => {
+                    let [x, y] = <[BoltFloat; 2]>::try_from(at).ok()?;
+                    BoltType::Point2D(BoltPoint2D { sr_id, x, y })
+                }
+            }
+        }
+        Datum::List(values) => {
+            let values: Option<Vec<BoltType>> = values.iter().map(sent).collect();
+            BoltType::List(BoltList { value: values? })
+        }
+    })
 }
 
 /// A value of a key, as it is asked for; none where it can be no key.

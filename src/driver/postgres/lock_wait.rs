@@ -28,6 +28,7 @@ pub(super) fn lock_ms(kind: TxKind, asked: Option<u64>, deadlock_ms: u64) -> u64
         | TxKind::Install
         | TxKind::Remove
         | TxKind::Pass
+        | TxKind::Land
         | TxKind::Retire
         | TxKind::Unretire
         | TxKind::Validate

@@ -1,0 +1,164 @@
+//! The versions of keys that have changed, also of those that are gone: nodes of our own, so that nothing of the user's is a tombstone.
+//!
+//! A version's node is known by the mapping's name and the key in one text, in which no two keys are the same. There is one for each
+//! key of which a change was applied, until the mapping is closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use neo4rs::{BoltList, BoltMap, BoltType, query};
+use sha2::{Digest as _, Sha256};
+
+use super::super::connection::{Ask, Connections, Tx};
+use super::super::dual_write::BATCH;
+use super::super::error::failed;
+use super::super::ledger::{get, signed, unsigned};
+use crate::copy::row::Datum;
+use crate::driver::{Error, Fence, TxKind};
+use crate::run::MappingName;
+
+/// The longest key, in bytes, that is written as it is: indexes have no room for texts of any length.
+const PLAIN_MAX: usize = 400;
+
+/// A key as a text that no other key has.
+pub(super) fn key_text<'a>(key: impl IntoIterator<Item = &'a Datum>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for part in key {
+        // Writing to a text can't fail.
+        let _ = match part {
+            Datum::Integer(value) => write!(text, "i{value};"),
+            Datum::Text(value) => write!(text, "t{}:{value};", value.len()),
+            other => write!(text, "x{};", hex::encode(other.encoded())),
+        };
+    }
+    if text.len() <= PLAIN_MAX {
+        return text;
+    }
+    format!("#{}", hex::encode(Sha256::digest(text.as_bytes())))
+}
+
+/// What a key's version is known by.
+pub(super) fn text<'a>(mapping: &MappingName, key: impl IntoIterator<Item = &'a Datum>) -> String {
+    format!("{}{}", prefix(mapping), key_text(key))
+}
+
+/// What the texts of a mapping begin with.
+pub(super) fn prefix(mapping: &MappingName) -> String {
+    format!("{mapping}:")
+}
+
+/// Which of some keys have a version.
+pub(super) async fn known(
+    tx: &mut Tx<'_>,
+    texts: impl Iterator<Item = &String> + Send,
+) -> Result<BTreeSet<String>, Error> {
+    // The server keeps the count, and where there are none at all it need not look for each.
+    let count = query("MATCH (v:phasegate_versions) RETURN count(v) AS count");
+    let rows = tx.rows(count).await.map_err(failed("look for versions"))?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "count"))?;
+    if count == 0 {
+        return Ok(BTreeSet::new());
+    }
+    let texts: Vec<BoltType> = texts.map(|text| text.as_str().into()).collect();
+    let ask = query(
+        "UNWIND $texts AS text MATCH (v:phasegate_versions {key: text}) RETURN collect(text) AS known",
+    )
+    .param("texts", BoltType::List(BoltList { value: texts }));
+    let rows = tx.rows(ask).await.map_err(failed("look for versions"))?;
+    let known: Vec<String> =
+        rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "known"))?;
+    Ok(known.into_iter().collect())
+}
+
+/// Which of some keys have a version above one.
+pub(super) async fn above(
+    tx: &mut Tx<'_>,
+    texts: impl Iterator<Item = &String> + Send,
+    floor: u64,
+) -> Result<BTreeSet<String>, Error> {
+    let texts: Vec<BoltType> = texts.map(|text| text.as_str().into()).collect();
+    let ask = query(
+        "UNWIND $texts AS text MATCH (v:phasegate_versions {key: text}) WHERE v.v > $floor RETURN collect(text) AS above",
+    )
+    .param("texts", BoltType::List(BoltList { value: texts }))
+    .param("floor", signed(floor));
+    let rows = tx.rows(ask).await.map_err(failed("look for versions"))?;
+    let above: Vec<String> =
+        rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "above"))?;
+    Ok(above.into_iter().collect())
+}
+
+/// Writes down the versions of some keys, of which each comes once, where they are higher than those that are kept. Returns the keys
+/// of these. Whoever calls has all turns of the mapping.
+pub(super) async fn raise(
+    tx: &mut Tx<'_>,
+    versions: &BTreeMap<&String, u64>,
+) -> Result<BTreeSet<String>, Error> {
+    let row = |(text, version): (&&String, &u64)| {
+        let mut map = BoltMap::with_capacity(2);
+        map.put("t".into(), text.as_str().into());
+        map.put("v".into(), signed(*version).into());
+        BoltType::Map(map)
+    };
+    let rows = BoltType::List(BoltList { value: versions.iter().map(row).collect() });
+    let kept = query(
+        "UNWIND $rows AS r MATCH (t:phasegate_versions {key: r.t}) WHERE t.v >= r.v RETURN collect(r.t) AS passed",
+    )
+    .param("rows", rows);
+    let found = tx.rows(kept).await.map_err(failed("read versions"))?;
+    let passed: Vec<String> =
+        found.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "passed"))?;
+    let passed: BTreeSet<String> = passed.into_iter().collect();
+    let higher: Vec<BoltType> =
+        versions.iter().filter(|(text, _)| !passed.contains(**text)).map(row).collect();
+    let set = query(
+        "UNWIND $rows AS r MERGE (t:phasegate_versions {key: r.t}) ON CREATE SET t.v = r.v ON MATCH SET t.v = r.v",
+    )
+    .param("rows", BoltType::List(BoltList { value: higher }));
+    tx.run(set).await.map_err(failed("write versions"))?;
+    let all = versions.keys().filter(|text| !passed.contains(**text));
+    Ok(all.map(|text| (*text).clone()).collect())
+}
+
+/// Removes the versions of a mapping, or all of them, a bounded number in a transaction.
+pub(in super::super) async fn forget(
+    connections: &Connections,
+    (fence, kind): (&Fence, TxKind),
+    mapping: Option<&MappingName>,
+) -> Result<(), Error> {
+    loop {
+        let mut tx = connections.begin(fence, kind).await?;
+        let delete = query(
+            "MATCH (v:phasegate_versions) WHERE v.key STARTS WITH $prefix WITH v LIMIT $most DELETE v",
+        )
+        .param("prefix", mapping.map(prefix).unwrap_or_default())
+        .param("most", i64::from(BATCH));
+        let gone = tx.summary(delete).await.map_err(failed("remove versions"))?.nodes_deleted();
+        tx.commit().await?;
+        if gone < u64::from(BATCH) {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes versions of a mapping up to one, of a bounded number that come behind a text. Returns the last that was looked at;
+/// `None` when those were all.
+pub(super) async fn forget_up_to(
+    tx: &mut Tx<'_>,
+    mapping: &MappingName,
+    (floor, after): (u64, &str),
+) -> Result<Option<String>, Error> {
+    let delete = query(
+        "MATCH (v:phasegate_versions) WHERE v.key STARTS WITH $prefix AND v.key > $after \
+         WITH v ORDER BY v.key LIMIT $most WITH collect(v) AS all, max(v.key) AS last \
+         FOREACH (v IN [it IN all WHERE it.v <= $floor] | DELETE v) RETURN size(all) AS count, last",
+    )
+    .param("prefix", prefix(mapping))
+    .param("after", after)
+    .param("floor", signed(floor))
+    .param("most", i64::from(BATCH));
+    let rows = tx.rows(delete).await.map_err(failed("remove versions"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let count = unsigned(get(row, "count")?)?;
+    if count < u64::from(BATCH) { Ok(None) } else { get(row, "last") }
+}
