@@ -187,6 +187,8 @@ codes! {
     KEPT_DIFFERENTLY = "D219", "a table that is kept or used differently";
     NO_INVERSE = "D220", "a way back that doesn't lead back";
     OVERLAP = "D221", "a column that two mappings write";
+    NO_FORM = "D222", "a value that the other database has nothing for";
+    MAY_FAIL = "D223", "an expression that may fail a client's write";
     KEY_NOT_SERVED = "R102", "a key that no index serves";
     NO_ROOM = "R103", "no room for the copy";
     DEPENDENTS = "R104", "something depends on what goes";

@@ -48,6 +48,7 @@ mod tx_kind;
 pub use claim::{Claim, Fence, Holder, Shared};
 use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
+use ledger::no_claim;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;

@@ -13,6 +13,7 @@ use super::catalogue;
 use super::connection::{Reader, Tx};
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, ending_name, signed, unsigned};
+use super::outbox::{called, slots_of};
 use super::shape::id_of_name;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, FailureClass, MappingName, RunId};
@@ -201,7 +202,7 @@ pub(super) async fn end_earlier_sessions(
         .map_err(failed("look for the sessions of an earlier runner"))?;
     let sql = format!("SELECT count(pg_terminate_backend(pid)) {EARLIER}");
     let row = sqlx::query(AssertSqlSafe(sql))
-        .bind(run.as_str())
+        .bind(called(run))
         .bind(token.to_string())
         .fetch_one(reader.conn()?)
         .await
@@ -214,7 +215,7 @@ pub(super) async fn not_gone(reader: &mut Reader<'_>, run: &RunId, token: u64) -
     let sql = format!("SELECT string_agg(pid::text, ', ') {EARLIER}");
     let pids = async {
         let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(run.as_str())
+            .bind(called(run))
             .bind(token.to_string())
             .fetch_one(reader.conn()?)
             .await;
@@ -297,10 +298,11 @@ pub(super) async fn leave(
     super::outbox::drop_if_unused(tx).await
 }
 
-/// Removes a run's rows, where another run still needs the tables.
+/// Removes a run's rows, and its relays' slots, where another run still needs the tables.
 async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), Error> {
     for table in ["slots", "steps", "copies", "chunks", "passes"] {
-        let sql = format!("DELETE FROM {} WHERE run_id = $1", tx.ours(table));
+        let of_it = if table == "slots" { slots_of() } else { "run_id = $1".to_owned() };
+        let sql = format!("DELETE FROM {} WHERE {of_it}", tx.ours(table));
         sqlx::query(AssertSqlSafe(sql))
             .bind(run.as_str())
             .execute(tx.conn()?)

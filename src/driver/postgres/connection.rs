@@ -24,7 +24,7 @@ use super::live::{Ender, Live};
 use super::lock_wait::lock_ms;
 use super::snapshots::Moments;
 use super::wait::{Looker, Watcher};
-use super::{ledger, patience};
+use super::{ledger, outbox, patience};
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence, TxKind};
@@ -102,7 +102,7 @@ impl Connections {
         kind: TxKind,
         lock_timeout_ms: Option<u64>,
     ) -> Result<Tx<'_>, Error> {
-        let name = format!("phasegate {} {}", fence.run(), fence.token());
+        let name = session_name(fence);
         let mut tx = self.begin_called((kind, lock_timeout_ms), &name, Some(fence)).await?;
         let slot = std::mem::replace(&mut tx.slot, Ok(None));
         match ledger::judge_fence(slot, fence) {
@@ -185,7 +185,7 @@ impl Connections {
                 "the target is open for reading only",
             ));
         }
-        let name = format!("phasegate {} {}", fence.run(), fence.token());
+        let name = session_name(fence);
         Ok(Bare { held: self.take(&name).await? })
     }
 
@@ -532,6 +532,11 @@ impl<'a> Bare<'a> {
     pub(super) async fn close(self) {
         self.held.close().await;
     }
+}
+
+/// What sessions that work under a fence are called.
+fn session_name(fence: &Fence) -> String {
+    format!("phasegate {} {}", outbox::called(fence.run()), fence.token())
 }
 
 /// Holds a fence's token against its slot's row in a transaction that has just begun.

@@ -18,9 +18,13 @@ const ONCE_LOCK_MS: u64 = 2_000;
 /// takes the server to look for deadlocks. A server takes 0 for ever, so it is no wait of ours.
 pub(super) fn lock_ms(kind: TxKind, asked: Option<u64>, deadlock_ms: u64) -> u64 {
     let ms = match kind {
-        TxKind::Chunk | TxKind::Plan | TxKind::Settle | TxKind::Park | TxKind::Repair => {
-            asked.unwrap_or(CHUNK_LOCK_MS).min(deadlock_ms * 3 / 4)
-        }
+        TxKind::Chunk
+        | TxKind::Plan
+        | TxKind::Settle
+        | TxKind::Claim
+        | TxKind::Relayed
+        | TxKind::Park
+        | TxKind::Repair => asked.unwrap_or(CHUNK_LOCK_MS).min(deadlock_ms * 3 / 4),
         TxKind::Execute
         | TxKind::Finish
         | TxKind::Enter

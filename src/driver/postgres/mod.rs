@@ -59,13 +59,13 @@ mod locks;
 mod loosen;
 mod losing;
 mod marks;
+mod meant;
 mod moves;
 mod moves_sql;
 mod named;
 mod noted;
 #[cfg(test)]
 mod noted_tests;
-#[allow(dead_code, reason = "the relay between databases, which uses it, is not there yet")]
 mod outbox;
 mod overlap;
 mod park;
@@ -214,6 +214,8 @@ const SCHEMA: &str = "phasegate";
 pub struct Postgres {
     connections: Connections,
     shapes: prepared::Shapes,
+    /// The same of mappings whose new side is in another database.
+    captured: prepared::Kept<outbox::Resolved>,
     /// Where the log was when, for the lag of replicas.
     positions: signals::Positions,
     luck: at_once::Luck,
@@ -235,6 +237,7 @@ impl Postgres {
         let postgres = Self {
             connections: Connections::new(options, access, schema),
             shapes: prepared::Shapes::default(),
+            captured: prepared::Kept::default(),
             positions: signals::Positions::default(),
             luck: at_once::Luck::default(),
             pace: at_once::Luck::default(),

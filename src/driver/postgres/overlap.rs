@@ -15,7 +15,9 @@ pub(super) const WRITTEN_TWICE: &str = "D221";
 impl Look<'_> {
     /// Holds the mappings of the plan against each other.
     pub(super) fn overlaps(&mut self) {
-        let mappings: Vec<&SurveyedMapping> = self.survey.mappings.iter().collect();
+        // The new side of the others is in another database, which looks at it.
+        let here = self.survey.mappings.iter().filter(|one| one.mapping.is_pushdown());
+        let mappings: Vec<&SurveyedMapping> = here.collect();
         for (at, later) in mappings.iter().enumerate() {
             for earlier in &mappings[..at] {
                 let (one, two) = (&earlier.mapping, &later.mapping);

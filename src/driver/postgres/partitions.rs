@@ -18,6 +18,7 @@ use sqlx::postgres::PgConnection;
 
 use super::catalogue::name_sql;
 use super::error::failed;
+use super::prepared::into_sql;
 use super::shape::id_of;
 use super::sync_sql::TRIGGER_PREFIX;
 use crate::driver::Error;
@@ -42,7 +43,7 @@ pub(super) async fn partitions(
 ) -> Result<String, Error> {
     sqlx::query(PARTITIONS)
         .bind(name_sql(&mapping.from.table))
-        .bind(name_sql(&mapping.into.table))
+        .bind(into_sql(mapping))
         .bind(format!("{TRIGGER_PREFIX}{}_", id_of(mapping)))
         .fetch_one(conn)
         .await

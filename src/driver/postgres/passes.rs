@@ -19,6 +19,7 @@ use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{has_table, signed};
 use super::partitions::partitions;
+use super::prepared::into_sql;
 use super::shape::id_of;
 use super::sync_sql::{FUNCTION_PREFIX, TRIGGER_PREFIX};
 use crate::driver::{Basis, Error, Fence};
@@ -54,7 +55,7 @@ pub(super) async fn basis(
     let id = id_of(mapping);
     let basis = sqlx::query(BASIS)
         .bind(name_sql(&mapping.from.table))
-        .bind(name_sql(&mapping.into.table))
+        .bind(into_sql(mapping))
         .bind(format!("{TRIGGER_PREFIX}{id}_"))
         .bind(schema)
         .bind(format!("{FUNCTION_PREFIX}{id}_"))

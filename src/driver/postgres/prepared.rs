@@ -16,8 +16,8 @@ use super::shape::{self, Shape};
 use crate::driver::Error;
 use crate::run::Mapping;
 
-/// How many shapes are kept: more mappings than a plan works on at once.
-const SHAPES_MAX: usize = 8;
+/// How much is kept of each kind: more mappings than a plan works on at once, or a relay carries.
+const KEPT_MAX: usize = 64;
 
 /// Stands for the catalogue's rows of two tables, `$1` and `$2`.
 pub(super) const VERSION: &str = "\
@@ -31,15 +31,34 @@ SELECT string_agg(concat_ws(';', t.place, t.oid, c.xmin, n.xmin,
 FROM (VALUES (1, to_regclass($1)::oid), (2, to_regclass($2)::oid)) AS t (place, oid)
 LEFT JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace";
 
+/// What mappings came down to before.
+#[derive(Debug)]
+pub(super) struct Kept<T>(Mutex<Vec<One<T>>>);
+
 /// Shapes made before.
-#[derive(Debug, Default)]
-pub(super) struct Shapes(Mutex<Vec<Kept>>);
+pub(super) type Shapes = Kept<Shape>;
 
 #[derive(Debug)]
-struct Kept {
+struct One<T> {
     version: String,
     mapping: Mapping,
-    shape: Arc<Shape>,
+    made: Arc<T>,
+}
+
+/// The new table of a mapping as SQL text; none where the new side is elsewhere, and its name may be anything.
+pub(super) fn into_sql(mapping: &Mapping) -> Option<String> {
+    mapping.is_pushdown().then(|| name_sql(&mapping.into.table))
+}
+
+/// What stands for the catalogue's rows of a mapping's two tables now; of one whose new side is elsewhere, of its old one.
+pub(super) async fn version(conn: &mut PgConnection, mapping: &Mapping) -> Result<String, Error> {
+    sqlx::query(VERSION)
+        .bind(name_sql(&mapping.from.table))
+        .bind(into_sql(mapping))
+        .fetch_one(conn)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("look for changes of the catalogue"))
 }
 
 /// The shape of a mapping on its tables as they are now. Not in a transaction that has changed them itself, whose marks in
@@ -49,13 +68,7 @@ pub(super) async fn shape(
     conn: &mut PgConnection,
     mapping: &Mapping,
 ) -> Result<Arc<Shape>, Error> {
-    let version: String = sqlx::query(VERSION)
-        .bind(name_sql(&mapping.from.table))
-        .bind(name_sql(&mapping.into.table))
-        .fetch_one(&mut *conn)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(failed("look for changes of the catalogue"))?;
+    let version = version(conn, mapping).await?;
     shape_at(shapes, conn, mapping, version).await
 }
 
@@ -69,26 +82,34 @@ pub(super) async fn shape_at(
     if let Some(shape) = shapes.find(&version, mapping) {
         return Ok(shape);
     }
-    let shape = Arc::new(shape::shape(conn, mapping).await?);
-    shapes.keep(Kept { version, mapping: mapping.clone(), shape: Arc::clone(&shape) });
-    Ok(shape)
+    Ok(shapes.keep(version, mapping, shape::shape(conn, mapping).await?))
 }
 
-impl Shapes {
-    fn find(&self, version: &str, mapping: &Mapping) -> Option<Arc<Shape>> {
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Kept<T> {
+    /// What was made of a mapping on tables of a version.
+    pub(super) fn find(&self, version: &str, mapping: &Mapping) -> Option<Arc<T>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter()
-            .find(|kept| kept.version == version && kept.mapping == *mapping)
-            .map(|kept| Arc::clone(&kept.shape))
+            .find(|one| one.version == version && one.mapping == *mapping)
+            .map(|one| Arc::clone(&one.made))
     }
 
-    fn keep(&self, new: Kept) {
+    /// Keeps what was made of one, in the place of what was made of it before.
+    pub(super) fn keep(&self, version: String, mapping: &Mapping, made: T) -> Arc<T> {
+        let made = Arc::new(made);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|kept| kept.mapping != new.mapping);
-        if kept.len() == SHAPES_MAX {
+        kept.retain(|one| one.mapping != *mapping);
+        if kept.len() == KEPT_MAX {
             kept.remove(0);
         }
-        kept.push(new);
+        kept.push(One { version, mapping: mapping.clone(), made: Arc::clone(&made) });
+        made
     }
 }
 

@@ -121,7 +121,9 @@ fn uses_of(survey: &Survey) -> Vec<TableUse> {
             }
             None => add(from, Purpose::Read),
         }
-        add(into, Purpose::Write);
+        if surveyed.mapping.is_pushdown() {
+            add(into, Purpose::Write);
+        }
     }
     uses
 }

@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use super::error::failed;
 use super::{Postgres, claim, ledger, script, statements, value};
 use crate::clock::Stopwatch;
+use crate::driver::crossing::ChangeSource;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
@@ -25,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Postgres {
     /// Ends the sessions of earlier runners of a run, and waits until they are gone and their locks with them.
-    async fn end_earlier(&self, run: &RunId, token: u64) -> Result<(), Error> {
+    pub(super) async fn end_earlier(&self, run: &RunId, token: u64) -> Result<(), Error> {
         let mut reader = self.connections.read().await?;
         let watch = Stopwatch::start();
         while claim::end_earlier_sessions(&mut reader, run, token).await? > 0 {
@@ -143,6 +144,10 @@ impl Session for Postgres {
 
     async fn close(&self) {
         self.connections.close().await;
+    }
+
+    fn change_source(&self) -> Option<&dyn ChangeSource> {
+        Some(self)
     }
 }
 

@@ -167,7 +167,7 @@ fn refused(mapping: &Mapping, what: impl std::fmt::Display) -> Error {
 }
 
 /// An expression ready to stand in a list, whatever it ends with.
-fn enclosed(expression: &str) -> String {
+pub(super) fn enclosed(expression: &str) -> String {
     format!("({}\n)", expression.trim())
 }
 
@@ -408,7 +408,7 @@ fn reverse_writes(
 }
 
 /// The column, if an expression is nothing but a column's name.
-fn only_column<'a>(table: &'a Table, expression: &str) -> Option<&'a Column> {
+pub(super) fn only_column<'a>(table: &'a Table, expression: &str) -> Option<&'a Column> {
     let text = expression.trim().trim_start_matches('(').trim_end_matches(')').trim();
     let is_name = |column: &&Column| {
         text == quote(&column.name)

@@ -98,17 +98,6 @@ fn is_more(known: Option<&Copy>) -> bool {
     known.is_none_or(|copy| !copy.ended)
 }
 
-/// Plans the next chunks of a copy whose shape is known.
-pub(super) async fn plan_of_shape(
-    tx: &mut Tx<'_>,
-    (fence, work): (&Fence, &Work),
-    (shape, size): (&Shape, Window),
-) -> Result<CopyState, Error> {
-    let known = Book::of_tx(tx, (fence.run(), &work.step))?.load().await?;
-    let shape = is_more(known.as_ref()).then_some(shape);
-    go_on(tx, (fence, work), known, (shape, size)).await
-}
-
 /// Plans the next chunks of what is known of a copy; none where there is no shape to plan them by.
 async fn go_on(
     tx: &mut Tx<'_>,
@@ -136,8 +125,20 @@ async fn go_on(
     Ok(state)
 }
 
+/// The keys that end the next chunks of a range of the old side; fewer where it has fewer.
+pub(super) async fn ends(
+    conn: &mut PgConnection,
+    shape: &Shape,
+    range: &Chunk,
+    size: Window,
+) -> Result<Vec<Key>, Error> {
+    by_index(conn).await?;
+    let limit = Limit { window: size, bytes: weight(conn, shape, range).await? };
+    bounds(conn, shape, range, &limit).await
+}
+
 /// Has the rest of a transaction find rows by the key's index.
-async fn by_index(conn: &mut PgConnection) -> Result<(), Error> {
+pub(super) async fn by_index(conn: &mut PgConnection) -> Result<(), Error> {
     // A setting is set anyway: here one that is so already.
     sqlx::query(BY_INDEX)
         .bind("jit")
@@ -179,7 +180,7 @@ async fn next_chunks(
 }
 
 /// The largest key; `None` when there is no row.
-async fn last_key(conn: &mut PgConnection, shape: &Shape) -> Result<Option<Key>, Error> {
+pub(super) async fn last_key(conn: &mut PgConnection, shape: &Shape) -> Result<Option<Key>, Error> {
     let keys = shape.key_names(Which::Old);
     let order: Vec<String> = keys.iter().map(|name| format!("{name} DESC")).collect();
     let sql = format!(

@@ -43,9 +43,6 @@ pub(super) const NO_SYNC: &str = "D211";
 /// An expression that may give another value another time.
 pub(super) const UNSTEADY: &str = "D215";
 
-/// How many names a suggestion is looked for among.
-const NAMES_MAX: i64 = 10_000;
-
 /// Whether a value of one type can be stored in a column of another without a cast being written, and both types' names:
 /// the same type, a cast that INSERT makes by itself, or anything into text. Domains count as what they are over, and arrays
 /// as their elements; but not elements of a domain, which a trigger's cast would cut to the domain's length without a word.
@@ -151,6 +148,9 @@ impl Look<'_> {
 
     async fn mapping(&mut self, surveyed: &SurveyedMapping) -> Result<(), Error> {
         let mapping = &surveyed.mapping;
+        if !mapping.is_pushdown() {
+            return self.crossing(surveyed).await;
+        }
         let before = self.found.len();
         let from = self.side(&mapping.from).await?;
         let into =
@@ -196,7 +196,12 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn is_sound_since(&self, before: usize) -> bool {
+    /// How much was found so far.
+    pub(super) const fn found_count(&self) -> usize {
+        self.found.len()
+    }
+
+    pub(super) fn is_sound_since(&self, before: usize) -> bool {
         self.found[before..].iter().all(|finding| finding.severity == Severity::Warning)
     }
 
@@ -226,7 +231,7 @@ impl Look<'_> {
     }
 
     /// One side's table, if it is there to be looked into: it exists, can be mapped, and no step creates it.
-    async fn side(&mut self, relation: &Relation) -> Result<Option<Side>, Error> {
+    pub(super) async fn side(&mut self, relation: &Relation) -> Result<Option<Side>, Error> {
         if let Some(known) = self.tables.get(&relation.table) {
             let known = known.clone();
             if let Some(side) = &known {
@@ -312,7 +317,7 @@ impl Look<'_> {
     }
 
     /// Lets the server parse and plan an expression over one row.
-    async fn expression(
+    pub(super) async fn expression(
         &mut self,
         side: Option<&Side>,
         expression: &str,
@@ -503,33 +508,6 @@ impl Look<'_> {
         Ok(None)
     }
 
-    /// The table that was likely meant.
-    pub(super) async fn meant_table(&mut self, typed: &str) -> Result<Option<String>, Error> {
-        let rows = sqlx::query(
-            "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-             ORDER BY 1 LIMIT $1",
-        )
-        .bind(NAMES_MAX)
-        .fetch_all(&mut *self.conn)
-        .await
-        .map_err(failed("read the catalogue"))?;
-        let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-        let names = names.map_err(failed("read the catalogue"))?;
-        // The plan may well make what a query or a mapping's other side means, but never a mapping's own source.
-        let copies = |table: &str| {
-            self.survey.mappings.iter().any(|it| {
-                it.mapping.from.table == typed && same_table(&it.mapping.into.table, table)
-            })
-        };
-        // A table that only gets a column is not made by that.
-        let made = self.survey.created.iter().filter(|object| object.column.is_none());
-        let created = made.map(|object| object.table.as_str()).filter(|table| !copies(table));
-        let meant = nearest(typed, names.iter().map(String::as_str).chain(created));
-        Ok(meant.map(|name| format!("did you mean {name}?")))
-    }
-
     pub(super) fn is_created(&self, table: &str, column: Option<&str>) -> bool {
         self.survey.created.iter().any(|object: &CreatedObject| {
             same_table(&object.table, table)
@@ -548,7 +526,7 @@ impl Look<'_> {
     }
 
     /// Whether the plan adds columns to a table.
-    fn grows(&self, side: &Side) -> bool {
+    pub(super) fn grows(&self, side: &Side) -> bool {
         self.survey.created.iter().any(|object| same_table(&object.table, &side.table.written()))
     }
 
@@ -577,7 +555,7 @@ impl Look<'_> {
         }
     }
 
-    fn find(
+    pub(super) fn find(
         &mut self,
         severity: Severity,
         code: &'static str,

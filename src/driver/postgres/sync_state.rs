@@ -23,7 +23,7 @@ use crate::run::Winner;
 /// A function as the catalogue has it.
 pub(super) struct FoundFunction {
     pub(super) name: String,
-    body: String,
+    pub(super) body: String,
     is_definer: bool,
     pub(super) path: String,
     owner: String,
@@ -259,7 +259,7 @@ pub(super) async fn triggers(
 }
 
 /// What is wrong with how a trigger is switched that fires always.
-fn not_always(enabled: &str, helps: &str) -> Option<String> {
+pub(super) fn not_always(enabled: &str, helps: &str) -> Option<String> {
     let how = match enabled {
         "A" => return None,
         "D" => "is disabled",

@@ -342,7 +342,7 @@ async fn count(conn: &mut PgConnection, statements: &Statements<'_>) -> Result<C
 }
 
 /// Random keys of both sides, as many as asked for while there are so many.
-async fn sample(
+pub(super) async fn sample(
     conn: &mut PgConnection,
     (mapping, shape): (&Mapping, &Shape),
     size: u32,

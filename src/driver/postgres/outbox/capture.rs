@@ -15,7 +15,7 @@ use super::form::PINNED;
 use super::tables::{self, SEQUENCE, TABLE};
 use super::{Captured, Resolved};
 use crate::driver::postgres::Postgres;
-use crate::driver::postgres::catalogue::{literal, name_sql, quote};
+use crate::driver::postgres::catalogue::{self, Table, literal, name_sql, quote};
 use crate::driver::postgres::connection::Tx;
 use crate::driver::postgres::dual_write::{done_before, lock_in_order, run, with_open_schemas};
 use crate::driver::postgres::error::failed;
@@ -27,55 +27,51 @@ use crate::driver::postgres::sync_objects::{
 };
 use crate::driver::postgres::sync_sql::{Side, Trigger};
 use crate::driver::{Applied, Error, Fence, TxKind, Work, gives_up};
-use crate::run::Way;
+use crate::run::{Mapping, Way};
 
-impl Postgres {
-    /// Begins to capture a mapping's changes, and enters that in the ledger, in one transaction.
-    pub(in crate::driver::postgres) async fn capture(
-        &self,
-        fence: &Fence,
-        work: &Work,
-        captured: &Captured,
-    ) -> Result<Applied, Error> {
-        let mut tx = self.begin_for(fence, work, TxKind::Install).await?;
-        let done = install(&mut tx, (fence, work), captured).await;
-        let open = match &done {
-            Ok(applied) if !applied.before => open_schemas(tx.conn()?).await?,
-            _ => Vec::new(),
-        };
-        let applied = self.finish_held(tx, work, done).await?;
-        Ok(with_open_schemas(applied, &open))
-    }
+/// Begins to capture a mapping's changes, and enters that in the ledger, in one transaction.
+pub(super) async fn begin(
+    postgres: &Postgres,
+    (fence, work): (&Fence, &Work),
+    mapping: &Mapping,
+) -> Result<Applied, Error> {
+    let mut tx = postgres.begin_for(fence, work, TxKind::Install).await?;
+    let done = install(&mut tx, (fence, work), mapping).await;
+    let open = match &done {
+        Ok(applied) if !applied.before => open_schemas(tx.conn()?).await?,
+        _ => Vec::new(),
+    };
+    let applied = postgres.finish_held(tx, work, done).await?;
+    Ok(with_open_schemas(applied, &open))
+}
 
-    /// Ends it, likewise. The answer says how many changes are still to be applied; none are where it was undone or given up.
-    pub(in crate::driver::postgres) async fn end_capture(
-        &self,
-        fence: &Fence,
-        work: &Work,
-        captured: &Captured,
-    ) -> Result<Applied, Error> {
-        let mut tx = self.begin_for(fence, work, TxKind::Remove).await?;
-        let done = remove(&mut tx, (fence, work), captured).await;
-        self.finish_held(tx, work, done).await
-    }
+/// Ends it, likewise. The answer says how many changes are still to be applied; none are where it was undone or given up.
+pub(super) async fn end(
+    postgres: &Postgres,
+    (fence, work): (&Fence, &Work),
+    mapping: &Mapping,
+) -> Result<Applied, Error> {
+    let mut tx = postgres.begin_for(fence, work, TxKind::Remove).await?;
+    let done = remove(&mut tx, (fence, work), mapping).await;
+    postgres.finish_held(tx, work, done).await
 }
 
 async fn install(
     tx: &mut Tx<'_>,
     (fence, work): (&Fence, &Work),
-    captured: &Captured,
+    mapping: &Mapping,
 ) -> Result<Applied, Error> {
     if let Some(applied) = done_before(tx, fence, work).await? {
         return Ok(applied);
     }
     tables::create(tx).await?;
-    lock_in_order(tx, &[&captured.table], "SHARE ROW EXCLUSIVE").await?;
-    let of = Resolved::of(tx.conn()?, captured).await?;
+    lock_in_order(tx, &[&mapping.from.table], "SHARE ROW EXCLUSIVE").await?;
+    let of = Resolved::of(tx.conn()?, mapping).await?;
     let shape = of.shape();
     check_name(tx, shape).await?;
     check_inheritance(tx.conn()?, shape, Side::Old).await?;
     remove_triggers(tx, shape).await?;
-    tables::forget(tx, &captured.id).await?;
+    tables::forget(tx, &of.captured.id).await?;
     make(tx, &of).await?;
     ledger::record(tx, fence, work, (0, None)).await
 }
@@ -124,7 +120,7 @@ async fn let_in(tx: &mut Tx<'_>, owner: &Owner) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a trigger. PostgreSQL gives partitions their own for rows; for statements they are made here.
+/// Makes a trigger that fires under `session_replication_role = replica` too. PostgreSQL gives partitions their own for rows; for statements they are made here.
 async fn make_trigger(tx: &mut Tx<'_>, of: &Resolved, trigger: &Trigger) -> Result<(), Error> {
     let (schema, table) = (tx.schema().to_owned(), &of.shape().old);
     let mut on = vec![table.sql()];
@@ -133,13 +129,15 @@ async fn make_trigger(tx: &mut Tx<'_>, of: &Resolved, trigger: &Trigger) -> Resu
     }
     let level = if trigger.is_for_rows() { "ROW" } else { "STATEMENT" };
     for table in on {
-        let sql = format!(
-            "CREATE TRIGGER {} {} ON {table} FOR EACH {level} EXECUTE FUNCTION {schema}.{}()",
-            quote(&trigger.name),
+        let name = quote(&trigger.name);
+        let create = format!(
+            "CREATE TRIGGER {name} {} ON {table} FOR EACH {level} EXECUTE FUNCTION {schema}.{}()",
             trigger.head(),
             quote(&trigger.function),
         );
-        run(tx.conn()?, "make a trigger of the capture", sql).await?;
+        run(tx.conn()?, "make a trigger of the capture", create).await?;
+        let always = format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}");
+        run(tx.conn()?, "make a trigger of the capture", always).await?;
     }
     Ok(())
 }
@@ -147,40 +145,57 @@ async fn make_trigger(tx: &mut Tx<'_>, of: &Resolved, trigger: &Trigger) -> Resu
 async fn remove(
     tx: &mut Tx<'_>,
     (fence, work): (&Fence, &Work),
-    captured: &Captured,
+    mapping: &Mapping,
 ) -> Result<Applied, Error> {
     if let Some(applied) = done_before(tx, fence, work).await? {
         return Ok(applied);
     }
     tables::alone(tx).await?;
     // Triggers of a table that is gone are gone with it. Its functions aren't.
-    let is_there = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
-        .bind(name_sql(&captured.table))
-        .fetch_one(tx.conn()?)
-        .await
-        .and_then(|row| row.try_get::<bool, _>(0))
-        .map_err(failed("look for the table"))?;
-    let table = if is_there {
-        lock_in_order(tx, &[&captured.table], "ACCESS EXCLUSIVE").await?;
-        super::catalogue::table(tx.conn()?, &captured.table).await?
+    let table = if is_there(tx, &mapping.from.table).await? {
+        lock_in_order(tx, &[&mapping.from.table], "ACCESS EXCLUSIVE").await?;
+        catalogue::table(tx.conn()?, &mapping.from.table).await?
     } else {
         None
     };
-    let table = table.unwrap_or_else(|| super::Table::absent(&captured.table));
-    remove_triggers(tx, &super::shape(captured, table)).await?;
-    let outbox = tx.ours(TABLE);
-    let mut left = 0;
-    if has_table(tx.conn()?, &outbox).await? {
-        let is_void = work.way == Way::Back || gives_up(&work.step).is_some();
-        if is_void {
-            tables::forget(tx, &captured.id).await?;
-        } else {
-            left = tables::left(tx, &captured.id).await?;
-        }
-        tables::drop_if_unused(tx).await?;
-    }
+    let is_void = work.way == Way::Back || gives_up(&work.step).is_some();
+    let left = take_out(tx, mapping, (table, is_void)).await?;
     let detail = (left > 0).then(|| {
-        format!("the outbox still holds changes of {}: {left} to be applied", captured.table)
+        format!("the outbox still holds changes of {}: {left} to be applied", mapping.from.table)
     });
     ledger::record(tx, fence, work, (left, detail)).await
+}
+
+/// Whether there is a table of that name.
+pub(super) async fn is_there(tx: &mut Tx<'_>, table: &str) -> Result<bool, Error> {
+    sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(name_sql(table))
+        .fetch_one(tx.conn()?)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("look for the table"))
+}
+
+/// Removes what captures a mapping's changes, under the lock of its table where there is one. Returns how many changes are left to be
+/// applied; where they are void, none.
+pub(super) async fn take_out(
+    tx: &mut Tx<'_>,
+    mapping: &Mapping,
+    (table, is_void): (Option<Table>, bool),
+) -> Result<u64, Error> {
+    let table = table.unwrap_or_else(|| Table::absent(&mapping.from.table));
+    let captured = Captured::of(mapping, &table);
+    remove_triggers(tx, &super::shape(&captured, table)).await?;
+    let outbox = tx.ours(TABLE);
+    if !has_table(tx.conn()?, &outbox).await? {
+        return Ok(0);
+    }
+    let left = if is_void {
+        tables::forget(tx, &captured.id).await?;
+        0
+    } else {
+        tables::left(tx, &captured.id).await?
+    };
+    tables::drop_if_unused(tx).await?;
+    Ok(left)
 }

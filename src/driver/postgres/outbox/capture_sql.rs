@@ -25,6 +25,7 @@
 //! would be missed by nobody but a comparison.
 
 use super::Resolved;
+use super::mapped::carries;
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::postgres::catalogue::{Column, literal, quote};
 use crate::driver::postgres::shape_sql::{Which as Side, all};
@@ -112,10 +113,11 @@ impl Text<'_> {
         let note = self.note();
         let (old, new) = (self.take("OLD"), self.take("NEW"));
         let inner = format!(
-            "IF TG_OP = 'UPDATE' THEN\nphasegate_same := {};\n{passed}END IF;\n\
+            "{carries}IF TG_OP = 'UPDATE' THEN\nphasegate_same := {};\n{passed}END IF;\n\
              IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND NOT phasegate_same THEN\n{old}{note}\nEND IF;\n\
              IF TG_OP <> 'DELETE' THEN\n{new}{note}\nEND IF;\nRETURN NULL;",
             all(&same),
+            carries = carries(&self.of.carries()),
         );
         labelled(&self.label(), &declare, &inner)
     }
@@ -132,7 +134,7 @@ impl Text<'_> {
     /// That an UPDATE left everything that the mapping reads as it was; none where that can't be told.
     fn unchanged(&self) -> Option<String> {
         let table = &self.of.shape().old;
-        let captured = self.of.captured();
+        let captured = &self.of.captured;
         let expressions = captured.columns.iter().map(|(_, value)| value).chain(&captured.filter);
         let mut names = std::collections::BTreeSet::new();
         for expression in expressions {
@@ -169,7 +171,7 @@ impl Text<'_> {
     }
 
     fn id(&self) -> String {
-        literal(&self.of.captured().id)
+        literal(&&self.of.captured.id)
     }
 
     /// Notes the key in the variables. The image is read once, though it is used twice: OFFSET keeps the planner from copying it.

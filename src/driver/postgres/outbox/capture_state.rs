@@ -1,4 +1,4 @@
-//! Whether a mapping is captured, by the catalogue: every trigger on every partition, enabled, with exactly our functions, which run
+//! Whether a mapping is captured, by the catalogue: every trigger on every partition, firing always, with exactly our functions, which run
 //! as the table's owner under our settings, and an outbox to write to.
 //!
 //! A partition that was attached later has the triggers for rows, since PostgreSQL makes them, and none for TRUNCATE, which counts
@@ -10,53 +10,54 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::Resolved;
 use super::capture_sql::capture_sql;
 use super::form::PINNED;
+use super::mapped::carried;
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::has_table;
-use crate::driver::postgres::sync_sql::Trigger;
+use crate::driver::postgres::planted::Fault;
+use crate::driver::postgres::sync_sql::{Trigger, function_name};
 use crate::driver::postgres::sync_state::{
-    functions, hidden_rows, judge_functions, judge_triggers, triggers,
+    functions, hidden_rows, judge_functions, judge_triggers, not_always, triggers,
 };
 use crate::driver::{Error, SyncState};
-use crate::run::FailureClass;
+use crate::run::{FailureClass, Mapping};
 
-impl Postgres {
-    /// Whether everything that captures a mapping is in place.
-    pub(in crate::driver::postgres) async fn capture_state(
-        &self,
-        of: &Resolved,
-    ) -> Result<SyncState, Error> {
-        let schema = self.connections.schema().to_owned();
-        let mut reader = self.connections.snapshot().await?;
-        let state = judge(reader.conn()?, of, &schema).await?;
-        reader.release().await;
-        Ok(state)
-    }
+/// Whether everything that captures a mapping is in place.
+pub(super) async fn state(postgres: &Postgres, mapping: &Mapping) -> Result<SyncState, Error> {
+    let schema = postgres.connections.schema().to_owned();
+    let mut reader = postgres.connections.snapshot().await?;
+    let state = judge(reader.conn()?, mapping, &schema).await?;
+    reader.release().await;
+    Ok(state)
 }
 
-async fn judge(conn: &mut PgConnection, of: &Resolved, schema: &str) -> Result<SyncState, Error> {
-    // The table may be another by now than the one that the mapping was held against, or hold something else.
-    let broken = |why: String| Ok(SyncState::Broken(why));
-    let table = &of.captured().table;
-    let now = match Resolved::of(conn, of.captured()).await {
+async fn judge(
+    conn: &mut PgConnection,
+    mapping: &Mapping,
+    schema: &str,
+) -> Result<SyncState, Error> {
+    if Fault::SyncUnproven.is_planted() {
+        return Ok(SyncState::Active);
+    }
+    // The table may be another by now than the one whose changes were captured, or hold something else.
+    let now = match Resolved::since_capture(conn, mapping, schema).await {
         Ok(now) => now,
         Err(Error::Failed(failure))
             if matches!(failure.class, FailureClass::Stale | FailureClass::Refused) =>
         {
-            return broken(failure.message);
+            return Ok(SyncState::Broken(failure.message));
         }
         Err(error) => return Err(error),
     };
-    if now.shape().old.oid != of.shape().old.oid {
-        return broken(format!("{table} is another table now"));
-    }
-    if now.keys != of.keys || now.forms != of.forms {
-        return broken(format!("the types of what is read of {table} changed"));
-    }
     let (shape, expected) = (now.shape(), capture_sql(&now, schema));
     let mut wrong = Vec::new();
     let found = functions(conn, shape, schema).await?;
+    let row = function_name(shape, "o");
+    let carried = found.iter().find(|it| it.name == row).and_then(|it| carried(&it.body));
+    if let Some(carried) = carried.filter(|carried| *carried != now.carries()) {
+        return Ok(SyncState::Broken(carries_other(&mapping.from.table, &carried, &now.carries())));
+    }
     judge_functions(shape, &expected.functions, &found, &mut wrong);
     let pins = PINNED.map(|(name, value)| format!("{name}={value}"));
     for function in expected.functions.iter().filter(|function| function.returns == "trigger") {
@@ -67,16 +68,26 @@ async fn judge(conn: &mut PgConnection, of: &Resolved, schema: &str) -> Result<S
     }
     let found = triggers(conn, shape, (&shape.old, schema)).await?;
     let triggers: Vec<&Trigger> = expected.triggers.iter().collect();
-    judge_triggers(&triggers, (&shape.old, &found), &mut wrong, not_for_clients);
+    judge_triggers(&triggers, (&shape.old, &found), &mut wrong, |enabled| {
+        not_always(enabled, "verify with repair, since writes may have been missed")
+    });
     wrong.extend(hidden_rows(conn, shape).await?);
     wrong.extend(outbox(conn, schema).await?);
     Ok(if wrong.is_empty() { SyncState::Active } else { SyncState::Broken(wrong.join("; ")) })
 }
 
-/// What is wrong with how a trigger is switched. One that fires always fires for clients, too.
-fn not_for_clients(enabled: &str) -> Option<String> {
-    let help = "is disabled (ALTER TABLE … ENABLE TRIGGER; then verify with repair, since writes may have been missed)";
-    (!matches!(enabled, "O" | "A")).then(|| help.to_owned())
+/// What images hold that were written so far, and what is read of the table now, where these aren't the same.
+fn carries_other(table: &str, before: &[String], now: &[String]) -> String {
+    let only = |of: &[String], not: &[String]| -> String {
+        let only: Vec<&str> =
+            of.iter().filter(|one| !not.contains(one)).map(String::as_str).collect();
+        if only.is_empty() { "nothing".to_owned() } else { only.join(", ") }
+    };
+    format!(
+        "what is captured of {table} is not what there is of it: {} then, {} now",
+        only(before, now),
+        only(now, before)
+    )
 }
 
 /// What is wrong with the outbox. A sequence that keeps numbers back, or begins anew, gives versions that say nothing.

@@ -1,22 +1,21 @@
 //! What triggers write of what clients do. What a table should come down to is said in SQL of the tests' own.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::Captured;
-use super::fixture::{Bed, ID, PEOPLE, Table, captured, people, say};
+use super::fixture::{Bed, ID, PEOPLE, Table, crossing, people, say};
 use crate::copy::chunk::Chunk;
-use crate::driver::crossing::What;
+use crate::driver::crossing::{ChangeSource as _, What};
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::{Database, claim, class, entered, work};
 use crate::driver::{Claim, Session as _, SyncState, given_up};
-use crate::run::{Ending, FailureClass, Way};
+use crate::run::{Ending, FailureClass, Mapping, Way};
 
 const ISOLATIONS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
 /// What the mapping of [`people`] says of the table.
 const ROWS: &str = "SELECT ARRAY[id::text], ARRAY[email, lower(status)] FROM people";
 
-fn with_status() -> Captured {
-    Captured { filter: Some("status IS NOT NULL -- those with one".into()), ..people() }
+fn with_status() -> Mapping {
+    Mapping { filter: Some("status IS NOT NULL -- those with one".into()), ..people() }
 }
 
 /// The outbox makes of what was there before what is there now.
@@ -198,7 +197,7 @@ async fn a_client_who_is_older_than_the_capture_is_captured() {
         };
         let postgres = database.open().await;
         let fences = entered(&postgres, 1).await;
-        let of = postgres.resolve(&people()).await.unwrap();
+        let of = people();
         let bed = Bed { database, postgres, fences, of };
         let mut before = bed.table(ROWS).await;
         let mut client = bed.client().await;
@@ -219,13 +218,13 @@ async fn a_writer_keeps_the_capture_waiting_and_is_not_missed() {
     let Some(database) = Database::with(PEOPLE).await else { return };
     let postgres = database.open().await;
     let fences = entered(&postgres, 1).await;
-    let of = postgres.resolve(&people()).await.unwrap();
+    let of = people();
     let bed = Bed { database, postgres, fences, of };
     let mut client = bed.client().await;
     say(&mut client, "BEGIN; UPDATE people SET status = 'Early' WHERE id = 1").await.unwrap();
     let mut hasty = work("capture", Way::Forward);
     hasty.lock_timeout_ms = Some(50);
-    let refused = bed.postgres.capture(bed.fence(), &hasty, bed.of.captured()).await;
+    let refused = bed.postgres.capture(bed.fence(), &hasty, &bed.of).await;
     assert_eq!(class(refused), FailureClass::Contention);
     say(&mut client, "COMMIT").await.unwrap();
     bed.capture().await.unwrap();
@@ -250,7 +249,7 @@ async fn cascades_are_followed() {
         "DELETE FROM firms WHERE id = 1",
     ] {
         for isolation in ISOLATIONS {
-            let Some(bed) = Bed::with(setup, captured("people", &["id"], &columns)).await else {
+            let Some(bed) = Bed::with(setup, crossing("people", &["id"], &columns)).await else {
                 return;
             };
             let mut before = bed.table(rows).await;
@@ -360,7 +359,7 @@ async fn what_the_mapping_does_not_read_is_passed_over_and_nothing_else() {
     let setup = "CREATE TABLE people (id bigint PRIMARY KEY, email text, status text, other int, n double precision, twice int GENERATED ALWAYS AS (other * 2) STORED);
         INSERT INTO people SELECT n, 'e' || n, 'Open', 1, 0 FROM generate_series(1, 3) AS n;
         CREATE FUNCTION mine(text) RETURNS text LANGUAGE sql AS $$ SELECT (SELECT max(id)::text FROM public.people) || $1 $$";
-    let quiet = captured("people", &["id"], &[("m", "email"), ("s", "lower(status)"), ("n", "n")]);
+    let quiet = crossing("people", &["id"], &[("m", "email"), ("s", "lower(status)"), ("n", "n")]);
     let Some(bed) = Bed::with(setup, quiet).await else { return };
     bed.run("UPDATE people SET other = 2; UPDATE people SET email = email, status = status").await;
     assert_eq!(bed.changes().await, 0);
@@ -373,7 +372,7 @@ async fn what_the_mapping_does_not_read_is_passed_over_and_nothing_else() {
     for expression in
         ["twice", "mine(email)", "(to_jsonb(people)->>'other')", "coalesce(email, mine('x'))"]
     {
-        let mapping = captured("people", &["id"], &[("x", expression)]);
+        let mapping = crossing("people", &["id"], &[("x", expression)]);
         let Some(bed) = Bed::with(setup, mapping).await else { return };
         bed.run("UPDATE people SET other = 2 WHERE id = 1").await;
         assert_eq!(bed.changes().await, 1, "{expression}");
@@ -386,7 +385,7 @@ async fn images_are_the_same_whatever_the_clients_settings_are() {
         INSERT INTO t SELECT n, date '2024-02-29' + n, timestamptz '2024-03-31 01:00:00.5+00' + n * interval '1 h', interval '1 y 2 mon 3 d -4 h' * n,
         decode(md5(n::text), 'hex'), 1.1 * n, 0.1 * n, ARRAY[timestamptz '2024-03-31 01:00:00.5+00'], n % 2 = 0 FROM generate_series(1, 20) AS n";
     let columns = ["d", "m", "i", "b", "r", "x", "l", "f"].map(|name| (name, name));
-    let Some(bed) = Bed::with(setup, captured("t", &["id"], &columns)).await else { return };
+    let Some(bed) = Bed::with(setup, crossing("t", &["id"], &columns)).await else { return };
     let page = bed.postgres.page(&bed.of, &Chunk { lo: None, hi: None }).await.unwrap();
     bed.run(
         "SET TimeZone = 'America/New_York'; SET DateStyle = 'German, DMY'; SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape';
@@ -415,7 +414,7 @@ async fn keys_that_are_equal_and_written_in_another_way_are_two_on_the_new_side(
         CREATE TABLE t (code text COLLATE loose, pad char(5), n name, v int, PRIMARY KEY (code, pad, n));
         INSERT INTO t VALUES ('a', 'p', 'n', 1), ('b', 'p', 'n', 2)";
     let rows = "SELECT ARRAY[code, pad::text, n::text], ARRAY[v::text] FROM t";
-    let Some(bed) = Bed::with(setup, captured("t", &["code", "pad", "n"], &[("v", "v")])).await
+    let Some(bed) = Bed::with(setup, crossing("t", &["code", "pad", "n"], &[("v", "v")])).await
     else {
         return;
     };
@@ -435,7 +434,7 @@ async fn keys_that_are_equal_and_written_in_another_way_are_two_on_the_new_side(
     };
     let keys = [key("a"), key("A"), key("B"), key("b")];
     assert_eq!(bed.postgres.which_exist(&bed.of, &keys).await.unwrap(), [true, false, false, true]);
-    assert_eq!(bed.postgres.rows_of(&bed.of, &keys).await.unwrap().rows.len(), 2);
+    assert_eq!(bed.postgres.rows_of(&bed.of, &keys).await.unwrap().page.rows.len(), 2);
     bed.postgres.enqueue(bed.fence(), &bed.of, &keys).await.unwrap();
     let changes = bed.claim().await;
     assert_eq!(
@@ -449,7 +448,7 @@ async fn keys_that_are_equal_and_written_in_another_way_are_two_on_the_new_side(
 
 #[tokio::test]
 async fn an_expression_that_fails_fails_the_write_and_loses_nothing() {
-    let mapping = captured("people", &["id"], &[("n", "CASE WHEN other = 13 THEN email::int END")]);
+    let mapping = crossing("people", &["id"], &[("n", "CASE WHEN other = 13 THEN email::int END")]);
     let Some(bed) = Bed::with(PEOPLE, mapping).await else { return };
     let mut client = bed.client().await;
     let refused = say(&mut client, "UPDATE people SET other = 13 WHERE id = 1").await.unwrap_err();
@@ -468,7 +467,8 @@ async fn what_is_missing_or_changed_is_found() {
     for (script, said) in [
         (format!("ALTER TABLE people DISABLE TRIGGER {trigger}"), "is disabled"),
         (format!("ALTER TABLE people_21 DISABLE TRIGGER {trigger}"), "on people_21 is disabled"),
-        (format!("ALTER TABLE people ENABLE REPLICA TRIGGER {truncate}"), "is disabled"),
+        (format!("ALTER TABLE people ENABLE REPLICA TRIGGER {truncate}"), "is disabled for clients"),
+        (format!("ALTER TABLE people DISABLE TRIGGER {trigger}; ALTER TABLE people ENABLE TRIGGER {trigger}"), "does not fire for replication"),
         (format!("DROP TRIGGER {truncate} ON people"), "is missing"),
         (format!("DROP TRIGGER {trigger} ON people"), "is missing"),
         (format!("DROP TRIGGER {trigger} ON people; CREATE TRIGGER {trigger} AFTER INSERT ON people FOR EACH ROW EXECUTE FUNCTION {function}()"), "was changed"),
@@ -481,10 +481,10 @@ async fn what_is_missing_or_changed_is_found() {
         ("INSERT INTO people VALUES (19, 'n', 'N'); SELECT setval('phasegate.outbox_version', 1, false)".to_owned(), "was set back"),
         ("DROP TABLE phasegate.outbox".to_owned(), "the table outbox, which the triggers write to, is missing"),
         ("DROP TABLE people".to_owned(), "there is no table people"),
-        ("ALTER TABLE people ALTER email TYPE int USING 1".to_owned(), "the types of what is read of people changed"),
+        ("ALTER TABLE people ALTER email TYPE int USING 1".to_owned(), "what is captured of people is not what there is of it: mail One(Text) then, mail One(Integer) now"),
         ("ALTER TABLE people ALTER email TYPE numeric USING 1".to_owned(), "mail would be of type numeric"),
         ("ALTER TABLE people DROP email".to_owned(), "column \"email\" does not exist"),
-        ("ALTER TABLE people RENAME TO old; CREATE TABLE people (LIKE old INCLUDING ALL)".to_owned(), "is another table now"),
+        ("ALTER TABLE people RENAME TO old; CREATE TABLE people (LIKE old INCLUDING ALL)".to_owned(), "is missing"),
         ("ALTER TABLE people ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE ROLE owner_of_people_{}; GRANT CREATE ON SCHEMA public TO owner_of_people_{}; ALTER TABLE people OWNER TO owner_of_people_{}".replace("{}", &uuid::Uuid::now_v7().simple().to_string()), "row security"),
     ] {
         let Some(bed) = Bed::with(PARTED, people()).await else { return };
@@ -541,8 +541,8 @@ async fn objects(bed: &Bed) -> i64 {
 async fn a_capture_begins_and_ends_with_its_entry_in_the_ledger() {
     let setup = format!("{PEOPLE} CREATE TABLE firms (id int PRIMARY KEY, name text)");
     let Some(bed) = Bed::with(&setup, people()).await else { return };
-    let mut firms = captured("firms", &["id"], &[("name", "name")]);
-    firms.id = "ffffffff".into();
+    let mut firms = crossing("firms", &["id"], &[("name", "name")]);
+    firms.name = "firms".into();
     let (fence, postgres) = (bed.fence(), &bed.postgres);
     // Done once, it is not done again.
     assert!(bed.capture().await.unwrap().before);
@@ -584,7 +584,7 @@ async fn a_capture_begins_and_ends_with_its_entry_in_the_ledger() {
             .unwrap();
     postgres.capture(&fenced[0], &work("anew", Way::Forward), &people()).await.unwrap();
     bed.run("UPDATE people SET status = 'Seen' WHERE id = 1").await;
-    let changes = postgres.claim(&fenced[0], &[&bed.of], 10).await.unwrap();
+    let changes = postgres.claim(&fenced[0], bed.mappings(), 10).await.unwrap();
     assert!(changes[0].version > high);
     // A run that ends leaves nothing, and what it captured is captured no more.
     postgres
@@ -603,8 +603,8 @@ async fn a_run_that_leaves_takes_nothing_of_anothers() {
     let second =
         Claim { objects: vec!["firms".into()], mappings: vec!["second".into()], ..claim("r2") };
     let fences = bed.postgres.enter(&second, 5).await.unwrap();
-    let mut firms = captured("firms", &["id"], &[("name", "name")]);
-    firms.id = crate::driver::postgres::shape::id_of_name("second");
+    let mut firms = crossing("firms", &["id"], &[("name", "name")]);
+    firms.name = "second".into();
     bed.postgres.capture(&fences[0], &work("firms", Way::Forward), &firms).await.unwrap();
     // What the run had not applied goes with it.
     bed.run("INSERT INTO firms VALUES (1, 'f'); UPDATE people SET status = 'Void'").await;
@@ -612,10 +612,9 @@ async fn a_run_that_leaves_takes_nothing_of_anothers() {
         .leave(bed.fence(), Ending::Completed, &crate::driver::postgres::fixture::head(9))
         .await
         .unwrap();
-    let of = bed.postgres.resolve(&firms).await.unwrap();
-    assert_eq!(bed.postgres.capture_state(&of).await.unwrap(), SyncState::Active);
+    assert_eq!(bed.postgres.capture_state(&firms).await.unwrap(), SyncState::Active);
     bed.run("INSERT INTO firms VALUES (2, 'f'); UPDATE people SET status = 'Free'").await;
-    assert_eq!(bed.postgres.claim(&fences[0], &[&of], 10).await.unwrap().len(), 2);
+    assert_eq!(bed.postgres.claim(&fences[0], &[firms], 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -641,7 +640,7 @@ async fn names_in_the_table_and_in_the_mapping_can_be_anything() {
         ("v", "version"),
         ("k", "\"New\".key"),
     ];
-    let mapping = captured("\"New\"", &["old", "phasegate_k1"], &columns);
+    let mapping = crossing("\"New\"", &["old", "phasegate_k1"], &columns);
     let Some(bed) = Bed::with(setup, mapping).await else { return };
     let rows = "SELECT ARRAY[\"old\"::text, phasegate_k1], ARRAY[image, \"Odd \"\"name\", phasegate_k1 || tg_op, version::text, key] FROM \"New\"";
     let mut before = bed.table(rows).await;

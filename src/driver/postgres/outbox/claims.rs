@@ -14,7 +14,8 @@
 //!
 //! Absent on purpose: waiting. Claims pass over what others hold locked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -27,8 +28,9 @@ use crate::driver::postgres::connection::Tx;
 use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{signed, unsigned};
+use crate::driver::postgres::shape::id_of;
 use crate::driver::{Error, Fence, TxKind};
-use crate::run::MappingName;
+use crate::run::{Mapping, MappingName};
 
 /// How many bytes of images a claim gives at most, as they are in memory on the server; one change may take more.
 pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
@@ -36,69 +38,79 @@ pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
 /// How much of a reason is kept, in characters.
 const REASON_CHARS_MAX: u32 = 1_000;
 
-impl Postgres {
-    /// Claims changes of some mappings, the lowest versions first: at most `most`.
-    pub(in crate::driver::postgres) async fn claim(
-        &self,
-        fence: &Fence,
-        mappings: &[&Resolved],
-        most: u32,
-    ) -> Result<Vec<Change>, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
-        let done = claim(&mut tx, fence, (mappings, most)).await;
-        finish(tx, done).await
-    }
+/// Claims changes of some mappings, the lowest versions first: at most `most`.
+pub(super) async fn claim(
+    postgres: &Postgres,
+    fence: &Fence,
+    (mappings, most): (&[Mapping], u32),
+) -> Result<Vec<Change>, Error> {
+    let mut tx = postgres.connections.begin(fence, TxKind::Claim).await?;
+    let done = claim_in(&mut tx, fence, (mappings, most)).await;
+    let claimed = match done {
+        Ok(claimed) => claimed,
+        Err(error) if is_missing(&error) => {
+            tx.roll_back().await;
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(tx.give_up(error).await),
+    };
+    // What they are is read in the same transaction: a table that was changed meanwhile is given in the next claim.
+    let read = read(postgres, &mut tx, (mappings, &claimed)).await;
+    finish(tx, read).await
+}
 
-    /// Takes changes away that were applied, and those that they make void: what was refused of the same key before, and all before
-    /// of a mapping that was emptied. Returns how many are gone by this; those that were gone already don't count.
-    pub(in crate::driver::postgres) async fn applied(
-        &self,
-        fence: &Fence,
-        versions: &[u64],
-    ) -> Result<u64, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
-        let done = applied(&mut tx, versions).await;
-        finish(tx, done).await
-    }
+/// Takes changes away that were applied, and those that they make void: what was refused of the same key before, and all before
+/// of a mapping that was emptied. Returns how many are gone by this; those that were gone already don't count.
+pub(super) async fn applied(
+    postgres: &Postgres,
+    fence: &Fence,
+    versions: &[u64],
+) -> Result<u64, Error> {
+    let mut tx = postgres.connections.begin(fence, TxKind::Relayed).await?;
+    let done = applied_in(&mut tx, versions).await;
+    finish(tx, done).await
+}
 
-    /// Says why the new side refused a change, and lets go of it. Returns whether it is parked now, having been refused `most_tries`
-    /// times: then it is claimed no more, until it is [`retried`](Self::retry_refused).
-    pub(in crate::driver::postgres) async fn change_refused(
-        &self,
-        fence: &Fence,
-        version: u64,
-        (code, reason): (Option<&str>, &str),
-        most_tries: u32,
-    ) -> Result<bool, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
-        let done = refused(&mut tx, version, (code, reason), most_tries).await;
-        finish(tx, done).await
-    }
+/// Says why the new side refused a change, and lets go of it. Returns whether it is parked now, having been refused `most_tries`
+/// times: then it is claimed no more, until it is [`retried`](retry).
+pub(super) async fn refused(
+    postgres: &Postgres,
+    fence: &Fence,
+    version: u64,
+    (said, most_tries): ((Option<&str>, &str), u32),
+) -> Result<bool, Error> {
+    let mut tx = postgres.connections.begin(fence, TxKind::Relayed).await?;
+    let done = refused_in(&mut tx, version, said, most_tries).await;
+    finish(tx, done).await
+}
 
-    /// Has everything that is parked of some mappings claimed again. Returns how many changes that are.
-    pub(in crate::driver::postgres) async fn retry_refused(
-        &self,
-        fence: &Fence,
-        mappings: &[&Resolved],
-    ) -> Result<u64, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
-        let sql = format!(
-            "UPDATE {} SET parked = false, tries = 1 WHERE parked AND tries > 0 AND mapping = ANY ($1)",
-            tx.ours(TABLE)
-        );
-        let done = async {
-            let done =
-                sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).execute(tx.conn()?).await;
-            done.map(|done| done.rows_affected()).map_err(failed("retry changes"))
-        };
-        let done = done.await;
-        finish(tx, done).await
-    }
+/// Has everything that is parked of a mapping claimed again. Returns how many changes that are.
+pub(super) async fn retry(
+    postgres: &Postgres,
+    fence: &Fence,
+    mapping: &Mapping,
+) -> Result<u64, Error> {
+    let mut tx = postgres.connections.begin(fence, TxKind::Relayed).await?;
+    let sql = format!(
+        "UPDATE {} SET parked = false, tries = 1 WHERE parked AND tries > 0 AND mapping = $1",
+        tx.ours(TABLE)
+    );
+    let done = async {
+        let done = sqlx::query(AssertSqlSafe(sql)).bind(id_of(mapping)).execute(tx.conn()?).await;
+        done.map(|done| done.rows_affected()).map_err(failed("retry changes"))
+    };
+    let done = done.await;
+    finish(tx, done).await
 }
 
 /// The ids of mappings.
-pub(super) fn ids(mappings: &[&Resolved]) -> Vec<String> {
-    mappings.iter().map(|of| of.captured().id.clone()).collect()
+pub(super) fn ids(mappings: &[Mapping]) -> Vec<String> {
+    mappings.iter().map(id_of).collect()
+}
+
+/// Whether the outbox isn't there: nothing is captured, and all that was is applied.
+pub(super) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Failed(failure) if matches!(failure.code.as_deref(), Some("42P01" | "3F000")))
 }
 
 /// Whoever has been given a change and lost the fence can't finish with it, so that a lower token says nobody.
@@ -115,11 +127,11 @@ fn claim_sql(outbox: &str) -> String {
     )
 }
 
-async fn claim(
+async fn claim_in(
     tx: &mut Tx<'_>,
     fence: &Fence,
-    (mappings, most): (&[&Resolved], u32),
-) -> Result<Vec<Change>, Error> {
+    (mappings, most): (&[Mapping], u32),
+) -> Result<Vec<Claimed>, Error> {
     let outbox = tx.ours(TABLE);
     let rows = sqlx::query(AssertSqlSafe(claim_sql(&outbox)))
         .bind(ids(mappings))
@@ -136,17 +148,37 @@ async fn claim(
     for one in &claimed {
         highest.insert((&one.mapping, &one.key), one.version);
     }
-    let is_highest = |one: &Claimed| {
-        highest.get(&(one.mapping.as_str(), one.key.as_slice())) == Some(&one.version)
+    let is_void = |one: &&Claimed| {
+        highest.get(&(one.mapping.as_str(), one.key.as_slice())) != Some(&one.version)
     };
-    let void: Vec<i64> =
-        claimed.iter().filter(|one| !is_highest(one)).map(|one| one.version).collect();
+    let void: Vec<i64> = claimed.iter().filter(is_void).map(|one| one.version).collect();
     if !void.is_empty() {
         let sql = format!("DELETE FROM {outbox} WHERE version = ANY ($1)");
         let done = sqlx::query(AssertSqlSafe(sql)).bind(&void).execute(tx.conn()?).await;
         done.map_err(failed("remove changes that are void"))?;
     }
-    claimed.iter().filter(|one| is_highest(one)).map(|one| one.read(mappings)).collect()
+    let void: HashSet<i64> = void.into_iter().collect();
+    claimed.retain(|one| !void.contains(&one.version));
+    Ok(claimed)
+}
+
+/// What claimed changes say.
+async fn read(
+    postgres: &Postgres,
+    tx: &mut Tx<'_>,
+    (mappings, claimed): (&[Mapping], &[Claimed]),
+) -> Result<Vec<Change>, Error> {
+    let mut known: HashMap<&str, Arc<Resolved>> = HashMap::new();
+    for one in claimed {
+        if known.contains_key(one.mapping.as_str()) {
+            continue;
+        }
+        // What was claimed is of one of them.
+        if let Some(mapping) = mappings.iter().find(|mapping| id_of(mapping) == one.mapping) {
+            known.insert(&one.mapping, postgres.resolved(tx.conn()?, mapping).await?);
+        }
+    }
+    claimed.iter().map(|one| one.read(known.get(one.mapping.as_str()).map(Arc::as_ref))).collect()
 }
 
 /// A row of the outbox.
@@ -172,10 +204,8 @@ impl Claimed {
         read().map_err(failed("read a change"))
     }
 
-    fn read(&self, mappings: &[&Resolved]) -> Result<Change, Error> {
+    fn read(&self, of: Option<&Resolved>) -> Result<Change, Error> {
         let key: Vec<&str> = self.key.iter().map(String::as_str).collect();
-        // What was claimed is of one of them.
-        let of = mappings.iter().find(|of| of.captured().id == self.mapping);
         let what = match (of, &self.image) {
             _ if key.is_empty() => Ok(What::Emptied),
             (None, _) => {
@@ -191,7 +221,7 @@ impl Claimed {
             version: unsigned(self.version)?,
             mapping: of.map_or_else(
                 || MappingName::new(self.mapping.as_str()),
-                |of| of.captured().name.clone(),
+                |of| of.captured.name.clone(),
             ),
             what: what.unwrap_or_else(What::Unfit),
             tries: u32::try_from(self.tries).unwrap_or_default(),
@@ -201,7 +231,7 @@ impl Claimed {
 
 /// What somebody else is taking away at this moment is passed over: workers that finish at the same time would wait for each other. Should
 /// that one give up, it is given again, which does no harm.
-async fn applied(tx: &mut Tx<'_>, versions: &[u64]) -> Result<u64, Error> {
+async fn applied_in(tx: &mut Tx<'_>, versions: &[u64]) -> Result<u64, Error> {
     let outbox = tx.ours(TABLE);
     let versions: Vec<i64> = versions.iter().map(|version| signed(*version)).collect();
     let mut gone = 0;
@@ -229,7 +259,7 @@ async fn applied(tx: &mut Tx<'_>, versions: &[u64]) -> Result<u64, Error> {
     Ok(gone)
 }
 
-async fn refused(
+async fn refused_in(
     tx: &mut Tx<'_>,
     version: u64,
     (code, reason): (Option<&str>, &str),

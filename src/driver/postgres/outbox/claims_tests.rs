@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::claims::CLAIM_BYTES_MAX;
-use super::fixture::{Bed, PEOPLE, Sink, captured, people, say};
+use super::fixture::{Bed, PEOPLE, Sink, crossing, people, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;
-use crate::driver::crossing::{Change, Lag, Moment, What};
+use crate::driver::crossing::{Change, ChangeSource as _, Lag, Moment, What};
 use crate::driver::postgres::fixture::{class, entered};
-use crate::run::FailureClass;
+use crate::run::{FailureClass, Mapping};
 
 const ALL: Chunk = Chunk { lo: None, hi: None };
 
@@ -61,7 +61,7 @@ async fn what_is_committed_late_is_claimed_late_and_not_lost() {
 async fn claims_are_bounded_and_give_the_lowest_versions_first() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
     update(&bed, &[3, 1, 2]).await;
-    let two = bed.postgres.claim(bed.fence(), &[&bed.of], 2).await.unwrap();
+    let two = bed.postgres.claim(bed.fence(), bed.mappings(), 2).await.unwrap();
     assert_eq!(ids(&two), [3, 1]);
     bed.applied(&two).await;
     // Images of three quarters of a claim each, and compressed to next to nothing in the table.
@@ -80,16 +80,14 @@ async fn claims_are_bounded_and_give_the_lowest_versions_first() {
 async fn a_claim_is_its_slots_until_it_is_done_or_somebody_takes_over() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
     update(&bed, &[1, 2, 3]).await;
-    let of = [&bed.of];
+    let of = [bed.of.clone()];
     let first = bed.postgres.claim(&bed.fences[0], &of, 2).await.unwrap();
     assert_eq!(ids(&first), [1, 2]);
     // Another worker gets the rest, whoever has lost the answer the same again.
     assert_eq!(ids(&bed.postgres.claim(&bed.fences[1], &of, 9).await.unwrap()), [3]);
     assert_eq!(bed.postgres.claim(&bed.fences[0], &of, 9).await.unwrap(), first);
-    let other = captured("people", &["id"], &[]);
-    let other =
-        bed.postgres.resolve(&super::Captured { id: "ffffffff".into(), ..other }).await.unwrap();
-    assert_eq!(bed.postgres.claim(&bed.fences[0], &[&other], 9).await.unwrap(), []);
+    let other = Mapping { name: "others".into(), ..people() };
+    assert_eq!(bed.postgres.claim(&bed.fences[0], &[other], 9).await.unwrap(), []);
     let newer = entered(&bed.postgres, 2).await;
     assert_eq!(ids(&bed.postgres.claim(&newer[1], &of, 9).await.unwrap()), [1, 2, 3]);
     for refused in [
@@ -125,7 +123,7 @@ async fn what_is_refused_waits_for_nobody_and_goes_with_what_comes_after_it() {
         let said = (Some("Neo.X"), "no\0 such thing");
         bed.postgres.change_refused(bed.fence(), change.version, said, 2).await.unwrap()
     };
-    let lag = async || bed.postgres.lag(&[&bed.of]).await.unwrap();
+    let lag = async || bed.postgres.lag(bed.mappings()).await.unwrap();
     update(&bed, &[1, 2]).await;
     let changes = bed.claim().await;
     assert!(!refuse(&changes[0]).await);
@@ -141,7 +139,7 @@ async fn what_is_refused_waits_for_nobody_and_goes_with_what_comes_after_it() {
     assert_eq!((rows, parked, last_error.as_deref()), (1, 1, Some("Neo.X: no such thing")));
     assert!(oldest_ms.is_some());
     // Asked to, it comes again.
-    assert_eq!(bed.postgres.retry_refused(bed.fence(), &[&bed.of]).await.unwrap(), 1);
+    assert_eq!(bed.postgres.retry_changes(bed.fence(), &bed.of).await.unwrap(), 1);
     let changes = bed.claim().await;
     assert_eq!(ids(&changes), [1]);
     assert!(refuse(&changes[0]).await);
@@ -161,7 +159,7 @@ async fn what_is_refused_waits_for_nobody_and_goes_with_what_comes_after_it() {
 #[tokio::test]
 async fn what_can_not_cross_is_told_and_keeps_nobody_waiting() {
     let setup = "CREATE TABLE t (id bigint PRIMARY KEY, d date); INSERT INTO t VALUES (1, 'infinity'), (2, '2024-01-01')";
-    let Some(bed) = Bed::with(setup, captured("t", &["id"], &[("d", "d")])).await else { return };
+    let Some(bed) = Bed::with(setup, crossing("t", &["id"], &[("d", "d")])).await else { return };
     bed.run("UPDATE t SET d = d - 1 WHERE id = 2; UPDATE t SET d = '-infinity' WHERE id = 1").await;
     let changes = bed.claim().await;
     assert_eq!(ids(&changes), [2, 1]);
@@ -186,8 +184,8 @@ async fn a_moment_is_over_when_all_that_was_written_before_it_is_applied() {
     else {
         return;
     };
-    let of = [&bed.of];
-    let drained = async |moment: &Moment| bed.postgres.outbox_drained(moment, &of).await.unwrap();
+    let of = [bed.of.clone()];
+    let drained = async |moment: &Moment| bed.postgres.is_drained(moment, &of).await.unwrap();
     let mut elsewhere = bed.client().await;
     say(&mut elsewhere, "BEGIN; INSERT INTO elsewhere VALUES (1)").await.unwrap();
     for end in ["COMMIT", "ROLLBACK", "PREPARE TRANSACTION 'outbox'"] {
@@ -199,7 +197,7 @@ async fn a_moment_is_over_when_all_that_was_written_before_it_is_applied() {
         .await
         .unwrap();
         update(&bed, &[2]).await;
-        let moment = bed.postgres.outbox_moment().await.unwrap();
+        let moment = bed.postgres.moment().await.unwrap();
         assert!(!drained(&moment).await);
         let changes = bed.claim().await;
         assert_eq!(ids(&changes), [2]);
@@ -217,7 +215,7 @@ async fn a_moment_is_over_when_all_that_was_written_before_it_is_applied() {
         update(&bed, &[3]).await;
         bed.applied(&changes).await;
         assert!(drained(&moment).await, "{end}");
-        assert!(!drained(&bed.postgres.outbox_moment().await.unwrap()).await);
+        assert!(!drained(&bed.postgres.moment().await.unwrap()).await);
         bed.run("DELETE FROM phasegate.outbox").await;
     }
     say(&mut elsewhere, "COMMIT").await.unwrap();
@@ -225,11 +223,8 @@ async fn a_moment_is_over_when_all_that_was_written_before_it_is_applied() {
 
 #[tokio::test]
 async fn keys_are_entered_as_their_rows_are() {
-    let Some(bed) = Bed::with(
-        PEOPLE,
-        super::Captured { filter: Some("status <> 'Hidden'".into()), ..people() },
-    )
-    .await
+    let Some(bed) =
+        Bed::with(PEOPLE, Mapping { filter: Some("status <> 'Hidden'".into()), ..people() }).await
     else {
         return;
     };
@@ -250,7 +245,7 @@ async fn keys_are_entered_as_their_rows_are() {
     assert_eq!(bed.postgres.enqueue(bed.fence(), &bed.of, &[odd]).await, Ok(0));
     let keys = [key(1), key(2), key(3), vec![Datum::Text("3".into())]];
     assert_eq!(bed.postgres.which_exist(&bed.of, &keys).await, Ok(vec![true, false, true, false]));
-    assert_eq!(bed.postgres.rows_of(&bed.of, &keys).await.unwrap().rows.len(), 2);
+    assert_eq!(bed.postgres.rows_of(&bed.of, &keys).await.unwrap().page.rows.len(), 2);
 }
 
 #[tokio::test]

@@ -29,39 +29,40 @@ use crate::driver::postgres::dual_write::{finish, run};
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which, all};
 use crate::driver::{Error, Fence, TxKind};
-use crate::run::FailureClass;
+use crate::run::{FailureClass, Mapping};
 
 /// How long clients' open transactions are waited for, in milliseconds; nothing of theirs is locked meanwhile.
 const WAITED_MS: u64 = 2_000;
 /// How often it is seen whether they are over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-impl Postgres {
-    /// Enters a change for each of some keys, as its row is now. Keys that no row can have are left out: nothing on this side says what
-    /// they are. Returns how many were entered. [`FailureClass::Contention`] where clients have keys of them in hand: then some may
-    /// have been entered, and all can be entered again.
-    pub(in crate::driver::postgres) async fn enqueue(
-        &self,
-        fence: &Fence,
-        of: &Resolved,
-        keys: &[Vec<Datum>],
-    ) -> Result<u64, Error> {
-        let (asked, wanted) = of.asked(keys);
-        if asked.is_empty() {
-            return Ok(0);
-        }
-        let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
-        let done = of_rows(&mut tx, of, (&asked, &wanted)).await;
-        let there = finish(tx, done).await?;
-        let absent: Vec<Key> =
-            asked.into_iter().filter(|key| !there.contains(&texts(key))).collect();
-        if !absent.is_empty() {
-            let mut tx = self.connections.begin(fence, TxKind::Repair).await?;
-            let done = of_none(&mut tx, of, &absent).await;
-            finish(tx, done).await?;
-        }
-        Ok((there.len() + absent.len()) as u64)
+/// Enters a change for each of some keys, as its row is now. Keys that no row can have are left out: nothing on this side says what
+/// they are. Returns how many were entered. [`FailureClass::Contention`] where clients have keys of them in hand: then some may
+/// have been entered, and all can be entered again.
+pub(super) async fn enqueue(
+    postgres: &Postgres,
+    fence: &Fence,
+    (mapping, keys): (&Mapping, &[Vec<Datum>]),
+) -> Result<u64, Error> {
+    let mut tx = postgres.connections.begin(fence, TxKind::Repair).await?;
+    let of = match postgres.resolved(tx.conn()?, mapping).await {
+        Ok(of) => of,
+        Err(error) => return Err(tx.give_up(error).await),
+    };
+    let (asked, wanted) = of.asked(keys);
+    if asked.is_empty() {
+        tx.roll_back().await;
+        return Ok(0);
     }
+    let done = of_rows(&mut tx, &of, (&asked, &wanted)).await;
+    let there = finish(tx, done).await?;
+    let absent: Vec<Key> = asked.into_iter().filter(|key| !there.contains(&texts(key))).collect();
+    if !absent.is_empty() {
+        let mut tx = postgres.connections.begin(fence, TxKind::Repair).await?;
+        let done = of_none(&mut tx, &of, &absent).await;
+        finish(tx, done).await?;
+    }
+    Ok((there.len() + absent.len()) as u64)
 }
 
 fn texts(key: &Key) -> Vec<String> {
@@ -129,7 +130,7 @@ async fn of_none(tx: &mut Tx<'_>, of: &Resolved, keys: &[Key]) -> Result<(), Err
     let watch = Stopwatch::start();
     while !are_over(tx.conn()?, &outbox, &open).await? {
         if watch.elapsed_ms() >= WAITED_MS {
-            let message = format!("transactions that write to {} did not end", of.captured().table);
+            let message = format!("transactions that write to {} did not end", of.captured.table);
             return Err(Error::failed(FailureClass::Contention, message));
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -169,7 +170,7 @@ async fn enter(
          SELECT {version}, {id}, phasegate_i.key, phasegate_i.image, coalesce(pg_column_size(phasegate_i.image), 0)
          FROM (SELECT ARRAY[{key}]::text[] AS key, (SELECT {image} FROM {table} WHERE {is_it}{filter}) AS image{v}
                FROM unnest({arrays}) AS phasegate_u ({names}) OFFSET 0) AS phasegate_i",
-        id = literal(&of.captured().id),
+        id = literal(&of.captured.id),
         key = places.iter().map(|place| format!("phasegate_u.{place}")).collect::<Vec<_>>().join(", "),
         image = of.image(),
         table = shape.old.sql(),

@@ -1,56 +1,51 @@
 //! What stands in the way of carrying rows of a table into another database, found before the first change.
 //!
-//! Absent on purpose: codes of findings, which whoever lists them gives, and the new side.
+//! Absent on purpose: the new side, and the step that a finding is of.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::form::{Kind, Scalar};
 use super::{Captured, kinds};
-use crate::driver::postgres::Postgres;
-use crate::driver::postgres::catalogue::{self, Column, Table};
+use crate::driver::postgres::catalogue::{Column, Table};
 use crate::driver::postgres::error::failed;
+use crate::driver::postgres::gaps::KEPT_DIFFERENTLY;
 use crate::driver::postgres::shape::KEY_COLUMNS_MAX;
+use crate::driver::postgres::survey::{NO_COLUMN, NO_IDENTITY, NO_SYNC, NOT_A_TABLE};
 use crate::driver::{Error, Severity};
 
 /// Something that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver::postgres) struct Found {
+pub(super) struct Found {
     /// How much.
     pub severity: Severity,
-    /// The column of the new side that it is about, where it is about one.
-    pub column: Option<String>,
+    /// Its code.
+    pub code: &'static str,
     /// One sentence.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
 }
 
-impl Postgres {
-    /// Everything that stands in a mapping's way, and what may come into clients' way. Changes nothing. Fails where the server
-    /// refuses the expressions as a whole, in its own words.
-    pub(in crate::driver::postgres) async fn capture_findings(
-        &self,
-        captured: &Captured,
-    ) -> Result<Vec<Found>, Error> {
-        let mut reader = self.connections.read().await?;
-        let found = all(reader.conn()?, captured).await?;
-        reader.release().await;
-        Ok(found)
-    }
-}
+/// A value of a type that no other database has.
+const NO_FORM: &str = "D222";
+/// An expression that may fail for a row.
+const MAY_FAIL: &str = "D223";
 
-async fn all(conn: &mut PgConnection, captured: &Captured) -> Result<Vec<Found>, Error> {
-    let Some(table) = catalogue::table(conn, &captured.table).await? else {
-        return Ok(vec![error(None, format!("there is no table {}", captured.table), None)]);
-    };
-    let (_, mut found) = errors(conn, captured, &table).await?;
-    found.extend(warnings(captured, &table));
+/// Everything that stands in a mapping's way, and what may come into clients' way. Changes nothing. Fails where the server refuses the
+/// expressions as a whole, in its own words.
+pub(super) async fn all(
+    conn: &mut PgConnection,
+    captured: &Captured,
+    table: &Table,
+) -> Result<Vec<Found>, Error> {
+    let (_, mut found) = errors(conn, captured, table).await?;
+    found.extend(warnings(captured, table));
     Ok(found)
 }
 
-fn error(column: Option<&str>, message: String, help: Option<String>) -> Found {
-    Found { severity: Severity::Error, column: column.map(str::to_owned), message, help }
+fn error(code: &'static str, message: String, help: Option<String>) -> Found {
+    Found { severity: Severity::Error, code, message, help }
 }
 
 /// The types of the mapping's columns, and what it can't work with.
@@ -66,11 +61,19 @@ pub(super) async fn errors(
     }
     let kinds = kinds(conn, captured, table).await?;
     found.extend(of_key(captured, table));
-    for ((name, expression), kind) in captured.columns.iter().zip(&kinds) {
+    for (at, ((name, expression), kind)) in captured.columns.iter().zip(&kinds).enumerate() {
         if kind.form().is_none() {
             let message =
                 format!("{name} would be of type {}, which a graph has nothing for", kind.shown);
-            found.push(error(Some(name), message, Some(kind.instead(expression))));
+            let help = if captured.is_along(at) {
+                format!(
+                    "say under `properties` how it is carried, such as `{name}: {name}::text`: {}",
+                    kind.instead(name)
+                )
+            } else {
+                kind.instead(expression)
+            };
+            found.push(error(NO_FORM, message, Some(help)));
         }
     }
     Ok((kinds, found))
@@ -79,11 +82,11 @@ pub(super) async fn errors(
 fn of_table(table: &Table) -> Vec<Found> {
     let mut found = Vec::new();
     if !matches!(table.kind, 'r' | 'p') {
-        found.push(error(None, format!("{} is not a table", table.name), None));
+        found.push(error(NOT_A_TABLE, format!("{} is not a table", table.name), None));
     }
     if table.persistence == 't' {
         let message = format!("{} is a temporary table, which others can't see", table.name);
-        found.push(error(None, message, None));
+        found.push(error(NOT_A_TABLE, message, None));
     }
     found
 }
@@ -102,7 +105,7 @@ async fn foreign(conn: &mut PgConnection, table: &Table) -> Result<Option<Found>
     let found = |name| {
         let message = format!("the partition {name} of {} is on another server", table.name);
         let help = "detach it, or map a table without such partitions".to_owned();
-        error(None, message, Some(help))
+        error(NO_SYNC, message, Some(help))
     };
     Ok(name.map(found))
 }
@@ -111,11 +114,12 @@ fn of_key(captured: &Captured, table: &Table) -> Vec<Found> {
     let mut found = Vec::new();
     if captured.key.is_empty() || captured.key.len() > KEY_COLUMNS_MAX {
         let message = format!("a key has from 1 to {KEY_COLUMNS_MAX} columns");
-        found.push(error(None, message, None));
+        found.push(error(NO_IDENTITY, message, None));
     }
     for name in &captured.key {
         let Some(column) = table.column(name) else {
-            found.push(error(None, format!("table {} has no column {name}", table.name), None));
+            let message = format!("table {} has no column {name}", table.name);
+            found.push(error(NO_COLUMN, message, None));
             continue;
         };
         if key_form(column).is_none() {
@@ -125,7 +129,7 @@ fn of_key(captured: &Captured, table: &Table) -> Vec<Found> {
             );
             let help = "use another unique key, or add a column of such a type with a unique index"
                 .to_owned();
-            found.push(error(None, message, Some(help)));
+            found.push(error(NO_FORM, message, Some(help)));
         }
     }
     let identities = table.identities();
@@ -147,7 +151,7 @@ fn of_key(captured: &Captured, table: &Table) -> Vec<Found> {
         } else {
             format!("use key: {}", candidates.join(" or "))
         };
-        found.push(error(None, message, Some(help)));
+        found.push(error(NO_IDENTITY, message, Some(help)));
     }
     found
 }
@@ -165,9 +169,9 @@ pub(super) fn key_form(column: &Column) -> Option<Scalar> {
 
 /// What works as long as the data allow.
 fn warnings(captured: &Captured, table: &Table) -> Vec<Found> {
-    let warning = |column: Option<&str>, message: String, help: &str| Found {
+    let warning = |code: &'static str, message: String, help: &str| Found {
         severity: Severity::Warning,
-        column: column.map(str::to_owned),
+        code,
         message,
         help: Some(help.to_owned()),
     };
@@ -176,7 +180,7 @@ fn warnings(captured: &Captured, table: &Table) -> Vec<Found> {
         let message =
             format!("{} is unlogged: a crash empties it, and no trigger sees that", table.name);
         found.push(warning(
-            None,
+            KEPT_DIFFERENTLY,
             message,
             "ALTER TABLE … SET LOGGED before the copy, or compare after a crash",
         ));
@@ -189,7 +193,7 @@ fn warnings(captured: &Captured, table: &Table) -> Vec<Found> {
                 "{name}: where this expression fails for a row, a client's write of that row fails with it"
             );
             let help = "see that it can't fail for any row that clients may write, or write a CASE around it";
-            found.push(warning(Some(name), message, help));
+            found.push(warning(MAY_FAIL, message, help));
         }
     }
     found

@@ -6,35 +6,49 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Captured, Resolved};
+use super::catalogue;
+use super::findings::{Found, all};
+use super::mapped::Captured;
 use crate::copy::row::{Datum, Row};
-use crate::driver::crossing::{Change, Page, What};
+use crate::driver::crossing::{Change, ChangeSource as _, Page, What};
 use crate::driver::postgres::Postgres;
-use crate::driver::postgres::fixture::{Database, entered, work};
+use crate::driver::postgres::fixture::{Database, entered, mapping, work};
 use crate::driver::{Applied, Error, Fence, SyncState};
-use crate::run::Way;
+use crate::run::{CopyColumns, Mapping, RowKind, Way};
 
-pub(super) const ID: &str = "0a1b2c3d";
+/// What stands for the mapping of [`crossing`] in the names of our objects.
+pub(super) const ID: &str = "c9022680f888";
 
 /// People, of whom those with a status are copied.
 pub(super) const PEOPLE: &str = "
     CREATE TABLE people (id bigint PRIMARY KEY, email text, status text, other int);
     INSERT INTO people SELECT n, 'e' || n, 'Open' FROM generate_series(9, 1, -1) AS n;";
 
-pub(super) fn people() -> Captured {
-    captured("people", &["id"], &[("mail", "email"), ("state.code", "lower(status)")])
+pub(super) fn people() -> Mapping {
+    crossing("people", &["id"], &[("mail", "email"), ("state.code", "lower(status)")])
 }
 
-pub(super) fn captured(table: &str, key: &[&str], columns: &[(&str, &str)]) -> Captured {
+/// A mapping of a table into nodes of another database.
+pub(super) fn crossing(table: &str, key: &[&str], columns: &[(&str, &str)]) -> Mapping {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    Captured {
-        name: ID.into(),
-        id: ID.to_owned(),
-        table: table.to_owned(),
-        key: key.iter().map(|name| (*name).to_owned()).collect(),
-        columns: columns.iter().map(owned).collect(),
-        filter: None,
-    }
+    let mut mapping = mapping((table, key), ("Person", key));
+    mapping.name = "people".into();
+    mapping.copy = CopyColumns::Listed;
+    mapping.columns = columns.iter().map(owned).collect();
+    mapping.into.target = "graph".into();
+    mapping.into.kind = RowKind::Node;
+    mapping
+}
+
+/// What is found of a mapping beside what every survey finds.
+pub(super) async fn found(postgres: &Postgres, mapping: &Mapping) -> Vec<Found> {
+    let mut reader = postgres.connections.read().await.unwrap();
+    let table = catalogue::table(reader.conn().unwrap(), &mapping.from.table).await;
+    let table = table.unwrap().unwrap();
+    let captured = Captured::of(mapping, &table);
+    let found = all(reader.conn().unwrap(), &captured, &table).await.unwrap();
+    reader.release().await;
+    found
 }
 
 /// A database whose table is captured.
@@ -42,19 +56,22 @@ pub(super) struct Bed {
     pub database: Database,
     pub postgres: Postgres,
     pub fences: Vec<Fence>,
-    pub of: Resolved,
+    pub of: Mapping,
 }
 
 impl Bed {
-    pub(super) async fn with(setup: &str, captured: Captured) -> Option<Self> {
+    pub(super) async fn with(setup: &str, of: Mapping) -> Option<Self> {
         let database = Database::with(setup).await?;
         let postgres = database.open().await;
         let fences = entered(&postgres, 1).await;
-        let of = postgres.resolve(&captured).await.unwrap();
         let bed = Self { database, postgres, fences, of };
         bed.capture().await.unwrap();
         assert_eq!(bed.state().await, SyncState::Active);
         Some(bed)
+    }
+
+    pub(super) const fn mappings(&self) -> &[Mapping] {
+        std::slice::from_ref(&self.of)
     }
 
     pub(super) fn fence(&self) -> &Fence {
@@ -63,7 +80,7 @@ impl Bed {
 
     pub(super) async fn capture(&self) -> Result<Applied, Error> {
         let work = work("capture", Way::Forward);
-        self.postgres.capture(self.fence(), &work, self.of.captured()).await
+        self.postgres.capture(self.fence(), &work, &self.of).await
     }
 
     pub(super) async fn state(&self) -> SyncState {
@@ -87,7 +104,7 @@ impl Bed {
     }
 
     pub(super) async fn claim(&self) -> Vec<Change> {
-        self.postgres.claim(self.fence(), &[&self.of], 1_000_000).await.unwrap()
+        self.postgres.claim(self.fence(), self.mappings(), 1_000_000).await.unwrap()
     }
 
     pub(super) async fn applied(&self, changes: &[Change]) -> u64 {

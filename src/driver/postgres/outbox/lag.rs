@@ -12,87 +12,91 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::Resolved;
-use super::claims::ids;
+use super::claims::{ids, is_missing};
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::Error;
 use crate::driver::crossing::{Lag, Moment};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
-use crate::driver::postgres::ledger::{signed, unsigned};
+use crate::driver::postgres::ledger::{has_table, signed, unsigned};
+use crate::run::Mapping;
 
 /// Up to how many changes are counted: some tenths of a second.
 const COUNTED_MAX: u64 = 1_000_000;
 
-impl Postgres {
-    /// How far the new side is behind in some mappings.
-    pub(in crate::driver::postgres) async fn lag(
-        &self,
-        mappings: &[&Resolved],
-    ) -> Result<Lag, Error> {
-        let outbox = self.connections.ours(TABLE);
-        let mut reader = self.connections.read().await?;
-        let sql = format!(
-            "SELECT count(*), CASE WHEN count(*) > 0 THEN greatest(0, extract(epoch FROM clock_timestamp() - min(written_at)) * 1000)::bigint END,
-               coalesce(sum(bytes), 0)::bigint,
-               (SELECT count(*) FROM {outbox} WHERE mapping = ANY ($1) AND parked AND tries > 0),
-               (SELECT concat_ws(': ', code, reason) FROM {outbox} WHERE mapping = ANY ($1) AND tries > 0
-                ORDER BY refused_at DESC, version DESC LIMIT 1)
-             FROM (SELECT written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
-            COUNTED_MAX + 1
-        );
-        let row =
-            sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).fetch_one(reader.conn()?).await;
-        let row = row.map_err(failed("ask for the lag"))?;
-        reader.release().await;
-        let count = |at: usize| unsigned(row.try_get(at).map_err(failed("ask for the lag"))?);
-        let oldest: Option<i64> = row.try_get(1).map_err(failed("ask for the lag"))?;
-        Ok(Lag {
-            rows: count(0)?.min(COUNTED_MAX),
-            is_more: count(0)? > COUNTED_MAX,
-            oldest_ms: oldest.map(unsigned).transpose()?,
-            bytes: count(2)?,
-            parked: count(3)?,
-            last_error: row.try_get(4).map_err(failed("ask for the lag"))?,
-        })
-    }
+/// How far the new side is behind in some mappings.
+pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag, Error> {
+    let outbox = postgres.connections.ours(TABLE);
+    let mut reader = postgres.connections.read().await?;
+    let sql = format!(
+        "SELECT count(*), CASE WHEN count(*) > 0 THEN greatest(0, extract(epoch FROM clock_timestamp() - min(written_at)) * 1000)::bigint END,
+           coalesce(sum(bytes), 0)::bigint,
+           (SELECT count(*) FROM {outbox} WHERE mapping = ANY ($1) AND parked AND tries > 0),
+           (SELECT concat_ws(': ', code, reason) FROM {outbox} WHERE mapping = ANY ($1) AND tries > 0
+            ORDER BY refused_at DESC, version DESC LIMIT 1)
+         FROM (SELECT written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
+        COUNTED_MAX + 1
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).fetch_one(reader.conn()?).await;
+    let row = match row.map_err(failed("ask for the lag")) {
+        Err(error) if is_missing(&error) => return Ok(Lag::default()),
+        other => other?,
+    };
+    reader.release().await;
+    let count = |at: usize| unsigned(row.try_get(at).map_err(failed("ask for the lag"))?);
+    let oldest: Option<i64> = row.try_get(1).map_err(failed("ask for the lag"))?;
+    Ok(Lag {
+        rows: count(0)?.min(COUNTED_MAX),
+        is_more: count(0)? > COUNTED_MAX,
+        oldest_ms: oldest.map(unsigned).transpose()?,
+        bytes: count(2)?,
+        parked: count(3)?,
+        last_error: row.try_get(4).map_err(failed("ask for the lag"))?,
+    })
+}
 
-    /// This moment.
-    pub(in crate::driver::postgres) async fn outbox_moment(&self) -> Result<Moment, Error> {
-        let mut reader = self.connections.read().await?;
-        let sql = format!("SELECT last_value FROM {}", self.connections.ours(SEQUENCE));
-        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(reader.conn()?).await;
-        let version =
-            row.and_then(|row| row.try_get(0)).map_err(failed("read the last version"))?;
-        // After that, and not before.
-        let open = writers(reader.conn()?, &self.connections.ours(TABLE)).await?;
+/// This moment. Where there is no outbox, nothing was written.
+pub(super) async fn moment(postgres: &Postgres) -> Result<Moment, Error> {
+    let outbox = postgres.connections.ours(TABLE);
+    let mut reader = postgres.connections.read().await?;
+    if !has_table(reader.conn()?, &outbox).await? {
         reader.release().await;
-        Ok(Moment { version: unsigned(version)?, open })
+        return Ok(Moment { version: 0, open: Vec::new() });
     }
+    let sql = format!("SELECT last_value FROM {}", postgres.connections.ours(SEQUENCE));
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(reader.conn()?).await;
+    let version = row.and_then(|row| row.try_get(0)).map_err(failed("read the last version"))?;
+    // After that, and not before.
+    let open = writers(reader.conn()?, &outbox).await?;
+    reader.release().await;
+    Ok(Moment { version: unsigned(version)?, open })
+}
 
-    /// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
-    pub(in crate::driver::postgres) async fn outbox_drained(
-        &self,
-        moment: &Moment,
-        mappings: &[&Resolved],
-    ) -> Result<bool, Error> {
-        let outbox = self.connections.ours(TABLE);
-        let mut reader = self.connections.read().await?;
-        let are_over = are_over(reader.conn()?, &outbox, &moment.open).await?;
-        // A statement of its own, behind the first: it sees what they have committed.
-        let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM {outbox} WHERE version <= $1 AND mapping = ANY ($2))"
-        );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(signed(moment.version))
-            .bind(ids(mappings))
-            .fetch_one(reader.conn()?)
-            .await;
-        let is_left: bool =
-            row.and_then(|row| row.try_get(0)).map_err(failed("look for changes"))?;
+/// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
+pub(super) async fn is_drained(
+    postgres: &Postgres,
+    moment: &Moment,
+    mappings: &[Mapping],
+) -> Result<bool, Error> {
+    let outbox = postgres.connections.ours(TABLE);
+    let mut reader = postgres.connections.read().await?;
+    if !has_table(reader.conn()?, &outbox).await? {
         reader.release().await;
-        Ok(are_over && !is_left)
+        return Ok(true);
     }
+    let are_over = are_over(reader.conn()?, &outbox, &moment.open).await?;
+    // A statement of its own, behind the first: it sees what they have committed.
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {outbox} WHERE version <= $1 AND mapping = ANY ($2))"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(signed(moment.version))
+        .bind(ids(mappings))
+        .fetch_one(reader.conn()?)
+        .await;
+    let is_left: bool = row.and_then(|row| row.try_get(0)).map_err(failed("look for changes"))?;
+    reader.release().await;
+    Ok(are_over && !is_left)
 }
 
 /// The transactions, prepared ones included, that hold the lock of who writes to the outbox. Ours doesn't count.

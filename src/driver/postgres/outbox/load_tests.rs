@@ -9,15 +9,15 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::Resolved;
-use super::fixture::{Bed, Sink, captured, say};
+use super::fixture::{Bed, Sink, crossing, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Fence;
-use crate::driver::crossing::Change;
+use crate::driver::crossing::{Change, ChangeSource as _};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::entered;
+use crate::run::Mapping;
 
 const WRITERS: u64 = 8;
 const KEYS: u64 = 60;
@@ -107,13 +107,13 @@ async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u
 /// Two workers claim and apply until there is nothing left after the writers have stopped. Now and then they are ended: in the middle of
 /// a claim, with what they had claimed, or when they had applied and not said so. Their successors have a higher token.
 async fn relays(
-    (postgres, of): (&Postgres, &Resolved),
+    (postgres, of): (&Postgres, &Mapping),
     sink: &mut Sink,
     (stop, newest): (&AtomicBool, &Mutex<Option<Fence>>),
 ) -> u64 {
     let (mut dice, mut token) = (Dice(4_711), 1);
     let mut fences = entered(postgres, token).await;
-    let of = [of];
+    let of = [of.clone()];
     loop {
         let is_last = stop.load(Ordering::Relaxed);
         let most = u32::try_from(dice.below(80)).unwrap() + 1;
@@ -201,7 +201,7 @@ async fn load(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_the_new_side_ends_as_the_table_does() {
-    let mapping = captured("hot", &["id"], &[("v", "v"), ("n", "n")]);
+    let mapping = crossing("hot", &["id"], &[("v", "v"), ("n", "n")]);
     let Some(bed) = Bed::with(HOT, mapping).await else { return };
     let (stop, done) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
     let pages = Arc::new(AtomicU64::new(0));
@@ -258,7 +258,7 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_behind_the_last_version_loses_changes_under_the_same_load() {
-    let mapping = captured("hot", &["id"], &[("v", "v"), ("n", "n")]);
+    let mapping = crossing("hot", &["id"], &[("v", "v"), ("n", "n")]);
     let Some(bed) = Bed::with(HOT, mapping).await else { return };
     let (stop, done) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
     let (writers, timer) = load(&bed, &stop).await;

@@ -15,8 +15,9 @@
 //! Everything of ours is in our schema: the table `outbox`, the sequence `outbox_version`, and three functions and up to three
 //! triggers for each mapping, called by its id.
 //!
-//! The triggers are not ENABLE ALWAYS: what logical replication's workers and sessions with `session_replication_role = replica`
-//! write is not captured, and only a comparison finds it. So is what comes and goes with a partition that is attached or detached.
+//! The triggers are ENABLE ALWAYS: they fire for what logical replication's workers write, too, and sessions with
+//! `session_replication_role = replica`. What comes and goes with a partition that is attached or detached is not captured, and only
+//! a comparison finds it.
 //! An expression that fails for a row fails the client's write of it; `findings` warns of those that may.
 //!
 //! Absent on purpose: the relay and the new side, and when which of all this is done.
@@ -25,11 +26,11 @@ use std::sync::Arc;
 
 use sqlx::postgres::PgConnection;
 
-use super::Postgres;
 use super::catalogue::{self, Table};
-use super::shape::{KeyPair, Shape, Write, is_exact};
+use super::shape::{KeyPair, Shape, Write, enclosed, is_exact};
+use super::{Postgres, prepared};
 use crate::driver::Error;
-use crate::run::{FailureClass, MappingName, OnDelete, OnExisting, Winner};
+use crate::run::{FailureClass, Mapping, OnDelete, OnExisting, Winner};
 
 mod capture;
 mod capture_sql;
@@ -49,34 +50,25 @@ mod form_tests;
 mod lag;
 #[cfg(test)]
 mod load_tests;
+mod look;
+mod mapped;
 mod moments;
 mod pages;
 #[cfg(test)]
 mod pages_tests;
+mod parked;
+mod relay;
+mod settled;
+mod source;
 mod tables;
 
+pub(super) use relay::{called, slots_of};
 pub(super) use tables::{TABLE, drop_if_unused, forget_but};
 
 use form::{Form, Kind, Scalar};
+use mapped::Captured;
 
-/// A mapping whose new side is in another database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Captured {
-    /// The mapping's name.
-    pub name: MappingName,
-    /// Stands for the mapping in the names of our objects and in the outbox: short, of hexadecimal digits.
-    pub id: String,
-    /// The table, as mappings write it.
-    pub table: String,
-    /// Its key.
-    pub key: Vec<String>,
-    /// Names on the new side, and each one's value over a row of the table. The names may be any text, and never get into SQL.
-    pub columns: Vec<(String, String)>,
-    /// Which rows are copied.
-    pub filter: Option<String>,
-}
-
-/// The same held against its table: good as long as `capture_state` says so.
+/// A mapping held against its table: good as long as the catalogue's version of the table stays the same.
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
     captured: Captured,
@@ -89,23 +81,46 @@ pub(super) struct Resolved {
 }
 
 impl Postgres {
-    /// Holds a mapping against its table. Refused with the first thing that stands in the way, in the words of
-    /// [`findings`](Postgres::capture_findings).
-    pub(super) async fn resolve(&self, captured: &Captured) -> Result<Resolved, Error> {
-        let mut reader = self.connections.read().await?;
-        let resolved = Resolved::of(reader.conn()?, captured).await?;
-        reader.release().await;
-        Ok(resolved)
+    /// A mapping on its table as it is now, and as it was captured where it is. Not in a transaction that has changed the table itself.
+    /// Refused with the first thing that stands in the way, in the words of `findings`.
+    async fn resolved(
+        &self,
+        conn: &mut PgConnection,
+        mapping: &Mapping,
+    ) -> Result<Arc<Resolved>, Error> {
+        let version = prepared::version(conn, mapping).await?;
+        if let Some(resolved) = self.captured.find(&version, mapping) {
+            return Ok(resolved);
+        }
+        let resolved = Resolved::since_capture(conn, mapping, self.connections.schema()).await?;
+        Ok(self.captured.keep(version, mapping, resolved))
     }
 }
 
 impl Resolved {
-    async fn of(conn: &mut PgConnection, captured: &Captured) -> Result<Self, Error> {
-        let table = catalogue::table(conn, &captured.table).await?.ok_or_else(|| {
-            let message = format!("there is no table {}", captured.table);
-            Error::failed(FailureClass::Stale, message)
-        })?;
-        let (kinds, found) = findings::errors(conn, captured, &table).await?;
+    /// On the table as it is, whatever was captured of it before.
+    async fn of(conn: &mut PgConnection, mapping: &Mapping) -> Result<Self, Error> {
+        let table = there(conn, mapping).await?;
+        Self::held(conn, Captured::of(mapping, &table), table).await
+    }
+
+    /// As it was captured, where it is. `schema` is our own, quoted.
+    async fn since_capture(
+        conn: &mut PgConnection,
+        mapping: &Mapping,
+        schema: &str,
+    ) -> Result<Self, Error> {
+        let table = there(conn, mapping).await?;
+        let captured = Captured::of(mapping, &table).since_capture(conn, schema).await?;
+        Self::held(conn, captured, table).await
+    }
+
+    async fn held(
+        conn: &mut PgConnection,
+        captured: Captured,
+        table: Table,
+    ) -> Result<Self, Error> {
+        let (kinds, found) = findings::errors(conn, &captured, &table).await?;
         if let Some(found) = found.into_iter().next() {
             let refused = Error::failed(FailureClass::Refused, found.message);
             return Err(match found.help {
@@ -116,17 +131,20 @@ impl Resolved {
         let forms = kinds.iter().filter_map(Kind::form).collect();
         let keys = captured.key.iter().filter_map(|name| findings::key_form(table.column(name)?));
         let keys = keys.collect();
-        Ok(Self { shape: shape(captured, table), captured: captured.clone(), keys, forms })
-    }
-
-    /// The mapping.
-    pub(super) const fn captured(&self) -> &Captured {
-        &self.captured
+        Ok(Self { shape: shape(&captured, table), captured, keys, forms })
     }
 
     /// What its pages are found by.
-    pub(super) const fn shape(&self) -> &Shape {
+    const fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// What its images hold, each with its form.
+    fn carries(&self) -> Vec<String> {
+        let keys = self.captured.key.iter().zip(&self.keys);
+        let keys = keys.map(|(name, scalar)| format!("key {name} {scalar:?}"));
+        let values = self.captured.columns.iter().zip(&self.forms);
+        keys.chain(values.map(|((name, _), form)| format!("{name} {form:?}"))).collect()
     }
 
     /// The columns' values as texts, in a list.
@@ -145,6 +163,14 @@ impl Resolved {
     }
 }
 
+/// The table of a mapping, which must be there.
+async fn there(conn: &mut PgConnection, mapping: &Mapping) -> Result<Table, Error> {
+    let name = &mapping.from.table;
+    catalogue::table(conn, name)
+        .await?
+        .ok_or_else(|| Error::failed(FailureClass::Stale, format!("there is no table {name}")))
+}
+
 /// What the columns of a mapping are.
 async fn kinds(
     conn: &mut PgConnection,
@@ -156,11 +182,6 @@ async fn kinds(
     let filter =
         captured.filter.as_ref().map_or_else(|| "true".to_owned(), |filter| enclosed(filter));
     form::kinds(conn, &values, &filter, &table.sql()).await
-}
-
-/// An expression ready to stand in a list, whatever it ends with.
-fn enclosed(expression: &str) -> String {
-    format!("({}\n)", expression.trim())
 }
 
 fn shape(captured: &Captured, table: Table) -> Shape {

@@ -5,7 +5,7 @@
 //! - Nothing is left out without a word: a row that can't cross is told with its key ([`Unfit`]).
 //! - Keys that no row of the table can have, such as text for a number, are the keys of no row, and no error.
 //!
-//! Absent on purpose: bounds, which are `source`'s: [`Resolved::shape`](super::Resolved::shape) is what it finds them by.
+//! Absent on purpose: bounds, which the driver's `source` finds.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,111 +16,94 @@ use super::Resolved;
 use super::form::{PINNED, Scalar};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::{Datum, Row};
+use crate::driver::Error;
 use crate::driver::crossing::{Page, Unfit};
 use crate::driver::postgres::Postgres;
-use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which};
-use crate::driver::postgres::source::{estimate, plan_of_shape};
-use crate::driver::{CopyState, Error, Fence, TxKind, Window, Work};
+use crate::driver::postgres::verify::sample;
+use crate::run::Mapping;
 
-impl Postgres {
-    /// Plans the next chunks of a mapping's copy, as [`Source::plan_chunks`](crate::driver::Source::plan_chunks) does of others.
-    pub(in crate::driver::postgres) async fn plan_pages(
-        &self,
-        (fence, work): (&Fence, &Work),
-        of: &Resolved,
-        size: Window,
-    ) -> Result<CopyState, Error> {
-        let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
-        let done = plan_of_shape(&mut tx, (fence, work), (&of.shape, size)).await;
-        finish(tx, done).await
-    }
+/// The rows of a range of keys that the mapping's filter lets pass, in no order.
+pub(super) async fn page(
+    postgres: &Postgres,
+    mapping: &Mapping,
+    chunk: &Chunk,
+) -> Result<Page, Error> {
+    let mut reader = postgres.connections.read().await?;
+    let of = postgres.resolved(reader.conn()?, mapping).await?;
+    pin(reader.conn()?).await?;
+    let page = read_rows(reader.conn()?, &of, &Pick::Chunk(chunk)).await?;
+    reader.release().await;
+    Ok(page)
+}
 
-    /// How many rows a mapping has to copy, about.
-    pub(in crate::driver::postgres) async fn estimate_of(
-        &self,
-        of: &Resolved,
-    ) -> Result<u64, Error> {
-        let mut reader = self.connections.read().await?;
-        let captured = of.captured();
-        let rows = estimate(reader.conn()?, &captured.table, captured.filter.as_deref()).await?;
-        reader.release().await;
-        Ok(rows)
-    }
+/// About so many rows, taken at random.
+pub(super) async fn some(
+    postgres: &Postgres,
+    mapping: &Mapping,
+    wanted: u32,
+) -> Result<Page, Error> {
+    let mut reader = postgres.connections.snapshot_of(&[&mapping.from.table]).await?;
+    let of = postgres.resolved(reader.conn()?, mapping).await?;
+    let keys = sample(reader.conn()?, (mapping, &of.shape), wanted).await?;
+    pin(reader.conn()?).await?;
+    let page = read_rows(reader.conn()?, &of, &Pick::Keys(&keys)).await?;
+    reader.release().await;
+    Ok(page)
+}
 
-    /// The rows of a range of keys that the mapping's filter lets pass, in no order.
-    pub(in crate::driver::postgres) async fn page(
-        &self,
-        of: &Resolved,
-        chunk: &Chunk,
-    ) -> Result<Page, Error> {
-        self.read_rows(of, &Pick::Chunk(chunk)).await
-    }
+/// Which of some keys are those of rows that the mapping's filter lets pass, in the order of the keys.
+pub(super) async fn which_exist(
+    postgres: &Postgres,
+    mapping: &Mapping,
+    keys: &[Vec<Datum>],
+) -> Result<Vec<bool>, Error> {
+    let mut reader = postgres.connections.read().await?;
+    let of = postgres.resolved(reader.conn()?, mapping).await?;
+    let (asked, _) = of.asked(keys);
+    let pick = Pick::Keys(&asked);
+    let sql = format!("SELECT {} FROM {}", of.key_list(), of.shape.rows_sql(Which::Old, &pick));
+    pin(reader.conn()?).await?;
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
+    let rows = query.fetch_all(reader.conn()?).await.map_err(|error| refused(&error))?;
+    reader.release().await;
+    let found: HashSet<Vec<String>> =
+        rows.iter().map(|row| of.key_in(row)).collect::<Result<_, _>>()?;
+    let exists = |key: &Vec<Datum>| of.key_texts(key).is_some_and(|key| found.contains(&key));
+    Ok(keys.iter().map(exists).collect())
+}
 
-    /// The rows of some keys, likewise. Keys without a row are left out.
-    pub(in crate::driver::postgres) async fn rows_of(
-        &self,
-        of: &Resolved,
-        keys: &[Vec<Datum>],
-    ) -> Result<Page, Error> {
-        let (asked, mut wanted) = of.asked(keys);
-        let mut page = self.read_rows(of, &Pick::Keys(&asked)).await?;
-        // Where equal keys may differ as texts, rows of others were found as well, and some by several keys.
-        page.rows.retain(|row| of.key_texts(&row.key).is_some_and(|key| wanted.remove(&key)));
-        page.unfit.retain(|unfit| wanted.remove(&unfit.key));
-        Ok(page)
-    }
-
-    /// Which of some keys are those of rows that the mapping's filter lets pass, in the order of the keys.
-    pub(in crate::driver::postgres) async fn which_exist(
-        &self,
-        of: &Resolved,
-        keys: &[Vec<Datum>],
-    ) -> Result<Vec<bool>, Error> {
-        let (asked, _) = of.asked(keys);
-        let pick = Pick::Keys(&asked);
-        let sql = format!("SELECT {} FROM {}", of.key_list(), of.shape.rows_sql(Which::Old, &pick));
-        let mut reader = self.connections.read().await?;
-        pin(reader.conn()?).await?;
-        let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
-        let rows = query.fetch_all(reader.conn()?).await.map_err(|error| refused(&error))?;
-        reader.release().await;
-        let found: HashSet<Vec<String>> =
-            rows.iter().map(|row| of.key_in(row)).collect::<Result<_, _>>()?;
-        let exists = |key: &Vec<Datum>| of.key_texts(key).is_some_and(|key| found.contains(&key));
-        Ok(keys.iter().map(exists).collect())
-    }
-
-    async fn read_rows(&self, of: &Resolved, pick: &Pick<'_>) -> Result<Page, Error> {
-        let mut columns = vec![of.key_list()];
-        columns.extend(of.texts());
-        let rows = of.shape.rows_sql(Which::Old, pick);
-        let sql = format!("SELECT {} FROM {rows}", columns.join(", "));
-        let mut reader = self.connections.read().await?;
-        pin(reader.conn()?).await?;
-        let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
-        let rows = query.fetch_all(reader.conn()?).await.map_err(|error| refused(&error))?;
-        reader.release().await;
-        let mut page = Page { rows: Vec::with_capacity(rows.len()), unfit: Vec::new() };
-        let width = of.keys.len();
-        for row in &rows {
-            let text = |at| row.try_get::<Option<&str>, _>(at).map_err(failed("read a row"));
-            let mut key = Vec::with_capacity(width);
-            for at in 0..width {
-                key.push(text(at)?.unwrap_or_default());
-            }
-            let mut values = Vec::with_capacity(of.forms.len());
-            for at in 0..of.forms.len() {
-                values.push(text(width + at)?);
-            }
-            match of.row(&key, &values) {
-                Ok(row) => page.rows.push(row),
-                Err(unfit) => page.unfit.push(unfit),
-            }
+/// Reads rows on a connection that is [`pin`]ned.
+pub(super) async fn read_rows(
+    conn: &mut PgConnection,
+    of: &Resolved,
+    pick: &Pick<'_>,
+) -> Result<Page, Error> {
+    let mut columns = vec![of.key_list()];
+    columns.extend(of.texts());
+    let rows = of.shape.rows_sql(Which::Old, pick);
+    let sql = format!("SELECT {} FROM {rows}", columns.join(", "));
+    let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
+    let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
+    let mut page = Page { rows: Vec::with_capacity(rows.len()), unfit: Vec::new() };
+    let width = of.keys.len();
+    for row in &rows {
+        let text = |at| row.try_get::<Option<&str>, _>(at).map_err(failed("read a row"));
+        let mut key = Vec::with_capacity(width);
+        for at in 0..width {
+            key.push(text(at)?.unwrap_or_default());
         }
-        Ok(page)
+        let mut values = Vec::with_capacity(of.forms.len());
+        for at in 0..of.forms.len() {
+            values.push(text(width + at)?);
+        }
+        match of.row(&key, &values) {
+            Ok(row) => page.rows.push(row),
+            Err(unfit) => page.unfit.push(unfit),
+        }
     }
+    Ok(page)
 }
 
 /// Has the rest of a transaction write values as triggers do, and find rows by the key's index whatever the statistics say.

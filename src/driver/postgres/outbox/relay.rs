@@ -1,0 +1,99 @@
+//! The slots of relays: who may carry changes of a run now.
+//!
+//! Invariants:
+//! - A relay is called after its run, `RUN/relay/OLD/NEW`, and has one slot. Its tokens are its own: whoever drives the run takes no
+//!   relay's slot, and no relay the run's.
+//! - It has a slot as long as the run is here. Leaving takes the slots of its relays along.
+//! - Its sessions are called by a digest of its name, since a name that is too long is cut off, and the token with it.
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::driver::postgres::Postgres;
+use crate::driver::postgres::connection::Tx;
+use crate::driver::postgres::dual_write::finish;
+use crate::driver::postgres::error::failed;
+use crate::driver::postgres::ledger::{RUNS, has_table, signed, unsigned};
+use crate::driver::{Error, Fence, TxKind, no_claim};
+use crate::run::{Digest, RunId};
+
+/// What stands between a run's id and the rest of a relay's.
+const RELAY: &str = "/relay/";
+
+/// The longest id, in bytes, that sessions are called by as it is: with a token of any length it fits into the 63 bytes of a
+/// session's name. As long as ids of runs are.
+const CALLED_MAX: usize = 36;
+
+/// How many digits of a digest stand for a longer one.
+const DIGITS: usize = 24;
+
+/// What sessions are called by that work for a run, or for a relay of it.
+pub(in crate::driver::postgres) fn called(run: &RunId) -> String {
+    let id = run.as_str();
+    if id.len() <= CALLED_MAX && !id.contains(RELAY) {
+        return id.to_owned();
+    }
+    let digest = Digest::of_bytes(id.as_bytes());
+    format!("relay-{}", digest.as_str().get(..DIGITS).unwrap_or_default())
+}
+
+/// The condition on a row of our table of slots that it is a run's, `$1`, or one of its relays'.
+pub(in crate::driver::postgres) fn slots_of() -> String {
+    format!("run_id = $1 OR starts_with(run_id, $1 || '{RELAY}')")
+}
+
+/// Takes the slot of a relay.
+pub(super) async fn enter(postgres: &Postgres, relay: &RunId, token: u64) -> Result<Fence, Error> {
+    postgres.end_earlier(relay, token).await?;
+    let mut tx = postgres.connections.begin_unfenced(TxKind::Enter).await?;
+    let entered = enter_in(&mut tx, relay, token).await;
+    finish(tx, entered).await?;
+    // As where a run is entered: who had just checked its token runs on, and is the last.
+    postgres.end_earlier(relay, token).await?;
+    Ok(Fence::new(relay.clone(), 0, token))
+}
+
+async fn enter_in(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Error> {
+    let (runs, slots) = (tx.ours(RUNS), tx.ours("slots"));
+    let run = relay.as_str().split_once(RELAY).map_or(relay.as_str(), |(run, _)| run);
+    let doing = "take the slot of a relay";
+    if !has_table(tx.conn()?, &slots).await? {
+        return Err(no_claim(&RunId::new(run)));
+    }
+    let sql =
+        format!("SELECT EXISTS (SELECT 1 FROM {runs} WHERE run_id = $1 AND state = 'active')");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(run).fetch_one(tx.conn()?).await;
+    let is_here: bool = row.and_then(|row| row.try_get(0)).map_err(failed(doing))?;
+    if !is_here {
+        return Err(no_claim(&RunId::new(run)));
+    }
+    let sql = format!(
+        "INSERT INTO {slots} AS s (run_id, slot, token) VALUES ($1, 0, $2)
+         ON CONFLICT (run_id, slot) DO UPDATE SET token = greatest(s.token, excluded.token) RETURNING token"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(relay.as_str())
+        .bind(signed(token))
+        .fetch_one(tx.conn()?)
+        .await;
+    let newest = unsigned(row.and_then(|row| row.try_get(0)).map_err(failed(doing))?)?;
+    if newest > token { Err(Error::Fenced { ours: token, newest }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sessions_are_called_by_leaves_room_for_any_token() {
+        let run = "0190c5d8-7b1e-7c3a-9f00-1a2b3c4d5e6f";
+        let relay = |ends: &str| RunId::new(format!("{run}/relay/{ends}"));
+        assert_eq!(called(&RunId::new(run)), run);
+        assert_ne!(called(&relay("app/graph")), called(&relay("app/graph2")));
+        for id in [RunId::new(run), relay("app/graph"), relay(&"x".repeat(500))] {
+            let name = format!("phasegate {} {}", called(&id), u64::MAX);
+            // Ids of runs leave room for 16 digits, which no token has ever had.
+            let least = if id.as_str() == run { 4 } else { 0 };
+            assert!(name.len() <= 63 + least, "{name}");
+        }
+    }
+}
