@@ -10,6 +10,7 @@ use phasegate::diagnostic::{Severity, Style, render_all};
 use phasegate::plan::{self, DEFAULT_ENVIRONMENT, Findings, Loaded, Project};
 use phasegate::run::{Action, EnvironmentName, Hazard, Phase, StepId, Transaction, Undo};
 
+mod crossings;
 mod environments;
 mod hostile;
 

@@ -375,7 +375,8 @@ impl<'a> Names<'a> {
                 (resolved.target, named, step.target.as_ref())
                 && at != named
             {
-                self.report_wrong_target(at, (name, written), reports);
+                let action = action.value.name();
+                self.report_wrong_target(at, (action, name, written), reports);
             }
             return resolved;
         }
@@ -463,11 +464,19 @@ impl<'a> Names<'a> {
     fn report_wrong_target(
         &self,
         home: usize,
-        (mapping, written): (&At<String>, &At<String>),
+        (action, mapping, written): (&str, &At<String>, &At<String>),
         reports: &mut Reports,
     ) {
         let home = &self.document.targets[home].name.value;
-        let message = format!("`{}` is on `{home}`, not on `{}`", mapping.value, written.value);
+        let of = self.mappings.get(mapping.value.as_str()).map(|at| &self.document.mappings[*at]);
+        let message = if of.is_some_and(MappingDef::is_across) {
+            format!(
+                "`{action}` of `{}` is a step on `{home}`, not on `{}`",
+                mapping.value, written.value
+            )
+        } else {
+            format!("`{}` is on `{home}`, not on `{}`", mapping.value, written.value)
+        };
         reports
             .error(codes::WRONG_TARGET, written.span, message)
             .help("remove `target`: the mapping says where it is");

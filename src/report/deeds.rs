@@ -1,7 +1,7 @@
 //! What the engine does by itself for a step, in words, with the objects it does it to. Statements of a plan need no words.
 
 use crate::run::{
-    Action, Direction, DualWrite, Mapping, Retire, RetireShape, State, Step, Undo, Writer,
+    Action, Direction, DualWrite, Mapping, Relation, Retire, RetireShape, State, Step, Undo, Writer,
 };
 
 /// What the engine does for a step that isn't written in statements, one thing each.
@@ -12,6 +12,9 @@ pub fn deeds(state: &State, step: &Step) -> Vec<String> {
     let (Some(mapping), Some(name)) = (planned, step.action.mapping()) else { return Vec::new() };
     let direction = state.direction(name).unwrap_or(Direction::Forward);
     let (from, into) = (&mapping.from.table, &mapping.into.table);
+    if !mapping.is_pushdown() {
+        return between(mapping, &step.action);
+    }
     match &step.action {
         Action::DualWrite(DualWrite { by: Writer::Application(_), .. }) => {
             vec![format!("has the application prove that it writes {from} and {into} both")]
@@ -43,14 +46,39 @@ pub fn deeds(state: &State, step: &Step) -> Vec<String> {
     }
 }
 
+/// What it does between two databases.
+fn between(mapping: &Mapping, action: &Action) -> Vec<String> {
+    let named = |relation: &Relation| format!("{} in {}", relation.table, relation.target);
+    let (from, into) = (named(&mapping.from), named(&mapping.into));
+    match action {
+        Action::DualWrite(_) => vec![
+            format!("captures every write to {from}"),
+            format!("has a relay carry what was captured to {into}"),
+        ],
+        Action::Backfill(_) => vec![format!("copies the rows of {from} to {into}, chunk by chunk")],
+        Action::Verify(_) => vec![format!("compares {from} with {into}")],
+        Action::Drop { .. } => vec![
+            "in one transaction, after a look at what depends on it:".to_owned(),
+            "removes what is left of the capture".to_owned(),
+            format!("drops table {} with all its rows; {into} stays", mapping.from.table),
+        ],
+        Action::StopDualWrite { .. } => {
+            vec![format!("ends the capture of writes to {from}; both sides stay")]
+        }
+        Action::Sql(_) | Action::Gate(_) | Action::Retire(_) => Vec::new(),
+    }
+}
+
 /// How a step is undone, or why it can't be. Statements of the plan stand below it.
 #[must_use]
 pub fn way_back(state: &State, step: &Step) -> String {
     match &step.undo {
         Undo::Script(_) => "can be undone by:".to_owned(),
         Undo::Derived => {
-            let direction = step.action.mapping().and_then(|name| state.direction(name));
-            let way = derived(&step.action, direction.unwrap_or(Direction::Forward));
+            let name = step.action.mapping();
+            let direction = name.and_then(|name| state.direction(name));
+            let mapping = name.and_then(|name| state.program().mappings().get(name));
+            let way = derived(&step.action, direction.unwrap_or(Direction::Forward), mapping);
             format!("can be undone: {way}")
         }
         Undo::None(None) => "leaves nothing to undo".to_owned(),
@@ -64,8 +92,18 @@ pub fn way_back(state: &State, step: &Step) -> String {
 
 /// How the engine takes back what it did by itself; empty for what it leaves as it is.
 #[must_use]
-pub const fn derived(action: &Action, direction: Direction) -> &'static str {
+pub fn derived(action: &Action, direction: Direction, mapping: Option<&Mapping>) -> &'static str {
+    let is_between = mapping.is_some_and(|mapping| !mapping.is_pushdown());
     match (action, direction) {
+        (Action::DualWrite(_), _) if is_between => {
+            "ends the capture, drops what was captured and not carried, and empties a new side that was empty before"
+        }
+        (Action::Backfill(_), _) if is_between => {
+            "nothing by itself: what was copied goes with the capture that found the new side empty"
+        }
+        (Action::StopDualWrite { .. }, _) if is_between => {
+            "captures writes again; refused where the sides differ since, and a verify is needed anew"
+        }
         (Action::DualWrite(DualWrite { by: Writer::Application(_), .. }), _) => {
             "removes what there is on a side that had nothing but copies before, and the constraints that it made; refused where \
              clients wrote to the new side alone"

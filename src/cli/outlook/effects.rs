@@ -13,7 +13,7 @@ use crate::run::{
 use crate::sql::{self, Dialect, LockMode, RowWork};
 
 use super::locks::{self, Whole};
-use super::{Looks, graphs};
+use super::{Looks, crossing, graphs};
 
 /// What a step does, in words.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ pub(super) fn of(program: &Program, step: &Step) -> Effect {
             return Effect { does, locks };
         }
         (Action::Verify(Verify::Query(query)), _) => asking(query, dialect_of(program, step)),
+        (action, Some(mapping)) if !mapping.is_pushdown() => crossing::of(action, mapping),
         (action, Some(mapping)) if mapping.is_of_graph() => {
             Effect { does: graphs::does(action, mapping), locks: Vec::new() }
         }

@@ -43,7 +43,7 @@ pub(super) fn does(action: &Action, mapping: &Mapping) -> Vec<String> {
 }
 
 /// A relation as people call it.
-fn named(relation: &Relation) -> String {
+pub(super) fn named(relation: &Relation) -> String {
     match &relation.kind {
         RowKind::Table | RowKind::Node => relation.table.clone(),
         RowKind::Relationship(ends) => {

@@ -2,7 +2,7 @@
 //!
 //! A probe may only read, so it times a read of some rows in key order. What copying a row takes beyond reading it was measured
 //! (`docs/performance.md`, "What a dry run guesses with"); the guess is that range, and says so. Absent on purpose: what other
-//! clients, replicas and throttles do to it.
+//! clients, replicas and throttles do to it, and any guess of a copy into another database.
 
 use crate::driver::probed::{Sample, TableFacts};
 use crate::report::words;
@@ -40,6 +40,12 @@ impl Copy<'_> {
         let most = if self.mapping.filter.is_some() { "at most " } else { "" };
         let counted =
             format!("{}: {most}{} ({})", self.step, words::plural(rows.rows, "row"), rows.basis);
+        if !self.mapping.is_pushdown() {
+            return format!(
+                "{counted}; how long that takes depends on {}, too, and isn't guessed",
+                self.mapping.into.target
+            );
+        }
         let Some(sample) = sample.filter(|sample| sample.rows > 0 && rows.rows > 0) else {
             return format!("{counted}; there was nothing to time");
         };

@@ -73,7 +73,7 @@ fn lines(program: &Program, target: &TargetName, looked: &Looked) -> Vec<Line> {
         }
     }
     for mapping in &probed.mappings {
-        lines.extend(of_mapping(program, probed, mapping));
+        lines.extend(of_mapping(program, (target, probed), mapping));
     }
     lines.push(rights(probed));
     let needed = bytes_needed(program, target, probed);
@@ -134,8 +134,16 @@ fn of_its_copy(table: &TableFacts, role: &str) -> Option<Line> {
     (!lacks.is_empty()).then(|| line(topic, objects(&lacks)))
 }
 
-fn of_mapping(program: &Program, probed: &Probed, facts: &MappingFacts) -> Vec<Line> {
+fn of_mapping(
+    program: &Program,
+    (target, probed): (&TargetName, &Probed),
+    facts: &MappingFacts,
+) -> Vec<Line> {
     let Some(mapping) = program.mappings().get(&facts.mapping) else { return Vec::new() };
+    // Both facts are of where rows come from.
+    if mapping.from.target != *target {
+        return Vec::new();
+    }
     let key = mapping.from.key.join(", ");
     let served = match &facts.key.index {
         Some(index) => format!("found by {index}"),
@@ -241,7 +249,7 @@ pub(super) fn bytes_needed(program: &Program, target: &TargetName, probed: &Prob
         _ => None,
     });
     let mut tables: Vec<&str> = copied
-        .filter(|mapping| mapping.into.target == *target)
+        .filter(|mapping| mapping.is_pushdown() && mapping.into.target == *target)
         .map(|mapping| mapping.from.table.as_str())
         .collect();
     tables.sort_unstable();

@@ -6,6 +6,7 @@
 //!   one that does.
 //! - What gates ask is worded by gate logic itself, so that the words here and in `gates` are the same.
 
+mod crossing;
 mod danger;
 mod effects;
 mod gate;
@@ -180,7 +181,9 @@ fn undo(program: &Program, step: &Step, readings: &Readings) -> UndoOutlook {
             let mapping = step.action.mapping();
             let direction =
                 mapping.map_or(Direction::Forward, |it| effects::direction(program, it));
-            (UndoKind::Derived, deeds::derived(&step.action, direction).to_owned(), Vec::new())
+            let planned = mapping.and_then(|name| program.mappings().get(name));
+            let says = deeds::derived(&step.action, direction, planned).to_owned();
+            (UndoKind::Derived, says, Vec::new())
         }
         Undo::Impossible => {
             let reason = step.irreversible.as_deref().unwrap_or("the plan doesn't say why");

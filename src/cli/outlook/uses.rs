@@ -15,8 +15,12 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
     let mut survey = engine::survey(program, target);
     let readings = Readings::of(program);
     let mut uses: Vec<TableUse> = Vec::new();
-    for step in program.steps().iter().filter(|step| step.target.as_ref() == Some(target)) {
+    for step in program.steps() {
+        // A step on a mapping between two databases uses something in each.
         uses.extend(survey.uses.iter().filter(|used| used.step == step.id).cloned());
+        if step.target.as_ref() != Some(target) {
+            continue;
+        }
         let read = readings.of_step(step);
         let statements = match &step.action {
             Action::Sql(script) => script.statements.as_slice(),
@@ -44,7 +48,8 @@ pub fn survey(program: &Program, target: &TargetName) -> Survey {
 /// The tables whose shape the plan copies: sources that go into another table whole, and what a statement's `LIKE` names.
 pub(super) fn copied_shapes(program: &Program, target: &TargetName) -> BTreeSet<String> {
     let mappings = program.mappings().values().filter(|it| it.from.target == *target);
-    let whole = mappings.filter(|it| !it.is_in_place() && it.copy == CopyColumns::All);
+    let whole =
+        mappings.filter(|it| it.is_pushdown() && !it.is_in_place() && it.copy == CopyColumns::All);
     let mut tables: BTreeSet<String> = whole.map(|it| it.from.table.clone()).collect();
     let readings = Readings::of(program);
     for step in program.steps().iter().filter(|step| step.target.as_ref() == Some(target)) {

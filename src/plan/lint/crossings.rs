@@ -26,6 +26,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         foreign(mapping, reports);
         steps(view, (mapping, life), reports);
         written_twice(mapping, &earlier, reports);
+        known_otherwise(view, mapping, reports);
         earlier.push(mapping);
     }
 }
@@ -111,6 +112,45 @@ fn written_twice(mapping: &MappingDef, earlier: &[&MappingDef], reports: &mut Re
         .error(codes::WRITTEN_TWICE, span.span, message)
         .related(first.name.span, "the first")
         .help("let one mapping write them, from a table that has all; or give these another name");
+}
+
+/// Nodes at the ends are known by what the mapping knows them by that makes them: by anything else none of them would be found, and
+/// each would be stood in for by one that never becomes whole.
+fn known_otherwise(view: &View<'_>, mapping: &MappingDef, reports: &mut Reports) {
+    let Some(into) = &mapping.into else { return };
+    for end in into.ends.iter().flatten() {
+        let nodes = view.document.mappings.iter().find(|other| {
+            let label = other.into.as_ref().map(|side| (&side.relation, &side.target.value));
+            matches!(label, Some((RelationDef::Node(name), target))
+                if name.value == end.node.value && *target == into.target.value)
+                && view.is_crossing(other)
+        });
+        let Some((nodes, Some(Ok((_, made))))) = nodes.map(|nodes| (nodes, of_graph(nodes))) else {
+            continue;
+        };
+        let mut own: Vec<&str> = end.key.iter().map(|(name, _)| name.value.as_str()).collect();
+        let mut theirs: Vec<&str> = made.key.iter().map(String::as_str).collect();
+        own.sort_unstable();
+        theirs.sort_unstable();
+        if own != theirs {
+            let message = format!(
+                "this end knows nodes of `{}` by {}, and `{}` makes them known by {}",
+                end.node.value,
+                listed(&own),
+                nodes.name.value,
+                listed(&theirs)
+            );
+            reports
+                .error(codes::MAPPING_SIDES, end.node.span, message)
+                .related(nodes.name.span, "made here")
+                .help(format!("give the end the key {}", listed(&theirs)));
+        }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 fn is_same(one: &SideDef, other: &SideDef) -> bool {

@@ -22,7 +22,9 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         for expression in forward.chain(of_ends(mapping)).chain(&mapping.filter) {
             check_expression(source, expression, reports);
         }
-        for (_, expression) in &mapping.reverse {
+        // A graph has no way back, which is told of elsewhere.
+        let reverse = mapping.reverse.iter().filter(|_| !mapping.is_into_graph());
+        for (_, expression) in reverse {
             check_expression(target, expression, reports);
         }
     }
