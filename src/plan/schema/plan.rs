@@ -101,7 +101,7 @@ struct Side {
     properties: Option<BTreeMap<String, Scalar>>,
 }
 
-/// The columns that identify a row, or properties and the columns they come from.
+/// The columns that identify a row, or properties and the columns (of ends: expressions) they come from.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Key {
