@@ -12,7 +12,7 @@ fn mapping(loaded: &Loaded, name: &str) -> Mapping {
     loaded.pin.program.mappings()[&phasegate::run::MappingName::new(name)].clone()
 }
 
-fn pairs<'a>(pairs: &'a [(String, String)]) -> Vec<(&'a str, &'a str)> {
+fn pairs(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
     pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 

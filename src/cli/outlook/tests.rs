@@ -326,3 +326,35 @@ fn what_retire_locks_beside_its_tables_is_among_its_locks() {
     assert_eq!(seen[alone.len()..], ["hot ACCESS EXCLUSIVE", "notes ACCESS EXCLUSIVE"]);
     assert_eq!(seen[..alone.len()], alone);
 }
+
+#[test]
+fn between_two_databases_each_side_is_named_with_its_database_and_only_tables_are_locked() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans/good/cross-mappings.yaml");
+    let environment = EnvironmentName::new("default");
+    let plan = super::super::wiring::load_plan(path.as_ref(), None, &environment).unwrap();
+    let run = of_plan(&plan, None);
+    let step = |id: &str| run.steps.iter().find(|step| step.id == id).unwrap();
+    let locks = |id: &str| -> Vec<String> {
+        step(id).locks.iter().map(|lock| format!("{} {}", lock.object, lock.mode)).collect()
+    };
+    let does = |id: &str| step(id).does.join("; ");
+    assert!(does("sync-follows").contains("puts triggers on follows in app"));
+    assert!(
+        does("sync-follows")
+            .contains("carries what was captured to (User)-[FOLLOWS]->(User) in graph")
+    );
+    assert!(does("sync-users").contains("once 1,000,000 changes wait, one waits for 1h"));
+    assert_eq!(locks("sync-users"), ["app.users in app SHARE ROW EXCLUSIVE"]);
+    assert_eq!(locks("copy-users"), ["app.users in app ACCESS SHARE"]);
+    assert!(does("copy-follows").contains("stood in for"));
+    assert_eq!(locks("compare-users"), ["app.users in app ACCESS SHARE"]);
+    assert!(does("drop-follows").contains("drops follows in app, with every row of it"));
+    assert_eq!(locks("drop-follows"), ["follows in app ACCESS EXCLUSIVE"]);
+    assert!(does("stop-users").contains("both sides stay as they are"));
+    assert!(step("sync-users").undo.says.contains("empties a new side that was empty before"));
+    // What a graph is filled from takes no room of its own and has no shape to copy.
+    for target in ["app", "graph"].map(TargetName::new) {
+        assert!(uses::copied_shapes(&plan.pin.program, &target).is_empty());
+        assert_eq!(look::bytes_needed(&plan.pin.program, &target, &probed()), 0);
+    }
+}

@@ -69,7 +69,7 @@ fn steps(view: &View<'_>, (mapping, life): (&MappingDef, &Life), reports: &mut R
             let message =
                 format!("nothing in a graph tells what changed there, so `{name}` has no way back");
             reports.error(codes::KEYS_CONFLICT, def.direction.span, message).help(
-                "write `direction: forward`, and let the application write the graph itself only once the dual-write is over",
+                "write `direction: forward`: PostgreSQL stays what is right until the dual-write is over",
             );
         }
         if let Some(on_error) = def.on_error {

@@ -101,7 +101,7 @@ struct Side {
     properties: Option<BTreeMap<String, Scalar>>,
 }
 
-/// The columns that identify a row, or properties and the columns they come from.
+/// The columns that identify a row, or properties and the columns (of ends: expressions) they come from.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Key {
@@ -273,6 +273,7 @@ struct DualWrite {
 /// Limits of the outbox: whichever is passed first.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "plans call them so")]
 struct Outbox {
     /// How many changes may wait; 10,000,000 unless given.
     #[schemars(range(min = 1, max = 1_000_000_000))]
