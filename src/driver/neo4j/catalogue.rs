@@ -51,6 +51,17 @@ impl Unique {
         )
     }
 
+    /// The pattern of what has the key, which is called `n`.
+    pub(super) fn pattern(&self) -> String {
+        let name = quoted(&self.name);
+        if self.is_of_nodes { format!("(n:{name})") } else { format!("()-[n:{name}]->()") }
+    }
+
+    /// What has the key, for people.
+    pub(super) const fn noun(&self) -> &'static str {
+        if self.is_of_nodes { "node" } else { "relationship" }
+    }
+
     /// The name of a constraint that does, if there is one.
     pub(super) async fn constraint(
         &self,
@@ -74,14 +85,6 @@ pub(super) fn constrain(node: &Node) -> String {
     Unique::node(node).constrain()
 }
 
-/// The name of the constraint that makes a node's key unique, if there is one.
-pub(super) async fn constraint_of(
-    reader: &mut Reader<'_>,
-    node: &Node,
-) -> Result<Option<String>, Error> {
-    Unique::node(node).constraint(reader).await
-}
-
 /// The nodes of a mapping whose keys nothing makes unique.
 pub(super) async fn unconstrained<'a>(
     reader: &mut Reader<'_>,
@@ -89,7 +92,7 @@ pub(super) async fn unconstrained<'a>(
 ) -> Result<Vec<&'a Node>, Error> {
     let mut lacking = Vec::new();
     for node in nodes(shape) {
-        if constraint_of(reader, node).await?.is_none() {
+        if Unique::node(node).constraint(reader).await?.is_none() {
             lacking.push(node);
         }
     }

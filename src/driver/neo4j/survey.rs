@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use neo4rs::query;
 
+use super::catalogue::Unique;
 use super::connection::{Ask as _, Reader};
 use super::error::{failed, shown};
 use super::ledger::{get, unsigned};
-use super::shape::{Node, Shape, Which};
-use super::{catalogue, sink};
+use super::shape::{Shape, Which};
+use super::{catalogue, landing, sink};
 use crate::driver::{Error, Finding, Severity, SurveyedMapping};
 use crate::run::{FailureClass, Private, plural};
 use crate::sql::cypher::{properties_read, quoted};
@@ -35,6 +36,9 @@ pub(super) async fn mapping(
     reader: &mut Reader<'_>,
     surveyed: &SurveyedMapping,
 ) -> Result<Vec<Finding>, Error> {
+    if !surveyed.mapping.is_pushdown() {
+        return crossing(reader, surveyed).await;
+    }
     let shape = Shape::of(&surveyed.mapping)?;
     let mut findings = Vec::new();
     let told = |severity, code, message: String, help: &str, private: Vec<Private>| Finding {
@@ -52,10 +56,7 @@ pub(super) async fn mapping(
         findings.push(told(Severity::Error, NO_PROPERTY, message, &help, Vec::new()));
     }
     for node in catalogue::nodes(&shape) {
-        for (message, private) in Box::pin(keys(reader, node)).await? {
-            let help = "give each node a key of one type, which no other node of the label has";
-            findings.push(told(Severity::Error, NO_IDENTITY, message, help, private));
-        }
+        findings.extend(identity(reader, surveyed, &Unique::node(node)).await?);
     }
     if let Some(message) = other_labels(reader, &shape).await? {
         let help =
@@ -68,6 +69,41 @@ pub(super) async fn mapping(
         findings.push(told(Severity::Error, REFUSED_EXPRESSION, message, "", Vec::new()));
     }
     Ok(findings)
+}
+
+/// Holds a mapping out of another database against what there is of its new side.
+async fn crossing(
+    reader: &mut Reader<'_>,
+    surveyed: &SurveyedMapping,
+) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    for unique in landing::unique(&surveyed.mapping)? {
+        findings.extend(identity(reader, surveyed, &unique).await?);
+    }
+    Ok(findings)
+}
+
+/// What is wrong with a key.
+async fn identity(
+    reader: &mut Reader<'_>,
+    surveyed: &SurveyedMapping,
+    unique: &Unique,
+) -> Result<Vec<Finding>, Error> {
+    let help = if unique.is_of_nodes {
+        "give each node a key of one type, which no other node of the label has"
+    } else {
+        "give each relationship a key of one type, which no other of its type has"
+    };
+    let found = Box::pin(keys(reader, unique)).await?.into_iter();
+    let findings = found.map(|(message, private)| Finding {
+        severity: Severity::Error,
+        step: surveyed.step.clone(),
+        code: NO_IDENTITY,
+        message,
+        help: Some(help.to_owned()),
+        private,
+    });
+    Ok(findings.collect())
 }
 
 /// Labels and types of the old side that nothing has.
@@ -116,68 +152,71 @@ async fn properties(
 const LOOKS: u32 = 5;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What is wrong with the keys of a label's nodes, and goes on being so.
-async fn keys(reader: &mut Reader<'_>, node: &Node) -> Result<Vec<(String, Vec<Private>)>, Error> {
-    let mut said = keys_now(reader, node).await?;
+/// What is wrong with the keys of a label's nodes or a type's relationships, and goes on being so.
+async fn keys(
+    reader: &mut Reader<'_>,
+    unique: &Unique,
+) -> Result<Vec<(String, Vec<Private>)>, Error> {
+    let mut said = keys_now(reader, unique).await?;
     for _ in 1..LOOKS {
         if said.is_empty() {
             break;
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        said = keys_now(reader, node).await?;
+        said = keys_now(reader, unique).await?;
     }
     Ok(said)
 }
 
 async fn keys_now(
     reader: &mut Reader<'_>,
-    node: &Node,
+    unique: &Unique,
 ) -> Result<Vec<(String, Vec<Private>)>, Error> {
     let mut said = Vec::new();
-    let label = quoted(&node.label);
-    for key in &node.key {
+    let name = &unique.name;
+    let (pattern, noun) = (unique.pattern(), unique.noun());
+    for key in &unique.key {
         let ask = format!(
-            "MATCH (n:{label}) RETURN valueType(n.{}) AS type, count(*) AS nodes ORDER BY nodes DESC",
+            "MATCH {pattern} RETURN valueType(n.{}) AS type, count(*) AS nodes ORDER BY nodes DESC",
             quoted(key)
         );
         let rows = reader.rows(query(&ask)).await.map_err(failed("look at keys"))?;
         let mut types: Vec<String> = Vec::new();
         for row in &rows {
             let (kind, nodes): (String, i64) = (get(row, "type")?, get(row, "nodes")?);
-            let nodes = plural(unsigned(nodes)?, "node");
+            let nodes = plural(unsigned(nodes)?, noun);
             if kind == "NULL" {
-                said.push((format!("{nodes} of {} have no {key}", node.label), Vec::new()));
+                said.push((format!("{nodes} of {name} have no {key}"), Vec::new()));
             } else {
                 if !KEY_TYPES.contains(&kind.as_str()) {
-                    let message = format!("{nodes} of {} have a {key} that is {kind}", node.label);
+                    let message = format!("{nodes} of {name} have a {key} that is {kind}");
                     said.push((message, Vec::new()));
                 }
                 types.push(kind);
             }
         }
         if types.len() > 1 {
-            let message =
-                format!("{key} of {} is of several types: {}", node.label, types.join(", "));
+            let message = format!("{key} of {name} is of several types: {}", types.join(", "));
             said.push((message, Vec::new()));
         }
     }
-    if catalogue::constraint_of(reader, node).await?.is_none() {
-        said.extend(duplicates(reader, node).await?);
+    if unique.constraint(reader).await?.is_none() {
+        said.extend(duplicates(reader, unique).await?);
     }
     Ok(said)
 }
 
 async fn duplicates(
     reader: &mut Reader<'_>,
-    node: &Node,
+    unique: &Unique,
 ) -> Result<Option<(String, Vec<Private>)>, Error> {
-    let keys: Vec<String> = node.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
+    let keys: Vec<String> = unique.key.iter().map(|key| format!("n.{}", quoted(key))).collect();
     let given: Vec<String> = keys.iter().map(|key| format!("{key} IS NOT NULL")).collect();
     let ask = format!(
-        "MATCH (n:{}) WHERE {} WITH [{}] AS key, count(*) AS nodes WHERE nodes > 1 \
+        "MATCH {} WHERE {} WITH [{}] AS key, count(*) AS nodes WHERE nodes > 1 \
          WITH key ORDER BY key WITH count(*) AS keys, collect([it IN key | toString(it)]) AS all \
          RETURN keys, all[..$most] AS first",
-        quoted(&node.label),
+        unique.pattern(),
         given.join(" AND "),
         keys.join(", ")
     );
@@ -190,10 +229,11 @@ async fn duplicates(
     }
     let first: Vec<String> = first.into_iter().map(|key| key.join(", ")).collect();
     let message = format!(
-        "{} of {} {} more than one node: {}",
+        "{} of {} {} more than one {}: {}",
         plural(unsigned(count)?, "key"),
-        node.label,
+        unique.name,
         if count == 1 { "has" } else { "have" },
+        unique.noun(),
         first.join("; ")
     );
     Ok(Some((message, first.into_iter().map(Private::key).collect())))

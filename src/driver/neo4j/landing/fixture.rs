@@ -177,6 +177,11 @@ impl Bed {
         held
     }
 
+    /// How many nodes of a label there are.
+    pub(super) async fn neo4j_count(&self, label: &str) -> i64 {
+        self.database.number(&format!("MATCH (n:{label}) RETURN count(n) AS it")).await
+    }
+
     /// The rows of some keys.
     pub(super) async fn rows(&self, crossed: &Crossed, keys: &[&[Datum]]) -> Vec<Row> {
         self.held(crossed, keys).await.rows

@@ -3,7 +3,7 @@
 
 use super::super::fixture::class;
 use super::fixture::{
-    Bed, follow, follows, gone, int, is, order, orders, people, person, row, stub, text,
+    Bed, follow, follows, gone, int, is, order, orders, people, person, row, stub,
 };
 use crate::copy::row::Datum;
 use crate::driver::crossing::{ChangeSink as _, Crossed};

@@ -27,19 +27,27 @@ mod changes;
 mod edges;
 mod emptied;
 #[cfg(test)]
+mod emptied_tests;
+#[cfg(test)]
 mod fixture;
 mod held;
 #[cfg(test)]
 mod land_tests;
 mod nodes;
+#[cfg(test)]
+mod open_tests;
 mod opening;
 mod page;
 mod relay;
 mod side;
 mod stubs;
 mod turns;
+#[cfg(test)]
+mod values_tests;
 mod versions;
 mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 pub(super) use relay::below;
 use side::Side;
@@ -156,6 +164,11 @@ impl ChangeSink for Neo4j {
     async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error> {
         Box::pin(self.take_slot(relay, token)).await
     }
+}
+
+/// What has to be unique for the rows of a mapping.
+pub(super) fn unique(mapping: &Mapping) -> Result<Vec<catalogue::Unique>, Error> {
+    Ok(Side::of_mapping(mapping)?.unique())
 }
 
 /// Rows of a copy whose mapping is not open.

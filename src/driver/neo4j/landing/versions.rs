@@ -150,8 +150,8 @@ pub(super) async fn forget_up_to(
 ) -> Result<Option<String>, Error> {
     let delete = query(
         "MATCH (v:phasegate_versions) WHERE v.key STARTS WITH $prefix AND v.key > $after \
-         WITH v ORDER BY v.key LIMIT $most WITH collect(v) AS all, max(v.key) AS last \
-         FOREACH (v IN [it IN all WHERE it.v <= $floor] | DELETE v) RETURN size(all) AS count, last",
+         WITH v ORDER BY v.key LIMIT $most WITH collect(v) AS found, max(v.key) AS last \
+         FOREACH (v IN [it IN found WHERE it.v <= $floor] | DELETE v) RETURN size(found) AS count, last",
     )
     .param("prefix", prefix(mapping))
     .param("after", after)

@@ -104,8 +104,8 @@ impl Neo4j {
         let text = format!(
             "MATCH {} WITH CASE WHEN coalesce({agrees}, false) THEN [{}] ELSE [''] END AS types \
              WITH types, count(*) AS rows, '' IN types AS none ORDER BY rows DESC \
-             WITH collect(CASE WHEN none THEN 0 ELSE rows END) AS good, sum(rows) AS all \
-             RETURN all - reduce(most = 0, it IN good | CASE WHEN it > most THEN it ELSE most END) AS count",
+             WITH collect(CASE WHEN none THEN 0 ELSE rows END) AS good, sum(rows) AS rows \
+             RETURN rows - reduce(most = 0, it IN good | CASE WHEN it > most THEN it ELSE most END) AS count",
             side.pattern.text(),
             types.join(", ")
         );
