@@ -44,6 +44,7 @@ pub mod sqlite;
 mod suggest;
 mod survey;
 mod tx_kind;
+mod work;
 
 pub use claim::{Claim, Fence, Holder, Shared};
 use crossing::{ChangeSink, ChangeSource};
@@ -54,6 +55,7 @@ pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;
 pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use tx_kind::TxKind;
+pub use work::{Applied, Head, Work, emptying, given_up, gives_up};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver:
@@ -111,43 +113,6 @@ pub async fn open(
             "targets on Redis, SQL Server and MySQL can't be opened yet",
         )),
     }
-}
-
-/// An attempt at a step, as the ledger in the target knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// The step.
-    pub step: StepId,
-    /// Done or undone.
-    pub way: Way,
-    /// The journal's version when the attempt was recorded, and the hash of that entry: the target keeps the highest as
-    /// the head of the history, against which `history --verify` holds the journal.
-    pub head: Head,
-    /// How long to wait for a lock, in milliseconds, where the step says so.
-    pub lock_timeout_ms: Option<u64>,
-    /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`]); none where it
-    /// rests on no comparison, or, on the way forward, where the sync is over.
-    pub compared_under: Option<Digest>,
-}
-
-/// A place in a journal and the hash of the chain up to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The record's version.
-    pub version: u64,
-    /// The hash of the chain up to that record.
-    pub hash: Digest,
-}
-
-/// How a recorded piece of work went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// Whether the ledger already had it, and nothing was done now.
-    pub before: bool,
-    /// Rows changed, as the ledger has it.
-    pub rows: u64,
-    /// One sentence for people, if there is more to say.
-    pub detail: Option<String>,
 }
 
 /// What a database can do.
@@ -335,28 +300,6 @@ pub struct TableSize {
     /// How much disk it takes with its indexes, in bytes.
     pub bytes: Option<u64>,
 }
-
-/// The entry of the ledger which says that a sync is out and the emptying of what it filled has begun. What is there from
-/// then on stands still while clients write to the old side, so that the sides differ and nothing can be told from that.
-#[must_use]
-pub fn emptying(step: &StepId) -> StepId {
-    StepId::new(format!("{step}/emptying"))
-}
-
-/// The piece of work that takes the sync of a step out where the run is given up. It gives up what is parked, too.
-#[must_use]
-pub fn given_up(step: &StepId) -> StepId {
-    StepId::new(format!("{GIVEN_UP}{step}"))
-}
-
-/// The step whose sync a piece of work takes out in that way, where it is one of these.
-#[must_use]
-pub fn gives_up(step: &StepId) -> Option<StepId> {
-    step.as_str().strip_prefix(GIVEN_UP).map(StepId::new)
-}
-
-/// No step of a plan has a slash in its name.
-const GIVEN_UP: &str = "abort/";
 
 /// Keeping both sides of a mapping in step.
 #[async_trait]

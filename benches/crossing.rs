@@ -1,0 +1,295 @@
+//! What carrying rows from PostgreSQL into Neo4j costs, beside a bare loop of `UNWIND … MERGE` in batches of 5,000 rows through the same
+//! driver, with the rows already in memory.
+//!
+//! Ours is whole commands, as an operator gives them: `run` with its journal, ledger, chunks and checks; each step's time is that of
+//! its journal. The backlog is what clients have written while no relay was at work; `relay` drains it. The lag is what `status` says
+//! while a client writes at half of the rate that the backlog was drained with.
+//!
+//! `PHASEGATE_TEST_POSTGRES=… PHASEGATE_TEST_NEO4J=… cargo bench --bench crossing` (a superuser's URL, and a Neo4j whose nodes are
+//! removed); `PHASEGATE_BENCH_ROWS` (200000) and `PHASEGATE_BENCH_EDGES` (as many) change it.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use neo4rs::{BoltMap, BoltType, Graph, query};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+const PLAN: &str = r#"apiVersion: phasegate/v1
+kind: Plan
+metadata: { name: crossing }
+targets:
+  app: { engine: postgres, url: "${env:APP_URL}" }
+  graph: { engine: neo4j, url: "${env:GRAPH_URL}" }
+mappings:
+  people:
+    from: { target: app, table: people, key: [id] }
+    into: { target: graph, node: Person, key: { id: id }, properties: { mail: lower(mail), name: name, since: since } }
+    copy: listed
+  knows:
+    from: { target: app, table: knows, key: [one, other] }
+    into:
+      target: graph
+      relationship: KNOWS
+      start: { node: Person, key: { id: one } }
+      end: { node: Person, key: { id: other } }
+      properties: { weight: weight }
+    copy: listed
+steps:
+  - { id: sync-people, phase: dual-write, dual_write: { mapping: people, direction: forward } }
+  - { id: sync-knows, phase: dual-write, dual_write: { mapping: knows, direction: forward } }
+  - { id: copy-people, phase: backfill, backfill: { mapping: people } }
+  - { id: copy-knows, phase: backfill, backfill: { mapping: knows } }
+  - { id: compare-people, phase: verify, verify: { mapping: people } }
+  - { id: compare-knows, phase: verify, verify: { mapping: knows } }
+  - { id: stop-knows, phase: contract, stop_dual_write: { mapping: knows } }
+  - { id: stop-people, phase: contract, stop_dual_write: { mapping: people } }
+"#;
+
+const BATCH: usize = 5_000;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    app: String,
+    graph_url: String,
+    graph: Graph,
+    sql: PgConnection,
+}
+
+#[tokio::main]
+async fn main() {
+    let rows = setting("PHASEGATE_BENCH_ROWS", 200_000);
+    let edges = setting("PHASEGATE_BENCH_EDGES", rows);
+    let mut bench = Bench::new(rows, edges).await;
+    println!("{rows} nodes, {edges} relationships");
+    let bare_nodes = bench.bare_nodes(rows).await;
+    let bare_edges = bench.bare_edges().await;
+    bench.clear().await;
+    for (to, bare, what, wanted) in [
+        ("copy-people", rate(rows, bare_nodes), "nodes", rows),
+        ("copy-knows", rate(edges, bare_edges), "relationships", edges),
+    ] {
+        bench.run(to);
+        let ours = rate(wanted, bench.took(to));
+        println!(
+            "{what}: bare {bare:.0}/s, ours {ours:.0}/s; ratio ours/bare {:.2} (wanted 0.90)",
+            ours / bare
+        );
+    }
+    for (step, of) in [("compare-people", rows), ("compare-knows", edges)] {
+        bench.run(step);
+        println!("{step}: {:.0} rows/s", rate(of, bench.took(step)));
+    }
+    // A backlog.
+    bench.write("UPDATE people SET name = name || '+'").await;
+    let backlog = bench.waiting().await;
+    let began = Instant::now();
+    let relay = bench.relay();
+    while bench.waiting().await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let drained = rate(backlog, began.elapsed().as_secs_f64());
+    let bare = rate(rows, bare_nodes);
+    println!(
+        "backlog of {backlog}: drained at {drained:.0}/s; ratio to bare nodes {:.2} (wanted 0.50)",
+        drained / bare
+    );
+    // A client at half that rate.
+    let per_tick = u64::max(1, drained as u64 / 2 / 20);
+    let (mut lags, mut at) = (Vec::new(), 0);
+    for tick in 0..200 {
+        let next = Instant::now() + Duration::from_millis(50);
+        let lo = at % (rows - per_tick);
+        at += per_tick;
+        bench
+            .write(&format!(
+                "UPDATE people SET name = 'at {tick}' WHERE id > {lo} AND id <= {lo} + {per_tick}"
+            ))
+            .await;
+        if tick % 10 == 9 {
+            lags.push(bench.oldest_ms().await);
+        }
+        tokio::time::sleep_until(next.into()).await;
+    }
+    lags.sort_by(f64::total_cmp);
+    println!(
+        "lag while a client writes {} rows/s: median {:.0} ms, longest {:.0} ms",
+        per_tick * 20,
+        lags[lags.len() / 2],
+        lags[lags.len() - 1]
+    );
+    drop(relay);
+    bench.run("contract");
+    bench.clear().await;
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn rate(rows: u64, seconds: f64) -> f64 {
+    rows as f64 / seconds
+}
+
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// A process that ends with this.
+struct Relay(Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Bench {
+    async fn new(rows: u64, edges: u64) -> Self {
+        let server = std::env::var("PHASEGATE_TEST_POSTGRES").expect("a superuser's URL");
+        let graph_url = std::env::var("PHASEGATE_TEST_NEO4J").expect("bolt://…");
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        let drop = "DROP DATABASE IF EXISTS bench_crossing WITH (FORCE)";
+        sqlx::raw_sql(drop).execute(&mut admin).await.unwrap();
+        sqlx::raw_sql("CREATE DATABASE bench_crossing").execute(&mut admin).await.unwrap();
+        let mut url = url::Url::parse(&server).unwrap();
+        url.set_path("bench_crossing");
+        let mut sql = PgConnection::connect(url.as_str()).await.unwrap();
+        let script = format!(
+            "CREATE TABLE people (id bigint PRIMARY KEY, mail text, name text, since timestamptz);
+             INSERT INTO people SELECT n, 'Mail' || n || '@Example.com', 'Person ' || n, timestamptz '2025-01-01' + n * interval '1 s'
+               FROM generate_series(1, {rows}) AS n;
+             CREATE TABLE knows (one bigint, other bigint, weight int, PRIMARY KEY (one, other));
+             INSERT INTO knows SELECT 1 + n % {rows}, 1 + (n * 7919) % {rows}, n % 10 FROM generate_series(1, {edges}) AS n
+               ON CONFLICT DO NOTHING;
+             VACUUM ANALYZE people; VACUUM ANALYZE knows"
+        );
+        for statement in script.split(';') {
+            sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut sql).await.unwrap();
+        }
+        let graph = Graph::new(graph_url.as_str(), "", "").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("plan.yaml"), PLAN).unwrap();
+        let bench = Self { folder, app: url.to_string(), graph_url, graph, sql };
+        bench.clear().await;
+        bench
+    }
+
+    /// Nothing is left in the graph.
+    async fn clear(&self) {
+        loop {
+            let delete =
+                query("MATCH (n) WITH n LIMIT 20000 DETACH DELETE n RETURN count(*) AS gone");
+            let mut rows = self.graph.execute(delete).await.unwrap();
+            let gone: i64 = rows.next().await.unwrap().unwrap().get("gone").unwrap();
+            if gone == 0 {
+                break;
+            }
+        }
+        for name in ["bare_person", "bare_made"] {
+            self.graph.run(query(&format!("DROP CONSTRAINT {name} IF EXISTS"))).await.unwrap();
+        }
+    }
+
+    /// The bare loop. Returns seconds.
+    async fn loops(&self, statement: &str, rows: Vec<BoltType>) -> f64 {
+        let began = Instant::now();
+        for batch in rows.chunks(BATCH) {
+            let mut txn = self.graph.start_txn().await.unwrap();
+            txn.run(query(statement).param("rows", batch.to_vec())).await.unwrap();
+            txn.commit().await.unwrap();
+        }
+        began.elapsed().as_secs_f64()
+    }
+
+    async fn bare_nodes(&mut self, rows: u64) -> f64 {
+        let unique = "CREATE CONSTRAINT bare_person FOR (n:Person) REQUIRE n.id IS UNIQUE";
+        self.graph.run(query(unique)).await.unwrap();
+        self.graph.run(query("CALL db.awaitIndexes()")).await.unwrap();
+        let read = sqlx::query(
+            "SELECT id, lower(mail) AS mail, name, extract(epoch FROM since)::bigint AS since FROM people ORDER BY id",
+        );
+        let read = read.fetch_all(&mut self.sql).await.unwrap();
+        assert_eq!(read.len() as u64, rows);
+        let rows = read.iter().map(|row| {
+            let mut properties = BoltMap::default();
+            for name in ["mail", "name"] {
+                properties.put(name.into(), row.get::<String, _>(name).into());
+            }
+            let since =
+                chrono::DateTime::from_timestamp(row.get("since"), 0).unwrap().fixed_offset();
+            properties.put("since".into(), since.into());
+            let mut map = BoltMap::default();
+            map.put("id".into(), row.get::<i64, _>("id").into());
+            map.put("p".into(), BoltType::Map(properties));
+            BoltType::Map(map)
+        });
+        self.loops("UNWIND $rows AS r MERGE (n:Person {id: r.id}) SET n += r.p", rows.collect())
+            .await
+    }
+
+    async fn bare_edges(&mut self) -> f64 {
+        let read = sqlx::query(
+            "SELECT one, other, weight::bigint AS weight FROM knows ORDER BY one, other",
+        );
+        let read = read.fetch_all(&mut self.sql).await.unwrap();
+        let rows = read.iter().map(|row| {
+            let mut map = BoltMap::default();
+            for name in ["one", "other", "weight"] {
+                map.put(name.into(), row.get::<i64, _>(name).into());
+            }
+            BoltType::Map(map)
+        });
+        let merge = "UNWIND $rows AS r MATCH (a:Person {id: r.one}) MATCH (b:Person {id: r.other}) \
+                     MERGE (a)-[k:KNOWS]->(b) SET k.weight = r.weight";
+        self.loops(merge, rows.collect()).await
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_phasegate"));
+        command.args(args).current_dir(self.folder.path());
+        command.env("APP_URL", &self.app).env("GRAPH_URL", &self.graph_url);
+        command
+    }
+
+    fn run(&self, to: &str) {
+        let ran = self.command(&["run", "plan.yaml", "--to", to]).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    fn relay(&self) -> Relay {
+        let mut command = self.command(&["relay", "crossing"]);
+        Relay(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn step(&self, id: &str) -> Value {
+        let told = self.command(&["status", "crossing", "--format", "json"]).output().unwrap();
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let steps = told["steps"].as_array().unwrap();
+        steps.iter().find(|step| step["id"] == id).unwrap().clone()
+    }
+
+    /// How long a step took, in seconds.
+    fn took(&self, id: &str) -> f64 {
+        let step = self.step(id);
+        let at = |name: &str| {
+            chrono::DateTime::parse_from_rfc3339(step[name].as_str().unwrap()).unwrap()
+        };
+        let took = at("ended_at") - at("started_at");
+        took.to_std().unwrap().as_secs_f64()
+    }
+
+    async fn write(&mut self, statement: &str) {
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut self.sql).await.unwrap();
+    }
+
+    async fn waiting(&mut self) -> u64 {
+        let row =
+            sqlx::query("SELECT count(*) FROM phasegate.outbox").fetch_one(&mut self.sql).await;
+        u64::try_from(row.unwrap().get::<i64, _>(0)).unwrap()
+    }
+
+    async fn oldest_ms(&mut self) -> f64 {
+        let ask = "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(written_at)) * 1000, 0)::float8 FROM phasegate.outbox";
+        sqlx::query(ask).fetch_one(&mut self.sql).await.unwrap().get(0)
+    }
+}
