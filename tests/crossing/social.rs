@@ -115,6 +115,31 @@ fn from_every_point_before_the_end_everything_can_be_taken_back() {
 }
 
 #[test]
+fn a_sync_that_was_stopped_can_be_taken_back_where_both_sides_are_the_same() {
+    let Some(bed) = Bed::example() else { return };
+    // Something is left to do, so that the run is not over.
+    let plan = std::fs::read_to_string(bed.graph.sandbox.path(PLAN)).unwrap();
+    let more = "\n  - id: never\n    phase: contract\n    gate:\n      query:\n        target: app\n        query: select 0\n        expect: 1\n";
+    bed.graph.sandbox.write(PLAN, &format!("{plan}{more}"));
+    bed.phasegate(&["run", PLAN]).expect(4);
+    bed.released();
+    bed.phasegate(&["run", PLAN, "--wait", "20s"]).expect(4);
+    let status = bed.status();
+    let steps = status["steps"].as_array().unwrap();
+    assert!(
+        steps.iter().any(|step| step["id"] == "stop-users" && step["state"] == "succeeded"),
+        "{status}"
+    );
+    bed.database.run("UPDATE users SET bio = 'nobody follows' WHERE id = 5");
+    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(1);
+    assert!(format!("{refused}").contains("--accept-loss users"), "{refused}");
+    bed.database.run("UPDATE users SET bio = 'Bio of 5' WHERE id = 5");
+    bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(0);
+    assert_eq!(bed.graph.number("MATCH (n:User)"), 0);
+    bed.nothing_is_left("taken back from the end");
+}
+
+#[test]
 fn a_relay_alone_carries_what_waits_and_another_takes_over() {
     let Some(bed) = Bed::example() else { return };
     bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
