@@ -359,7 +359,11 @@ fn compile_throttle(
     def: &ThrottleDef,
 ) -> Result<Throttle, CompileError> {
     let target = || {
-        let target = view.throttled_on(at, def.target.as_ref());
+        let named = def.target.as_ref();
+        let target = match &def.signal {
+            SignalDef::Gauge(gauge) => view.gauged_on(at, (named, gauge.value)),
+            _ => view.throttled_on(at, named),
+        };
         let target = target.ok_or(CompileError::Missing("the target of a throttle"))?;
         Ok::<_, CompileError>(TargetName::new(target.name.value.as_str()))
     };

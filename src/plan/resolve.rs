@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::diagnostic::known as codes;
-use crate::run::{Direction, EnvironmentName, GroupName, Hazard, Method, Transaction};
+use crate::run::{Direction, EnvironmentName, Gauge, GroupName, Hazard, Method, Transaction};
 use crate::sql::Dialect;
 
 use super::document::{
@@ -192,11 +192,29 @@ impl<'a> View<'a> {
 
     /// The target that a throttle of a backfill asks, if it is plain.
     pub fn throttled_on(&self, copy: usize, named: Option<&At<String>>) -> Option<&'a TargetDef> {
-        let targets = &self.document.targets;
         match named {
-            Some(name) => targets.iter().find(|known| known.name.value == name.value),
-            None => self.steps[copy].target.map(|at| &targets[at]),
+            Some(name) => self.target(name),
+            None => self.steps[copy].target.map(|at| &self.document.targets[at]),
         }
+    }
+
+    /// The same of one that asks for a gauge. Changes wait where rows come from.
+    pub fn gauged_on(
+        &self,
+        copy: usize,
+        (named, gauge): (Option<&At<String>>, Gauge),
+    ) -> Option<&'a TargetDef> {
+        let Some(ActionDef::Backfill(backfill)) = self.action(copy) else { return None };
+        if named.is_some() || !gauge.is_of_relay() {
+            return self.throttled_on(copy, named);
+        }
+        let mut mappings = self.document.mappings.iter();
+        let mapping = mappings.find(|it| it.name.value == backfill.mapping.value)?;
+        self.target(&mapping.from.as_ref()?.target)
+    }
+
+    fn target(&self, name: &At<String>) -> Option<&'a TargetDef> {
+        self.document.targets.iter().find(|known| known.name.value == name.value)
     }
 
     /// The gates of the plan.

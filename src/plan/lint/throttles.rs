@@ -28,7 +28,8 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             limit(throttle, reports);
             match &throttle.signal {
                 SignalDef::Gauge(gauge) => {
-                    let target = view.throttled_on(at, throttle.target.as_ref());
+                    let named = throttle.target.as_ref();
+                    let target = view.gauged_on(at, (named, gauge.value));
                     let engine = target.and_then(|target| target.engine);
                     if engine.is_some_and(|engine| engine.value != Engine::Postgres) {
                         let message = format!(

@@ -62,6 +62,7 @@ mod settled;
 mod source;
 mod tables;
 
+pub(super) use lag::waiting;
 pub(super) use relay::{called, slots_of};
 pub(super) use tables::{TABLE, drop_if_unused, forget_but};
 
