@@ -48,7 +48,6 @@ mod tx_kind;
 pub use claim::{Claim, Fence, Holder, Shared};
 use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
-use ledger::no_claim;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;
