@@ -49,7 +49,6 @@ mod work;
 pub use claim::{Claim, Fence, Holder, Shared};
 use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
-use ledger::no_claim;
 pub use parking::Parker;
 pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;

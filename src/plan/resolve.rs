@@ -196,11 +196,14 @@ impl<'a> View<'a> {
     /// The target that a throttle of a backfill asks, if it is plain. Not said, it is where the rows come from: there is the load
     /// that clients feel.
     pub fn throttled_on(&self, copy: usize, named: Option<&At<String>>) -> Option<&'a TargetDef> {
-        let targets = &self.document.targets;
         match named {
-            Some(name) => targets.iter().find(|known| known.name.value == name.value),
-            None => self.steps[copy].source.map(|at| &targets[at]),
+            Some(name) => self.target(name),
+            None => self.steps[copy].source.map(|at| &self.document.targets[at]),
         }
+    }
+
+    fn target(&self, name: &At<String>) -> Option<&'a TargetDef> {
+        self.document.targets.iter().find(|known| known.name.value == name.value)
     }
 
     /// The gates of the plan.

@@ -73,6 +73,10 @@ pub enum Gauge {
     DeadTuples,
     /// How many of 100 rows are dead in the mapping's table with the most of them.
     DeadTuplesPercent,
+    /// How long ago the oldest change was written that waits for another database, in milliseconds. What is parked waits for people.
+    RelayLag,
+    /// How many changes wait for other databases, those that are parked included.
+    RelayRows,
 }
 
 /// From where on a signal holds.
@@ -206,7 +210,7 @@ impl Signal {
 
 impl Gauge {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ReplicaLag,
         Self::ReplicaLagBytes,
         Self::SlotWal,
@@ -215,16 +219,20 @@ impl Gauge {
         Self::OldestTransaction,
         Self::DeadTuples,
         Self::DeadTuplesPercent,
+        Self::RelayLag,
+        Self::RelayRows,
     ];
 
     /// What its values are counted in.
     #[must_use]
     pub const fn unit(self) -> Unit {
         match self {
-            Self::ReplicaLag | Self::OldestTransaction => Unit::Ms,
+            Self::ReplicaLag | Self::OldestTransaction | Self::RelayLag => Unit::Ms,
             Self::ReplicaLagBytes | Self::SlotWal => Unit::Bytes,
             Self::DeadTuplesPercent => Unit::Percent,
-            Self::ActiveSessions | Self::LockWaiters | Self::DeadTuples => Unit::Number,
+            Self::ActiveSessions | Self::LockWaiters | Self::DeadTuples | Self::RelayRows => {
+                Unit::Number
+            }
         }
     }
 
@@ -238,6 +246,8 @@ impl Gauge {
             Self::LockWaiters => "lock_waiters",
             Self::OldestTransaction => "oldest_transaction",
             Self::DeadTuples | Self::DeadTuplesPercent => "dead_tuples",
+            Self::RelayLag => "relay_lag",
+            Self::RelayRows => "relay_rows",
         }
     }
 }

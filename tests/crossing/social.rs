@@ -267,7 +267,7 @@ fn a_process_that_dies_at_any_commit_of_either_side_loses_nothing() {
         ("neo4j", "chunk"),
         ("neo4j", "land"),
         ("postgres", "claim"),
-        ("postgres", "applied"),
+        ("postgres", "relayed"),
         ("neo4j", "finish"),
     ];
     let mut is_first = true;

@@ -187,6 +187,7 @@ mod sync_tests;
 mod sync_tied_tests;
 #[cfg(test)]
 mod sync_truncate_tests;
+mod tied;
 mod trigger_back;
 mod trigger_in_place;
 mod trigger_key;

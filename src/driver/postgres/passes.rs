@@ -22,8 +22,8 @@ use super::partitions::partitions;
 use super::prepared::into_sql;
 use super::shape::id_of;
 use super::sync_sql::{FUNCTION_PREFIX, TRIGGER_PREFIX};
-use crate::driver::{Basis, Error, Fence};
-use crate::run::{Mapping, RunId, StepId};
+use crate::driver::{Basis, Error, Fence, Work};
+use crate::run::{FailureClass, Mapping, RunId, StepId};
 
 /// Stands for the definitions of two tables and their partitions: rows of the catalogue carry the transaction that wrote
 /// them, so that a change that was taken back shows as well. What VACUUM and ANALYZE note does not. Beside it what stands for the
@@ -66,6 +66,27 @@ pub(super) async fn basis(
     // TRUNCATE of a partition that the sync knows nothing of, too.
     let sync = format!("{}/{}", basis.sync, partitions(conn, mapping).await?);
     Ok(Basis { sync, ..basis })
+}
+
+/// Sees that the sync is the one under which the sides were compared. Since a gate saw that, and until these locks were had, it
+/// may have been off and on again.
+pub(super) async fn as_compared(
+    tx: &mut Tx<'_>,
+    mapping: &Mapping,
+    work: &Work,
+) -> Result<(), Error> {
+    let Some(compared_under) = &work.compared_under else { return Ok(()) };
+    let schema = tx.schema().to_owned();
+    if basis(tx.conn()?, &schema, mapping).await?.of_sync() == *compared_under {
+        return Ok(());
+    }
+    let message = format!(
+        "mapping {}: its triggers were made anew, changed, or switched off and on again, or its tables altered or emptied, since \
+         both sides were compared: writes may have passed them by",
+        mapping.name
+    );
+    Err(Error::failed(FailureClass::Stale, message)
+        .with_help("retry: the gate shuts, and has both sides compared again"))
 }
 
 /// What was kept of a step's pass.

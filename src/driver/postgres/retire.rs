@@ -32,6 +32,7 @@ use super::dual_write::{done_before, sync_state_in};
 use super::error::{failed, refused};
 use super::locks::lock_all;
 use super::park::none_parked;
+use super::passes::as_compared;
 use super::remade::Remade;
 use super::rename::{self, run};
 use super::retirable::{Outside, Retiring, check, check_free, sides};
@@ -39,8 +40,9 @@ use super::settle::{Last, is_noted_just_now, none_noted};
 use super::settle_sql::Seen;
 use super::shape::{Shape, shape};
 use super::sync_objects::{install_triggers, remove_sync, remove_triggers};
+use super::tied::{by_name, tied};
 use super::{
-    Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, passes, uncarried,
+    Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, outbox, uncarried,
     written,
 };
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, TxKind, Work};
@@ -94,10 +96,7 @@ impl Retirer for Postgres {
         shape: &RetireShape,
         permit: Permit,
     ) -> Result<Applied, Error> {
-        if *permit.step() != work.step {
-            let message = format!("the permit is for {}, not for {}", permit.step(), work.step);
-            return Err(Error::failed(FailureClass::Unsafe, message));
-        }
+        is_for(&permit, work)?;
         // With `both` clients of the old shape may have written what the sync could only note.
         let last = if self.is_done_before(fence, work).await? {
             Last::Nothing
@@ -115,6 +114,32 @@ impl Retirer for Postgres {
         .await;
         self.finish_held(tx, work, done).await
     }
+
+    async fn drop_old(
+        &self,
+        fence: &Fence,
+        work: &Work,
+        mapping: &Mapping,
+        others: &[Mapping],
+        permit: Permit,
+    ) -> Result<Applied, Error> {
+        is_for(&permit, work)?;
+        if mapping.is_pushdown() {
+            let message =
+                format!("the old side of {} is removed behind a `retire` only", mapping.name);
+            return Err(Error::failed(FailureClass::Refused, message));
+        }
+        outbox::drop_old(self, (fence, work), mapping, others).await
+    }
+}
+
+/// Sees that a permit is for this piece of work.
+fn is_for(permit: &Permit, work: &Work) -> Result<(), Error> {
+    if *permit.step() == work.step {
+        return Ok(());
+    }
+    let message = format!("the permit is for {}, not for {}", permit.step(), work.step);
+    Err(Error::failed(FailureClass::Unsafe, message))
 }
 
 impl Postgres {
@@ -216,23 +241,6 @@ fn unsynced(mapping: &Mapping, why: &str) -> Error {
     let message = format!("mapping {}: the sync is not in place: {why}", mapping.name);
     Error::failed(FailureClass::Stale, message)
         .with_help("put it back (rollback and run again), copy and verify anew")
-}
-
-/// Sees that the sync is the one under which the sides were compared. Since a gate saw that, and until these locks were had, it
-/// may have been off and on again.
-async fn as_compared(tx: &mut Tx<'_>, mapping: &Mapping, work: &Work) -> Result<(), Error> {
-    let Some(compared_under) = &work.compared_under else { return Ok(()) };
-    let schema = tx.schema().to_owned();
-    if passes::basis(tx.conn()?, &schema, mapping).await?.of_sync() == *compared_under {
-        return Ok(());
-    }
-    let message = format!(
-        "mapping {}: its triggers were made anew, changed, or switched off and on again, or its tables altered or emptied, since \
-         both sides were compared: writes may have passed them by",
-        mapping.name
-    );
-    Err(Error::failed(FailureClass::Stale, message)
-        .with_help("retry: the gate shuts, and has both sides compared again"))
 }
 
 /// Locks the tables of a mapping against everybody, in the order of triggers and chunks, and then what else changes.
@@ -569,21 +577,10 @@ async fn drop_retired(
 }
 
 fn refuse_tied(mapping: &Mapping, found: &[Dependent]) -> Result<(), Error> {
-    let tied: Vec<String> =
-        found.iter().filter(|it| it.is_certain()).map(Dependent::said).collect();
+    let tied = tied(found);
     if tied.is_empty() {
         return Ok(());
     }
     let what = format!("something still depends on what {} put aside", mapping.from.table);
     Err(in_the_way(mapping.name.as_str(), &what, &tied))
-}
-
-/// Functions that named what is gone, as the end of a sentence.
-fn by_name(found: &[Dependent]) -> String {
-    let names: Vec<&str> =
-        found.iter().filter(|it| !it.is_certain()).map(|it| it.name.as_str()).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        names => format!("; still named in the text of {}", names.join(", ")),
-    }
 }

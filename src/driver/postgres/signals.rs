@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::Postgres;
 use super::catalogue::name_sql;
 use super::error::failed;
+use super::{Postgres, outbox};
 use crate::clock::Stopwatch;
 use crate::copy::throttle::Part;
 use crate::driver::{Error, Signals};
@@ -138,6 +138,9 @@ impl Signals for Postgres {
             Gauge::SlotWal => {
                 position(conn).await?;
                 parts(conn, SLOTS).await?
+            }
+            Gauge::RelayLag | Gauge::RelayRows => {
+                outbox::waiting(conn, self.connections.schema(), gauge).await?
             }
             Gauge::LockWaiters => parts(conn, WAITERS).await?,
             Gauge::ActiveSessions => {

@@ -11,8 +11,10 @@ use super::super::reports::Reports;
 use super::window::window;
 
 /// The signals by their keys.
-const SIGNALS: [&str; 10] = [
+const SIGNALS: [&str; 12] = [
     "replica_lag",
+    "relay_lag",
+    "relay_rows",
     "slot_wal",
     "active_sessions",
     "lock_waiters",
@@ -37,6 +39,8 @@ fn throttle(node: &Node, reports: &mut Reports) -> Option<ThrottleDef> {
     const KEYS: &[&str] = &[
         "name",
         "replica_lag",
+        "relay_lag",
+        "relay_rows",
         "slot_wal",
         "active_sessions",
         "lock_waiters",

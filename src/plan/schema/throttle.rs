@@ -14,6 +14,10 @@ pub(super) struct Throttle {
     name: String,
     /// How far behind the last replica is: a duration, or a size of log.
     replica_lag: Option<LagLimit>,
+    /// How long the oldest change has waited that goes to another database.
+    relay_lag: Option<TimeLimit>,
+    /// How many changes wait for other databases.
+    relay_rows: Option<NumberLimit>,
     /// How much log the replication slot furthest behind keeps.
     slot_wal: Option<SizeLimit>,
     /// How many clients' sessions are at work.

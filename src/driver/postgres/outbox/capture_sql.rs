@@ -171,7 +171,7 @@ impl Text<'_> {
     }
 
     fn id(&self) -> String {
-        literal(&&self.of.captured.id)
+        literal(&self.of.captured.id)
     }
 
     /// Notes the key in the variables. The image is read once, though it is used twice: OFFSET keeps the planner from copying it.

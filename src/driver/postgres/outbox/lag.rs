@@ -14,15 +14,18 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::claims::{ids, is_missing};
 use super::tables::{SEQUENCE, TABLE};
+use crate::copy::throttle::Part;
 use crate::driver::Error;
 use crate::driver::crossing::{Lag, Moment};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{has_table, signed, unsigned};
-use crate::run::Mapping;
+use crate::run::{Gauge, Mapping};
 
 /// Up to how many changes are counted: some tenths of a second.
 const COUNTED_MAX: u64 = 1_000_000;
+/// The same for a throttle, whose limit may be beyond that.
+const ROWS_MAX: u64 = 10_000_000;
 
 /// How far the new side is behind in some mappings.
 pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag, Error> {
@@ -53,6 +56,32 @@ pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag
         parked: count(3)?,
         last_error: row.try_get(4).map_err(failed("ask for the lag"))?,
     })
+}
+
+/// What a throttle asks of the whole outbox: how long the change of the lowest version waits that isn't parked, or how many changes there
+/// are. Nothing where there is no outbox. `schema` is our own, quoted.
+///
+/// Of changes in the order of versions the first is the oldest, but for what was committed late: by so much it is older.
+pub(in crate::driver::postgres) async fn waiting(
+    conn: &mut PgConnection,
+    schema: &str,
+    gauge: Gauge,
+) -> Result<Vec<Part>, Error> {
+    let outbox = format!("{schema}.{TABLE}");
+    if !has_table(conn, &outbox).await? {
+        return Ok(Vec::new());
+    }
+    let sql = if gauge == Gauge::RelayRows {
+        format!("SELECT count(*)::float8 FROM (SELECT 1 FROM {outbox} LIMIT {ROWS_MAX}) AS counted")
+    } else {
+        format!(
+            "SELECT coalesce(greatest(0, extract(epoch FROM clock_timestamp() - (SELECT written_at FROM {outbox}
+               WHERE NOT parked ORDER BY version LIMIT 1)) * 1000), 0)::float8"
+        )
+    };
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await;
+    let value = row.and_then(|row| row.try_get(0)).map_err(failed("ask how much is behind"))?;
+    Ok(vec![Part { of: None, value: Some(value) }])
 }
 
 /// This moment. Where there is no outbox, nothing was written.

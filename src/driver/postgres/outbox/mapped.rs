@@ -91,7 +91,9 @@ impl Captured {
         let body: Option<String> = row
             .and_then(|row| row.map(|row| row.try_get(0)).transpose())
             .map_err(failed("read what is captured"))?;
-        let Some(carried) = body.as_deref().and_then(carried) else { return Ok(self) };
+        let Some(mut carried) = body.as_deref().and_then(carried) else { return Ok(self) };
+        // The key stands before the values.
+        let carried = carried.split_off(self.key.len().min(carried.len()));
         let listed = self.columns.len() - self.along;
         let along = self.columns.split_off(listed);
         let is_captured = |(name, _): &(String, String)| {

@@ -40,6 +40,9 @@ mod capture_tests;
 mod claims;
 #[cfg(test)]
 mod claims_tests;
+mod dropped;
+#[cfg(test)]
+mod dropped_tests;
 mod enqueue;
 mod findings;
 #[cfg(test)]
@@ -47,10 +50,14 @@ mod fixture;
 mod form;
 #[cfg(test)]
 mod form_tests;
+#[cfg(test)]
+mod kill_tests;
 mod lag;
 #[cfg(test)]
 mod load_tests;
 mod look;
+#[cfg(test)]
+mod look_tests;
 mod mapped;
 mod moments;
 mod pages;
@@ -60,8 +67,12 @@ mod parked;
 mod relay;
 mod settled;
 mod source;
+#[cfg(test)]
+mod source_tests;
 mod tables;
 
+pub(super) use dropped::drop_old;
+pub(super) use lag::waiting;
 pub(super) use relay::{called, slots_of};
 pub(super) use tables::{TABLE, drop_if_unused, forget_but};
 

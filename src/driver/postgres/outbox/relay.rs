@@ -8,19 +8,20 @@
 
 use sqlx::{AssertSqlSafe, Row as _};
 
+use crate::driver::ledger::no_claim;
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::connection::Tx;
 use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{RUNS, has_table, signed, unsigned};
-use crate::driver::{Error, Fence, TxKind, no_claim};
+use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Digest, RunId};
 
 /// What stands between a run's id and the rest of a relay's.
 const RELAY: &str = "/relay/";
 
-/// The longest id, in bytes, that sessions are called by as it is: with a token of any length it fits into the 63 bytes of a
-/// session's name. As long as ids of runs are.
+/// The longest id, in bytes, that sessions are called by as it is. That is how long ids of runs are, and leaves 16 of the 63 bytes of a
+/// session's name to the token.
 const CALLED_MAX: usize = 36;
 
 /// How many digits of a digest stand for a longer one.
@@ -89,11 +90,14 @@ mod tests {
         let relay = |ends: &str| RunId::new(format!("{run}/relay/{ends}"));
         assert_eq!(called(&RunId::new(run)), run);
         assert_ne!(called(&relay("app/graph")), called(&relay("app/graph2")));
-        for id in [RunId::new(run), relay("app/graph"), relay(&"x".repeat(500))] {
-            let name = format!("phasegate {} {}", called(&id), u64::MAX);
-            // Ids of runs leave room for 16 digits, which no token has ever had.
-            let least = if id.as_str() == run { 4 } else { 0 };
-            assert!(name.len() <= 63 + least, "{name}");
+        for (id, most) in [
+            // More than all seconds since runs were thought of.
+            (RunId::new(run), 9_999_999_999_999_999),
+            (relay("app/graph"), u64::MAX),
+            (relay(&"x".repeat(500)), u64::MAX),
+        ] {
+            let name = format!("phasegate {} {most}", called(&id));
+            assert!(name.len() <= 63, "{name}");
         }
     }
 }

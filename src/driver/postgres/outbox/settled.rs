@@ -33,6 +33,7 @@ pub(super) async fn rows_of(
     let mut reader = postgres.connections.snapshot_of(&[&mapping.from.table]).await?;
     let of = postgres.resolved(reader.conn()?, mapping).await?;
     let open = open(&mut reader, &of, keys).await?;
+    fail::fail_point!("postgres::settled::between-looks");
     let (asked, mut wanted) = of.asked(keys);
     pin(reader.conn()?).await?;
     let mut page = read_rows(reader.conn()?, &of, &Pick::Keys(&asked)).await?;
