@@ -13,6 +13,7 @@
 use std::fmt;
 
 mod compare;
+mod home;
 mod pair;
 
 pub use pair::{Crossing, Entered, Sides, of_mapping};

@@ -18,17 +18,14 @@ use super::{ChangeSink, ChangeSource, Crossed, Lag};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
-use crate::copy::throttle::Part;
 use crate::driver::ledger::Copy;
 use crate::driver::{
-    Applied, Basis, Capabilities, Claim, Copied, CopyState, DualWriter, Error, Fence, Finding,
-    Gone, Head, Holder, Identity, Introspect, Losses, Parker, Probed, Retirer, Session,
-    SharedDriver, Signals, Sink, Source, Survey, SyncState, TableSize, Verifier, Window, Work,
-    gives_up,
+    Applied, Basis, Copied, CopyState, DualWriter, Error, Fence, Gone, Losses, Parker, Retirer,
+    SharedDriver, Sink, Source, SyncState, Verifier, Window, Work, gives_up,
 };
 use crate::run::{
-    Digest, Direction, Ending, FailureClass, Gauge, Mapping, Method, Parked, Permit, Private,
-    Retire, RetireShape, RunId, Runnable, StepId, TargetName, Usage, Value, Way, duration, plural,
+    Direction, FailureClass, Mapping, Method, Parked, Permit, Private, Retire, RetireShape, RunId,
+    StepId, TargetName, Way, duration, plural,
 };
 
 /// How long a call waits for changes to be applied, in milliseconds.
@@ -51,8 +48,8 @@ pub struct Crossing {
     pub(super) old: SharedDriver,
     pub(super) new: SharedDriver,
     /// Whether the step's own side, which its fences are of, is the new one.
-    is_home_new: bool,
-    entered: Entered,
+    pub(super) is_home_new: bool,
+    pub(super) entered: Entered,
     /// A fence of the other side.
     beside: Option<Fence>,
     /// All mappings between these two that are kept in step.
@@ -119,7 +116,7 @@ impl Crossing {
         answer.map_err(|error| self.new.told(error))
     }
 
-    const fn home(&self) -> &SharedDriver {
+    pub(super) const fn home(&self) -> &SharedDriver {
         if self.is_home_new { &self.new } else { &self.old }
     }
 
@@ -197,110 +194,6 @@ impl Crossing {
         }
         self.of_new(self.sink()?.sweep(fence, crossed).await)?;
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Session for Crossing {
-    fn capabilities(&self) -> Capabilities {
-        self.home().capabilities()
-    }
-
-    async fn identity(&self) -> Result<Identity, Error> {
-        self.home().identity().await
-    }
-
-    async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
-        self.home().holder(claim).await
-    }
-
-    async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
-        self.home().enter(claim, token).await
-    }
-
-    async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
-        self.home().leave(fence, ending, head).await
-    }
-
-    async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
-        self.home().head(run).await
-    }
-
-    async fn value(&self, query: &str) -> Result<Value, Error> {
-        self.home().value(query).await
-    }
-
-    async fn execute(
-        &self,
-        fence: &Fence,
-        work: &Work,
-        script: Runnable<'_>,
-    ) -> Result<Applied, Error> {
-        self.home().execute(fence, work, script).await
-    }
-
-    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
-        Ok(match self.entered {
-            Entered::Home => self.home().is_applied(run, step, way).await?,
-            Entered::Both => {
-                self.old.is_applied(run, step, way).await?
-                    && self.new.is_applied(run, step, way).await?
-            }
-        })
-    }
-
-    async fn cancel(&self) {
-        self.old.cancel().await;
-        self.new.cancel().await;
-    }
-
-    async fn close(&self) {
-        self.old.close().await;
-        self.new.close().await;
-    }
-
-    fn change_source(&self) -> Option<&dyn ChangeSource> {
-        self.old.change_source()
-    }
-
-    fn change_sink(&self) -> Option<&dyn ChangeSink> {
-        self.new.change_sink()
-    }
-
-    fn told(&self, error: Error) -> Error {
-        self.new.told(self.old.told(error))
-    }
-}
-
-#[async_trait]
-impl Introspect for Crossing {
-    async fn survey(&self, survey: &Survey) -> Result<Vec<Finding>, Error> {
-        let mut found = self.old.survey(survey).await?;
-        found.extend(self.new.survey(survey).await?);
-        Ok(found)
-    }
-
-    async fn probe(&self, survey: &Survey) -> Result<Probed, Error> {
-        self.home().probe(survey).await
-    }
-
-    async fn fingerprint(&self, tables: &[String]) -> Result<Digest, Error> {
-        self.home().fingerprint(tables).await
-    }
-
-    async fn usage(&self, table: &str) -> Result<Usage, Error> {
-        self.old.usage(table).await
-    }
-
-    async fn size(&self, table: &str) -> Result<TableSize, Error> {
-        self.home().size(table).await
-    }
-}
-
-#[async_trait]
-impl Signals for Crossing {
-    async fn gauge(&self, gauge: Gauge, tables: &[String]) -> Result<Vec<Part>, Error> {
-        self.home().gauge(gauge, tables).await
     }
 }
 
