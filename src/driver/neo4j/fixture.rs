@@ -33,16 +33,21 @@ impl Database {
         let turn = TURN.lock().await;
         let graph = Graph::new(url.as_str(), "", "").unwrap();
         let database = Self { url, graph, _turn: turn };
-        database.run("MATCH (n) DETACH DELETE n").await;
+        database.clear().await;
+        Some(database)
+    }
+
+    /// Takes everything out of it.
+    pub(super) async fn clear(&self) {
+        self.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 10000 ROWS").await;
         for (list, kind) in [
             ("SHOW CONSTRAINTS YIELD name", "CONSTRAINT"),
             ("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'", "INDEX"),
         ] {
-            for name in database.texts(&format!("{list} RETURN name AS it")).await {
-                database.run(&format!("DROP {kind} `{name}`")).await;
+            for name in self.texts(&format!("{list} RETURN name AS it")).await {
+                self.run(&format!("DROP {kind} `{name}`")).await;
             }
         }
-        Some(database)
     }
 
     pub(super) async fn open(&self) -> Neo4j {

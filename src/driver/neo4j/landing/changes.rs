@@ -9,29 +9,27 @@
 
 use std::collections::BTreeMap;
 
-use neo4rs::{BoltMap, BoltType};
-
 use super::super::Neo4j;
 use super::super::connection::Tx;
 use super::super::error::damaged;
-use super::edges::{self, Edge};
+use super::nodes::Batch;
 use super::side::{Placed, Side};
-use super::{nodes, turns, versions};
-use crate::copy::row::Datum;
+use super::{edges, nodes, turns, versions};
+use crate::copy::row::{Datum, Row};
 use crate::driver::crossing::{Change, Crossed, What};
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::MappingName;
 
 /// The changes of one mapping, by what their keys' versions are known by.
-struct Batch<'a> {
+struct Changed<'a> {
     side: Side,
     newest: BTreeMap<String, &'a Change>,
 }
 
 /// What is to be written of one mapping.
 #[derive(Default)]
-struct Writes {
-    is: Vec<Placed>,
+struct Writes<'a> {
+    is: Vec<&'a Row>,
     gone: Vec<Placed>,
 }
 
@@ -47,7 +45,7 @@ impl Neo4j {
         }
         let mut tx = self.connections.begin(fence, TxKind::Land).await?;
         turns::take_all(&mut tx, batches.keys().copied()).await?;
-        let mut all: Vec<(&Side, Writes)> = Vec::new();
+        let mut all: Vec<(&Side, Writes<'_>)> = Vec::new();
         for batch in batches.values() {
             let writes = Box::pin(judged(&mut tx, batch)).await?;
             all.push((&batch.side, writes));
@@ -60,8 +58,8 @@ impl Neo4j {
 fn batches<'a>(
     of: &[Crossed],
     changes: &'a [Change],
-) -> Result<BTreeMap<&'a MappingName, Batch<'a>>, Error> {
-    let mut batches: BTreeMap<&MappingName, Batch<'_>> = BTreeMap::new();
+) -> Result<BTreeMap<&'a MappingName, Changed<'a>>, Error> {
+    let mut batches: BTreeMap<&MappingName, Changed<'_>> = BTreeMap::new();
     for change in changes {
         let batch = match batches.entry(&change.mapping) {
             std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
@@ -69,7 +67,7 @@ fn batches<'a>(
                 let crossed = of.iter().find(|one| one.mapping.name == change.mapping);
                 let unknown = || damaged(format!("a change is of mapping {}", change.mapping));
                 let side = Side::of(crossed.ok_or_else(unknown)?)?;
-                place.insert(Batch { side, newest: BTreeMap::new() })
+                place.insert(Changed { side, newest: BTreeMap::new() })
             }
         };
         let Some(key) = key(change) else {
@@ -93,7 +91,7 @@ const fn key(change: &Change) -> Option<&Vec<Datum>> {
 }
 
 /// What is to be written of a mapping's changes: nothing where it isn't open, and nothing that is older than what is there.
-async fn judged(tx: &mut Tx<'_>, batch: &Batch<'_>) -> Result<Writes, Error> {
+async fn judged<'a>(tx: &mut Tx<'_>, batch: &Changed<'a>) -> Result<Writes<'a>, Error> {
     let side = &batch.side;
     let Some(standing) = turns::standing(tx, &side.mapping).await? else {
         return Ok(Writes::default());
@@ -111,41 +109,39 @@ async fn judged(tx: &mut Tx<'_>, batch: &Batch<'_>) -> Result<Writes, Error> {
             continue;
         }
         match &change.what {
-            What::Is(row) => {
-                let mut placed = side.place(&row.key, &row.values)?;
-                placed.map.put("p".into(), BoltType::Map(side.written(row)?));
-                writes.is.push(placed);
-            }
+            What::Is(row) => writes.is.push(row),
             What::Gone(key) => writes.gone.push(side.gone(key)?),
             What::Emptied | What::Unfit(_) => {}
         }
     }
-    for rows in [&mut writes.is, &mut writes.gone] {
-        rows.sort_by(|one, other| one.order.cmp(&other.order));
-    }
     Ok(writes)
 }
 
-async fn write(tx: &mut Tx<'_>, all: Vec<(&Side, Writes)>) -> Result<(), Error> {
-    let maps =
-        |rows: Vec<Placed>| -> Vec<BoltMap> { rows.into_iter().map(|row| row.map).collect() };
+async fn write(tx: &mut Tx<'_>, all: Vec<(&Side, Writes<'_>)>) -> Result<(), Error> {
     let (of_nodes, of_edges): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(side, _)| side.node().is_some());
     let mut cleared = Vec::new();
     let mut there = Vec::new();
     for (side, Writes { is, gone }) in of_nodes {
-        cleared.extend(nodes::clear(tx, side, maps(gone)).await?);
+        cleared.extend(nodes::clear(tx, side, gone).await?);
         there.push((side, is));
     }
     for (side, is) in there {
-        nodes::write(tx, side, maps(is)).await?;
+        nodes::write(tx, side, placed(side, &is)?).await?;
     }
-    let edges = |rows: Vec<Placed>| -> Vec<Edge> {
-        rows.into_iter().map(|row| Edge { ends: row.ends, map: row.map }).collect()
-    };
     for (side, Writes { is, gone }) in of_edges {
-        edges::remove(tx, side, edges(gone)).await?;
-        edges::write(tx, side, edges(is)).await?;
+        edges::remove(tx, side, gone).await?;
+        let again = || placed(side, &is);
+        let batch = Batch { rows: again()?, again: &again };
+        edges::write(tx, side, batch).await?;
     }
     nodes::remove(tx, cleared).await
+}
+
+/// Rows as statements take them, in the order in which locks are taken: nodes are in that of their keys already.
+fn placed(side: &Side, rows: &[&Row]) -> Result<Vec<Placed>, Error> {
+    let placed: Result<Vec<Placed>, Error> = rows.iter().map(|row| side.to_write(row)).collect();
+    let mut placed = placed?;
+    placed.sort_by(|one, other| one.ends.cmp(&other.ends));
+    Ok(placed)
 }

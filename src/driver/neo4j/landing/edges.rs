@@ -10,55 +10,46 @@ use super::super::connection::{Ask as _, Tx};
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
 use super::super::shape::{Node, Pattern};
-use super::nodes::list;
-use super::side::Side;
+use super::nodes::{Batch, list, maps};
+use super::side::{Placed, Side};
 use super::stubs;
 use crate::driver::Error;
 use crate::driver::crossing::STUB;
 use crate::run::{FailureClass, OnExisting};
 use crate::sql::cypher::quoted;
 
-/// A row that is to be written, with its ends' keys as texts.
-#[derive(Clone)]
-pub(super) struct Edge {
-    pub(super) ends: Vec<String>,
-    pub(super) map: BoltMap,
-}
-
 /// Writes the relationships of a page: those that are lacking, and where it says so the others. Returns how many were written.
 pub(super) async fn page(
     tx: &mut Tx<'_>,
     side: &Side,
-    (rows, on_existing): (Vec<Edge>, OnExisting),
+    (batch, on_existing): (Batch<'_>, OnExisting),
 ) -> Result<u64, Error> {
+    let count = batch.rows.len() as u64;
     let updates = on_existing == OnExisting::Update;
-    let count = rows.len() as u64;
     if side.own.is_empty() {
-        let made = merge(tx, side, (&rows, updates)).await?;
+        let made = merge(tx, side, (batch, on_existing)).await?;
         return Ok(if updates { count } else { made });
     }
-    let found = found(tx, side, &rows).await?;
-    let (there, lacking): (Vec<_>, Vec<_>) =
-        rows.into_iter().zip(0..).partition(|(_, at)| found.contains_key(at));
-    let made = create(tx, side, lacking.into_iter().map(|(row, _)| row).collect()).await?;
+    let found = found(tx, side, &batch.rows).await?;
+    let (there, lacking) = apart(batch.rows, &found);
+    let made = create(tx, side, (lacking, batch.again)).await?;
     if !updates {
         return Ok(made);
     }
-    let there = there.into_iter().map(|(row, at)| (row, found.get(&at) == Some(&true)));
-    rewrite(tx, side, there.collect()).await?;
+    rewrite(tx, side, there).await?;
     Ok(count)
 }
 
 /// Writes relationships as they are, whatever there was.
-pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<Edge>) -> Result<(), Error> {
-    if rows.is_empty() {
+pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, batch: Batch<'_>) -> Result<(), Error> {
+    if batch.rows.is_empty() {
         return Ok(());
     }
-    page(tx, side, (rows, OnExisting::Update)).await.map(|_| ())
+    page(tx, side, (batch, OnExisting::Update)).await.map(|_| ())
 }
 
 /// Removes relationships, and the stubs that nothing refers to then.
-pub(super) async fn remove(tx: &mut Tx<'_>, side: &Side, rows: Vec<Edge>) -> Result<(), Error> {
+pub(super) async fn remove(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -68,10 +59,6 @@ pub(super) async fn remove(tx: &mut Tx<'_>, side: &Side, rows: Vec<Edge>) -> Res
     let removed = removed.map_err(failed("remove relationships"))?;
     let ids = removed.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "ids"))?;
     stubs::free(tx, ids).await.map(|_| ())
-}
-
-fn maps(rows: Vec<Edge>) -> neo4rs::BoltType {
-    list(rows.into_iter().map(|row| row.map).collect())
 }
 
 /// `MATCH` of the relationship between the ends of `r`. From there on, as one of them may have very many: left to itself the server
@@ -102,47 +89,51 @@ fn kind(side: &Side) -> String {
 async fn merge(
     tx: &mut Tx<'_>,
     side: &Side,
-    (rows, updates): (&[Edge], bool),
+    (batch, on_existing): (Batch<'_>, OnExisting),
 ) -> Result<u64, Error> {
     let [start, end] = side.ends();
-    let (on_create, on_match) = match (side.names.is_empty(), updates) {
+    let (on_create, on_match) = match (side.names.is_empty(), on_existing) {
         (true, _) => ("", ""),
-        (false, false) => (" ON CREATE SET copy += r.p", ""),
-        (false, true) => (" ON CREATE SET copy += r.p", " ON MATCH SET copy += r.p"),
+        (false, OnExisting::Keep) => (" ON CREATE SET copy += r.p", ""),
+        (false, OnExisting::Update) => (" ON CREATE SET copy += r.p", " ON MATCH SET copy += r.p"),
     };
     let text = format!(
         "UNWIND $rows AS r MATCH {start} MATCH {end} MERGE (copy_start)-[copy:{}]->(copy_end){on_create}{on_match}",
         kind(side)
     );
-    let all = list(rows.iter().map(|row| row.map.clone()).collect());
-    let merged = tx.summary(query(&text).param("rows", all.clone())).await;
+    let count = batch.rows.len() as u64;
+    let merged = tx.summary(query(&text).param("rows", maps(batch.rows))).await;
     let made = merged.map_err(failed("write relationships"))?.relationships_created();
-    if made == rows.len() as u64 || have_ends(tx, side, rows).await? {
+    if made == count {
         return Ok(made);
     }
-    complete(tx, side, rows).await?;
-    let merged = tx.summary(query(&text).param("rows", all)).await;
+    let rows = (batch.again)()?;
+    if have_ends(tx, side, &rows).await? {
+        return Ok(made);
+    }
+    complete(tx, side, &rows).await?;
+    let merged = tx.summary(query(&text).param("rows", maps(rows))).await;
     let more = merged.map_err(failed("write relationships"))?.relationships_created();
     Ok(made + more)
 }
 
 /// Makes relationships with keys of their own, none of which is there. Returns how many.
-async fn create(tx: &mut Tx<'_>, side: &Side, rows: Vec<Edge>) -> Result<u64, Error> {
-    if rows.is_empty() {
+async fn create(
+    tx: &mut Tx<'_>,
+    side: &Side,
+    (rows, again): (Vec<Placed>, &(dyn Fn() -> Result<Vec<Placed>, Error> + Send + Sync)),
+) -> Result<u64, Error> {
+    let count = rows.len() as u64;
+    if count == 0 {
         return Ok(0);
     }
-    let count = rows.len() as u64;
-    let mut made = create_once(tx, side, &rows).await?;
+    let mut made = create_once(tx, side, rows).await?;
     if made < count {
-        complete(tx, side, &rows).await?;
-        let found = found(tx, side, &rows).await?;
-        let rest: Vec<Edge> = rows
-            .into_iter()
-            .zip(0..)
-            .filter(|(_, at)| !found.contains_key(at))
-            .map(|it| it.0)
-            .collect();
-        made += create_once(tx, side, &rest).await?;
+        let all = again()?;
+        let found = found(tx, side, &all).await?;
+        let (_, rest) = apart(all, &found);
+        complete(tx, side, &rest).await?;
+        made += create_once(tx, side, rest).await?;
     }
     if made < count {
         // Nodes that were there a moment ago.
@@ -152,7 +143,19 @@ async fn create(tx: &mut Tx<'_>, side: &Side, rows: Vec<Edge>) -> Result<u64, Er
     Ok(made)
 }
 
-async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<u64, Error> {
+/// Rows that were found, each with whether it is between the same nodes, and those that weren't.
+fn apart(rows: Vec<Placed>, found: &BTreeMap<i64, bool>) -> (Vec<(Placed, bool)>, Vec<Placed>) {
+    let (mut there, mut lacking) = (Vec::new(), Vec::new());
+    for (row, at) in rows.into_iter().zip(0..) {
+        match found.get(&at) {
+            Some(is_here) => there.push((row, *is_here)),
+            None => lacking.push(row),
+        }
+    }
+    (there, lacking)
+}
+
+async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<u64, Error> {
     let [start, end] = side.ends();
     // Property by property: with a SET behind it the server would gather all rows between the two.
     let own = side.own.iter().enumerate().map(|(at, key)| format!("{}: r.k{at}", quoted(key)));
@@ -163,13 +166,16 @@ async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<u64,
         kind(side),
         properties.join(", ")
     );
-    let all = list(rows.iter().map(|row| row.map.clone()).collect());
-    let made = tx.summary(query(&text).param("rows", all)).await;
+    let made = tx.summary(query(&text).param("rows", maps(rows))).await;
     Ok(made.map_err(failed("write relationships"))?.relationships_created())
 }
 
 /// Those rows that are there by their own keys, each with whether it is between the same nodes.
-async fn found(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<BTreeMap<i64, bool>, Error> {
+async fn found(
+    tx: &mut Tx<'_>,
+    side: &Side,
+    rows: &[Placed],
+) -> Result<BTreeMap<i64, bool>, Error> {
     let mut same = Vec::new();
     for (name, node) in ["s", "e"].into_iter().zip(side.pattern.nodes()) {
         let keys = node.key_expressions().into_iter().enumerate();
@@ -196,10 +202,10 @@ async fn found(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<BTreeMap<i
 }
 
 /// Writes relationships that are there by their own keys: anew where they are between other nodes, with all that others gave them.
-async fn rewrite(tx: &mut Tx<'_>, side: &Side, rows: Vec<(Edge, bool)>) -> Result<(), Error> {
+async fn rewrite(tx: &mut Tx<'_>, side: &Side, rows: Vec<(Placed, bool)>) -> Result<(), Error> {
     let (here, moved): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, is_here)| *is_here);
     let [here, moved] =
-        [here, moved].map(|rows| rows.into_iter().map(|(row, _)| row).collect::<Vec<Edge>>());
+        [here, moved].map(|rows| rows.into_iter().map(|(row, _)| row).collect::<Vec<Placed>>());
     if !here.is_empty() && !side.names.is_empty() {
         let text = format!("UNWIND $rows AS r {} SET copy += r.p", side.by_own_key());
         let written = tx.run(query(&text).param("rows", maps(here))).await;
@@ -228,7 +234,7 @@ async fn rewrite(tx: &mut Tx<'_>, side: &Side, rows: Vec<(Edge, bool)>) -> Resul
 }
 
 /// Whether every row has both its nodes.
-async fn have_ends(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<bool, Error> {
+async fn have_ends(tx: &mut Tx<'_>, side: &Side, rows: &[Placed]) -> Result<bool, Error> {
     let [start, end] = side.ends();
     let text = format!("UNWIND $rows AS r MATCH {start} MATCH {end} RETURN count(*) AS count");
     let ends = rows.iter().map(|row| only(&row.map, &["s", "e"])).collect();
@@ -239,7 +245,7 @@ async fn have_ends(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<bool, 
 }
 
 /// Makes the nodes that rows lack, each label's in one order.
-async fn complete(tx: &mut Tx<'_>, side: &Side, rows: &[Edge]) -> Result<(), Error> {
+async fn complete(tx: &mut Tx<'_>, side: &Side, rows: &[Placed]) -> Result<(), Error> {
     let Pattern::Relationship { first, second, .. } = &side.pattern else { return Ok(()) };
     let ends: [(&Node, &str); 2] = [(first, "s"), (second, "e")];
     for (at, (node, name)) in ends.into_iter().enumerate() {

@@ -4,7 +4,7 @@
 //! all. Rows that were there are walked through by their keys, a bounded number in a transaction, which keeps where it has come to. So
 //! it comes to an end, whatever stays: rows that have come since, and nodes that something refers to. Then the versions are.
 
-use neo4rs::{BoltMap, query};
+use neo4rs::query;
 use serde::{Deserialize, Serialize};
 
 use super::super::Neo4j;
@@ -12,7 +12,6 @@ use super::super::connection::Tx;
 use super::super::dual_write::BATCH;
 use super::super::error::{damaged, failed};
 use super::super::ledger::signed;
-use super::edges::Edge;
 use super::side::Side;
 use super::turns::Standing;
 use super::{edges, nodes, turns, versions, walk};
@@ -111,17 +110,12 @@ async fn rows(
     keys.dedup_by(|one, other| one.0 == other.0);
     let newer = versions::above(tx, keys.iter().map(|(text, _)| text), floor).await?;
     keys.retain(|(text, _)| !newer.contains(text));
-    let mut placed = Vec::with_capacity(keys.len());
-    for (_, key) in &keys {
-        placed.push(side.gone(key)?);
-    }
+    let placed: Result<Vec<_>, Error> = keys.iter().map(|(_, key)| side.gone(key)).collect();
     if side.node().is_some() {
-        let maps: Vec<BoltMap> = placed.into_iter().map(|row| row.map).collect();
-        let cleared = nodes::clear(tx, side, maps).await?;
+        let cleared = nodes::clear(tx, side, placed?).await?;
         return nodes::remove(tx, cleared).await;
     }
-    let rows = placed.into_iter().map(|row| Edge { ends: row.ends, map: row.map });
-    edges::remove(tx, side, rows.collect()).await
+    edges::remove(tx, side, placed?).await
 }
 
 fn had_its_own(side: &Side) -> Error {

@@ -78,8 +78,8 @@ pub(super) fn person(id: i64, name: &str) -> Row {
 }
 
 /// That one follows another.
-pub(super) fn follow(follower: i64, followed: i64, since: i64) -> Row {
-    row(&[int(followed), int(follower)], &[("since", int(since))])
+pub(super) fn follow(one: i64, other: i64, since: i64) -> Row {
+    row(&[int(other), int(one)], &[("since", int(since))])
 }
 
 pub(super) fn order(id: i64, (person, item): (i64, &str), count: i64) -> Row {

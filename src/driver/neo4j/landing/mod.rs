@@ -24,6 +24,8 @@ use crate::driver::{Applied, Copied, CopyState, Error, Fence, SyncState, Work};
 use crate::run::{FailureClass, Mapping, MappingName, RunId, StepId};
 
 mod changes;
+#[cfg(all(test, feature = "failpoints"))]
+mod death_tests;
 mod edges;
 mod emptied;
 #[cfg(test)]
@@ -38,6 +40,8 @@ mod nodes;
 mod open_tests;
 mod opening;
 mod page;
+#[cfg(test)]
+mod race_tests;
 mod relay;
 mod side;
 mod stubs;
@@ -93,7 +97,7 @@ impl ChangeSink for Neo4j {
         mapping: &Mapping,
         (before, copy, chunks): (Option<&Copy>, &Copy, &[Planned]),
     ) -> Result<CopyState, Error> {
-        Box::pin(self.enter((fence, work), mapping, (before, copy, chunks))).await
+        Box::pin(self.enter_planned((fence, work), mapping, (before, copy, chunks))).await
     }
 
     async fn land_page(

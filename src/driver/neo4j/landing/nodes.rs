@@ -5,16 +5,28 @@ use neo4rs::{BoltList, BoltMap, BoltNull, BoltType, query};
 use super::super::connection::{Ask as _, Tx};
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
-use super::side::Side;
+use super::side::{Placed, Side};
 use super::stubs;
 use crate::driver::Error;
 use crate::driver::crossing::STUB;
 use crate::run::OnExisting;
 use crate::sql::cypher::quoted;
 
-/// Rows in the shape that statements take.
+/// Maps in the shape that statements take.
 pub(super) fn list(rows: Vec<BoltMap>) -> BoltType {
     BoltType::List(BoltList { value: rows.into_iter().map(BoltType::Map).collect() })
+}
+
+/// Rows of one statement, and the same once more where there is a second one: to keep what the first has taken would mean to copy
+/// all of it, and as a rule there is none.
+pub(super) struct Batch<'a> {
+    pub(super) rows: Vec<Placed>,
+    pub(super) again: &'a (dyn Fn() -> Result<Vec<Placed>, Error> + Send + Sync),
+}
+
+/// Rows in the shape that statements take.
+pub(super) fn maps(rows: Vec<Placed>) -> BoltType {
+    list(rows.into_iter().map(|row| row.map).collect())
 }
 
 /// Writes the nodes of a page: those that are lacking, those that stand for one, and where it says so the others. Returns how many
@@ -22,18 +34,17 @@ pub(super) fn list(rows: Vec<BoltMap>) -> BoltType {
 pub(super) async fn page(
     tx: &mut Tx<'_>,
     side: &Side,
-    (rows, on_existing): (Vec<BoltMap>, OnExisting),
+    (batch, on_existing): (Batch<'_>, OnExisting),
 ) -> Result<u64, Error> {
     let Some((_, node)) = side.node() else { return Ok(0) };
-    let count = rows.len() as u64;
-    let rows = list(rows);
+    let count = batch.rows.len() as u64;
     // Without SET behind MERGE: the server would gather all rows between the two.
     let on_match = match on_existing {
         OnExisting::Keep => "",
         OnExisting::Update => " ON MATCH SET copy += r.p",
     };
-    let make = format!("UNWIND $rows AS r MERGE {node} ON CREATE SET copy += r.p{on_match}");
-    let made = tx.summary(query(&make).param("rows", rows.clone())).await;
+    let text = format!("UNWIND $rows AS r MERGE {node} ON CREATE SET copy += r.p{on_match}");
+    let made = tx.summary(query(&text).param("rows", maps(batch.rows))).await;
     let made = made.map_err(failed("write nodes"))?.nodes_created();
     if made == count || on_existing == OnExisting::Update {
         return Ok(count);
@@ -42,14 +53,14 @@ pub(super) async fn page(
         "UNWIND $rows AS r MATCH {node} WHERE copy.{} SET copy += r.p RETURN count(copy) AS count",
         quoted(STUB)
     );
-    let filled = tx.rows(query(&fill).param("rows", rows)).await;
+    let filled = tx.rows(query(&fill).param("rows", maps((batch.again)()?))).await;
     let filled = filled.map_err(failed("write nodes that others refer to"))?;
     let filled = filled.first().map_or(Ok(0), |row| unsigned(get(row, "count")?))?;
     Ok(made + filled)
 }
 
 /// Writes nodes as they are, whatever there was.
-pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<BoltMap>) -> Result<(), Error> {
+pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<(), Error> {
     let Some((_, node)) = side.node() else { return Ok(()) };
     if rows.is_empty() {
         return Ok(());
@@ -57,7 +68,7 @@ pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<BoltMap>) -> R
     let write = format!(
         "UNWIND $rows AS r MERGE {node} ON CREATE SET copy += r.p ON MATCH SET copy += r.p"
     );
-    let written = tx.run(query(&write).param("rows", list(rows))).await;
+    let written = tx.run(query(&write).param("rows", maps(rows))).await;
     written.map(|_| ()).map_err(failed("write nodes"))
 }
 
@@ -66,7 +77,7 @@ pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<BoltMap>) -> R
 pub(super) async fn clear(
     tx: &mut Tx<'_>,
     side: &Side,
-    rows: Vec<BoltMap>,
+    rows: Vec<Placed>,
 ) -> Result<Vec<String>, Error> {
     let Some((_, node)) = side.node() else { return Ok(Vec::new()) };
     if rows.is_empty() {
@@ -80,7 +91,7 @@ pub(super) async fn clear(
     let clear = format!(
         "UNWIND $rows AS r MATCH {node} SET copy += $nothing RETURN collect(elementId(copy)) AS ids"
     );
-    let clear = query(&clear).param("rows", list(rows)).param("nothing", BoltType::Map(nothing));
+    let clear = query(&clear).param("rows", maps(rows)).param("nothing", BoltType::Map(nothing));
     let cleared = tx.rows(clear).await.map_err(failed("clear nodes that are gone"))?;
     cleared.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "ids"))
 }

@@ -3,7 +3,7 @@
 
 use super::super::fixture::{class, head, work};
 use super::fixture::{
-    Bed, RELAY, copy, follow, follows, gone, int, is, order, orders, people, person, step, stub,
+    Bed, RELAY, copy, follow, follows, gone, int, is, order, orders, people, person, step,
 };
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
 use crate::driver::crossing::{ChangeSink as _, Crossed};
@@ -155,7 +155,7 @@ async fn a_relay_that_was_taken_over_commits_nothing() {
     assert_eq!(bed.try_land(&[&of], &change).await, Err(fenced.clone()));
     assert_eq!(bed.neo4j.enter_relay(&RELAY.into(), 1).await.unwrap_err(), fenced);
     assert_eq!(bed.neo4j_count("Person").await, 0);
-    other.land(&newer, &[of.clone()], &change).await.unwrap();
+    other.land(&newer, std::slice::from_ref(&of), &change).await.unwrap();
     assert_eq!(bed.neo4j_count("Person").await, 1);
     // The run has a token of its own, and another relay too.
     bed.neo4j.enter_relay(&"r1/relay/a/b".into(), 1).await.unwrap();
@@ -236,5 +236,4 @@ async fn keys_that_nothing_can_tell_apart_are_found_before_anything_is_changed()
         "D204 1 key of ORDERED has more than one relationship: 1",
     ];
     assert_eq!(look(&orders()).await, [&nodes[..], &own[..]].concat());
-    assert_eq!(bed.rows(&people(), &[&[int(9)]]).await, [stub(&[int(9)]); 0]);
 }

@@ -1,13 +1,11 @@
 //! Pages of a copy: rows that were read on the old side some time ago.
 
-use neo4rs::BoltType;
-
 use super::super::Neo4j;
 use super::super::connection::Tx;
 use super::super::{chunks, ledger};
-use super::edges::{self, Edge};
+use super::nodes::Batch;
 use super::side::{Placed, Side};
-use super::{nodes, turns, versions};
+use super::{edges, nodes, turns, versions};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::Planned;
 use crate::copy::row::Row;
@@ -20,12 +18,13 @@ use crate::run::{FailureClass, Mapping, OnExisting};
 struct Sent {
     /// What its version is known by.
     text: String,
+    row: Row,
     placed: Placed,
 }
 
 impl Neo4j {
     /// Enters chunks in the ledger.
-    pub(super) async fn enter(
+    pub(super) async fn enter_planned(
         &self,
         (fence, work): (&Fence, &Work),
         mapping: &Mapping,
@@ -63,7 +62,7 @@ impl Neo4j {
     ) -> Result<Copied, Error> {
         let side = Side::of(crossed)?;
         let read = rows.len() as u64;
-        let sent = sent(&side, &rows, crossed.mapping.on_existing)?;
+        let sent = sent(&side, rows, crossed.mapping.on_existing)?;
         let watch = Stopwatch::start();
         let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
         let of = (fence.run(), &work.step);
@@ -85,17 +84,22 @@ fn copied(before: bool, rows: chunks::Rows, took_us: u64) -> Copied {
     Copied { before, rows_read: rows.read, rows_written: rows.written, took_us, contended: false }
 }
 
+/// A row as a statement takes it.
+fn placed(side: &Side, row: &Row, on_existing: OnExisting) -> Result<Placed, Error> {
+    // What stands for a node may have had all of it.
+    let is_whole = side.node().is_some() || on_existing == OnExisting::Update;
+    if is_whole { side.to_write(row) } else { side.to_make(row) }
+}
+
 /// Rows as statements take them, in the order in which locks are taken.
-fn sent(side: &Side, rows: &[Row], on_existing: OnExisting) -> Result<Vec<Sent>, Error> {
+fn sent(side: &Side, rows: Vec<Row>, on_existing: OnExisting) -> Result<Vec<Sent>, Error> {
     let mut all = Vec::with_capacity(rows.len());
     for row in rows {
-        let mut placed = side.place(&row.key, &row.values)?;
-        let is_whole = side.node().is_some() || on_existing == OnExisting::Update;
-        let properties = if is_whole { side.written(row)? } else { side.made(row)? };
-        placed.map.put("p".into(), BoltType::Map(properties));
-        all.push(Sent { text: versions::text(&side.mapping, &row.key), placed });
+        let placed = placed(side, &row, on_existing)?;
+        all.push(Sent { text: versions::text(&side.mapping, &row.key), row, placed });
     }
-    all.sort_by(|one, other| one.placed.order.cmp(&other.placed.order));
+    let order = |sent: &Sent| (sent.placed.ends.clone(), sent.text.clone());
+    all.sort_by_cached_key(order);
     Ok(all)
 }
 
@@ -103,24 +107,27 @@ fn sent(side: &Side, rows: &[Row], on_existing: OnExisting) -> Result<Vec<Sent>,
 async fn write(
     tx: &mut Tx<'_>,
     side: &Side,
-    mut rows: Vec<Sent>,
+    mut sent: Vec<Sent>,
     on_existing: OnExisting,
 ) -> Result<u64, Error> {
     let standing = turns::standing(tx, &side.mapping).await?;
     let standing = standing.ok_or_else(|| super::not_open(&side.mapping))?;
-    if standing.floor.is_some() || rows.is_empty() {
+    if standing.floor.is_some() || sent.is_empty() {
         // Emptied since: what was read before is gone, and what came behind is a change.
         return Ok(0);
     }
-    let known = versions::known(tx, rows.iter().map(|row| &row.text)).await?;
-    rows.retain(|row| !known.contains(&row.text));
-    if rows.is_empty() {
+    let known = versions::known(tx, sent.iter().map(|row| &row.text)).await?;
+    sent.retain(|row| !known.contains(&row.text));
+    if sent.is_empty() {
         return Ok(0);
     }
+    let (rows, first): (Vec<Row>, Vec<Placed>) =
+        sent.into_iter().map(|sent| (sent.row, sent.placed)).unzip();
+    let again = || rows.iter().map(|row| placed(side, row, on_existing)).collect();
+    let batch = Batch { rows: first, again: &again };
     if side.node().is_some() {
-        let rows = rows.into_iter().map(|row| row.placed.map).collect();
-        return nodes::page(tx, side, (rows, on_existing)).await;
+        nodes::page(tx, side, (batch, on_existing)).await
+    } else {
+        edges::page(tx, side, (batch, on_existing)).await
     }
-    let edge = |row: Sent| Edge { ends: row.placed.ends, map: row.placed.map };
-    edges::page(tx, side, (rows.into_iter().map(edge).collect(), on_existing)).await
 }

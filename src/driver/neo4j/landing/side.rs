@@ -214,8 +214,7 @@ impl Side {
     /// The key of a row that is gone, as `k0` …, or `s0` … and `e0` … where it is known by its ends.
     pub(super) fn gone(&self, key: &[Datum]) -> Result<Placed, Error> {
         if self.pattern.relationship().is_none() || !self.own.is_empty() {
-            let order = versions::key_text(key);
-            return Ok(Placed { order, ends: Vec::new(), map: self.own_key(key)? });
+            return Ok(Placed { ends: Vec::new(), map: self.own_key(key)? });
         }
         self.place(key, &BTreeMap::new())
     }
@@ -231,11 +230,7 @@ impl Side {
     }
 
     /// The same of a row, with the keys of its ends.
-    pub(super) fn place(
-        &self,
-        key: &[Datum],
-        values: &BTreeMap<String, Datum>,
-    ) -> Result<Placed, Error> {
+    fn place(&self, key: &[Datum], values: &BTreeMap<String, Datum>) -> Result<Placed, Error> {
         let mut map = self.own_key(key)?;
         let mut nodes = Vec::with_capacity(2);
         for (name, end, all) in [("s", "start", &self.ends[0]), ("e", "end", &self.ends[1])] {
@@ -251,12 +246,23 @@ impl Side {
             }
             nodes.push(versions::key_text(parts));
         }
-        let order = if self.pattern.relationship().is_some() {
-            nodes.concat()
-        } else {
-            versions::key_text(key)
-        };
-        Ok(Placed { order, ends: nodes, map })
+        Ok(Placed { ends: nodes, map })
+    }
+
+    /// A row as it is made where it is lacking.
+    pub(super) fn to_make(&self, row: &Row) -> Result<Placed, Error> {
+        self.with(row, self.made(row)?)
+    }
+
+    /// A row as it is written, whatever there was.
+    pub(super) fn to_write(&self, row: &Row) -> Result<Placed, Error> {
+        self.with(row, self.written(row)?)
+    }
+
+    fn with(&self, row: &Row, properties: BoltMap) -> Result<Placed, Error> {
+        let mut placed = self.place(&row.key, &row.values)?;
+        placed.map.put("p".into(), BoltType::Map(properties));
+        Ok(placed)
     }
 
     /// A relationship that has no end.
@@ -278,7 +284,7 @@ impl Side {
     }
 
     /// A row's properties as they are made: its own key and the ends' aside, and without what is null.
-    pub(super) fn made(&self, row: &Row) -> Result<BoltMap, Error> {
+    fn made(&self, row: &Row) -> Result<BoltMap, Error> {
         let mut map = BoltMap::with_capacity(row.values.len());
         for name in &self.names {
             if let Some(value) = row.values.get(name) {
@@ -289,7 +295,7 @@ impl Side {
     }
 
     /// The same as they are written over others: with what is null, and with the mark of a stub that is none any more.
-    pub(super) fn written(&self, row: &Row) -> Result<BoltMap, Error> {
+    fn written(&self, row: &Row) -> Result<BoltMap, Error> {
         let mut map = self.made(row)?;
         let absent = self.names.iter().filter(|name| !row.values.contains_key(*name));
         for name in absent.map(String::as_str).chain(self.node().map(|_| STUB)) {
@@ -299,11 +305,9 @@ impl Side {
     }
 }
 
-/// A row's key, as statements take it.
+/// A row, as statements take it.
 pub(super) struct Placed {
-    /// What rows are put in order by, so that locks are taken in one.
-    pub(super) order: String,
-    /// The same of each end.
+    /// The same of each end of a relationship as a text. Rows are written in the order of these, so that locks are taken in one.
     pub(super) ends: Vec<String>,
     pub(super) map: BoltMap,
 }

@@ -23,13 +23,13 @@ pub(super) async fn make(
     (node, name): (&Node, &str),
     rows: Vec<BoltMap>,
 ) -> Result<(), Error> {
-    let make = format!(
+    let text = format!(
         "UNWIND $rows AS r MERGE {} ON CREATE SET {}.{} = true",
         keyed(node, name),
         node.name,
         quoted(STUB)
     );
-    let made = tx.run(query(&make).param("rows", list(rows))).await;
+    let made = tx.run(query(&text).param("rows", list(rows))).await;
     made.map(|_| ()).map_err(failed("make nodes that others refer to"))
 }
 

@@ -161,7 +161,7 @@ async fn what_can_not_be_held_is_refused_and_leaves_nothing() {
         assert_eq!(bed.held(&of, &[&[int(1)]]).await.versions, [0], "{what}");
     }
     bed.database.run("CREATE CONSTRAINT name FOR (p:Person) REQUIRE p.name IS UNIQUE").await;
-    bed.land(&[&of], &[good.clone()]).await;
+    bed.land(&[&of], std::slice::from_ref(&good)).await;
     let taken = bed.try_land(&[&of], &[bad(int(2), text("good"))]).await;
     assert_eq!(class(taken), FailureClass::Refused);
     // It may be had from a row that goes in the same batch.

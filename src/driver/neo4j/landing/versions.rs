@@ -52,11 +52,7 @@ pub(super) async fn known(
     tx: &mut Tx<'_>,
     texts: impl Iterator<Item = &String> + Send,
 ) -> Result<BTreeSet<String>, Error> {
-    // The server keeps the count, and where there are none at all it need not look for each.
-    let count = query("MATCH (v:phasegate_versions) RETURN count(v) AS count");
-    let rows = tx.rows(count).await.map_err(failed("look for versions"))?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "count"))?;
-    if count == 0 {
+    if !are_there(tx).await? {
         return Ok(BTreeSet::new());
     }
     let texts: Vec<BoltType> = texts.map(|text| text.as_str().into()).collect();
@@ -94,30 +90,46 @@ pub(super) async fn raise(
     tx: &mut Tx<'_>,
     versions: &BTreeMap<&String, u64>,
 ) -> Result<BTreeSet<String>, Error> {
-    let row = |(text, version): (&&String, &u64)| {
-        let mut map = BoltMap::with_capacity(2);
+    let row = |(at, (text, version)): (i64, (&&String, &u64))| {
+        let mut map = BoltMap::with_capacity(3);
+        map.put("at".into(), at.into());
         map.put("t".into(), text.as_str().into());
         map.put("v".into(), signed(*version).into());
         BoltType::Map(map)
     };
-    let rows = BoltType::List(BoltList { value: versions.iter().map(row).collect() });
-    let kept = query(
-        "UNWIND $rows AS r MATCH (t:phasegate_versions {key: r.t}) WHERE t.v >= r.v RETURN collect(r.t) AS passed",
-    )
-    .param("rows", rows);
-    let found = tx.rows(kept).await.map_err(failed("read versions"))?;
-    let passed: Vec<String> =
-        found.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "passed"))?;
-    let passed: BTreeSet<String> = passed.into_iter().collect();
-    let higher: Vec<BoltType> =
-        versions.iter().filter(|(text, _)| !passed.contains(**text)).map(row).collect();
-    let set = query(
-        "UNWIND $rows AS r MERGE (t:phasegate_versions {key: r.t}) ON CREATE SET t.v = r.v ON MATCH SET t.v = r.v",
-    )
-    .param("rows", BoltType::List(BoltList { value: higher }));
-    tx.run(set).await.map_err(failed("write versions"))?;
-    let all = versions.keys().filter(|text| !passed.contains(**text));
-    Ok(all.map(|text| (*text).clone()).collect())
+    let list = |rows: Vec<BoltType>| BoltType::List(BoltList { value: rows });
+    let (mut raised, mut passed) = (BTreeSet::new(), BTreeSet::new());
+    if are_there(tx).await? {
+        // What is judged is read before anything is set, with each key once.
+        let raise = query(
+            "UNWIND $rows AS r MATCH (t:phasegate_versions {key: r.t}) WITH r, t, t.v AS kept \
+             SET t.v = CASE WHEN kept < r.v THEN r.v ELSE kept END \
+             RETURN collect(CASE WHEN kept < r.v THEN r.at END) AS raised, collect(CASE WHEN kept >= r.v THEN r.at END) AS passed",
+        )
+        .param("rows", list((0..).zip(versions).map(row).collect()));
+        let rows = tx.rows(raise).await.map_err(failed("write versions"))?;
+        if let Some(row) = rows.first() {
+            raised.extend(get::<Vec<i64>>(row, "raised")?);
+            passed.extend(get::<Vec<i64>>(row, "passed")?);
+        }
+    }
+    let is_new = |(at, _): &(i64, _)| !raised.contains(at) && !passed.contains(at);
+    let new: Vec<BoltType> = (0..).zip(versions).filter(is_new).map(row).collect();
+    if !new.is_empty() {
+        let make = query("UNWIND $rows AS r CREATE (:phasegate_versions {key: r.t, v: r.v})")
+            .param("rows", list(new));
+        tx.run(make).await.map_err(failed("write versions"))?;
+    }
+    let all = (0_i64..).zip(versions.keys()).filter(|(at, _)| !passed.contains(at));
+    Ok(all.map(|(_, text)| (*text).clone()).collect())
+}
+
+/// Whether there is any version. The server keeps the count, and where there is none it need not look for each.
+async fn are_there(tx: &mut Tx<'_>) -> Result<bool, Error> {
+    let count = query("MATCH (v:phasegate_versions) RETURN count(v) AS count");
+    let rows = tx.rows(count).await.map_err(failed("look for versions"))?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "count"))?;
+    Ok(count > 0)
 }
 
 /// Removes the versions of a mapping, or all of them, a bounded number in a transaction.
