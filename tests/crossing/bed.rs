@@ -267,7 +267,10 @@ async fn write(url: &str, writer: u64, stop: &AtomicBool, done: &AtomicU64) {
         let ran = sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut conn).await;
         if let Err(error) = ran {
             // Deadlocks, serialization failures and constraints are the application's own; anything else may not happen.
-            let code = error.as_database_error().and_then(|told| told.code()).unwrap_or_default();
+            let code = error
+                .as_database_error()
+                .and_then(sqlx::error::DatabaseError::code)
+                .unwrap_or_default();
             assert!(code.starts_with("40") || code.starts_with("23"), "{error}");
             sqlx::raw_sql("ROLLBACK").execute(&mut conn).await.unwrap();
         }
