@@ -89,14 +89,15 @@ async fn main() {
     while bench.waiting().await > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let drained = rate(backlog, began.elapsed().as_secs_f64());
+    let took = began.elapsed();
+    let drained = rate(backlog, took.as_secs_f64());
     let bare = rate(rows, bare_nodes);
     println!(
         "backlog of {backlog}: drained at {drained:.0}/s; ratio to bare nodes {:.2} (wanted 0.50)",
         drained / bare
     );
     // A client at half that rate.
-    let per_tick = u64::max(1, drained as u64 / 2 / 20);
+    let per_tick = u64::max(1, backlog * 1_000 / u64::try_from(took.as_millis()).unwrap() / 2 / 20);
     let (mut lags, mut at) = (Vec::new(), 0);
     for tick in 0..200 {
         let next = Instant::now() + Duration::from_millis(50);
