@@ -14,7 +14,7 @@ pub struct Work {
     pub head: Head,
     /// How long to wait for a lock, in milliseconds, where the step says so.
     pub lock_timeout_ms: Option<u64>,
-    /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`]); none where it
+    /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`](super::Basis::of_sync)); none where it
     /// rests on no comparison, or, on the way forward, where the sync is over.
     pub compared_under: Option<Digest>,
 }

@@ -32,9 +32,9 @@ pub struct RelayView {
 /// Changes that have not been applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// How many; at least, where not all were counted.
+    /// How many; about, where not all were counted.
     pub rows: u64,
-    /// Whether there are more.
+    /// Whether not all were counted.
     pub is_more: bool,
     /// How long ago the oldest was written, in milliseconds.
     pub oldest_ms: Option<u64>,
@@ -66,7 +66,7 @@ impl RelayView {
             }
             Ok(waiting) => {
                 if waiting.rows > 0 {
-                    let more = if waiting.is_more { "more than " } else { "" };
+                    let more = if waiting.is_more { "about " } else { "" };
                     let _ =
                         write!(text, ", {more}{} to apply", words::plural(waiting.rows, "change"));
                 }

@@ -466,18 +466,19 @@ fn amend(state: &State, pin: &Pin, by: &Actor) -> Decided {
     Ok(vec![Event::PlanAmended { pin: Box::new(pin.clone()), changed, voided }])
 }
 
-/// Whether a step does the same, on the same objects of the same database.
+/// Whether a step does the same, on the same objects of the same databases.
 fn same_work(old: &Program, was: &Step, new: &Program, is: &Step) -> bool {
     let mapping = |program: &Program, step: &Step| {
         step.action.mapping().and_then(|name| program.mappings().get(name).cloned())
     };
-    let target = |program: &Program, step: &Step| {
-        step.target.as_ref().and_then(|name| program.targets().get(name).cloned())
+    let targets = |program: &Program, step: &Step| -> Vec<_> {
+        let names = program.databases(step);
+        names.map(|name| program.targets().get(name).cloned()).collect()
     };
     was.digest == is.digest
         && was.phase == is.phase
         && mapping(old, was) == mapping(new, is)
-        && target(old, was) == target(new, is)
+        && targets(old, was) == targets(new, is)
 }
 
 /// A step that has begun can't be given a new need that has not been met: it would have begun too early.

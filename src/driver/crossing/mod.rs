@@ -92,7 +92,7 @@ pub enum What {
 pub struct Lag {
     /// Changes in the outbox.
     pub rows: u64,
-    /// Whether there are more than were counted.
+    /// Whether these are more than were counted: then they are about so many.
     pub is_more: bool,
     /// How long ago the oldest of them was written, in milliseconds by the server's clock; none where there is none.
     pub oldest_ms: Option<u64>,

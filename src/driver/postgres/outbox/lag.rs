@@ -36,8 +36,9 @@ pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag
            coalesce(sum(bytes), 0)::bigint,
            (SELECT count(*) FROM {outbox} WHERE mapping = ANY ($1) AND parked AND tries > 0),
            (SELECT concat_ws(': ', code, reason) FROM {outbox} WHERE mapping = ANY ($1) AND tries > 0
-            ORDER BY refused_at DESC, version DESC LIMIT 1)
-         FROM (SELECT written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
+            ORDER BY refused_at DESC, version DESC LIMIT 1),
+           coalesce((SELECT version FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version DESC LIMIT 1) - min(version) + 1, 0)
+         FROM (SELECT version, written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
         COUNTED_MAX + 1
     );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).fetch_one(reader.conn()?).await;
@@ -48,11 +49,16 @@ pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag
     reader.release().await;
     let count = |at: usize| unsigned(row.try_get(at).map_err(failed("ask for the lag"))?);
     let oldest: Option<i64> = row.try_get(1).map_err(failed("ask for the lag"))?;
+    let (counted, bytes) = (count(0)?, count(2)?);
+    let is_more = counted > COUNTED_MAX;
+    // Beyond what is counted as many as versions were drawn, of which some may be others'; as large as those.
+    let rows = if is_more { count(5)?.max(counted) } else { counted };
+    let bytes = if is_more { bytes / counted * rows } else { bytes };
     Ok(Lag {
-        rows: count(0)?.min(COUNTED_MAX),
-        is_more: count(0)? > COUNTED_MAX,
+        rows,
+        is_more,
         oldest_ms: oldest.map(unsigned).transpose()?,
-        bytes: count(2)?,
+        bytes,
         parked: count(3)?,
         last_error: row.try_get(4).map_err(failed("ask for the lag"))?,
     })
