@@ -31,6 +31,8 @@ const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
 
 /// How long a chunk should take, if the plan doesn't say, in milliseconds.
 const CHUNK_TIME_MS: u64 = 100;
+/// The same into another database: no client of the table waits for it, and each takes some round trips.
+const CHUNK_TIME_CROSSING_MS: u64 = 500;
 
 /// The same where there is only one writer: all others wait for the chunk, so it is shorter.
 const CHUNK_TIME_SQLITE_MS: u64 = 50;
@@ -348,7 +350,13 @@ fn park_max(def: &BackfillDef) -> Option<u32> {
 fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, CompileError> {
     let engine = view.steps[at].target.and_then(|at| view.document.targets[at].engine);
     let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
-    let usual_ms = if is_sqlite { CHUNK_TIME_SQLITE_MS } else { CHUNK_TIME_MS };
+    let source = view.throttled_on(at, None).map(|target| &target.name.value);
+    let own = view.steps[at].target.map(|at| &view.document.targets[at].name.value);
+    let usual_ms = match (is_sqlite, source != own) {
+        (true, _) => CHUNK_TIME_SQLITE_MS,
+        (false, true) => CHUNK_TIME_CROSSING_MS,
+        (false, false) => CHUNK_TIME_MS,
+    };
     let throttle: Result<Vec<Throttle>, CompileError> =
         def.throttle.iter().map(|throttle| compile_throttle(view, at, throttle)).collect();
     Ok(Backfill {
