@@ -22,8 +22,8 @@ use crate::clock::Stopwatch;
 use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, Lag, What};
 use crate::driver::{self, Fence, SharedDriver};
 use crate::run::{
-    Action, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State, StepId,
-    TargetName, back_off_ms,
+    Action, Failure, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State,
+    StepId, TargetName, back_off_ms,
 };
 use crate::store::{self, SharedStore, StepProgress};
 
@@ -40,6 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LEARN_EVERY_MS: u64 = 500;
 /// How often is written down how far the relay has come, in milliseconds.
 const TELL_EVERY_MS: u64 = 1_000;
+/// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a relay waits while another has its lease.
 const HELD_FOR: Duration = Duration::from_secs(1);
 /// How often a change may be refused before it is parked.
@@ -97,10 +99,15 @@ impl Relays {
         self.tasks.clear();
     }
 
-    /// Ends them behind what they have in hand.
+    /// Ends them behind what they have in hand. What takes too long is dropped, and carried again by whoever comes next.
     pub async fn stop(&mut self) {
         self.halt.send_replace(true);
-        self.ended().await;
+        if tokio::time::timeout(STOPPED_WITHIN, self.ended()).await.is_err() {
+            for task in &self.tasks {
+                task.abort();
+            }
+            self.ended().await;
+        }
     }
 }
 
@@ -360,8 +367,9 @@ impl Relay {
         for change in claimed {
             match &change.what {
                 What::Emptied => {
-                    self.emptied(&fences[1], &of, &change).await?;
-                    done.push((change.version, change.mapping));
+                    if self.emptied(fences, &of, &change).await? {
+                        done.push((change.version, change.mapping));
+                    }
                 }
                 What::Unfit(unfit) => {
                     // Trying it again makes no other row of it.
@@ -380,15 +388,25 @@ impl Relay {
         Ok(done.into_iter().map(|(_, mapping)| mapping).collect())
     }
 
-    async fn emptied(&self, fence: &Fence, of: &[Crossed], change: &Change) -> Result<(), Stopped> {
+    /// Empties the new side. False where that was refused.
+    async fn emptied(
+        &self,
+        fences: &[Fence; 2],
+        of: &[Crossed],
+        change: &Change,
+    ) -> Result<bool, Stopped> {
         let Some(crossed) = of.iter().find(|one| one.mapping.name == change.mapping) else {
-            return Ok(());
+            return Ok(true);
         };
         loop {
-            let landed = self.sink()?.land_emptied(fence, crossed, change.version).await;
+            let landed = self.sink()?.land_emptied(&fences[1], crossed, change.version).await;
             match landed {
-                Ok(false) => return Ok(()),
+                Ok(false) => return Ok(true),
                 Ok(true) => {}
+                Err(driver::Error::Failed(failure)) if is_about_data(failure.class) => {
+                    self.refused(&fences[0], change.version, &failure, 1).await?;
+                    return Ok(false);
+                }
                 Err(error) => self.passing(error).await?,
             }
             if self.is_halted() {
@@ -418,7 +436,7 @@ impl Relay {
                 Ok(()) => {
                     done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
                 }
-                Err(driver::Error::Failed(failure)) if failure.class == FailureClass::Refused => {
+                Err(driver::Error::Failed(failure)) if is_about_data(failure.class) => {
                     if batch.len() > 1 {
                         let behind = batch.split_off(batch.len() / 2);
                         open.push(behind);
@@ -426,12 +444,7 @@ impl Relay {
                         continue;
                     }
                     for change in batch {
-                        let why = (failure.code.as_deref(), failure.message.as_str());
-                        let refused = self
-                            .source()?
-                            .change_refused(&fences[0], change.version, why, REFUSED_MAX)
-                            .await;
-                        refused.map_err(|error| Stopped::from(self.old.told(error)))?;
+                        self.refused(&fences[0], change.version, &failure, REFUSED_MAX).await?;
                     }
                 }
                 Err(error) => {
@@ -443,6 +456,19 @@ impl Relay {
         Ok(())
     }
 
+    /// Tells the outbox why a change was refused.
+    async fn refused(
+        &self,
+        fence: &Fence,
+        version: u64,
+        failure: &Failure,
+        most_tries: u32,
+    ) -> Result<(), Stopped> {
+        let why = (failure.code.as_deref(), failure.message.as_str());
+        let refused = self.source()?.change_refused(fence, version, why, most_tries).await;
+        refused.map(|_| ()).map_err(|error| self.old.told(error).into())
+    }
+
     /// Waits for what others have locked to be free; anything else is an end.
     async fn passing(&self, error: driver::Error) -> Result<(), Stopped> {
         if error.class() != Some(FailureClass::Contention) {
@@ -451,6 +477,11 @@ impl Relay {
         tracing::debug!(%error, "changes wait for locks");
         if self.rested(LOOK_EVERY).await { Err(Stopped::Over) } else { Ok(()) }
     }
+}
+
+/// Whether a failure is about what was to be written, so that time alone mends nothing.
+const fn is_about_data(class: FailureClass) -> bool {
+    matches!(class, FailureClass::Refused | FailureClass::Unsafe)
 }
 
 /// How many changes of each mapping were carried, for people who look.

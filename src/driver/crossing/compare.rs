@@ -5,9 +5,9 @@
 //! they are of.
 //!
 //! Why a difference is one, though both sides change all the time: of a key are read first what the new side has, with its version;
-//! then, in one snapshot of the old side, its row and whether the outbox has a change of it; then the version again. A change stays in
+//! then, in one snapshot of the old side, its row and whether the outbox has a change of it; then the new side again. A change stays in
 //! the outbox until it is committed on the new side. So where the outbox has none, all changes up to that snapshot were committed
-//! before it; and where the version is the same as before, none was in between: what was read first has them all. Whatever can't
+//! before it; and where the new side is the same as before, none was in between: what was read first has them all. Whatever can't
 //! be decided like this is looked at again, and is never counted as different.
 //!
 //! What stands for a row that has not come yet has no version of its own: changes of other mappings make it and take it away. It
@@ -222,9 +222,12 @@ impl Crossing {
             .filter(|row| row.values.contains_key(STUB))
             .map(|row| row.key.clone())
             .collect();
+        // A row and its version are not read at one moment: both have to stay.
+        let (rows_before, rows_after) = (by_key(&before.rows), by_key(&after.rows));
         let mut decided = BTreeMap::new();
         for (at, key) in keys.iter().enumerate() {
-            let same = before.versions.get(at) == after.versions.get(at);
+            let same = before.versions.get(at) == after.versions.get(at)
+                && rows_before.get(key) == rows_after.get(key);
             let is_open = settled.is_open.get(at).copied().unwrap_or(true);
             decided.insert(key.clone(), same && !is_open);
         }
@@ -292,6 +295,16 @@ impl Crossing {
         compared.took_us = watch.elapsed_us();
         Ok(compared)
     }
+}
+
+/// Rows by their keys, those of one key in an order of their own.
+fn by_key(rows: &[Row]) -> BTreeMap<&Vec<Datum>, Vec<&Row>> {
+    let mut all: BTreeMap<&Vec<Datum>, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        all.entry(&row.key).or_default().push(row);
+    }
+    all.values_mut().for_each(|rows| rows.sort());
+    all
 }
 
 /// Rows that the new side can't have.
