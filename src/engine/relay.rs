@@ -487,7 +487,8 @@ const fn is_about_data(class: FailureClass) -> bool {
 /// How many changes of each mapping were carried, for people who look.
 struct Done {
     rows: BTreeMap<StepId, u64>,
-    is_changed: bool,
+    /// The steps whose counts are to be written: those of others are theirs to write.
+    changed: BTreeSet<StepId>,
     written: Stopwatch,
 }
 
@@ -495,7 +496,7 @@ impl Done {
     async fn of(store: &SharedStore, run: &RunId) -> Result<Self, Stopped> {
         let known = store.progress(run).await?;
         let rows = known.into_iter().map(|one| (one.step, one.rows_done)).collect();
-        Ok(Self { rows, is_changed: false, written: Stopwatch::start() })
+        Ok(Self { rows, changed: BTreeSet::new(), written: Stopwatch::start() })
     }
 
     fn count(&mut self, all: &[(StepId, Mapping)], carried: &[MappingName]) {
@@ -503,7 +504,7 @@ impl Done {
             let rows = carried.iter().filter(|name| **name == mapping.name).count() as u64;
             if rows > 0 {
                 *self.rows.entry(step.clone()).or_default() += rows;
-                self.is_changed = true;
+                self.changed.insert(step.clone());
             }
         }
     }
@@ -516,23 +517,22 @@ impl Done {
         is_empty: bool,
     ) -> Result<(), Stopped> {
         let is_due = is_empty || self.written.elapsed_ms() >= TELL_EVERY_MS;
-        if !self.is_changed || !is_due {
+        if self.changed.is_empty() || !is_due {
             return Ok(());
         }
         let at = store.now().await?;
-        let progress: Vec<StepProgress> = self
-            .rows
-            .iter()
-            .map(|(step, rows)| StepProgress {
-                step: step.clone(),
-                rows_done: *rows,
+        let changed = std::mem::take(&mut self.changed);
+        let progress: Vec<StepProgress> = changed
+            .into_iter()
+            .map(|step| StepProgress {
+                rows_done: self.rows.get(&step).copied().unwrap_or_default(),
+                step,
                 rows_total: None,
                 at,
                 throttled: Vec::new(),
             })
             .collect();
         store.put_progress(run, &progress).await?;
-        self.is_changed = false;
         self.written = Stopwatch::start();
         Ok(())
     }

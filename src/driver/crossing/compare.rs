@@ -303,7 +303,9 @@ fn by_key(rows: &[Row]) -> BTreeMap<&Vec<Datum>, Vec<&Row>> {
     for row in rows {
         all.entry(&row.key).or_default().push(row);
     }
-    all.values_mut().for_each(|rows| rows.sort());
+    for rows in all.values_mut() {
+        rows.sort();
+    }
     all
 }
 
