@@ -3,3 +3,4 @@
 mod bed;
 mod differences;
 mod social;
+mod trouble;

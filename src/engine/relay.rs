@@ -315,6 +315,7 @@ impl Relay {
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
         let mut learned = Stopwatch::start();
         let mut all = Vec::new();
+        let mut last = 0;
         loop {
             if self.is_halted() {
                 return Ok(Stopped::Over);
@@ -332,6 +333,7 @@ impl Relay {
             }
             let mappings: Vec<Mapping> = all.iter().map(|(_, mapping)| mapping.clone()).collect();
             let claimed = source.claim(&fences[0], &mappings, BATCH).await.map_err(told_old)?;
+            let claimed = self.as_a_cursor(&fences[0], claimed, &mut last).await?;
             let is_empty = claimed.is_empty();
             if !is_empty {
                 let carried = self.apply(&fences, &mappings, claimed).await?;
@@ -345,6 +347,40 @@ impl Relay {
                 return Ok(Stopped::Over);
             }
         }
+    }
+
+    /// What a relay would take that reads "the changes behind the last": where a test wants to see what is lost by that.
+    #[cfg(feature = "failpoints")]
+    async fn as_a_cursor(
+        &self,
+        fence: &Fence,
+        claimed: Vec<Change>,
+        last: &mut u64,
+    ) -> Result<Vec<Change>, Stopped> {
+        let is_one = || {
+            fail::fail_point!("relay::cursor", |_| true);
+            false
+        };
+        if !is_one() {
+            return Ok(claimed);
+        }
+        let (behind, passed): (Vec<Change>, Vec<Change>) =
+            claimed.into_iter().partition(|change| change.version > *last);
+        *last = behind.iter().map(|change| change.version).max().unwrap_or(*last);
+        let passed: Vec<u64> = passed.iter().map(|change| change.version).collect();
+        self.source()?.applied(fence, &passed).await?;
+        Ok(behind)
+    }
+
+    #[cfg(not(feature = "failpoints"))]
+    #[allow(clippy::unused_async, clippy::unused_self)] // so that both forms are called alike
+    async fn as_a_cursor(
+        &self,
+        _: &Fence,
+        claimed: Vec<Change>,
+        _: &mut u64,
+    ) -> Result<Vec<Change>, Stopped> {
+        Ok(claimed)
     }
 
     /// Applies what was claimed. Returns what is done with.
