@@ -167,7 +167,7 @@ mod tests {
         let text = render(&all, now);
         for part in [
             "changes from app to graph, by ann (pid 7 on here):",
-            "users: failed, 3 changes to apply, 2.5s behind, 1 parked; 1,200 applied, the last 1s ago",
+            "users: failed, 3 changes to apply, 2.5s behind, 1 parked; 1,200 applied, the last 1.0s ago",
             "last refused: no such label",
             "users: synced; 1,200 applied",
             "users: unknown (gone)",

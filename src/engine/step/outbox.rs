@@ -91,7 +91,7 @@ mod tests {
             (lag(8, 8_000, 800), 80, None),
             (lag(9, 0, 0), 80, Some("9 changes wait, where 10 changes may")),
             (lag(11, 0, 0), 100, Some("11 changes wait, where 10 changes may")),
-            (lag(1, 10_001, 0), 100, Some("a change has waited for 10s, where 10s may pass")),
+            (lag(1, 20_000, 0), 100, Some("a change has waited for 20s, where 10s may pass")),
             (lag(1, 0, 1_001), 100, Some("1001 bytes wait, where 1000 may")),
         ] {
             assert_eq!(passed(&lag, limits, percent).as_deref(), found, "{lag:?}");
