@@ -2,5 +2,6 @@
 
 mod bed;
 mod differences;
+mod proof;
 mod social;
 mod trouble;

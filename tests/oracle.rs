@@ -105,12 +105,12 @@ fn again_and_again(case: &str, once: impl Fn(u64)) {
 
 /// The test's output, which is shown when it fails.
 #[allow(clippy::print_stderr)]
-fn say(what: &str) {
+pub fn say(what: &str) {
     eprintln!("{what}");
 }
 
 /// The seed that is asked for, or a new one.
-fn first_seed() -> u64 {
+pub fn first_seed() -> u64 {
     setting("PHASEGATE_SEED").unwrap_or_else(|| {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         since.as_secs() * 1_000 + u64::from(since.subsec_millis())

@@ -30,10 +30,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The ordinary bounds, with this target.
+    /// The ordinary bounds, with this target. Where chunks may take longer, the first one may be larger.
     #[must_use]
     pub const fn with_target_us(target_us: u64) -> Self {
-        Self { target_us, min_rows: MIN_ROWS, max_rows: MAX_ROWS, start_rows: START_ROWS }
+        let mut start_rows = START_ROWS;
+        let mut times = 2;
+        while times <= START_TIMES_MAX && target_us >= START_US * times {
+            start_rows += START_ROWS;
+            times += 1;
+        }
+        Self { target_us, min_rows: MIN_ROWS, max_rows: MAX_ROWS, start_rows }
     }
 }
 
@@ -41,8 +47,12 @@ impl Policy {
 pub const MIN_ROWS: u32 = 10;
 /// The largest chunk, unless a policy says otherwise.
 pub const MAX_ROWS: u32 = 100_000;
-/// The first chunk, unless a policy says otherwise.
+/// The first chunk where chunks take [`START_US`], unless a policy says otherwise.
 pub const START_ROWS: u32 = 200;
+/// The target that [`START_ROWS`] are for, in microseconds.
+const START_US: u64 = 100_000;
+/// How many times as many rows the first chunk has at most, however long chunks may take.
+const START_TIMES_MAX: u64 = 10;
 
 /// Samples in the fast phase after the start.
 const FAST_AT_START: u32 = 5;

@@ -7,11 +7,13 @@
 //! Invariants:
 //! - A change is taken from the outbox when it is committed on the new side, and not before. Whatever happens in between, it is
 //!   applied again, which does no harm.
+//! - While changes are applied on the new side, those before them are taken from the outbox and the next are claimed, by turns under two
+//!   slots: a slot claims when it has finished with what it had.
 //! - What the new side refuses keeps no other key waiting: a batch with something of it is applied in halves, and what is
 //!   refused alone is told to the outbox, which parks it in the end.
 //! - What can pass (locks, a server that is away) is waited for, however long that takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +27,16 @@ use crate::run::{
     Action, Failure, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State,
     StepId, TargetName, back_off_ms,
 };
-use crate::store::{self, SharedStore, StepProgress};
+use crate::store;
 
 use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS};
 use super::patience::jitter;
 use super::{Context, Error, process};
+
+mod done;
+
+use done::Done;
 
 /// Changes that are carried at once.
 const BATCH: u32 = 5_000;
@@ -38,8 +44,6 @@ const BATCH: u32 = 5_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the journal is read for mappings that came or went, in milliseconds.
 const LEARN_EVERY_MS: u64 = 500;
-/// How often is written down how far the relay has come, in milliseconds.
-const TELL_EVERY_MS: u64 = 1_000;
 /// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a relay waits while another has its lease.
@@ -119,6 +123,16 @@ impl Drop for Relays {
         }
     }
 }
+
+/// Changes that a slot has, and the mappings that they are of.
+#[derive(Default)]
+struct Claimed {
+    mappings: Vec<Mapping>,
+    changes: Vec<Change>,
+}
+
+/// A change that is committed on the new side, by its version.
+type Landed = (u64, MappingName);
 
 /// A relay between two databases.
 struct Relay {
@@ -271,11 +285,15 @@ impl Relay {
 
     async fn leased(&self, in_vain: &mut u32) -> Result<Stopped, Stopped> {
         let mut journal = Journal::load(&self.ctx.store, &self.run).await?;
+        while self.mappings(&journal.state).is_empty() {
+            if journal.state.is_ended() || self.rested(Duration::from_millis(LEARN_EVERY_MS)).await
+            {
+                return Err(Stopped::Over);
+            }
+            journal.catch_up().await?;
+        }
         if self.is_halted() || journal.state.is_ended() {
             return Err(Stopped::Over);
-        }
-        if self.mappings(&journal.state).is_empty() {
-            return Err(Stopped::Idle);
         }
         let (store, claimant) = (&self.ctx.store, &self.ctx.claimant);
         let lease = store.acquire(&self.name, claimant, TTL_MS, &process::is_dead).await?;
@@ -308,16 +326,18 @@ impl Relay {
         let (source, sink) = (self.source()?, self.sink()?);
         let told_old = |error| Stopped::from(self.old.told(error));
         let told_new = |error| Stopped::from(self.new.told(error));
-        let fences = [
-            source.enter_relay(&self.name, token).await.map_err(told_old)?,
-            sink.enter_relay(&self.name, token).await.map_err(told_new)?,
-        ];
+        let mut slots = source.enter_relay(&self.name, token).await.map_err(told_old)?;
+        let new = sink.enter_relay(&self.name, token).await.map_err(told_new)?;
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
         let mut learned = Stopwatch::start();
         let mut all = Vec::new();
         let mut last = 0;
+        let (mut open, mut landed) = (Claimed::default(), Vec::new());
         loop {
+            // What the first slot had is applied, and what the second has is not.
+            let [free, busy] = &slots;
             if self.is_halted() {
+                self.take_out(free, &landed).await?;
                 return Ok(Stopped::Over);
             }
             if all.is_empty() || learned.elapsed_ms() >= LEARN_EVERY_MS {
@@ -332,13 +352,17 @@ impl Relay {
                 learned = Stopwatch::start();
             }
             let mappings: Vec<Mapping> = all.iter().map(|(_, mapping)| mapping.clone()).collect();
-            let claimed = source.claim(&fences[0], &mappings, BATCH).await.map_err(told_old)?;
-            let claimed = self.as_a_cursor(&fences[0], claimed, &mut last).await?;
-            let is_empty = claimed.is_empty();
-            if !is_empty {
-                let carried = self.apply(&fences, &mappings, claimed).await?;
-                done.count(&all, &carried);
-            }
+            let claim = async {
+                self.take_out(free, &landed).await?;
+                let claimed = source.claim(free, &mappings, BATCH).await.map_err(told_old)?;
+                self.as_a_cursor(free, claimed, &mut last).await
+            };
+            let (applied, claimed) = tokio::join!(self.apply([busy, &new], open), claim);
+            let (applied, changes) = (applied?, claimed?);
+            done.count(&all, &landed);
+            let is_empty = applied.is_empty() && changes.is_empty();
+            (open, landed) = (Claimed { mappings, changes }, applied);
+            slots.reverse();
             // From here on what went wrong has passed.
             *in_vain = 0;
             self.said.forget();
@@ -383,24 +407,29 @@ impl Relay {
         Ok(claimed)
     }
 
+    /// Takes what is applied from the outbox.
+    async fn take_out(&self, fence: &Fence, landed: &[Landed]) -> Result<(), Stopped> {
+        if landed.is_empty() {
+            return Ok(());
+        }
+        let versions: Vec<u64> = landed.iter().map(|(version, _)| *version).collect();
+        let gone = self.source()?.applied(fence, &versions).await;
+        gone.map(|_| ()).map_err(|error| self.old.told(error).into())
+    }
+
     /// Applies what was claimed. Returns what is done with.
-    async fn apply(
-        &self,
-        fences: &[Fence; 2],
-        mappings: &[Mapping],
-        claimed: Vec<Change>,
-    ) -> Result<Vec<MappingName>, Stopped> {
+    async fn apply(&self, fences: [&Fence; 2], claimed: Claimed) -> Result<Vec<Landed>, Stopped> {
         let source = self.source()?;
         let told_old = |error| Stopped::from(self.old.told(error));
         let mut of = Vec::new();
-        for mapping in mappings {
-            if claimed.iter().any(|change| change.mapping == mapping.name) {
+        for mapping in &claimed.mappings {
+            if claimed.changes.iter().any(|change| change.mapping == mapping.name) {
                 of.push(source.crossed(mapping).await.map_err(told_old)?);
             }
         }
         let mut done = Vec::new();
         let mut rows = Vec::new();
-        for change in claimed {
+        for change in claimed.changes {
             match &change.what {
                 What::Emptied => {
                     if self.emptied(fences, &of, &change).await? {
@@ -410,24 +439,20 @@ impl Relay {
                 What::Unfit(unfit) => {
                     // Trying it again makes no other row of it.
                     let why = (None, unfit.reason.as_str());
-                    let refused = source.change_refused(&fences[0], change.version, why, 1).await;
+                    let refused = source.change_refused(fences[0], change.version, why, 1).await;
                     refused.map_err(told_old)?;
                 }
                 What::Is(_) | What::Gone(_) => rows.push(change),
             }
         }
         self.land(fences, &of, rows, &mut done).await?;
-        let versions: Vec<u64> = done.iter().map(|(version, _)| *version).collect();
-        if !versions.is_empty() {
-            source.applied(&fences[0], &versions).await.map_err(told_old)?;
-        }
-        Ok(done.into_iter().map(|(_, mapping)| mapping).collect())
+        Ok(done)
     }
 
     /// Empties the new side. False where that was refused.
     async fn emptied(
         &self,
-        fences: &[Fence; 2],
+        fences: [&Fence; 2],
         of: &[Crossed],
         change: &Change,
     ) -> Result<bool, Stopped> {
@@ -435,12 +460,12 @@ impl Relay {
             return Ok(true);
         };
         loop {
-            let landed = self.sink()?.land_emptied(&fences[1], crossed, change.version).await;
+            let landed = self.sink()?.land_emptied(fences[1], crossed, change.version).await;
             match landed {
                 Ok(false) => return Ok(true),
                 Ok(true) => {}
                 Err(driver::Error::Failed(failure)) if is_about_data(failure.class) => {
-                    self.refused(&fences[0], change.version, &failure, 1).await?;
+                    self.refused(fences[0], change.version, &failure, 1).await?;
                     return Ok(false);
                 }
                 Err(error) => self.passing(error).await?,
@@ -454,10 +479,10 @@ impl Relay {
     /// Applies rows; where some are refused, all the others.
     async fn land(
         &self,
-        fences: &[Fence; 2],
+        fences: [&Fence; 2],
         of: &[Crossed],
         rows: Vec<Change>,
-        done: &mut Vec<(u64, MappingName)>,
+        done: &mut Vec<Landed>,
     ) -> Result<(), Stopped> {
         let mut open = vec![rows];
         while let Some(mut batch) = open.pop() {
@@ -468,7 +493,7 @@ impl Relay {
                 // The rest stays claimed, and is given to whoever comes next.
                 return Ok(());
             }
-            match self.sink()?.land(&fences[1], of, &batch).await {
+            match self.sink()?.land(fences[1], of, &batch).await {
                 Ok(()) => {
                     done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
                 }
@@ -480,7 +505,7 @@ impl Relay {
                         continue;
                     }
                     for change in batch {
-                        self.refused(&fences[0], change.version, &failure, REFUSED_MAX).await?;
+                        self.refused(fences[0], change.version, &failure, REFUSED_MAX).await?;
                     }
                 }
                 Err(error) => {
@@ -518,60 +543,6 @@ impl Relay {
 /// Whether a failure is about what was to be written, so that time alone mends nothing.
 const fn is_about_data(class: FailureClass) -> bool {
     matches!(class, FailureClass::Refused | FailureClass::Unsafe)
-}
-
-/// How many changes of each mapping were carried, for people who look.
-struct Done {
-    rows: BTreeMap<StepId, u64>,
-    /// The steps whose counts are to be written: those of others are theirs to write.
-    changed: BTreeSet<StepId>,
-    written: Stopwatch,
-}
-
-impl Done {
-    async fn of(store: &SharedStore, run: &RunId) -> Result<Self, Stopped> {
-        let known = store.progress(run).await?;
-        let rows = known.into_iter().map(|one| (one.step, one.rows_done)).collect();
-        Ok(Self { rows, changed: BTreeSet::new(), written: Stopwatch::start() })
-    }
-
-    fn count(&mut self, all: &[(StepId, Mapping)], carried: &[MappingName]) {
-        for (step, mapping) in all {
-            let rows = carried.iter().filter(|name| **name == mapping.name).count() as u64;
-            if rows > 0 {
-                *self.rows.entry(step.clone()).or_default() += rows;
-                self.changed.insert(step.clone());
-            }
-        }
-    }
-
-    /// Writes it down, now and then.
-    async fn write(
-        &mut self,
-        store: &SharedStore,
-        run: &RunId,
-        is_empty: bool,
-    ) -> Result<(), Stopped> {
-        let is_due = is_empty || self.written.elapsed_ms() >= TELL_EVERY_MS;
-        if self.changed.is_empty() || !is_due {
-            return Ok(());
-        }
-        let at = store.now().await?;
-        let changed = std::mem::take(&mut self.changed);
-        let progress: Vec<StepProgress> = changed
-            .into_iter()
-            .map(|step| StepProgress {
-                rows_done: self.rows.get(&step).copied().unwrap_or_default(),
-                step,
-                rows_total: None,
-                at,
-                throttled: Vec::new(),
-            })
-            .collect();
-        store.put_progress(run, &progress).await?;
-        self.written = Stopwatch::start();
-        Ok(())
-    }
 }
 
 /// How far the new side of a mapping is behind, or why that can't be told.

@@ -33,6 +33,8 @@ const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
 const CHUNK_TIME_MS: u64 = 100;
 /// The same into another database: no client of the table waits for it, and each takes some round trips.
 const CHUNK_TIME_CROSSING_MS: u64 = 500;
+/// One reads on the old side while the other writes on the new one.
+const WORKERS_CROSSING: u32 = 2;
 
 /// The same where there is only one writer: all others wait for the chunk, so it is shorter.
 const CHUNK_TIME_SQLITE_MS: u64 = 50;
@@ -352,7 +354,8 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, C
     let is_sqlite = engine.is_some_and(|engine| engine.value == crate::run::Engine::Sqlite);
     let source = view.throttled_on(at, None).map(|target| &target.name.value);
     let own = view.steps[at].target.map(|at| &view.document.targets[at].name.value);
-    let usual_ms = match (is_sqlite, source != own) {
+    let is_crossing = source != own;
+    let usual_ms = match (is_sqlite, is_crossing) {
         (true, _) => CHUNK_TIME_SQLITE_MS,
         (false, true) => CHUNK_TIME_CROSSING_MS,
         (false, false) => CHUNK_TIME_MS,
@@ -363,7 +366,7 @@ fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, C
         mapping: MappingName::new(def.mapping.value.as_str()),
         chunk_rows: def.chunk_rows.map_or(ChunkRows::Auto, ChunkRows::Fixed),
         chunk_time_ms: def.chunk_time_ms.unwrap_or(usual_ms),
-        workers: def.workers.unwrap_or(1),
+        workers: def.workers.unwrap_or(if is_crossing { WORKERS_CROSSING } else { 1 }),
         pause_between_ms: def.pause_between_ms.unwrap_or(0),
         park_max: park_max(def),
         throttle: throttle?,

@@ -208,12 +208,17 @@ pub struct Application {
 
 impl Application {
     pub fn start(bed: &Bed, writers: u64) -> Self {
+        Self::among(bed, writers, 3_300)
+    }
+
+    /// So many writers, which write users up to a number.
+    pub fn among(bed: &Bed, writers: u64, users: u64) -> Self {
         bed.database.run("CREATE SEQUENCE IF NOT EXISTS revisions");
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writers = (0..writers).map(|writer| {
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
             let url = bed.database.url.clone();
-            std::thread::spawn(move || block_on(write(&url, writer, &stop, &done)))
+            std::thread::spawn(move || block_on(write(&url, (writer, users), &stop, &done)))
         });
         let writers = writers.collect();
         Self { stop, done, writers }
@@ -235,7 +240,7 @@ impl Drop for Application {
     }
 }
 
-async fn write(url: &str, writer: u64, stop: &AtomicBool, done: &AtomicU64) {
+async fn write(url: &str, (writer, users): (u64, u64), stop: &AtomicBool, done: &AtomicU64) {
     let mut conn = connect(url).await.unwrap();
     let mut dice = 88_172_645_463_325_252_u64 + writer * 7_919;
     let mut throw = |sides: u64| {
@@ -245,7 +250,7 @@ async fn write(url: &str, writer: u64, stop: &AtomicBool, done: &AtomicU64) {
         dice % sides
     };
     while !stop.load(Ordering::Relaxed) {
-        let (hot, a, b) = (1 + throw(20), 1 + throw(3_300), 1 + throw(3_300));
+        let (hot, a, b) = (1 + throw(20), 1 + throw(users), 1 + throw(users));
         let (kind, level, end) = (throw(12), throw(2), throw(6));
         let statement = match kind {
             0 | 1 => format!("UPDATE users SET name = 'r' || nextval('revisions'), bio = nullif('about ' || {b} % 3, 'about 0') WHERE id = {a}"),
@@ -257,7 +262,7 @@ async fn write(url: &str, writer: u64, stop: &AtomicBool, done: &AtomicU64) {
             6 => format!("DELETE FROM relations WHERE follower_id = {a}"),
             7 => format!("UPDATE relations SET kind = CASE kind WHEN 'follow' THEN 'mute' ELSE 'follow' END WHERE followee_id = {a}"),
             8 => format!("UPDATE relations SET followee_id = {b} WHERE follower_id = {a} AND followee_id = (SELECT max(followee_id) FROM relations WHERE follower_id = {a})"),
-            9 => format!("UPDATE users SET id = id + 10000, handle = handle || 'm' WHERE id = {a}"),
+            9 => format!("UPDATE users SET id = id + 100000, handle = handle || 'm' WHERE id = {a}"),
             _ => format!("INSERT INTO relations (follower_id, followee_id) VALUES ({a}, {hot}), ({hot}, {b})
                           ON CONFLICT (follower_id, followee_id) DO UPDATE SET since = current_date - {}", b % 50),
         };

@@ -44,13 +44,13 @@ fn users_and_who_follows_whom_get_a_graph_while_clients_write() {
 }
 
 /// The revisions that the application gives hot users, as the graph has them: none is ever older than one that was seen before.
-struct Watcher {
+pub struct Watcher {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<u64>,
 }
 
 impl Watcher {
-    fn start(url: &str) -> Self {
+    pub fn start(url: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, url) = (Arc::clone(&stop), url.to_owned());
         let thread = std::thread::spawn(move || {
@@ -61,7 +61,7 @@ impl Watcher {
         Self { stop, thread }
     }
 
-    fn end(self) -> u64 {
+    pub fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }

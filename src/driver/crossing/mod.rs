@@ -230,8 +230,9 @@ pub trait ChangeSource: Send + Sync + fmt::Debug {
     /// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
     async fn is_drained(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error>;
 
-    /// Takes the slot of a run's relay: whoever had it before can commit nothing any more. `relay` names the relay among those of all runs.
-    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error>;
+    /// Takes the slots of a run's relay: whoever had them before can commit nothing any more. `relay` names the relay among those of
+    /// all runs. There are two, so that changes can be claimed while others are applied.
+    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<[Fence; 2], Error>;
 }
 
 /// A row of the new side as it is compared.

@@ -295,7 +295,7 @@ fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
     copy.walk_ended = false;
     // A copy that rests between chunks is in no hurry, and a change of its size is felt at the next one.
     let rests = pause_between_ms(job, backfill) > 0;
-    let per_worker = if rests { 1 } else { WINDOW_MAX.min(1 + copy.windows) };
+    let per_worker = if rests || !found { 1 } else { WINDOW_MAX.min(1 + copy.windows) };
     let count = per_worker * u32::try_from(copy.workers).unwrap_or(1);
     let (driver, fence) = (job.driver.clone(), job.fence()?.clone());
     let (work, mapping, direction) = (job.work.clone(), copy.mapping.clone(), job.direction);

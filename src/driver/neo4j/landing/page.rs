@@ -5,6 +5,7 @@ use super::super::connection::Tx;
 use super::super::{chunks, ledger};
 use super::nodes::Batch;
 use super::side::{Placed, Side};
+use super::turns::Taken;
 use super::{edges, nodes, turns, versions};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::Planned;
@@ -63,15 +64,17 @@ impl Neo4j {
         let side = Side::of(crossed)?;
         let read = rows.len() as u64;
         let sent = sent(&side, rows, crossed.mapping.on_existing)?;
-        let watch = Stopwatch::start();
         let mut tx = self.connections.begin(fence, TxKind::Chunk).await?;
         let of = (fence.run(), &work.step);
         if let Some(rows) = chunks::copied_before(&mut tx, of, chunk).await? {
             tx.roll_back().await;
             return Ok(copied(true, rows, 0));
         }
-        turns::take(&mut tx, fence, &side.mapping).await?;
-        let written = Box::pin(write(&mut tx, &side, sent, crossed.mapping.on_existing)).await?;
+        let taken = turns::take(&mut tx, fence, &side).await?;
+        // From here on: a page says nothing of how long it waited for its turn.
+        let watch = Stopwatch::start();
+        let on_existing = crossed.mapping.on_existing;
+        let written = Box::pin(write(&mut tx, &side, taken, (sent, on_existing))).await?;
         let rows = chunks::Rows { read, written };
         chunks::commit(&mut tx, (fence, &work.step), chunk.seq, rows).await?;
         ledger::keep_head(&mut tx, fence.run(), &work.head).await?;
@@ -107,17 +110,18 @@ fn sent(side: &Side, rows: Vec<Row>, on_existing: OnExisting) -> Result<Vec<Sent
 async fn write(
     tx: &mut Tx<'_>,
     side: &Side,
-    mut sent: Vec<Sent>,
-    on_existing: OnExisting,
+    taken: Taken,
+    (mut sent, on_existing): (Vec<Sent>, OnExisting),
 ) -> Result<u64, Error> {
-    let standing = turns::standing(tx, &side.mapping).await?;
-    let standing = standing.ok_or_else(|| super::not_open(&side.mapping))?;
+    let standing = taken.standing.ok_or_else(|| super::not_open(&side.mapping))?;
     if standing.floor.is_some() || sent.is_empty() {
         // Emptied since: what was read before is gone, and what came behind is a change.
         return Ok(0);
     }
-    let known = versions::known(tx, sent.iter().map(|row| &row.text)).await?;
-    sent.retain(|row| !known.contains(&row.text));
+    if taken.has_versions {
+        let known = versions::known(tx, sent.iter().map(|row| &row.text)).await?;
+        sent.retain(|row| !known.contains(&row.text));
+    }
     if sent.is_empty() {
         return Ok(0);
     }

@@ -1,8 +1,9 @@
 //! Who may write rows of a mapping: pages of a copy beside each other, or changes, and never both at once.
 //!
-//! A mapping that is open has a fixed number of nodes, whose locks are turns. A page takes one of them, by its slot, and whoever applies
-//! changes takes all of them, in one order. So a page finds every version that was written before it and none is written until
-//! it ends. A lock is held until its transaction ends, and waited for only for a while.
+//! A mapping that is open has a fixed number of nodes, whose locks are turns. A page of nodes takes one of them, by its slot; pages of
+//! relationships all take the first, since two of them would wait for each other's nodes. Whoever applies changes takes all of them, in one
+//! order. So a page finds every version that was written before it and none is written until it ends. A lock is held until its
+//! transaction ends, and waited for only for a while.
 //!
 //! What is known of the mapping beside that (whether it is shut, from which version on rows may be there) is on its node among
 //! `phasegate_syncs`, and read under a turn.
@@ -14,10 +15,11 @@ use neo4rs::{BoltList, BoltMap, BoltType, Row, query};
 use super::super::connection::{Ask, Tx};
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
+use super::side::Side;
 use crate::driver::{Error, Fence};
 use crate::run::{FailureClass, MappingName};
 
-/// How many pages of a mapping may be written at once. One block of workers has slots one behind the other.
+/// How many pages of nodes may be written at once. One block of workers has slots one behind the other.
 pub(super) const TURNS: u32 = 8;
 
 /// How long a turn may be waited for: it is held for as long as a page or some changes take.
@@ -34,13 +36,28 @@ pub(super) struct Standing {
     pub(super) only_copies: bool,
 }
 
-/// Waits for the turn of a page.
-pub(super) async fn take(
-    tx: &mut Tx<'_>,
-    fence: &Fence,
-    mapping: &MappingName,
-) -> Result<(), Error> {
-    lock(tx, vec![turn(mapping, fence.slot() % TURNS)]).await
+/// What a page finds.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// What is known of its mapping; `None` where that isn't open.
+    pub(super) standing: Option<Standing>,
+    /// Whether any change of anything was applied: where none was, no version has to be looked for.
+    pub(super) has_versions: bool,
+}
+
+/// Waits for the turn of a page, and reads behind it what it has to know.
+pub(super) async fn take(tx: &mut Tx<'_>, fence: &Fence, side: &Side) -> Result<Taken, Error> {
+    let at = if side.node().is_some() { fence.slot() % TURNS } else { 0 };
+    // Counting gathers what comes before it, so that nothing behind is read without the lock.
+    let behind = "WITH count(t) AS held CALL { MATCH (v:phasegate_versions) RETURN count(v) AS versions } \
+         OPTIONAL MATCH (s:phasegate_syncs) WHERE s.mapping = $mapping AND s.shut = false \
+         RETURN versions, s IS NOT NULL AS is_open, s.floor AS floor, s.emptying AS emptying, \
+         coalesce(s.only_copies, false) AS only_copies";
+    let turn = vec![turn(&side.mapping, at)];
+    let rows = lock(tx, turn, behind, Some(&side.mapping)).await?;
+    let Some(row) = rows.first() else { return Ok(Taken { standing: None, has_versions: true }) };
+    let standing = if get(row, "is_open")? { Some(read(row)?) } else { None };
+    Ok(Taken { standing, has_versions: get::<i64>(row, "versions")? > 0 })
 }
 
 /// Waits for all turns of some mappings, which come in order.
@@ -52,8 +69,7 @@ pub(super) async fn take_all(
     mappings.sort();
     mappings.dedup();
     let all = mappings.into_iter().flat_map(|mapping| (0..TURNS).map(move |at| turn(mapping, at)));
-    let all = all.collect();
-    lock(tx, all).await
+    lock(tx, all.collect(), "", None).await.map(|_| ())
 }
 
 fn turn(mapping: &MappingName, turn: u32) -> BoltType {
@@ -63,14 +79,22 @@ fn turn(mapping: &MappingName, turn: u32) -> BoltType {
     BoltType::Map(map)
 }
 
-async fn lock(tx: &mut Tx<'_>, turns: Vec<BoltType>) -> Result<(), Error> {
-    let lock = query(
-        "UNWIND $turns AS r MATCH (t:phasegate_turns {mapping: r.mapping, turn: r.turn}) \
-         USING INDEX t:phasegate_turns(mapping, turn) SET t.held = true",
-    )
-    .param("turns", BoltType::List(BoltList { value: turns }));
-    match tokio::time::timeout(TURN_WITHIN, tx.run(lock)).await {
-        Ok(done) => done.map(|_| ()).map_err(failed("wait for a turn")),
+/// Locks turns, and asks for what is `behind` them.
+async fn lock(
+    tx: &mut Tx<'_>,
+    turns: Vec<BoltType>,
+    behind: &str,
+    mapping: Option<&MappingName>,
+) -> Result<Vec<Row>, Error> {
+    let text = format!(
+        "UNWIND $turns AS r MATCH (t:phasegate_turns {{mapping: r.mapping, turn: r.turn}}) \
+         USING INDEX t:phasegate_turns(mapping, turn) SET t.held = true {behind}"
+    );
+    let lock = query(&text)
+        .param("turns", BoltType::List(BoltList { value: turns }))
+        .param("mapping", mapping.map_or("", MappingName::as_str));
+    match tokio::time::timeout(TURN_WITHIN, tx.rows(lock)).await {
+        Ok(rows) => rows.map_err(failed("wait for a turn")),
         Err(_) => {
             let message =
                 format!("others write rows of the mapping for longer than {TURN_WITHIN:?}");

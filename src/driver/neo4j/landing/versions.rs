@@ -52,9 +52,6 @@ pub(super) async fn known(
     tx: &mut Tx<'_>,
     texts: impl Iterator<Item = &String> + Send,
 ) -> Result<BTreeSet<String>, Error> {
-    if !are_there(tx).await? {
-        return Ok(BTreeSet::new());
-    }
     let texts: Vec<BoltType> = texts.map(|text| text.as_str().into()).collect();
     let ask = query(
         "UNWIND $texts AS text MATCH (v:phasegate_versions {key: text}) RETURN collect(text) AS known",

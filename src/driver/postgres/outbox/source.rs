@@ -172,7 +172,7 @@ impl ChangeSource for Postgres {
         lag::is_drained(self, moment, mappings).await
     }
 
-    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error> {
+    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<[Fence; 2], Error> {
         relay::enter(self, relay, token).await
     }
 }

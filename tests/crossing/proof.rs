@@ -1,0 +1,98 @@
+//! Everything at once: clients write all the time, and whoever carries rows is killed again and again, in every phase.
+//!
+//! `PHASEGATE_SOAK` has it with 50,000 users, 100,000 relations and ten kills in place of a few thousand and four;
+//! `PHASEGATE_SEED` repeats the moments of the kills.
+
+use std::process::Child;
+use std::time::Duration;
+
+use super::bed::{Application, Bed, PLAN};
+use super::social::Watcher;
+use crate::oracle::{Random, first_seed, say};
+use crate::sandbox::Ran;
+
+struct Size {
+    users: u64,
+    relations: u64,
+    kills: u32,
+    chunk_rows: u32,
+}
+
+const SMALL: Size = Size { users: 3_000, relations: 12_000, kills: 4, chunk_rows: 200 };
+const WHOLE: Size = Size { users: 50_000, relations: 100_000, kills: 10, chunk_rows: 1_000 };
+
+#[test]
+fn killed_at_random_while_clients_write_all_the_time() {
+    let Some(bed) = Bed::example() else { return };
+    let size = if std::env::var_os("PHASEGATE_SOAK").is_some() { WHOLE } else { SMALL };
+    let bed = bed.with_chunks(size.chunk_rows);
+    bed.database.run(&format!(
+        "INSERT INTO users SELECT n, 'user' || n, 'User ' || n, 'Bio of ' || n, 'x', n % 1000 + 0.25, now()
+           FROM generate_series(3001, {users}) AS n;
+         INSERT INTO relations SELECT a, b, CASE n % 50 WHEN 0 THEN 'mute' ELSE 'follow' END, date '2025-01-01' + n % 365
+           FROM (SELECT n, 1 + n % {users} AS a, 1 + n::bigint * 7919 % {users} AS b FROM generate_series(12001, {relations}) AS n) AS pairs
+           WHERE a <> b ON CONFLICT DO NOTHING",
+        users = size.users,
+        relations = size.relations,
+    ));
+    let mut random = Random(first_seed());
+    say(&format!("PHASEGATE_SEED={}", random.0));
+    let mut within = |least, most| Duration::from_millis(least + random.below(most - least));
+    let application = Application::among(&bed, 8, size.users + size.users / 10);
+    let watcher = Watcher::start(&bed.graph.url);
+    // Where the run comes to the gate before its kills are used up, they are relays'.
+    let of_relays = size.kills / 4;
+    let (mut of_runs, mut at_gate) = (0, false);
+    while of_runs < size.kills - of_relays && !at_gate {
+        let run = bed.start(&["run", PLAN], "");
+        match killed(run, within(300, 4_000)) {
+            None => of_runs += 1,
+            Some(ended) => {
+                ended.expect(4);
+                at_gate = true;
+            }
+        }
+    }
+    assert!(of_runs > 0, "the run was over before anything was killed");
+    if !at_gate {
+        bed.phasegate(&["run", PLAN]).expect(4);
+    }
+    for _ in 0..size.kills - of_runs {
+        let relay = bed.start(&["relay", "social-graph"], "");
+        let ended = killed(relay, within(200, 1_500));
+        assert!(ended.is_none(), "a relay ended by itself: {}", ended.unwrap());
+    }
+    let written = application.end();
+    let relay = bed.relay();
+    bed.is_synced();
+    bed.are_same("killed again and again");
+    drop(relay);
+    // The end of it, under other writers, and killed once more.
+    let application = Application::among(&bed, 4, size.users);
+    bed.released();
+    let finish = bed.start(&["run", PLAN, "--wait", "60s"], "");
+    let ended = match killed(finish, within(500, 3_000)) {
+        None => bed.phasegate(&["run", PLAN, "--wait", "60s"]),
+        Some(ended) => ended,
+    };
+    drop(application);
+    ended.expect(0);
+    bed.nothing_is_left("killed again and again");
+    bed.phasegate(&["history", "social-graph", "--verify"]).expect(0);
+    let seen = watcher.end();
+    say(&format!(
+        "{of_runs} kills of runs, {written} transactions, {seen} changes of hot users seen"
+    ));
+    assert!(written > 500 && seen > 10, "{written} transactions, {seen} changes seen");
+}
+
+/// Kills a process after a while; `Some` where it had ended before.
+fn killed(mut process: Child, after: Duration) -> Option<Ran> {
+    std::thread::sleep(after);
+    let is_over = process.try_wait().unwrap().is_some();
+    if !is_over {
+        process.kill().unwrap();
+    }
+    let output = process.wait_with_output().unwrap();
+    is_over.then(|| output.into())
+}
