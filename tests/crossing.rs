@@ -2,5 +2,6 @@
 
 mod bed;
 mod differences;
+mod gates;
 mod social;
 mod trouble;

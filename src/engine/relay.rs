@@ -574,9 +574,9 @@ impl Done {
     }
 }
 
-/// How far the new side of a mapping is behind, or why that can't be told.
-pub async fn behind(old: &SharedDriver, mapping: &Mapping) -> Result<Lag, String> {
+/// How far the new sides of mappings from one database are behind, or why that can't be told.
+pub async fn behind(old: &SharedDriver, mappings: &[Mapping]) -> Result<Lag, String> {
     let source = old.change_source().ok_or("its changes can't be captured")?;
-    let lag = super::probe::asked(|| source.lag(std::slice::from_ref(mapping))).await;
+    let lag = super::probe::asked(|| source.lag(mappings)).await;
     lag.map_err(|error| old.told(error).to_string())
 }
