@@ -3,5 +3,6 @@
 mod bed;
 mod differences;
 mod gates;
+mod refused;
 mod social;
 mod trouble;

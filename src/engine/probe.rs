@@ -13,7 +13,6 @@ use crate::store::SharedStore;
 
 use super::Context;
 use super::patience::{PROBE_WITHIN_MS, patiently, within};
-use super::relay::behind;
 use super::window;
 
 /// What a gate's conditions ask of the targets and of the clock, gathered before anything is awaited.
@@ -216,6 +215,13 @@ fn captured(syncs: &[(Mapping, Direction)]) -> BTreeMap<TargetName, Vec<Mapping>
         captured.entry(mapping.from.target.clone()).or_default().push(mapping.clone());
     }
     captured
+}
+
+/// How far the new sides of mappings from one database are behind, or why that can't be told.
+pub async fn behind(old: &SharedDriver, mappings: &[Mapping]) -> Result<Lag, String> {
+    let source = old.change_source().ok_or("its changes can't be captured")?;
+    let lag = asked(|| source.lag(mappings)).await;
+    lag.map_err(|error| old.told(error).to_string())
 }
 
 async fn behind_in(

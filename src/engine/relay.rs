@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Stopwatch;
-use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, Lag, What};
+use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, What};
 use crate::driver::{self, Fence, SharedDriver};
 use crate::run::{
     Action, Failure, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State,
@@ -29,7 +29,7 @@ use crate::store::{self, SharedStore, StepProgress};
 
 use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS};
-use super::patience::jitter;
+use super::patience::{jitter, within};
 use super::{Context, Error, process};
 
 /// Changes that are carried at once.
@@ -42,8 +42,13 @@ const LEARN_EVERY_MS: u64 = 500;
 const TELL_EVERY_MS: u64 = 1_000;
 /// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a database may take over what a relay asks, in milliseconds. Far more than a batch takes: what was given up begins anew.
+const DONE_WITHIN_MS: u64 = 600_000;
 /// How long a relay waits while another has its lease.
 const HELD_FOR: Duration = Duration::from_secs(1);
+/// How long a relay waits at least where a database doesn't permit what it does: people have to mend that, and a server that is given a
+/// wrong password again and again lets nobody of that name in.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// How often a change may be refused before it is parked.
 const REFUSED_MAX: u32 = 3;
 /// Between attempts while a database is busy or away.
@@ -126,6 +131,7 @@ struct Relay {
     run: RunId,
     /// The name of its lease and of its slots.
     name: RunId,
+    stream: Stream,
     old: SharedDriver,
     new: SharedDriver,
     halt: watch::Receiver<bool>,
@@ -157,16 +163,16 @@ enum Stopped {
     Idle,
     /// Another one is at work.
     Overtaken(String),
-    Driver(driver::Error),
+    Driver(TargetName, driver::Error),
     Store(store::Error),
     Journal(Error),
 }
 
-impl From<driver::Error> for Stopped {
-    fn from(error: driver::Error) -> Self {
+impl Stopped {
+    fn by(target: &TargetName, error: driver::Error) -> Self {
         match error {
             driver::Error::Fenced { .. } => Self::Overtaken(error.to_string()),
-            other => Self::Driver(other),
+            other => Self::Driver(target.clone(), other),
         }
     }
 }
@@ -194,13 +200,14 @@ impl From<Error> for Stopped {
 
 impl Relay {
     fn of(ctx: &Context, run: &RunId, stream: Stream, halt: watch::Receiver<bool>) -> Option<Self> {
-        let (from, into) = stream;
+        let (from, into) = stream.clone();
         Some(Self {
             ctx: ctx.clone(),
             run: run.clone(),
             name: run.relay(&from, &into),
             old: ctx.drivers.get(&from)?.clone(),
             new: ctx.drivers.get(&into)?.clone(),
+            stream,
             halt,
             said: Arc::default(),
         })
@@ -221,7 +228,11 @@ impl Relay {
                     }
                     HELD_FOR
                 }
-                Stopped::Driver(error) => self.rest_after(&error.to_string(), &mut in_vain),
+                Stopped::Driver(target, error) => {
+                    let rest = self.rest_after(&format!("target {target}: {error}"), &mut in_vain);
+                    let is_refused = error.class() == Some(FailureClass::NotPermitted);
+                    if is_refused { rest.max(REFUSED_FOR) } else { rest }
+                }
                 Stopped::Store(error) => self.rest_after(&error.to_string(), &mut in_vain),
                 Stopped::Journal(error) => self.rest_after(&error.to_string(), &mut in_vain),
             };
@@ -251,6 +262,14 @@ impl Relay {
             () = tokio::time::sleep(rest) => self.is_halted(),
             _ = halt.wait_for(|halt| *halt) => true,
         }
+    }
+
+    fn told_old(&self, error: driver::Error) -> Stopped {
+        Stopped::by(&self.stream.0, self.old.told(error))
+    }
+
+    fn told_new(&self, error: driver::Error) -> Stopped {
+        Stopped::by(&self.stream.1, self.new.told(error))
     }
 
     fn source(&self) -> Result<&dyn ChangeSource, Stopped> {
@@ -306,11 +325,13 @@ impl Relay {
         in_vain: &mut u32,
     ) -> Result<Stopped, Stopped> {
         let (source, sink) = (self.source()?, self.sink()?);
-        let told_old = |error| Stopped::from(self.old.told(error));
-        let told_new = |error| Stopped::from(self.new.told(error));
+        let told_old = |error| self.told_old(error);
+        let told_new = |error| self.told_new(error);
         let fences = [
-            source.enter_relay(&self.name, token).await.map_err(told_old)?,
-            sink.enter_relay(&self.name, token).await.map_err(told_new)?,
+            within(DONE_WITHIN_MS, source.enter_relay(&self.name, token))
+                .await
+                .map_err(told_old)?,
+            within(DONE_WITHIN_MS, sink.enter_relay(&self.name, token)).await.map_err(told_new)?,
         ];
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
         let mut learned = Stopwatch::start();
@@ -368,7 +389,8 @@ impl Relay {
             claimed.into_iter().partition(|change| change.version > *last);
         *last = behind.iter().map(|change| change.version).max().unwrap_or(*last);
         let passed: Vec<u64> = passed.iter().map(|change| change.version).collect();
-        self.source()?.applied(fence, &passed).await?;
+        let applied = self.source()?.applied(fence, &passed).await;
+        applied.map_err(|error| self.told_old(error))?;
         Ok(behind)
     }
 
@@ -391,7 +413,7 @@ impl Relay {
         claimed: Vec<Change>,
     ) -> Result<Vec<MappingName>, Stopped> {
         let source = self.source()?;
-        let told_old = |error| Stopped::from(self.old.told(error));
+        let told_old = |error| self.told_old(error);
         let mut of = Vec::new();
         for mapping in mappings {
             if claimed.iter().any(|change| change.mapping == mapping.name) {
@@ -468,7 +490,7 @@ impl Relay {
                 // The rest stays claimed, and is given to whoever comes next.
                 return Ok(());
             }
-            match self.sink()?.land(&fences[1], of, &batch).await {
+            match within(DONE_WITHIN_MS, self.sink()?.land(&fences[1], of, &batch)).await {
                 Ok(()) => {
                     done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
                 }
@@ -502,13 +524,13 @@ impl Relay {
     ) -> Result<(), Stopped> {
         let why = (failure.code.as_deref(), failure.message.as_str());
         let refused = self.source()?.change_refused(fence, version, why, most_tries).await;
-        refused.map(|_| ()).map_err(|error| self.old.told(error).into())
+        refused.map(|_| ()).map_err(|error| self.told_old(error))
     }
 
     /// Waits for what others have locked to be free; anything else is an end.
     async fn passing(&self, error: driver::Error) -> Result<(), Stopped> {
         if error.class() != Some(FailureClass::Contention) {
-            return Err(self.new.told(error).into());
+            return Err(self.told_new(error));
         }
         tracing::debug!(%error, "changes wait for locks");
         if self.rested(LOOK_EVERY).await { Err(Stopped::Over) } else { Ok(()) }
@@ -572,11 +594,4 @@ impl Done {
         self.written = Stopwatch::start();
         Ok(())
     }
-}
-
-/// How far the new sides of mappings from one database are behind, or why that can't be told.
-pub async fn behind(old: &SharedDriver, mappings: &[Mapping]) -> Result<Lag, String> {
-    let source = old.change_source().ok_or("its changes can't be captured")?;
-    let lag = super::probe::asked(|| source.lag(mappings)).await;
-    lag.map_err(|error| old.told(error).to_string())
 }
