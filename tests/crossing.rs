@@ -2,6 +2,8 @@
 
 mod bed;
 mod differences;
+mod gates;
 mod proof;
+mod refused;
 mod social;
 mod trouble;

@@ -4,7 +4,7 @@ pub mod bed;
 mod files;
 mod leads;
 mod refused;
-mod server;
+pub mod server;
 
 use bed::Bed;
 

@@ -37,7 +37,9 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
     for (step, mapping) in mappings {
         let (from, into) = (mapping.from.target.clone(), mapping.into.target.clone());
         let waiting = match (drivers.get(&from), away.get(&from)) {
-            (Some(driver), _) => engine::behind(driver, &mapping).await.map(waiting),
+            (Some(driver), _) => {
+                engine::behind(driver, std::slice::from_ref(&mapping)).await.map(waiting)
+            }
             (None, why) => Err(why.cloned().unwrap_or_default()),
         };
         let lease = store.lease(&run.id.relay(&from, &into)).await.map_err(of_store)?;

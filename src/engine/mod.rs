@@ -33,7 +33,8 @@ mod window;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;
-pub use relay::{Relays, behind, captured};
+pub use probe::behind;
+pub use relay::{Relays, captured};
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start, survey};
 

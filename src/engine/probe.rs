@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::driver::crossing::{Entered, Sides, of_mapping};
+use crate::driver::crossing::{Entered, Lag, Sides, of_mapping};
 use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
-    Action, Direction, DualWrite, Mapping, MappingName, Observations, Program, State, Step, StepId,
-    SyncSeen, TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
+    Action, Behind, Direction, DualWrite, Gate, Mapping, MappingName, Observations, Program, State,
+    Step, StepId, SyncSeen, TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -24,6 +24,9 @@ pub(super) struct Questions {
     /// The mappings of which rows may be parked, with their directions.
     parks: Vec<(Mapping, Direction)>,
     syncs: Vec<(Mapping, Direction)>,
+    /// The mappings whose changes are captured for another database, by the one they are captured in; where the gate asks how far
+    /// those are behind.
+    behind: Option<BTreeMap<TargetName, Vec<Mapping>>>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
@@ -50,7 +53,8 @@ impl Questions {
         let (parks, syncs) = (parks(state), live_syncs(state));
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
             let (queries, uses) = (Vec::new(), Vec::new());
-            return Self { queries, other_policy, window: None, uses, parks, syncs, tables };
+            let (window, behind) = (None, None);
+            return Self { queries, other_policy, window, uses, parks, syncs, behind, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
@@ -59,6 +63,7 @@ impl Questions {
             window: gate.window.clone(),
             uses: gate.unused_for.iter().map(|asked| use_of(state, &asked.by)).collect(),
             parks,
+            behind: asks_behind(gate).then(|| captured(&syncs)),
             syncs,
             tables,
         }
@@ -109,6 +114,13 @@ impl Questions {
         }
         if !self.parks.is_empty() {
             seen.parked = Some(parked(drivers, &self.parks).await.map_err(|e| e.to_string()));
+        }
+        if let Some(captured) = &self.behind {
+            seen.behind = Some(BTreeMap::new());
+            for (target, mappings) in captured {
+                let found = behind_in(drivers, target, mappings).await;
+                seen.behind.get_or_insert_default().insert(target.clone(), found);
+            }
         }
         // Last, so that the answers of slow databases don't make it old.
         if let Some(asked) = &self.window {
@@ -189,6 +201,37 @@ pub(super) fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
         _ => None,
     };
     steps.iter().filter_map(live).collect()
+}
+
+const fn asks_behind(gate: &Gate) -> bool {
+    gate.relay_lag_max_ms.is_some() || gate.relay_rows_max.is_some()
+}
+
+/// Of the mappings that are kept in step, those between two databases. By where their changes are captured, so that one look tells of
+/// all that are captured there.
+fn captured(syncs: &[(Mapping, Direction)]) -> BTreeMap<TargetName, Vec<Mapping>> {
+    let mut captured: BTreeMap<TargetName, Vec<Mapping>> = BTreeMap::new();
+    for (mapping, _) in syncs.iter().filter(|(mapping, _)| !mapping.is_pushdown()) {
+        captured.entry(mapping.from.target.clone()).or_default().push(mapping.clone());
+    }
+    captured
+}
+
+/// How far the new sides of mappings from one database are behind, or why that can't be told.
+pub async fn behind(old: &SharedDriver, mappings: &[Mapping]) -> Result<Lag, String> {
+    let source = old.change_source().ok_or("its changes can't be captured")?;
+    let lag = asked(|| source.lag(mappings)).await;
+    lag.map_err(|error| old.told(error).to_string())
+}
+
+async fn behind_in(
+    drivers: &BTreeMap<TargetName, SharedDriver>,
+    target: &TargetName,
+    mappings: &[Mapping],
+) -> Result<Behind, String> {
+    let driver = drivers.get(target).ok_or_else(|| unknown(target).to_string())?;
+    let Lag { rows, is_more, oldest_ms, .. } = behind(driver, mappings).await?;
+    Ok(Behind { rows, is_more, oldest_ms })
 }
 
 fn use_of(state: &State, by: &UsedBy) -> Use {

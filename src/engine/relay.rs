@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::clock::Stopwatch;
-use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, Lag, What};
+use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, What};
 use crate::driver::{self, Fence, SharedDriver};
 use crate::run::{
     Action, Failure, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State,
@@ -31,7 +31,7 @@ use crate::store;
 
 use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS};
-use super::patience::jitter;
+use super::patience::{jitter, within};
 use super::{Context, Error, process};
 
 mod done;
@@ -46,8 +46,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LEARN_EVERY_MS: u64 = 500;
 /// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a database may take over what a relay asks, in milliseconds. Far more than a batch takes: what was given up begins anew.
+const DONE_WITHIN_MS: u64 = 600_000;
 /// How long a relay waits while another has its lease.
 const HELD_FOR: Duration = Duration::from_secs(1);
+/// How long a relay waits at least where a database doesn't permit what it does: people have to mend that, and a server that is given a
+/// wrong password again and again lets nobody of that name in.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// How often a change may be refused before it is parked.
 const REFUSED_MAX: u32 = 3;
 /// Between attempts while a database is busy or away.
@@ -140,6 +145,7 @@ struct Relay {
     run: RunId,
     /// The name of its lease and of its slots.
     name: RunId,
+    stream: Stream,
     old: SharedDriver,
     new: SharedDriver,
     halt: watch::Receiver<bool>,
@@ -171,16 +177,16 @@ enum Stopped {
     Idle,
     /// Another one is at work.
     Overtaken(String),
-    Driver(driver::Error),
+    Driver(TargetName, driver::Error),
     Store(store::Error),
     Journal(Error),
 }
 
-impl From<driver::Error> for Stopped {
-    fn from(error: driver::Error) -> Self {
+impl Stopped {
+    fn by(target: &TargetName, error: driver::Error) -> Self {
         match error {
             driver::Error::Fenced { .. } => Self::Overtaken(error.to_string()),
-            other => Self::Driver(other),
+            other => Self::Driver(target.clone(), other),
         }
     }
 }
@@ -208,13 +214,14 @@ impl From<Error> for Stopped {
 
 impl Relay {
     fn of(ctx: &Context, run: &RunId, stream: Stream, halt: watch::Receiver<bool>) -> Option<Self> {
-        let (from, into) = stream;
+        let (from, into) = stream.clone();
         Some(Self {
             ctx: ctx.clone(),
             run: run.clone(),
             name: run.relay(&from, &into),
             old: ctx.drivers.get(&from)?.clone(),
             new: ctx.drivers.get(&into)?.clone(),
+            stream,
             halt,
             said: Arc::default(),
         })
@@ -235,7 +242,11 @@ impl Relay {
                     }
                     HELD_FOR
                 }
-                Stopped::Driver(error) => self.rest_after(&error.to_string(), &mut in_vain),
+                Stopped::Driver(target, error) => {
+                    let rest = self.rest_after(&format!("target {target}: {error}"), &mut in_vain);
+                    let is_refused = error.class() == Some(FailureClass::NotPermitted);
+                    if is_refused { rest.max(REFUSED_FOR) } else { rest }
+                }
                 Stopped::Store(error) => self.rest_after(&error.to_string(), &mut in_vain),
                 Stopped::Journal(error) => self.rest_after(&error.to_string(), &mut in_vain),
             };
@@ -265,6 +276,14 @@ impl Relay {
             () = tokio::time::sleep(rest) => self.is_halted(),
             _ = halt.wait_for(|halt| *halt) => true,
         }
+    }
+
+    fn told_old(&self, error: driver::Error) -> Stopped {
+        Stopped::by(&self.stream.0, self.old.told(error))
+    }
+
+    fn told_new(&self, error: driver::Error) -> Stopped {
+        Stopped::by(&self.stream.1, self.new.told(error))
     }
 
     fn source(&self) -> Result<&dyn ChangeSource, Stopped> {
@@ -324,10 +343,12 @@ impl Relay {
         in_vain: &mut u32,
     ) -> Result<Stopped, Stopped> {
         let (source, sink) = (self.source()?, self.sink()?);
-        let told_old = |error| Stopped::from(self.old.told(error));
-        let told_new = |error| Stopped::from(self.new.told(error));
-        let mut slots = source.enter_relay(&self.name, token).await.map_err(told_old)?;
-        let new = sink.enter_relay(&self.name, token).await.map_err(told_new)?;
+        let told_old = |error| self.told_old(error);
+        let told_new = |error| self.told_new(error);
+        let entered = within(DONE_WITHIN_MS, source.enter_relay(&self.name, token)).await;
+        let mut slots = entered.map_err(told_old)?;
+        let entered = within(DONE_WITHIN_MS, sink.enter_relay(&self.name, token)).await;
+        let new = entered.map_err(told_new)?;
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
         let mut learned = Stopwatch::start();
         let mut all = Vec::new();
@@ -392,7 +413,8 @@ impl Relay {
             claimed.into_iter().partition(|change| change.version > *last);
         *last = behind.iter().map(|change| change.version).max().unwrap_or(*last);
         let passed: Vec<u64> = passed.iter().map(|change| change.version).collect();
-        self.source()?.applied(fence, &passed).await?;
+        let applied = self.source()?.applied(fence, &passed).await;
+        applied.map_err(|error| self.told_old(error))?;
         Ok(behind)
     }
 
@@ -414,13 +436,13 @@ impl Relay {
         }
         let versions: Vec<u64> = landed.iter().map(|(version, _)| *version).collect();
         let gone = self.source()?.applied(fence, &versions).await;
-        gone.map(|_| ()).map_err(|error| self.old.told(error).into())
+        gone.map(|_| ()).map_err(|error| self.told_old(error))
     }
 
     /// Applies what was claimed. Returns what is done with.
     async fn apply(&self, fences: [&Fence; 2], claimed: Claimed) -> Result<Vec<Landed>, Stopped> {
         let source = self.source()?;
-        let told_old = |error| Stopped::from(self.old.told(error));
+        let told_old = |error| self.told_old(error);
         let mut of = Vec::new();
         for mapping in &claimed.mappings {
             if claimed.changes.iter().any(|change| change.mapping == mapping.name) {
@@ -493,7 +515,7 @@ impl Relay {
                 // The rest stays claimed, and is given to whoever comes next.
                 return Ok(());
             }
-            match self.sink()?.land(fences[1], of, &batch).await {
+            match within(DONE_WITHIN_MS, self.sink()?.land(fences[1], of, &batch)).await {
                 Ok(()) => {
                     done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
                 }
@@ -527,13 +549,13 @@ impl Relay {
     ) -> Result<(), Stopped> {
         let why = (failure.code.as_deref(), failure.message.as_str());
         let refused = self.source()?.change_refused(fence, version, why, most_tries).await;
-        refused.map(|_| ()).map_err(|error| self.old.told(error).into())
+        refused.map(|_| ()).map_err(|error| self.told_old(error))
     }
 
     /// Waits for what others have locked to be free; anything else is an end.
     async fn passing(&self, error: driver::Error) -> Result<(), Stopped> {
         if error.class() != Some(FailureClass::Contention) {
-            return Err(self.new.told(error).into());
+            return Err(self.told_new(error));
         }
         tracing::debug!(%error, "changes wait for locks");
         if self.rested(LOOK_EVERY).await { Err(Stopped::Over) } else { Ok(()) }
@@ -543,11 +565,4 @@ impl Relay {
 /// Whether a failure is about what was to be written, so that time alone mends nothing.
 const fn is_about_data(class: FailureClass) -> bool {
     matches!(class, FailureClass::Refused | FailureClass::Unsafe)
-}
-
-/// How far the new side of a mapping is behind, or why that can't be told.
-pub async fn behind(old: &SharedDriver, mapping: &Mapping) -> Result<Lag, String> {
-    let source = old.change_source().ok_or("its changes can't be captured")?;
-    let lag = super::probe::asked(|| source.lag(std::slice::from_ref(mapping))).await;
-    lag.map_err(|error| old.told(error).to_string())
 }

@@ -446,6 +446,8 @@ fn compile_gate(view: &View<'_>, at: usize, gate: &GateDef) -> Result<Gate, Comp
         queries,
         window: gate.window.clone(),
         unused_for,
+        relay_lag_max_ms: gate.relay_lag_max_ms.map(|at| at.value),
+        relay_rows_max: gate.relay_rows_max.map(|at| u64::from(at.value)),
         expires_ms: gate
             .expires_ms
             .map_or(APPROVAL_EXPIRES_MS.saturating_add(wait_ms), |at| at.value),

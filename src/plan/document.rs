@@ -506,6 +506,10 @@ pub struct GateDef {
     pub window: Option<Window>,
     /// What must have been unused.
     pub unused_for: Vec<UnusedDef>,
+    /// How long the oldest change that another database lacks may have waited, in milliseconds.
+    pub relay_lag_max_ms: Option<At<u64>>,
+    /// How many changes other databases may lack.
+    pub relay_rows_max: Option<At<u32>>,
     /// How long approvals count, in milliseconds.
     pub expires_ms: Option<At<u64>>,
     /// Conditions that come later.

@@ -68,6 +68,9 @@ pub fn meaning(mut value: Value, files: &Files) -> Value {
         same_durations(step);
         let limits = step.pointer_mut("/backfill/throttle").and_then(Value::as_array_mut);
         limits.into_iter().flatten().for_each(same_limit);
+        if let Some(limit) = step.pointer_mut("/gate/relay_lag/max") {
+            same_duration(limit);
+        }
         if let Some(size) = step.pointer_mut("/dual_write/outbox/max_bytes") {
             same_size(size);
         }

@@ -191,7 +191,7 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
                 let message = format!("the condition `{}` can't be judged yet", condition.value);
                 reports
                     .error(codes::CONDITION_NOT_YET, condition.span, message)
-                    .help("`approvals`, `verified_within`, `soak`, `window`, `unused_for` and `query` can");
+                    .help(format!("{} can", super::read::JUDGED));
             }
         }
         ActionDef::Sql(_)

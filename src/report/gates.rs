@@ -38,6 +38,8 @@ pub fn condition_name(kind: &ConditionKind) -> String {
         ConditionKind::Soak => "soak".to_owned(),
         ConditionKind::Window => "window".to_owned(),
         ConditionKind::UnusedFor(at) => format!("unused_for {}", at + 1),
+        ConditionKind::RelayLag => "relay_lag".to_owned(),
+        ConditionKind::RelayRows => "relay_rows".to_owned(),
         ConditionKind::Query(at) => format!("query {}", at + 1),
     }
 }
@@ -114,9 +116,16 @@ impl GateView<'_> {
                 let work = self.report.work.as_ref()?;
                 self.line.of(&format!("approve {{run}} {gate} --group {group} --digest {work}"))
             }
+            ConditionKind::RelayLag | ConditionKind::RelayRows
+                if condition.verdict == ConditionVerdict::Fail =>
+            {
+                self.line.of("relay {run}")
+            }
             ConditionKind::Soak
             | ConditionKind::Window
             | ConditionKind::UnusedFor(_)
+            | ConditionKind::RelayLag
+            | ConditionKind::RelayRows
             | ConditionKind::Query(_) => {
                 let wait_ms = condition.holds_at.map_or(600_000, |at| at.since_ms(self.now));
                 format!("{} --wait {}", self.line.go_on(self.state), wait_text(wait_ms))
@@ -149,6 +158,7 @@ impl GateView<'_> {
                 ConditionKind::Soak => "time".to_owned(),
                 ConditionKind::Window => "another time".to_owned(),
                 ConditionKind::UnusedFor(_) => "time without a use".to_owned(),
+                ConditionKind::RelayLag | ConditionKind::RelayRows => "a relay at work".to_owned(),
                 ConditionKind::Query(_) => "another value".to_owned(),
             },
         }

@@ -418,6 +418,12 @@ pub struct Gate {
     /// Things that nobody may have used for some time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unused_for: Vec<UnusedFor>,
+    /// How long the oldest change that another database lacks may have waited, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_lag_max_ms: Option<u64>,
+    /// How many changes other databases may lack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_rows_max: Option<u64>,
     /// How long an approval counts, in milliseconds.
     pub expires_ms: u64,
     /// Conditions that the plan didn't ask for and policy did, by name, so that they can be shown as such.

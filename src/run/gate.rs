@@ -20,10 +20,12 @@ use super::window::WindowSeen;
 use super::words::plural;
 
 mod asked;
+mod behind;
 mod evidence;
 mod waits;
 
 pub use asked::{Asked, asks};
+pub use behind::Behind;
 pub use evidence::{Judged, judged};
 pub(super) use evidence::{judged_verifies, stale_verifies};
 pub(super) use waits::usage_to_keep;
@@ -41,6 +43,9 @@ pub struct Observations {
     pub unused: Vec<Result<Unused, String>>,
     /// How many rows are parked, where the plan lets any be; or why that can't be told.
     pub parked: Option<Result<u64, String>>,
+    /// What other databases lack of each database in which changes are captured for them now, or why that can't be told; where
+    /// the gate asks for it.
+    pub behind: Option<BTreeMap<TargetName, Result<Behind, String>>>,
     /// The sync of each mapping that is kept in step now; or why nothing can be told of it.
     pub syncs: BTreeMap<MappingName, Result<SyncSeen, String>>,
     /// What the targets are, and what the released work touches there.
@@ -120,6 +125,10 @@ pub enum ConditionKind {
     Window,
     /// Nobody has used something for long enough; counted from 0.
     UnusedFor(usize),
+    /// No change has waited for another database for too long.
+    RelayLag,
+    /// No more changes wait for other databases than may.
+    RelayRows,
     /// A query gives what it must; counted from 0.
     Query(usize),
 }
@@ -231,6 +240,8 @@ pub fn report(state: &State, gate: &StepId, seen: &Observations, now: Timestamp)
         for (at, unused) in asks.unused_for.iter().enumerate() {
             conditions.push(waits::unused(state, (at, unused), seen, now));
         }
+        conditions.extend(asks.relay_lag_max_ms.map(|max_ms| behind::lag(max_ms, seen)));
+        conditions.extend(asks.relay_rows_max.map(|max| behind::rows(max, seen)));
         for (at, query) in asks.queries.iter().enumerate() {
             conditions.push(queried(at, query, seen));
         }
@@ -257,6 +268,8 @@ impl ConditionKind {
             Self::Soak => "soak".to_owned(),
             Self::Window => "window".to_owned(),
             Self::UnusedFor(at) => format!("unused_for/{at}"),
+            Self::RelayLag => "relay_lag".to_owned(),
+            Self::RelayRows => "relay_rows".to_owned(),
             Self::Query(at) => format!("query/{at}"),
         }
     }

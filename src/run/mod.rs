@@ -53,8 +53,8 @@ pub use difference::{
 pub use digest::Digest;
 pub use expect::{check, is_within};
 pub use gate::{
-    Asked, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations, SyncSeen,
-    TargetFacts, asks, is_guarded, judged, report,
+    Asked, Behind, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations,
+    SyncSeen, TargetFacts, asks, is_guarded, judged, report,
 };
 pub use mapping::{
     CopyColumns, End, Ends, Mapping, OnDelete, OnExisting, Parking, Relation, RowKind, Winner,

@@ -1,6 +1,7 @@
 //! A database, a graph and a plan between them; what both have, read by statements that know nothing of the engine; and an
 //! application that writes to the database all the time.
 
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -92,6 +93,11 @@ impl Bed {
 
     pub fn phasegate(&self, args: &[&str]) -> Ran {
         self.command(args).output().unwrap().into()
+    }
+
+    /// The graph is reached through something else, for once.
+    pub fn phasegate_at(&self, graph_url: &str, args: &[&str]) -> Ran {
+        self.command(args).env("SOCIAL_GRAPH_URL", graph_url).output().unwrap().into()
     }
 
     /// Runs with fail points.
@@ -286,20 +292,25 @@ async fn write(url: &str, (writer, users): (u64, u64), stop: &AtomicBool, done: 
     conn.close().await.unwrap();
 }
 
-/// A way to the graph that can be cut off for a while.
+/// A way to a server that can be cut off for a while, or hang.
 pub struct Wire {
     pub url: String,
     is_cut: Arc<AtomicBool>,
+    is_mute: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
+    /// To the server of a URL, under the same user.
     pub fn to(url: &str) -> Self {
-        let server = url.trim_start_matches("bolt://").to_owned();
+        let server = url.rsplit(['@', '/']).find(|part| part.contains(':')).unwrap().to_owned();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let url = format!("bolt://{}", listener.local_addr().unwrap());
-        let (is_cut, open) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let (cut, kept) = (Arc::clone(&is_cut), Arc::clone(&open));
+        let url = url.replace(&server, &listener.local_addr().unwrap().to_string());
+        let flag = || Arc::new(AtomicBool::new(false));
+        let wire =
+            Self { url, is_cut: flag(), is_mute: flag(), open: Arc::new(Mutex::new(Vec::new())) };
+        let (cut, kept) = (Arc::clone(&wire.is_cut), Arc::clone(&wire.open));
+        let mute = Arc::clone(&wire.is_mute);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if cut.load(Ordering::SeqCst) {
@@ -307,27 +318,50 @@ impl Wire {
                 }
                 let server = TcpStream::connect(&server).unwrap();
                 kept.lock().unwrap().push(client.try_clone().unwrap());
-                for (mut from, mut to) in
+                for (from, to) in
                     [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
                 {
-                    std::thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
+                    let mute = Arc::clone(&mute);
+                    std::thread::spawn(move || carry(from, to, &mute));
                 }
             }
         });
-        Self { url, is_cut, open }
+        wire
     }
 
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::SeqCst);
+        self.hang_up();
+    }
+
+    /// From now on nothing arrives but the first words of each connection.
+    pub fn mute(&self) {
+        self.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// What lost something on its way is not whole any more.
+    pub fn mend(&self) {
+        self.is_cut.store(false, Ordering::SeqCst);
+        if self.is_mute.swap(false, Ordering::SeqCst) {
+            self.hang_up();
+        }
+    }
+
+    fn hang_up(&self) {
         for stream in self.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
 
-    pub fn mend(&self) {
-        self.is_cut.store(false, Ordering::SeqCst);
+fn carry(mut from: TcpStream, mut to: TcpStream, is_mute: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut is_first = true;
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if (is_first || !is_mute.load(Ordering::SeqCst)) && to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+        is_first = false;
     }
+    let _ = to.shutdown(Shutdown::Both);
 }

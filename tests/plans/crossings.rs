@@ -104,3 +104,18 @@ fn limits_of_the_outbox_say_how_and_not_what() {
     let same = good(&one.source.text.replace("max_bytes: 1GiB", "max_bytes: 1024 MiB"));
     assert_eq!(one.pin.program.digest(), same.pin.program.digest());
 }
+
+#[test]
+fn a_gate_may_wait_for_the_relay_and_others_are_as_they_were() {
+    let one = loaded();
+    let Action::Gate(gate) = &step(&one, "ready").action else { panic!() };
+    assert_eq!((gate.relay_lag_max_ms, gate.relay_rows_max), (Some(90_000), Some(0)));
+    let same = good(&one.source.text.replace("max: 1m 30s", "max: 90s"));
+    assert_eq!(one.pin.program.digest(), same.pin.program.digest());
+    // Whoever approved approved of that.
+    let other = good(&one.source.text.replace("max: 1m 30s", "max: 91s"));
+    assert_ne!(step(&one, "ready").digest, step(&other, "ready").digest);
+    let without = good(&one.source.text.replace("      relay_lag: { max: 1m 30s }\n", ""));
+    let json = serde_json::to_string(&step(&without, "ready").action).unwrap();
+    assert!(!json.contains("relay_lag"), "what was pinned before reads the same: {json}");
+}

@@ -10,7 +10,7 @@ use crate::cli::relays;
 use crate::cli::session::{OpenRun, Session};
 use crate::engine::{self, Relays, Signal};
 use crate::report::relay::{document, render};
-use crate::run::Mapping;
+use crate::run::{Mapping, Timestamp};
 
 /// Between two looks at what waits.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -41,10 +41,12 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         run.reload().await?;
-        let text = render(&relays::look(session, &run).await?, run.now);
-        if text != said {
-            session.printer.message(text.trim_start_matches('\n'));
-            said = text;
+        let views = relays::look(session, &run).await?;
+        // That time has passed since the last change is nothing new.
+        let news = render(&views, Timestamp::default());
+        if news != said {
+            session.printer.message(render(&views, run.now).trim_start_matches('\n'));
+            said = news;
         }
     };
     carrying.stop().await;

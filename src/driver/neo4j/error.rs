@@ -88,7 +88,7 @@ fn judged(error: &neo4rs::Error) -> (FailureClass, Option<&'static str>) {
         neo4rs::Error::IOError { detail } if detail.kind() == std::io::ErrorKind::Interrupted => {
             (FailureClass::Cancelled, None)
         }
-        neo4rs::Error::IOError { detail } if detail.kind() == std::io::ErrorKind::InvalidData => (
+        neo4rs::Error::IOError { detail } if is_about_tls(detail) => (
             FailureClass::Unreachable,
             Some(
                 "check the URL: a port without TLS wants bolt:// or neo4j://; a certificate of your own authority wants ?ca=FILE",
@@ -98,16 +98,32 @@ fn judged(error: &neo4rs::Error) -> (FailureClass, Option<&'static str>) {
         | neo4rs::Error::ConnectionError
         | neo4rs::Error::ConnectionTimedOut
         | neo4rs::Error::ConnectionClosed(_)
-        | neo4rs::Error::IncompleteBoltExchange
-        | neo4rs::Error::ServerUnavailableError(_)
-        | neo4rs::Error::RoutingTableError(_)
-        | neo4rs::Error::RoutingTableRefreshFailed(_) => (
+        | neo4rs::Error::IncompleteBoltExchange => (
             FailureClass::Unreachable,
             Some(
                 "see that the server runs and can be reached from here, then go on with `phasegate run`",
             ),
         ),
+        neo4rs::Error::ServerUnavailableError(_)
+        | neo4rs::Error::RoutingTableError(_)
+        | neo4rs::Error::RoutingTableRefreshFailed(_) => (
+            FailureClass::Unreachable,
+            Some(
+                "see that the cluster runs and can be reached from here, and with or without TLS as the URL says (neo4j+s:// or neo4j://)",
+            ),
+        ),
         _ => (FailureClass::Refused, None),
+    }
+}
+
+/// Whether both don't agree on TLS: what is said is none, or no certificate that is trusted; or the server hangs up, as one does that
+/// expects Bolt as it is.
+fn is_about_tls(detail: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match detail.kind() {
+        InvalidData => true,
+        UnexpectedEof => detail.to_string().contains("tls handshake"),
+        _ => false,
     }
 }
 

@@ -138,6 +138,7 @@ impl Live {
         let mut sqlx = opened
             .map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
+                    .with_help("see whether the server is overloaded, and whether that port is PostgreSQL's")
             })?
             .map_err(unconnected)?;
         let set = sqlx::query(SETTINGS).bind(schema).fetch_all(&mut sqlx).await;

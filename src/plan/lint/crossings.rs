@@ -29,6 +29,25 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         known_otherwise(view, mapping, reports);
         earlier.push(mapping);
     }
+    if !view.mappings().any(|(mapping, _)| mapping.is_across()) {
+        no_relay(view, reports);
+    }
+}
+
+/// A gate asks how far behind the plan's own mappings are. (A throttle asks of the whole database, and may wait for another plan's.)
+fn no_relay(view: &View<'_>, reports: &mut Reports) {
+    for (_, gate) in view.gates() {
+        let lag = gate.relay_lag_max_ms.map(|at| ("relay_lag", at.span));
+        let rows = gate.relay_rows_max.map(|at| ("relay_rows", at.span));
+        for (key, span) in lag.into_iter().chain(rows) {
+            let message = format!(
+                "`{key}` is about changes that go into another database, and no mapping does"
+            );
+            reports
+                .error(codes::KEYS_CONFLICT, span, message)
+                .help("remove it: inside one database both sides are written in one transaction");
+        }
+    }
 }
 
 /// An outbox is between two databases.

@@ -9,6 +9,13 @@ use super::super::reports::Reports;
 use super::verify::expect;
 use super::window::{unused_for, window};
 
+/// The conditions that can be judged, for findings.
+pub const JUDGED: &str = "`approvals`, `verified_within`, `soak`, \
+    `window`, `unused_for`, `relay_lag`, `relay_rows` and `query`";
+
+/// How many changes a gate may let wait.
+const ROWS: std::ops::RangeInclusive<u32> = 0..=1_000_000_000;
+
 /// Conditions that are understood and come later.
 const LATER: [&str; 3] = ["http", "backup", "command"];
 
@@ -22,6 +29,8 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
         "query",
         "http",
         "unused_for",
+        "relay_lag",
+        "relay_rows",
         "backup",
         "command",
         "expires",
@@ -57,6 +66,15 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
         Some(node) => unused_for(node, reports).into_iter().collect(),
         None => Vec::new(),
     };
+    // Of a limit the place of its key is kept: what is found later is about the condition.
+    let lag = limit(&fields, "relay_lag", reports);
+    gate.relay_lag_max_ms = lag
+        .and_then(|lag| lag.duration("max", reports))
+        .map(|max| At { span: fields.key_span("relay_lag"), ..max });
+    let rows = limit(&fields, "relay_rows", reports);
+    gate.relay_rows_max = rows
+        .and_then(|rows| rows.count("max", ROWS, reports))
+        .map(|max| At { span: fields.key_span("relay_rows"), ..max });
     let is_empty = KEYS.iter().filter(|k| **k != "expires").all(|k| fields.get(k).is_none());
     if is_empty {
         reports
@@ -65,7 +83,7 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
                 node.span,
                 "the gate has no condition, so it is always open",
             )
-            .help("add `approvals`, `verified_within`, `soak`, `window`, `unused_for` or `query`");
+            .help(format!("add one of {JUDGED}"));
     }
     if let Some(At { value: 0, span }) = gate.verified_within_ms {
         reports
@@ -73,6 +91,12 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
             .help("write how old it may be: `verified_within: 1h`");
     }
     Some(gate)
+}
+
+/// A limit that stands as `{ max: … }` under a key that may be missing.
+fn limit<'a>(fields: &Fields<'a>, key: &str, reports: &mut Reports) -> Option<Fields<'a>> {
+    let limit = Fields::open(fields.get(key)?, "what a gate looks at", &["max"], reports)?;
+    limit.required("max", reports).is_some().then_some(limit)
 }
 
 fn approvals(node: &Node, reports: &mut Reports) -> Option<(At<String>, At<u32>)> {

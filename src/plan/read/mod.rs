@@ -19,6 +19,7 @@ use super::node::{At, Entry, Node};
 use super::reports::Reports;
 
 pub use action::ACTIONS;
+pub use gate::JUDGED;
 #[cfg(test)]
 pub use step::KEYS as STEP_KEYS;
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::read::ACTIONS;
-use super::throttle::Throttle;
+use super::throttle::{Throttle, TimeLimit};
 use super::{ApiVersion, Approval, Duration, Scalar};
 
 #[derive(Deserialize, JsonSchema)]
@@ -425,6 +425,10 @@ struct Gate {
     query: Option<OneOrMany>,
     http: Option<Value>,
     unused_for: Option<OneOrMoreUses>,
+    /// How long the oldest change may have waited that goes to another database.
+    relay_lag: Option<TimeLimit>,
+    /// How many changes may wait for other databases.
+    relay_rows: Option<RowsLimit>,
     backup: Option<Value>,
     command: Option<Value>,
     /// How long an approval counts; 72h, and the soak besides, if not given.
@@ -522,6 +526,12 @@ struct GateQuery {
     target: Option<String>,
     query: String,
     expect: Expect,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RowsLimit {
+    max: u32,
 }
 
 /// Puts the old shape aside under another name.

@@ -82,7 +82,7 @@ struct NumberLimit {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TimeLimit {
+pub(super) struct TimeLimit {
     max: Duration,
 }
 

@@ -43,6 +43,12 @@ pub fn asks(program: &Program, gate: &StepId) -> Vec<Asked> {
     for (at, unused) in gate.unused_for.iter().enumerate() {
         ask(ConditionKind::UnusedFor(at), unused_needed(policy, unused));
     }
+    if let Some(max_ms) = gate.relay_lag_max_ms {
+        ask(ConditionKind::RelayLag, lag_needed(max_ms));
+    }
+    if let Some(max) = gate.relay_rows_max {
+        ask(ConditionKind::RelayRows, rows_needed(max));
+    }
     for (at, query) in gate.queries.iter().enumerate() {
         ask(ConditionKind::Query(at), query_needed(query));
     }
@@ -91,6 +97,17 @@ pub(super) fn unused_needed(policy: &Policy, asked: &UnusedFor) -> String {
         UsedBy::Query { target, query } => format!("{} on {target}", query.trim()),
     };
     format!("{what} unused for {}{note}", duration(cut))
+}
+
+pub(super) fn lag_needed(max_ms: u64) -> String {
+    format!("no change to wait for another database longer than {}", duration(max_ms))
+}
+
+pub(super) fn rows_needed(max: u64) -> String {
+    match max {
+        0 => "no change to wait for another database".to_owned(),
+        _ => format!("at most {} to wait for other databases", plural(max, "change")),
+    }
 }
 
 pub(super) fn query_needed(query: &GateQuery) -> String {

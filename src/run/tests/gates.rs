@@ -468,3 +468,80 @@ fn a_retry_tries_parked_rows_again_and_the_copy_keeps_its_traces() {
     let again = super::super::replay(&world.records).unwrap();
     assert_eq!(again.step(&"copy".into()).parked(), None);
 }
+
+fn behind(rows: u64, oldest_ms: Option<u64>) -> BTreeMap<TargetName, Result<Behind, String>> {
+    let behind = Behind { rows, is_more: false, oldest_ms };
+    BTreeMap::from([("app".into(), Ok(behind))])
+}
+
+#[test]
+fn a_gate_waits_until_other_databases_have_what_was_captured() {
+    let switch = Gate { relay_lag_max_ms: Some(5_000), relay_rows_max: Some(10), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    world.go();
+    let both = [ConditionKind::RelayLag, ConditionKind::RelayRows];
+    assert_eq!(world.missing("switch"), both, "nobody has looked");
+    for (seen, missing, have) in [
+        (behind(10, Some(5_001)), &both[..1], "10 changes wait, the oldest for 5s 1ms"),
+        (behind(11, Some(5_000)), &both[1..], "11 changes wait, the oldest for 5s"),
+        (behind(1, Some(90_000)), &both[..1], "1 change waits, for 1m 30s"),
+        (
+            BTreeMap::from([("app".into(), Err("no such table".to_owned()))]),
+            &both[..],
+            "what waits in app is not known: no such table",
+        ),
+    ] {
+        world.seen.behind = Some(seen);
+        world.go();
+        assert_eq!(world.missing("switch"), missing);
+        let shut = report(&world.state, &"switch".into(), &world.seen, world.now);
+        let unmet = shut.conditions.iter().find(|one| one.kind == missing[0]).unwrap();
+        assert_eq!(unmet.have, have);
+        assert!(!world.has("switch"));
+    }
+    world.seen.behind = Some(behind(10, Some(5_000)));
+    world.go();
+    assert!(world.has("switch"));
+}
+
+#[test]
+fn what_several_databases_capture_counts_together_and_nothing_captured_is_nothing_behind() {
+    let switch = Gate { relay_lag_max_ms: Some(0), relay_rows_max: Some(9), ..gate() };
+    let mut world = World::new(leads_steps(switch, gate()));
+    let one = |rows| Ok(Behind { rows, is_more: true, oldest_ms: Some(rows) });
+    world.seen.behind = Some(BTreeMap::from([("app".into(), one(4)), ("shop".into(), one(6))]));
+    world.go();
+    assert_eq!(world.missing("switch"), [ConditionKind::RelayLag, ConditionKind::RelayRows]);
+    let shut = report(&world.state, &"switch".into(), &world.seen, world.now);
+    let have = "about 10 changes wait, the oldest for 6ms";
+    assert_eq!(shut.conditions.iter().filter(|one| one.have == have).count(), 2);
+    world.seen.behind = Some(BTreeMap::new());
+    let open = report(&world.state, &"switch".into(), &world.seen, world.now);
+    assert!(open.is_open());
+    let have = "nothing is captured";
+    assert_eq!(open.conditions.iter().filter(|one| one.have == have).count(), 2);
+}
+
+#[test]
+fn changes_that_wait_between_opening_and_start_shut_the_gate() {
+    let end = Gate { relay_rows_max: Some(0), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.seen.behind = Some(behind(1, Some(3)));
+    world.go();
+    assert_eq!(world.missing("end"), [ConditionKind::RelayRows]);
+    world.seen.behind = Some(behind(0, None));
+    open_and_wait(&mut world, "end");
+    for late in [Some(behind(1, Some(3))), None] {
+        let mut other = World {
+            state: world.state.clone(),
+            seen: Observations { behind: late, ..world.seen.clone() },
+            records: world.records.clone(),
+            ledger: BTreeSet::new(),
+            now: world.now,
+        };
+        let events = other.recheck("drop", vec![("end".into(), other.seen.clone())]);
+        assert!(matches!(events.as_slice(), [Event::GateShut { .. }]), "{events:?}");
+    }
+    world.go();
+    assert!(world.state.is_ended());
+}

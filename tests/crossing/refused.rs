@@ -1,0 +1,224 @@
+//! What is said where one of the two databases is not as it must be: which one, why, and what to do; and that it goes on once that is
+//! mended.
+
+use std::io::{BufRead as _, BufReader};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::bed::{Bed, LONG, PLAN, Relay, Wire};
+use crate::graph::server::{PASSWORDS, Server};
+use crate::sandbox::{Ran, wait_for};
+
+/// How long a command may take that gets no answer.
+const SOON: Duration = Duration::from_secs(40);
+
+#[track_caller]
+fn says(ran: &Ran, parts: &[&str]) {
+    let text = format!("{ran}").split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in parts {
+        assert!(text.contains(part), "{part}: {ran}");
+    }
+}
+
+/// What a process says, as it comes.
+fn heard(relay: &mut Relay) -> Arc<Mutex<String>> {
+    let said = Arc::new(Mutex::new(String::new()));
+    let (kept, lines) = (Arc::clone(&said), BufReader::new(relay.0.stderr.take().unwrap()).lines());
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            *kept.lock().unwrap() += &(line + "\n");
+        }
+    });
+    said
+}
+
+#[track_caller]
+fn wait_to_hear(said: &Mutex<String>, part: &str) {
+    let is_said = wait_for(LONG, || said.lock().unwrap().contains(part));
+    assert!(is_said, "{part}: {}", said.lock().unwrap());
+}
+
+/// A relay that has the lease.
+fn at_work(bed: &Bed) -> (Relay, Arc<Mutex<String>>) {
+    let mut relay = bed.relay();
+    let said = heard(&mut relay);
+    assert!(wait_for(LONG, || bed.carried("users")["carried_by"].is_string()));
+    (relay, said)
+}
+
+#[track_caller]
+fn nothing_has_changed(bed: &Bed) {
+    assert_eq!(bed.database.ours(), [""; 0]);
+    assert_eq!(bed.graph.ours(), [""; 0]);
+    assert_eq!(bed.graph.schema(), [""; 0]);
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once_and_a_relay_waits_for_the_right_one() {
+    let Some(bed) = Bed::example() else { return };
+    let started = Server::with("wrong passwords", |_| PASSWORDS.to_owned());
+    let Some(server) = started else { return };
+    server.change_password("neo4j", "first");
+    let bed = bed.reached_at(server.url("wrong"));
+    let refused = bed.phasegate(&["run", PLAN]).expect(77);
+    says(&refused, &["target graph: could not connect", "check user and password"]);
+    assert!(!format!("{refused}").contains("wrong"), "{refused}");
+    nothing_has_changed(&bed);
+    assert_eq!(server.texts("first", "MATCH (n) RETURN labels(n)[0] AS it"), [""; 0]);
+
+    let wire = Wire::to(&server.url("first"));
+    let bed = bed.reached_at(wire.url.clone());
+    bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
+    let (mut relay, said) = at_work(&bed);
+    server.change_password("first", "second");
+    wire.cut();
+    wire.mend();
+    bed.database.run("UPDATE users SET bio = 'unheard' WHERE id <= 50");
+    wait_to_hear(&said, "target graph: could not connect: The client is unauthorized");
+    assert_eq!(bed.carried("users")["lag_rows"], 50);
+    // It does not knock so often that the server lets nobody of that name in.
+    std::thread::sleep(Duration::from_secs(10));
+    let knocked = said.lock().unwrap().matches("could not connect").count();
+    assert_eq!(knocked, 1, "{}", said.lock().unwrap());
+    assert!(relay.0.try_wait().unwrap().is_none(), "the relay gave up");
+    server.change_password("second", "first");
+    bed.is_synced();
+    let there = "MATCH (u:User {bio: 'unheard'}) RETURN toString(count(u)) AS it";
+    assert_eq!(server.texts("first", there), ["50"]);
+    drop(relay);
+    bed.phasegate(&["run", PLAN]).expect(4);
+}
+
+#[test]
+fn a_graph_that_takes_no_writes_any_more_stops_the_copy_and_loses_nothing() {
+    let Some(bed) = Bed::example() else { return };
+    let Some(server) = Server::with("a graph for reading", |_| String::new()) else { return };
+    let bed = bed.with_chunks(50).reached_at(server.url("any"));
+    bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
+    let copying = bed.start(&["run", PLAN], "crossing::page-read=sleep(100)");
+    let users = || server.texts("any", "MATCH (u:User) RETURN toString(count(u)) AS it");
+    assert!(wait_for(LONG, || users() != ["0"]));
+    server.again("server.databases.read_only=neo4j\n");
+    let stopped: Ran = copying.wait_with_output().unwrap().into();
+    let why = ["read-only mode", "the database takes no writes here"];
+    says(&stopped.expect(77), &why);
+    assert!(users() != ["0"] && users() != ["3000"], "{:?}", users());
+    bed.database.run("UPDATE users SET bio = 'meanwhile' WHERE id <= 50");
+    let (mut relay, said) = at_work(&bed);
+    wait_to_hear(&said, "target graph: could not take the relay's slot");
+    assert!(relay.0.try_wait().unwrap().is_none(), "the relay gave up");
+    let refused = bed.phasegate(&["run", PLAN]).expect(77);
+    says(&refused, &why);
+    server.again("");
+    bed.phasegate(&["retry", "social-graph"]).expect(4);
+    bed.is_synced();
+    assert_eq!(users(), ["3000"]);
+    let there = "MATCH (u:User {bio: 'meanwhile'}) RETURN toString(count(u)) AS it";
+    assert_eq!(server.texts("any", there), ["50"]);
+}
+
+#[test]
+fn a_server_that_hangs_is_named_in_time() {
+    let Some(bed) = Bed::example() else { return };
+    let (graph, app) = (Wire::to(&bed.graph.url), Wire::to(&bed.database.url));
+    let bed = bed.reached_at(graph.url.clone());
+    let in_time = |args: &[&str], code: i32, part: &str| {
+        let began = Instant::now();
+        let ran = bed.command(args).env("APP_DATABASE_URL", &app.url).output().unwrap();
+        let ran = Ran::from(ran).expect(code);
+        assert!(began.elapsed() < SOON, "{:?}: {ran}", began.elapsed());
+        says(&ran, &[part]);
+    };
+    let commands: [&[&str]; 3] =
+        [&["run", PLAN], &["relay", "social-graph"], &["gates", "social-graph"]];
+    let told = "target graph: the server took the connection and did not greet within 10s";
+    graph.mute();
+    in_time(commands[0], 69, told);
+    nothing_has_changed(&bed);
+    graph.mend();
+    bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
+    graph.mute();
+    for args in commands {
+        in_time(args, 69, told);
+    }
+    in_time(&["status", "social-graph"], 0, "users: synced");
+    graph.mend();
+    app.mute();
+    let told = "target app: the server did not answer within 10 s";
+    for args in commands {
+        in_time(args, 69, told);
+    }
+    in_time(&["status", "social-graph"], 0, told);
+    app.mend();
+    let (mut relay, said) = at_work(&bed);
+    bed.database.run("UPDATE users SET bio = 'sooner' WHERE id <= 50");
+    bed.is_synced();
+    graph.mute();
+    bed.database.run("UPDATE users SET bio = 'later' WHERE id <= 50");
+    wait_to_hear(&said, "changes wait in the outbox until this has passed: target graph");
+    assert!(relay.0.try_wait().unwrap().is_none(), "the relay gave up");
+    assert_eq!(bed.carried("users")["lag_rows"], 50);
+    graph.mend();
+    bed.is_synced();
+    drop(relay);
+    bed.phasegate(&["run", PLAN]).expect(4);
+    bed.are_same("a server hung");
+}
+
+#[test]
+fn encryption_that_the_server_does_not_speak_is_told() {
+    let Some(bed) = Bed::example() else { return };
+    let plain = bed.graph.url.clone();
+    let direct = "a port without TLS wants bolt:// or neo4j://";
+    let routed = "with or without TLS as the URL says";
+    for (scheme, said) in [("bolt+s", direct), ("bolt+ssc", direct), ("neo4j+s", routed)] {
+        let refused = bed.phasegate_at(&plain.replace("bolt", scheme), &["run", PLAN]);
+        says(&refused.expect(69), &["target graph", said]);
+    }
+    nothing_has_changed(&bed);
+    bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
+}
+
+#[test]
+fn what_either_side_lacks_is_found_before_anything_changes() {
+    let Some(bed) = Bed::example() else { return };
+    let sql = |text: &'static str| -> Box<dyn Fn(&Bed)> { Box::new(|bed| bed.database.run(text)) };
+    let cypher =
+        |text: &'static str| -> Box<dyn Fn(&Bed)> { Box::new(|bed| bed.graph.cypher(text)) };
+    for (spoil, mend, said) in [
+        (
+            sql("ALTER TABLE relations RENAME TO relationships"),
+            sql("ALTER TABLE relationships RENAME TO relations"),
+            &["D201", "target app", "relations"][..],
+        ),
+        (
+            sql("ALTER TABLE users RENAME COLUMN bio TO about"),
+            sql("ALTER TABLE users RENAME COLUMN about TO bio"),
+            &["D205", "target app", "bio"][..],
+        ),
+        (
+            sql("ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE"),
+            sql("ALTER TABLE users ADD PRIMARY KEY (id)"),
+            &["D204", "target app", "the key (id) of users does not identify rows"][..],
+        ),
+        (
+            cypher("UNWIND [7, 7, 8] AS id CREATE (:User {id: id})"),
+            cypher("MATCH (u:User) DELETE u"),
+            &["D204", "target graph", "7"][..],
+        ),
+        (
+            cypher("UNWIND [1, 2, 3] AS n CREATE (:User {handle: 'h' + n})"),
+            cypher("MATCH (u:User) DELETE u"),
+            &["D204", "target graph", "3 nodes"][..],
+        ),
+    ] {
+        spoil(&bed);
+        let found = bed.phasegate(&["run", PLAN]).expect(3);
+        says(&found, said);
+        says(&found, &["nothing was changed"]);
+        nothing_has_changed(&bed);
+        mend(&bed);
+    }
+    bed.phasegate(&["run", PLAN]).expect(4);
+    bed.are_same("mended");
+}
