@@ -94,39 +94,18 @@ pub(super) async fn raise(
         map.put("v".into(), signed(*version).into());
         BoltType::Map(map)
     };
-    let list = |rows: Vec<BoltType>| BoltType::List(BoltList { value: rows });
-    let (mut raised, mut passed) = (BTreeSet::new(), BTreeSet::new());
-    if are_there(tx).await? {
-        // What is judged is read before anything is set, with each key once.
-        let raise = query(
-            "UNWIND $rows AS r MATCH (t:phasegate_versions {key: r.t}) WITH r, t, t.v AS kept \
-             SET t.v = CASE WHEN kept < r.v THEN r.v ELSE kept END \
-             RETURN collect(CASE WHEN kept < r.v THEN r.at END) AS raised, collect(CASE WHEN kept >= r.v THEN r.at END) AS passed",
-        )
-        .param("rows", list((0..).zip(versions).map(row).collect()));
-        let rows = tx.rows(raise).await.map_err(failed("write versions"))?;
-        if let Some(row) = rows.first() {
-            raised.extend(get::<Vec<i64>>(row, "raised")?);
-            passed.extend(get::<Vec<i64>>(row, "passed")?);
-        }
-    }
-    let is_new = |(at, _): &(i64, _)| !raised.contains(at) && !passed.contains(at);
-    let new: Vec<BoltType> = (0..).zip(versions).filter(is_new).map(row).collect();
-    if !new.is_empty() {
-        let make = query("UNWIND $rows AS r CREATE (:phasegate_versions {key: r.t, v: r.v})")
-            .param("rows", list(new));
-        tx.run(make).await.map_err(failed("write versions"))?;
-    }
+    let rows: Vec<BoltType> = (0..).zip(versions).map(row).collect();
+    // What is judged is read before anything is set, with each key once. A key without a version has one below all.
+    let raise = query(
+        "UNWIND $rows AS r MERGE (t:phasegate_versions {key: r.t}) ON CREATE SET t.v = -1 WITH r, t, t.v AS kept \
+         SET t.v = CASE WHEN kept < r.v THEN r.v ELSE kept END RETURN collect(CASE WHEN kept >= r.v THEN r.at END) AS passed",
+    )
+    .param("rows", BoltType::List(BoltList { value: rows }));
+    let rows = tx.rows(raise).await.map_err(failed("write versions"))?;
+    let passed: Vec<i64> = rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "passed"))?;
+    let passed: BTreeSet<i64> = passed.into_iter().collect();
     let all = (0_i64..).zip(versions.keys()).filter(|(at, _)| !passed.contains(at));
     Ok(all.map(|(_, text)| (*text).clone()).collect())
-}
-
-/// Whether there is any version. The server keeps the count, and where there is none it need not look for each.
-async fn are_there(tx: &mut Tx<'_>) -> Result<bool, Error> {
-    let count = query("MATCH (v:phasegate_versions) RETURN count(v) AS count");
-    let rows = tx.rows(count).await.map_err(failed("look for versions"))?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| get(row, "count"))?;
-    Ok(count > 0)
 }
 
 /// Removes the versions of a mapping, or all of them, a bounded number in a transaction.
