@@ -165,7 +165,7 @@ impl Bench {
              INSERT INTO people SELECT n, 'Mail' || n || '@Example.com', 'Person ' || n, timestamptz '2025-01-01' + n * interval '1 s'
                FROM generate_series(1, {rows}) AS n;
              CREATE TABLE knows (one bigint, other bigint, weight int, PRIMARY KEY (one, other));
-             INSERT INTO knows SELECT 1 + n % {rows}, 1 + (n * 7919) % {rows}, n % 10 FROM generate_series(1, {edges}) AS n
+             INSERT INTO knows SELECT 1 + n % {rows}, 1 + (n::bigint * 7919) % {rows}, n % 10 FROM generate_series(1, {edges}) AS n
                ON CONFLICT DO NOTHING;
              VACUUM ANALYZE people; VACUUM ANALYZE knows"
         );
