@@ -47,7 +47,7 @@ impl Policy {
 pub const MIN_ROWS: u32 = 10;
 /// The largest chunk, unless a policy says otherwise.
 pub const MAX_ROWS: u32 = 100_000;
-/// The first chunk where chunks take [`START_US`], unless a policy says otherwise.
+/// The first chunk where chunks should take 100 ms, unless a policy says otherwise.
 pub const START_ROWS: u32 = 200;
 /// The target that [`START_ROWS`] are for, in microseconds.
 const START_US: u64 = 100_000;
