@@ -7,8 +7,8 @@
 //! Invariants:
 //! - A change is taken from the outbox when it is committed on the new side, and not before. Whatever happens in between, it is
 //!   applied again, which does no harm.
-//! - While changes are applied on the new side, those before them are taken from the outbox and the next are claimed, by turns under two
-//!   slots: a slot claims when it has finished with what it had.
+//! - While changes are applied on the new side, those before them are taken from the outbox and the next are claimed: none of those that
+//!   are in hand.
 //! - What the new side refuses keeps no other key waiting: a batch with something of it is applied in halves, and what is
 //!   refused alone is told to the outbox, which parks it in the end.
 //! - What can pass (locks, a server that is away) is waited for, however long that takes.
@@ -129,7 +129,7 @@ impl Drop for Relays {
     }
 }
 
-/// Changes that a slot has, and the mappings that they are of.
+/// Changes in hand, and the mappings that they are of.
 #[derive(Default)]
 struct Claimed {
     mappings: Vec<Mapping>,
@@ -346,7 +346,7 @@ impl Relay {
         let told_old = |error| self.told_old(error);
         let told_new = |error| self.told_new(error);
         let entered = within(DONE_WITHIN_MS, source.enter_relay(&self.name, token)).await;
-        let mut slots = entered.map_err(told_old)?;
+        let old = entered.map_err(told_old)?;
         let entered = within(DONE_WITHIN_MS, sink.enter_relay(&self.name, token)).await;
         let new = entered.map_err(told_new)?;
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
@@ -355,10 +355,8 @@ impl Relay {
         let mut last = 0;
         let (mut open, mut landed) = (Claimed::default(), Vec::new());
         loop {
-            // What the first slot had is applied, and what the second has is not.
-            let [free, busy] = &slots;
             if self.is_halted() {
-                self.take_out(free, &landed).await?;
+                self.take_out(&old, &landed).await?;
                 return Ok(Stopped::Over);
             }
             if all.is_empty() || learned.elapsed_ms() >= LEARN_EVERY_MS {
@@ -373,17 +371,18 @@ impl Relay {
                 learned = Stopwatch::start();
             }
             let mappings: Vec<Mapping> = all.iter().map(|(_, mapping)| mapping.clone()).collect();
+            let in_hand: Vec<u64> = open.changes.iter().map(|change| change.version).collect();
             let claim = async {
-                self.take_out(free, &landed).await?;
-                let claimed = source.claim(free, &mappings, BATCH).await.map_err(told_old)?;
-                self.as_a_cursor(free, claimed, &mut last).await
+                self.take_out(&old, &landed).await?;
+                let wanted = (BATCH, in_hand.as_slice());
+                let claimed = source.claim(&old, &mappings, wanted).await.map_err(told_old)?;
+                self.as_a_cursor(&old, claimed, &mut last).await
             };
-            let (applied, claimed) = tokio::join!(self.apply([busy, &new], open), claim);
+            let (applied, claimed) = tokio::join!(self.apply([&old, &new], open), claim);
             let (applied, changes) = (applied?, claimed?);
             done.count(&all, &landed);
             let is_empty = applied.is_empty() && changes.is_empty();
             (open, landed) = (Claimed { mappings, changes }, applied);
-            slots.reverse();
             // From here on what went wrong has passed.
             *in_vain = 0;
             self.said.forget();
@@ -512,7 +511,7 @@ impl Relay {
                 continue;
             }
             if self.is_halted() {
-                // The rest stays claimed, and is given to whoever comes next.
+                // The rest is given to whoever comes next.
                 return Ok(());
             }
             match within(DONE_WITHIN_MS, self.sink()?.land(fences[1], of, &batch)).await {

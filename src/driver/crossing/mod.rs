@@ -184,18 +184,19 @@ pub trait ChangeSource: Send + Sync + fmt::Debug {
     /// About so many rows, taken at random.
     async fn some_rows(&self, mapping: &Mapping, wanted: u32) -> Result<Page, Error>;
 
-    /// Claims changes of some mappings, the lowest versions first: at most `most`, of one key only the highest version.
+    /// Gives changes of some mappings, the lowest versions first: at most `most`, of one key only the highest version. None of those that
+    /// the caller has in hand: nothing is marked, since whoever else has had some can finish with none of them.
     async fn claim(
         &self,
         fence: &Fence,
         mappings: &[Mapping],
-        most: u32,
+        (most, in_hand): (u32, &[u64]),
     ) -> Result<Vec<Change>, Error>;
 
     /// Takes changes away that were applied, and those that they make void. Returns how many are gone by this.
     async fn applied(&self, fence: &Fence, versions: &[u64]) -> Result<u64, Error>;
 
-    /// Says why the new side refused a change, and lets go of it. Returns whether it is parked now, having been refused `most_tries`
+    /// Says why the new side refused a change. Returns whether it is parked now, having been refused `most_tries`
     /// times: then it is claimed no more, until it is [retried](Self::retry_changes).
     async fn change_refused(
         &self,
@@ -230,9 +231,8 @@ pub trait ChangeSource: Send + Sync + fmt::Debug {
     /// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
     async fn is_drained(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error>;
 
-    /// Takes the slots of a run's relay: whoever had them before can commit nothing any more. `relay` names the relay among those of
-    /// all runs. There are two, so that changes can be claimed while others are applied.
-    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<[Fence; 2], Error>;
+    /// Takes the slot of a run's relay: whoever had it before can commit nothing any more. `relay` names the relay among those of all runs.
+    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error>;
 }
 
 /// A row of the new side as it is compared.

@@ -584,7 +584,7 @@ async fn a_capture_begins_and_ends_with_its_entry_in_the_ledger() {
             .unwrap();
     postgres.capture(&fenced[0], &work("anew", Way::Forward), &people()).await.unwrap();
     bed.run("UPDATE people SET status = 'Seen' WHERE id = 1").await;
-    let changes = postgres.claim(&fenced[0], bed.mappings(), 10).await.unwrap();
+    let changes = postgres.claim(&fenced[0], bed.mappings(), (10, &[])).await.unwrap();
     assert!(changes[0].version > high);
     // A run that ends leaves nothing, and what it captured is captured no more.
     postgres
@@ -614,7 +614,7 @@ async fn a_run_that_leaves_takes_nothing_of_anothers() {
         .unwrap();
     assert_eq!(bed.postgres.capture_state(&firms).await.unwrap(), SyncState::Active);
     bed.run("INSERT INTO firms VALUES (2, 'f'); UPDATE people SET status = 'Free'").await;
-    assert_eq!(bed.postgres.claim(&fences[0], &[firms], 10).await.unwrap().len(), 2);
+    assert_eq!(bed.postgres.claim(&fences[0], &[firms], (10, &[])).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

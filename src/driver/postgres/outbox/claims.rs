@@ -3,16 +3,14 @@
 //! Invariants:
 //! - What is claimed is what is there. There is no "behind the last version": transactions commit in another order than they draw
 //!   versions, and such a cursor loses what comes late.
-//! - A change stays in the outbox until it was applied, in a transaction that has checked the fence. What was claimed and not finished
-//!   is given again: to the same slot, and to whoever has a higher token, at once.
+//! - A change stays in the outbox until it was applied, in a transaction that has checked the fence. A claim marks nothing: whoever has the
+//!   fence says what it has in hand, and who comes after it has nothing.
 //! - Of the changes of one key in a claim only the highest version is given; those below it are gone. A change that was refused
 //!   goes when a higher version of its key was applied.
 //! - A claim is bounded by rows and by bytes ([`CLAIM_BYTES_MAX`]), whatever clients write.
 //! - A refused change keeps no other key waiting.
 //!
-//! A slot claims again when it has finished with what it has: whatever it left is given again first.
-//!
-//! Absent on purpose: waiting. Claims pass over what others hold locked.
+//! Absent on purpose: waiting. Changes are read, and not locked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,14 +36,15 @@ pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
 /// How much of a reason is kept, in characters.
 const REASON_CHARS_MAX: u32 = 1_000;
 
-/// Claims changes of some mappings, the lowest versions first: at most `most`.
+/// Gives changes of some mappings, the lowest versions first: at most `most`, and none that is in hand.
 pub(super) async fn claim(
     postgres: &Postgres,
     fence: &Fence,
-    (mappings, most): (&[Mapping], u32),
+    mappings: &[Mapping],
+    wanted: (u32, &[u64]),
 ) -> Result<Vec<Change>, Error> {
     let mut tx = postgres.connections.begin(fence, TxKind::Claim).await?;
-    let done = claim_in(&mut tx, fence, (mappings, most)).await;
+    let done = claim_in(&mut tx, mappings, wanted).await;
     let claimed = match done {
         Ok(claimed) => claimed,
         Err(error) if is_missing(&error) => {
@@ -71,7 +70,7 @@ pub(super) async fn applied(
     finish(tx, done).await
 }
 
-/// Says why the new side refused a change, and lets go of it. Returns whether it is parked now, having been refused `most_tries`
+/// Says why the new side refused a change. Returns whether it is parked now, having been refused `most_tries`
 /// times: then it is claimed no more, until it is [`retried`](retry).
 pub(super) async fn refused(
     postgres: &Postgres,
@@ -113,37 +112,34 @@ pub(super) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Failed(failure) if matches!(failure.code.as_deref(), Some("42P01" | "3F000")))
 }
 
-/// Whoever has been given a change and lost the fence can't finish with it, so that a lower token says nobody.
+/// What is in hand is asked for by a hashed subquery, which leaves the order of the index as it is.
 fn claim_sql(outbox: &str) -> String {
     format!(
-        "WITH picked AS (
-           SELECT version, bytes FROM {outbox} WHERE mapping = ANY ($1) AND NOT parked
-             AND (token IS NULL OR token < $3 OR token = $3 AND slot = $4)
-           ORDER BY version LIMIT $2 FOR UPDATE SKIP LOCKED),
-         summed AS (SELECT version, sum(bytes) OVER (ORDER BY version) - bytes AS before FROM picked)
-         UPDATE {outbox} AS o SET token = $3, slot = $4 FROM summed
-         WHERE o.version = summed.version AND summed.before < $5
-         RETURNING o.version, o.mapping, o.key, o.image, o.tries"
+        "SELECT version, mapping, key, image, tries FROM (
+           SELECT *, sum(bytes) OVER (ORDER BY version) - bytes AS before FROM (
+             SELECT version, mapping, key, image, tries, bytes FROM {outbox}
+             WHERE mapping = ANY ($1) AND NOT parked AND version NOT IN (SELECT unnest($3::bigint[]))
+             ORDER BY version LIMIT $2) AS picked) AS summed
+         WHERE before < $4 ORDER BY version"
     )
 }
 
 async fn claim_in(
     tx: &mut Tx<'_>,
-    fence: &Fence,
-    (mappings, most): (&[Mapping], u32),
+    mappings: &[Mapping],
+    (most, in_hand): (u32, &[u64]),
 ) -> Result<Vec<Claimed>, Error> {
     let outbox = tx.ours(TABLE);
+    let in_hand: Vec<i64> = in_hand.iter().map(|version| signed(*version)).collect();
     let rows = sqlx::query(AssertSqlSafe(claim_sql(&outbox)))
         .bind(ids(mappings))
         .bind(i64::from(most))
-        .bind(signed(fence.token()))
-        .bind(i64::from(fence.slot()))
+        .bind(&in_hand)
         .bind(signed(CLAIM_BYTES_MAX))
         .fetch_all(tx.conn()?)
         .await
         .map_err(failed("claim changes"))?;
     let mut claimed: Vec<Claimed> = rows.iter().map(Claimed::of_row).collect::<Result<_, _>>()?;
-    claimed.sort_by_key(|one| one.version);
     let mut highest: HashMap<(&str, &[String]), i64> = HashMap::with_capacity(claimed.len());
     for one in &claimed {
         highest.insert((&one.mapping, &one.key), one.version);
@@ -267,7 +263,7 @@ async fn refused_in(
 ) -> Result<bool, Error> {
     let sql = format!(
         "UPDATE {} SET tries = tries + 1, parked = tries + 1 >= $2, code = $3, reason = left($4, {REASON_CHARS_MAX}),
-           refused_at = clock_timestamp(), token = NULL, slot = NULL WHERE version = $1 RETURNING parked",
+           refused_at = clock_timestamp() WHERE version = $1 RETURNING parked",
         tx.ours(TABLE)
     );
     // A text of PostgreSQL holds no NUL.

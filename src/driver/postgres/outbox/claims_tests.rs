@@ -61,7 +61,7 @@ async fn what_is_committed_late_is_claimed_late_and_not_lost() {
 async fn claims_are_bounded_and_give_the_lowest_versions_first() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
     update(&bed, &[3, 1, 2]).await;
-    let two = bed.postgres.claim(bed.fence(), bed.mappings(), 2).await.unwrap();
+    let two = bed.postgres.claim(bed.fence(), bed.mappings(), (2, &[])).await.unwrap();
     assert_eq!(ids(&two), [3, 1]);
     bed.applied(&two).await;
     // Images of three quarters of a claim each, and compressed to next to nothing in the table.
@@ -77,21 +77,25 @@ async fn claims_are_bounded_and_give_the_lowest_versions_first() {
 }
 
 #[tokio::test]
-async fn a_claim_is_its_slots_until_it_is_done_or_somebody_takes_over() {
+async fn what_is_in_hand_is_not_given_and_who_takes_over_has_nothing_in_hand() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
     update(&bed, &[1, 2, 3]).await;
     let of = [bed.of.clone()];
-    let first = bed.postgres.claim(&bed.fences[0], &of, 2).await.unwrap();
+    let claim =
+        async |fence, most, in_hand: &[u64]| bed.postgres.claim(fence, &of, (most, in_hand)).await;
+    let first = claim(&bed.fences[0], 2, &[]).await.unwrap();
     assert_eq!(ids(&first), [1, 2]);
-    // Another worker gets the rest, whoever has lost the answer the same again.
-    assert_eq!(ids(&bed.postgres.claim(&bed.fences[1], &of, 9).await.unwrap()), [3]);
-    assert_eq!(bed.postgres.claim(&bed.fences[0], &of, 9).await.unwrap(), first);
-    let other = Mapping { name: "others".into(), ..people() };
-    assert_eq!(bed.postgres.claim(&bed.fences[0], &[other], 9).await.unwrap(), []);
+    let in_hand = [first[0].version, first[1].version];
+    assert_eq!(ids(&claim(&bed.fences[0], 1, &in_hand).await.unwrap()), [3]);
+    assert_eq!(ids(&claim(&bed.fences[0], 9, &in_hand[1..]).await.unwrap()), [1, 3]);
+    // Whoever has lost the answer gets the same again.
+    assert_eq!(claim(&bed.fences[0], 2, &[]).await.unwrap(), first);
+    let other = [Mapping { name: "others".into(), ..people() }];
+    assert_eq!(bed.postgres.claim(&bed.fences[0], &other, (9, &[])).await.unwrap(), []);
     let newer = entered(&bed.postgres, 2).await;
-    assert_eq!(ids(&bed.postgres.claim(&newer[1], &of, 9).await.unwrap()), [1, 2, 3]);
+    assert_eq!(ids(&claim(&newer[1], 9, &[]).await.unwrap()), [1, 2, 3]);
     for refused in [
-        bed.postgres.claim(&bed.fences[0], &of, 9).await.map(|_| ()),
+        claim(&bed.fences[0], 9, &[]).await.map(|_| ()),
         bed.postgres.applied(&bed.fences[0], &[first[0].version]).await.map(|_| ()),
         bed.postgres
             .change_refused(&bed.fences[0], first[0].version, (None, "x"), 1)

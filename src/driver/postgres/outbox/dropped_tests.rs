@@ -97,7 +97,7 @@ async fn a_table_of_several_mappings_goes_with_the_last_one() {
         first.detail.unwrap().contains("people stays until mapping second follows it no more, too")
     );
     bed.run("UPDATE people SET status = 'Won' WHERE id = 1").await;
-    let changes = bed.postgres.claim(bed.fence(), &both, 9).await.unwrap();
+    let changes = bed.postgres.claim(bed.fence(), &both, (9, &[])).await.unwrap();
     assert_eq!((changes.len(), changes[0].mapping.as_str()), (1, "second"));
     bed.applied(&changes).await;
     let last = work("drop-last", Way::Forward);

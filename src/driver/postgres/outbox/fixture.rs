@@ -104,7 +104,7 @@ impl Bed {
     }
 
     pub(super) async fn claim(&self) -> Vec<Change> {
-        self.postgres.claim(self.fence(), self.mappings(), 1_000_000).await.unwrap()
+        self.postgres.claim(self.fence(), self.mappings(), (1_000_000, &[])).await.unwrap()
     }
 
     pub(super) async fn applied(&self, changes: &[Change]) -> u64 {

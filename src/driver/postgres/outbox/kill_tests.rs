@@ -82,10 +82,10 @@ async fn act(database: &Database, task: &str) -> Result<Applied, Error> {
             postgres.enqueue(&fence, &of, &keys).await.map(|rows| Applied { rows, ..nothing })
         }
         _ => {
-            let [fence, _] = postgres.enter_relay(&RunId::new("r1/relay/app/graph"), token).await?;
+            let fence = postgres.enter_relay(&RunId::new("r1/relay/app/graph"), token).await?;
             let mut sink = database.client().await;
             loop {
-                let changes = postgres.claim(&fence, std::slice::from_ref(&of), 3).await?;
+                let changes = postgres.claim(&fence, std::slice::from_ref(&of), (3, &[])).await?;
                 if changes.is_empty() {
                     return Ok(nothing);
                 }

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::fixture::{Bed, Sink, crossing, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
+use crate::driver::Error;
 use crate::driver::Fence;
 use crate::driver::crossing::{Change, ChangeSource as _};
 use crate::driver::postgres::Postgres;
@@ -104,7 +105,7 @@ async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u
     committed
 }
 
-/// Two workers claim and apply until there is nothing left after the writers have stopped. Now and then they are ended: in the middle of
+/// Changes are claimed while others are in hand, and applied, until there is nothing left after the writers have stopped. Now and then they are ended: in the middle of
 /// a claim, with what they had claimed, or when they had applied and not said so. Their successors have a higher token.
 async fn relays(
     (postgres, of): (&Postgres, &Mapping),
@@ -118,10 +119,10 @@ async fn relays(
         let is_last = stop.load(Ordering::Relaxed);
         let most = u32::try_from(dice.below(80)).unwrap() + 1;
         let claims = async {
-            tokio::join!(
-                postgres.claim(&fences[1], &of, most),
-                postgres.claim(&fences[2], &of, most)
-            )
+            let one = postgres.claim(&fences[1], &of, (most, &[])).await?;
+            let in_hand: Vec<u64> = one.iter().map(|change| change.version).collect();
+            let other = postgres.claim(&fences[2], &of, (most, &in_hand)).await?;
+            Ok::<_, Error>((one, other))
         };
         let end = if is_last { 9 } else { dice.below(10) };
         let claimed = if end == 0 {
@@ -129,8 +130,8 @@ async fn relays(
         } else {
             Some(claims.await)
         };
-        if let Some((one, other)) = claimed {
-            let (one, other) = (one.unwrap(), other.unwrap());
+        if let Some(claimed) = claimed {
+            let (one, other) = claimed.unwrap();
             let versions =
                 |changes: &[Change]| changes.iter().map(|it| it.version).collect::<Vec<_>>();
             let (ones, others) = (versions(&one), versions(&other));

@@ -1,9 +1,9 @@
 //! The slots of relays: who may carry changes of a run now.
 //!
 //! Invariants:
-//! - A relay is called after its run, `RUN/relay/OLD/NEW`, and has two slots. Its tokens are its own: whoever drives the run takes no
+//! - A relay is called after its run, `RUN/relay/OLD/NEW`, and has one slot. Its tokens are its own: whoever drives the run takes no
 //!   relay's slot, and no relay the run's.
-//! - It has them as long as the run is here. Leaving takes the slots of its relays along.
+//! - It has a slot as long as the run is here. Leaving takes the slots of its relays along.
 //! - Its sessions are called by a digest of its name, since a name that is too long is cut off, and the token with it.
 
 use sqlx::{AssertSqlSafe, Row as _};
@@ -42,25 +42,21 @@ pub(in crate::driver::postgres) fn slots_of() -> String {
     format!("run_id = $1 OR starts_with(run_id, $1 || '{RELAY}')")
 }
 
-/// Takes the slots of a relay.
-pub(super) async fn enter(
-    postgres: &Postgres,
-    relay: &RunId,
-    token: u64,
-) -> Result<[Fence; 2], Error> {
+/// Takes the slot of a relay.
+pub(super) async fn enter(postgres: &Postgres, relay: &RunId, token: u64) -> Result<Fence, Error> {
     postgres.end_earlier(relay, token).await?;
     let mut tx = postgres.connections.begin_unfenced(TxKind::Enter).await?;
     let entered = enter_in(&mut tx, relay, token).await;
     finish(tx, entered).await?;
     // As where a run is entered: who had just checked its token runs on, and is the last.
     postgres.end_earlier(relay, token).await?;
-    Ok([0, 1].map(|slot| Fence::new(relay.clone(), slot, token)))
+    Ok(Fence::new(relay.clone(), 0, token))
 }
 
 async fn enter_in(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Error> {
     let (runs, slots) = (tx.ours(RUNS), tx.ours("slots"));
     let run = relay.as_str().split_once(RELAY).map_or(relay.as_str(), |(run, _)| run);
-    let doing = "take the slots of a relay";
+    let doing = "take the slot of a relay";
     if !has_table(tx.conn()?, &slots).await? {
         return Err(no_claim(&RunId::new(run)));
     }
@@ -72,10 +68,8 @@ async fn enter_in(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Erro
         return Err(no_claim(&RunId::new(run)));
     }
     let sql = format!(
-        "WITH taken AS (
-           INSERT INTO {slots} AS s (run_id, slot, token) VALUES ($1, 0, $2), ($1, 1, $2)
-           ON CONFLICT (run_id, slot) DO UPDATE SET token = greatest(s.token, excluded.token) RETURNING token)
-         SELECT max(token) FROM taken"
+        "INSERT INTO {slots} AS s (run_id, slot, token) VALUES ($1, 0, $2)
+         ON CONFLICT (run_id, slot) DO UPDATE SET token = greatest(s.token, excluded.token) RETURNING token"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(relay.as_str())

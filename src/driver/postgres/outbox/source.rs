@@ -124,9 +124,9 @@ impl ChangeSource for Postgres {
         &self,
         fence: &Fence,
         mappings: &[Mapping],
-        most: u32,
+        wanted: (u32, &[u64]),
     ) -> Result<Vec<Change>, Error> {
-        claims::claim(self, fence, (mappings, most)).await
+        claims::claim(self, fence, mappings, wanted).await
     }
 
     async fn applied(&self, fence: &Fence, versions: &[u64]) -> Result<u64, Error> {
@@ -172,7 +172,7 @@ impl ChangeSource for Postgres {
         lag::is_drained(self, moment, mappings).await
     }
 
-    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<[Fence; 2], Error> {
+    async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error> {
         relay::enter(self, relay, token).await
     }
 }
