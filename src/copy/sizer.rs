@@ -32,13 +32,9 @@ pub struct Policy {
 impl Policy {
     /// The ordinary bounds, with this target. Where chunks may take longer, the first one may be larger.
     #[must_use]
-    pub const fn with_target_us(target_us: u64) -> Self {
-        let mut start_rows = START_ROWS;
-        let mut times = 2;
-        while times <= START_TIMES_MAX && target_us >= START_US * times {
-            start_rows += START_ROWS;
-            times += 1;
-        }
+    pub fn with_target_us(target_us: u64) -> Self {
+        let times = u32::try_from(target_us / START_US).unwrap_or(START_TIMES_MAX);
+        let start_rows = START_ROWS * times.clamp(1, START_TIMES_MAX);
         Self { target_us, min_rows: MIN_ROWS, max_rows: MAX_ROWS, start_rows }
     }
 }
@@ -52,7 +48,7 @@ pub const START_ROWS: u32 = 200;
 /// The target that [`START_ROWS`] are for, in microseconds.
 const START_US: u64 = 100_000;
 /// How many times as many rows the first chunk has at most, however long chunks may take.
-const START_TIMES_MAX: u64 = 10;
+const START_TIMES_MAX: u32 = 10;
 
 /// Samples in the fast phase after the start.
 const FAST_AT_START: u32 = 5;
@@ -304,6 +300,15 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             70 + (seed >> 33) % 61
+        }
+    }
+
+    #[test]
+    fn the_first_chunk_is_larger_where_chunks_may_take_longer() {
+        for (target_us, rows) in
+            [(50_000, 200), (199_999, 200), (500_000, 1_000), (5_000_000, 2_000), (u64::MAX, 2_000)]
+        {
+            assert_eq!(Sizer::new(Policy::with_target_us(target_us)).rows(), rows, "{target_us}");
         }
     }
 
