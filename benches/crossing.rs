@@ -261,7 +261,7 @@ impl Bench {
             "CREATE CONSTRAINT bare_person IF NOT EXISTS FOR (n:Person) REQUIRE n.id IS UNIQUE";
         self.graph.run(query(unique)).await.unwrap();
         self.graph.run(query("CALL db.awaitIndexes()")).await.unwrap();
-        let (mut last, mut batches, mut waited) = ((-1, -1), Vec::new(), Duration::ZERO);
+        let (mut last, mut batches, mut waited) = ((-1_i64, -1_i64), Vec::new(), Duration::ZERO);
         let began = Instant::now();
         loop {
             let read = sqlx::query(table.read).bind(last.0).bind(last.1).fetch_all(&mut self.sql);
