@@ -31,8 +31,9 @@ const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
 
 /// How long a chunk should take, if the plan doesn't say, in milliseconds.
 const CHUNK_TIME_MS: u64 = 100;
-/// The same into another database: no client of the table waits for it, and each takes some round trips.
-const CHUNK_TIME_CROSSING_MS: u64 = 500;
+/// The same into another database: no client of the table waits for it, and each takes some round trips; but larger transactions
+/// cost the graph more per row (docs/performance.md).
+const CHUNK_TIME_CROSSING_MS: u64 = 200;
 /// One reads on the old side while the other writes on the new one.
 const WORKERS_CROSSING: u32 = 2;
 
