@@ -117,6 +117,10 @@ async fn last_key(tx: &mut Tx<'_>, shape: &Shape) -> Result<Option<Key>, Error> 
     key_of(tx, shape, (&Chunk { lo: None, hi: None }, " DESC"), 0).await
 }
 
+/// How many relationships of one node a chunk has at least, if there are so many: each chunk goes through all of them, so that
+/// fewer would cost the same.
+const OF_ONE_NODE_MIN: u32 = 2_000;
+
 /// The key of the `rows`-th row of a range of the old side, counted from 1; `None` when it has fewer.
 async fn nth_key(
     tx: &mut Tx<'_>,
@@ -124,5 +128,15 @@ async fn nth_key(
     range: &Chunk,
     rows: u32,
 ) -> Result<Option<Key>, Error> {
-    key_of(tx, shape, (range, ""), rows.max(1) - 1).await
+    let found = key_of(tx, shape, (range, ""), rows.max(1) - 1).await?;
+    let Pattern::Relationship { first, .. } = &shape.old else { return Ok(found) };
+    let node = |key: &Key| key.0.get(..first.key.len()).map(<[_]>::to_vec);
+    let is_within_one = found.is_some()
+        && found.as_ref().map(node) == range.lo.as_ref().map(node)
+        && rows < OF_ONE_NODE_MIN;
+    if is_within_one {
+        key_of(tx, shape, (range, ""), OF_ONE_NODE_MIN - 1).await
+    } else {
+        Ok(found)
+    }
 }
