@@ -181,7 +181,8 @@ async fn copy_all(sqlite: &Sqlite, fence: &Fence, mapping: &Mapping, direction: 
     let mut sizer = Sizer::new(Policy::with_target_us(TARGET_US));
     let mut windows = 0;
     loop {
-        let window = Window { rows: sizer.rows(), count: WINDOW_MAX.min(1 + windows) };
+        let window =
+            Window { rows: sizer.rows(), count: WINDOW_MAX.min(1 + windows), is_fixed: false };
         let Some(state) = unless_busy(sqlite.plan_chunks(fence, &step, mapping, window).await)
         else {
             continue;

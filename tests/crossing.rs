@@ -1,9 +1,12 @@
 //! Mappings from PostgreSQL into a graph, on real servers of both.
 
-mod bed;
+mod amended;
+pub mod bed;
 mod differences;
 mod gates;
+mod limits;
 mod proof;
 mod refused;
+mod sales;
 mod social;
 mod trouble;

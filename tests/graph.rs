@@ -15,6 +15,7 @@ const LEADS: &str = "UNWIND range(1, 500) AS id CREATE (:Lead {id: id, email: 'e
 const STEPS: &str = "  - id: shape
     phase: expand
     transaction: none
+    reviewed: no lead had any of these properties
     cypher: |
       CREATE CONSTRAINT lead_id FOR (n:Lead) REQUIRE n.id IS UNIQUE;
       CREATE INDEX lead_email FOR (n:Lead) ON (n.email);

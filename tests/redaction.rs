@@ -1,7 +1,9 @@
 //! Keys and values that are to be hidden stand nowhere: not in what is said, logged or recorded, whoever makes the sentence.
 
+use crate::crossing::bed::{Bed as Crossing, LONG, PLAN as CROSSING};
 use crate::examples::database::Database;
-use crate::sandbox::{Ran, Sandbox};
+use crate::failures::signal;
+use crate::sandbox::{Ran, Sandbox, wait_for};
 use crate::services;
 
 /// Stands in a key.
@@ -238,4 +240,35 @@ steps:
         let all = said(&ran.expect(4)) + &said(&gates) + &bed.journal();
         stands(&all, VALUE, redact.is_empty());
     }
+}
+
+#[test]
+fn why_the_new_side_refused_a_change_is_told_as_far_as_it_may_be() {
+    let Some(bed) = Crossing::example() else { return };
+    let plan = std::fs::read_to_string(bed.graph.sandbox.path(CROSSING)).unwrap();
+    bed.graph.sandbox.write(CROSSING, &plan.replace("max_rows: 1000000", "max_rows: 100"));
+    bed.graph.cypher("CREATE CONSTRAINT one_name FOR (u:User) REQUIRE u.name IS UNIQUE");
+    bed.phasegate(&["run", CROSSING, "--to", "sync-follows"]).expect(0);
+    bed.database.run(&format!("UPDATE users SET name = '{VALUE}' WHERE id IN (1, 2)"));
+    let relay = bed.relay();
+    assert!(wait_for(LONG, || bed.carried("users")["parked"] == 1), "{}", bed.status());
+    signal(relay.0.id(), "STOP");
+    for redact in [&[][..], &["--redact"], &["--redact=keys"]] {
+        for format in [&[][..], &["--format", "json"]] {
+            let ran = bed.phasegate(&[&["status", "social-graph"], format, redact].concat());
+            let said = said(&ran.expect(0));
+            stands(&said, "failed", true);
+            stands(&said, VALUE, redact.is_empty());
+        }
+    }
+    // With those that nobody carries it is too many, and that is recorded.
+    bed.database.run("UPDATE users SET bio = 'waits' WHERE id > 100");
+    let run = ["run", CROSSING, "--to", "copy-users", "--redact", "-vvv"];
+    let ran = bed.phasegate(&run).expect(1);
+    let journal = [".phasegate/state.db", ".phasegate/state.db-wal"]
+        .map(|file| std::fs::read(bed.graph.sandbox.path(file)).unwrap_or_default())
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    stands(&said(&ran), "over its limit", true);
+    stands(&(said(&ran) + &journal), VALUE, false);
 }

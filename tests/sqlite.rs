@@ -108,7 +108,7 @@ async fn copy(
 ) {
     let step = work("copy", Way::Forward);
     loop {
-        let size = Window { rows: 50, count: 2 };
+        let size = Window { rows: 50, count: 2, is_fixed: true };
         let state = insist(|| sqlite.plan_chunks(fence, &step, mapping, size)).await;
         for chunk in &state.open {
             insist(|| sqlite.copy_chunk(fence, &step, mapping, direction, chunk)).await;

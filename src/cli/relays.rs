@@ -17,6 +17,7 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
     if state.is_ended() || mappings.is_empty() {
         return Ok(Vec::new());
     }
+    let redact = session.global.redact().max(state.program().policy().redact);
     let mut drivers = BTreeMap::new();
     let mut away = BTreeMap::new();
     for (_, mapping) in &mappings {
@@ -36,9 +37,17 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
     let mut views = Vec::new();
     for (step, mapping) in mappings {
         let (from, into) = (mapping.from.target.clone(), mapping.into.target.clone());
+        let mut broken = None;
         let waiting = match (drivers.get(&from), away.get(&from)) {
             (Some(driver), _) => {
-                engine::behind(driver, std::slice::from_ref(&mapping)).await.map(waiting)
+                // Where changes are missed, that none of them waits says nothing.
+                let captured = engine::capture_broken(driver, state, &mapping).await;
+                let is_told = captured.map(|found| broken = found);
+                let lag = engine::behind(driver, std::slice::from_ref(&mapping)).await;
+                is_told.and(lag).map(|mut lag| {
+                    lag.redact(redact);
+                    waiting(lag)
+                })
             }
             (None, why) => Err(why.cloned().unwrap_or_default()),
         };
@@ -55,6 +64,7 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
             from,
             into,
             waiting,
+            broken,
             by,
         });
     }

@@ -189,6 +189,7 @@ codes! {
     OVERLAP = "D221", "a column that two mappings write";
     NO_FORM = "D222", "a value that the other database has nothing for";
     MAY_FAIL = "D223", "an expression that may fail a client's write";
+    UNFIT = "D224", "rows whose values the other database can't hold";
     KEY_NOT_SERVED = "R102", "a key that no index serves";
     NO_ROOM = "R103", "no room for the copy";
     DEPENDENTS = "R104", "something depends on what goes";

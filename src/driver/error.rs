@@ -1,6 +1,6 @@
 //! What can go wrong on a database, in fields and without secrets.
 
-use crate::run::{Failure, FailureClass, Redact};
+use crate::run::{Failure, FailureClass, Private, Redact};
 
 use super::Holder;
 
@@ -70,6 +70,15 @@ impl Error {
     pub fn naming(mut self, role: &str) -> Self {
         if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
             failure.help = failure.help.take().map(|help| help.replace(ROLE, role));
+        }
+        self
+    }
+
+    /// The same error, of whose sentences this part is data.
+    #[must_use]
+    pub fn with_private(mut self, part: Private) -> Self {
+        if let Self::Failed(failure) | Self::Unknown(failure) = &mut self {
+            failure.private.push(part);
         }
         self
     }

@@ -385,6 +385,8 @@ pub struct Window {
     pub rows: u32,
     /// How many chunks.
     pub count: u32,
+    /// Whether somebody says how many rows. Else they were found by how long chunks take, and may be more where fewer take as long.
+    pub is_fixed: bool,
 }
 
 /// The writing side of a copy.

@@ -27,7 +27,7 @@ use super::lease::{Keeper, TTL_MS, lost_to};
 use super::patience::{ANSWER_WITHIN_MS, jitter, patiently, within};
 use super::probe::{Questions, asked};
 use super::relay::Relays;
-use super::start::{at, claim};
+use super::start::{Claimed, all_claimed, at, claim};
 use super::step::{End, Halt, failure_of};
 use super::throttle::Told;
 use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signalled, process};
@@ -95,10 +95,12 @@ async fn drive_leased(
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();
+    let claimed = all_claimed(journal.state.program());
     let relays = Relays::start(ctx, &journal.state);
     let mut drive = Drive {
         ctx,
         targets,
+        claimed,
         journal,
         goal: options.goal.clone(),
         wait_ms: options.wait_ms,
@@ -153,6 +155,8 @@ struct Drive<'a> {
     ctx: &'a Context,
     /// The databases that were opened and entered.
     targets: BTreeMap<TargetName, Target>,
+    /// What was claimed in them.
+    claimed: Claimed,
     journal: Journal,
     goal: Goal,
     wait_ms: u64,
@@ -489,7 +493,7 @@ impl Drive<'_> {
     }
 
     /// Tells those who watch what has been recorded, and minds what it means for this drive: after an amendment the goal is
-    /// that of the new plan, and its databases must still be those that were opened.
+    /// that of the new plan, and its databases must still be those that were opened, and what it works on there what was claimed.
     fn learn(&mut self, entries: &[Entry]) -> Result<(), Error> {
         for entry in entries {
             let event = Event::Recorded(Box::new(entry.clone()));
@@ -500,11 +504,17 @@ impl Drive<'_> {
         if entries.iter().any(is_amended) {
             let program = self.journal.state.program();
             self.goal = self.goal.within(program);
-            if *program.targets() != self.targets {
+            let other = if *program.targets() == self.targets {
+                (all_claimed(program) != self.claimed).then_some("objects")
+            } else {
+                Some("databases")
+            };
+            if let Some(other) = other {
                 return Err(Error::Refused(Refusal {
                     kind: RefusalKind::Stale,
-                    message: "the plan was amended meanwhile, and works on other databases now"
-                        .to_owned(),
+                    message: format!(
+                        "the plan was amended meanwhile, and works on other {other} now"
+                    ),
                     help: Some("`phasegate run PLAN` goes on with them".to_owned()),
                 }));
             }

@@ -33,7 +33,7 @@ mod window;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;
-pub use probe::behind;
+pub use probe::{behind, capture_broken};
 pub use relay::{Relays, captured};
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, start, survey};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::driver::crossing::{Entered, Lag, Sides, of_mapping};
 use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
-    Action, Behind, Direction, DualWrite, Gate, Mapping, MappingName, Observations, Program, State,
-    Step, StepId, SyncSeen, TargetFacts, TargetName, Timestamp, Unused, UsedBy, Value, Window,
+    Action, Behind, Direction, DualWrite, Gate, Mapping, MappingName, Observations, Program,
+    Progress, State, Step, StepId, SyncSeen, TargetFacts, TargetName, Timestamp, Unused, UsedBy,
+    Value, Window,
 };
 use crate::store::SharedStore;
 
@@ -222,6 +223,37 @@ pub async fn behind(old: &SharedDriver, mappings: &[Mapping]) -> Result<Lag, Str
     let source = old.change_source().ok_or("its changes can't be captured")?;
     let lag = asked(|| source.lag(mappings)).await;
     lag.map_err(|error| old.told(error).to_string())
+}
+
+/// What is wrong with the capture of a mapping's changes, or why that can't be told. Nothing where it was ended, and where a step
+/// is about to end it.
+pub async fn capture_broken(
+    old: &SharedDriver,
+    state: &State,
+    mapping: &Mapping,
+) -> Result<Option<String>, String> {
+    let is_live = live_syncs(state).iter().any(|(live, _)| live.name == mapping.name);
+    if !is_live || is_being_ended(state, &mapping.name) {
+        return Ok(None);
+    }
+    let source = old.change_source().ok_or("its changes can't be captured")?;
+    match asked(|| source.capture_state(mapping)).await {
+        Ok(SyncState::Active) => Ok(None),
+        Ok(SyncState::Broken(why)) => Ok(Some(why)),
+        Err(error) => Err(old.told(error).to_string()),
+    }
+}
+
+fn is_being_ended(state: &State, name: &MappingName) -> bool {
+    let is_begun =
+        |id: &StepId| !matches!(state.step(id).progress, Progress::Pending | Progress::Succeeded);
+    state.program().steps().iter().filter(|step| is_begun(&step.id)).any(|step| {
+        match &step.action {
+            Action::StopDualWrite { mapping } | Action::Drop { mapping } => mapping == name,
+            Action::DualWrite(dual_write) => dual_write.mapping == *name,
+            _ => false,
+        }
+    })
 }
 
 async fn behind_in(

@@ -11,21 +11,22 @@
 //!   are in hand.
 //! - What the new side refuses keeps no other key waiting: a batch with something of it is applied in halves, and what is
 //!   refused alone is told to the outbox, which parks it in the end.
+//! - Of its transactions on the old side one is open at a time: they all lock the slot, and wait for it hardly at all.
+//! - A mapping whose table no longer fits it keeps no other mapping waiting: it is left out until somebody has mended that.
+//! - A failure that is the server's own counts against no change. One that fails alone is let be for some seconds, and the others go on.
 //! - What can pass (locks, a server that is away) is waited for, however long that takes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::clock::Stopwatch;
-use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed, What};
+use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed};
 use crate::driver::{self, Fence, SharedDriver};
 use crate::run::{
-    Action, Failure, FailureClass, Mapping, MappingName, Program, RetryPolicy, RunId, State,
-    StepId, TargetName, back_off_ms,
+    Action, Failure, FailureClass, Mapping, MappingName, RetryPolicy, RunId, State, StepId,
+    TargetName, back_off_ms,
 };
 use crate::store;
 
@@ -34,8 +35,14 @@ use super::lease::{Keeper, TTL_MS};
 use super::patience::{jitter, within};
 use super::{Context, Error, process};
 
+mod applier;
+mod aside;
+mod beside;
 mod done;
 
+use applier::{Applied, Applier, Cut, Refused};
+use aside::Aside;
+pub use beside::Relays;
 use done::Done;
 
 /// Changes that are carried at once.
@@ -44,8 +51,6 @@ const BATCH: u32 = 5_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the journal is read for mappings that came or went, in milliseconds.
 const LEARN_EVERY_MS: u64 = 500;
-/// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
-const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a database may take over what a relay asks, in milliseconds. Far more than a batch takes: what was given up begins anew.
 const DONE_WITHIN_MS: u64 = 600_000;
 /// How long a relay waits while another has its lease.
@@ -53,20 +58,12 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 /// How long a relay waits at least where a database doesn't permit what it does: people have to mend that, and a server that is given a
 /// wrong password again and again lets nobody of that name in.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// How often a change may be refused before it is parked.
-const REFUSED_MAX: u32 = 3;
 /// Between attempts while a database is busy or away.
 const WAITS: RetryPolicy =
     RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 5_000 };
 
 /// Two databases between which changes are carried.
 type Stream = (TargetName, TargetName);
-
-/// The pairs of databases of a plan's mappings.
-fn streams(program: &Program) -> BTreeSet<Stream> {
-    let across = program.mappings().values().filter(|mapping| !mapping.is_pushdown());
-    across.map(|it| (it.from.target.clone(), it.into.target.clone())).collect()
-}
 
 /// The mappings whose changes are captured, with the steps that begin that. One that was stopped is among them: what is left of it is
 /// carried, or passed over.
@@ -82,50 +79,21 @@ pub fn captured(state: &State) -> Vec<(StepId, Mapping)> {
     state.program().steps().iter().filter_map(live).collect()
 }
 
-/// Relays beside a drive.
-pub struct Relays {
-    halt: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+/// [`DONE_WITHIN_MS`], or what a test says.
+fn done_within_ms() -> u64 {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("relay::done-within", |ms| {
+        ms.and_then(|ms| ms.parse().ok()).unwrap_or(DONE_WITHIN_MS)
+    });
+    DONE_WITHIN_MS
 }
 
-impl Relays {
-    /// Begins to carry the changes of a run.
-    #[must_use]
-    pub fn start(ctx: &Context, state: &State) -> Self {
-        let (halt, halted) = watch::channel(false);
-        let tasks = streams(state.program()).into_iter().filter_map(|stream| {
-            let relay = Relay::of(ctx, state.run(), stream, halted.clone())?;
-            Some(tokio::spawn(relay.run()))
-        });
-        Self { halt, tasks: tasks.collect() }
-    }
-
-    /// Ends when the run is over, or nothing of it has to be carried.
-    pub async fn ended(&mut self) {
-        for task in &mut self.tasks {
-            let _ = task.await;
-        }
-        self.tasks.clear();
-    }
-
-    /// Ends them behind what they have in hand. What takes too long is dropped, and carried again by whoever comes next.
-    pub async fn stop(&mut self) {
-        self.halt.send_replace(true);
-        if tokio::time::timeout(STOPPED_WITHIN, self.ended()).await.is_err() {
-            for task in &self.tasks {
-                task.abort();
-            }
-            self.ended().await;
-        }
-    }
-}
-
-impl Drop for Relays {
-    fn drop(&mut self) {
-        self.halt.send_replace(true);
-        for task in &self.tasks {
-            task.abort();
-        }
+/// Rests. True when it is to stop.
+async fn rested(halt: &watch::Receiver<bool>, rest: Duration) -> bool {
+    let mut told = halt.clone();
+    tokio::select! {
+        () = tokio::time::sleep(rest) => *halt.borrow(),
+        _ = told.wait_for(|halt| *halt) => true,
     }
 }
 
@@ -135,6 +103,9 @@ struct Claimed {
     mappings: Vec<Mapping>,
     changes: Vec<Change>,
 }
+
+/// A mapping whose table doesn't fit it any more, and why.
+type Misfit = (MappingName, driver::Error);
 
 /// A change that is committed on the new side, by its version.
 type Landed = (u64, MappingName);
@@ -150,6 +121,8 @@ struct Relay {
     new: SharedDriver,
     halt: watch::Receiver<bool>,
     said: Arc<Said>,
+    /// The same of changes that wait while others go on.
+    said_of_some: Arc<Said>,
 }
 
 /// What was said last, so that a server that stays away is told of once.
@@ -224,6 +197,7 @@ impl Relay {
             stream,
             halt,
             said: Arc::default(),
+            said_of_some: Arc::default(),
         })
     }
 
@@ -269,13 +243,8 @@ impl Relay {
         *self.halt.borrow()
     }
 
-    /// Rests. True when it is to stop.
     async fn rested(&self, rest: Duration) -> bool {
-        let mut halt = self.halt.clone();
-        tokio::select! {
-            () = tokio::time::sleep(rest) => self.is_halted(),
-            _ = halt.wait_for(|halt| *halt) => true,
-        }
+        rested(&self.halt, rest).await
     }
 
     fn told_old(&self, error: driver::Error) -> Stopped {
@@ -284,6 +253,14 @@ impl Relay {
 
     fn told_new(&self, error: driver::Error) -> Stopped {
         Stopped::by(&self.stream.1, self.new.told(error))
+    }
+
+    /// What the old side says in time: whoever waits for a database that has gone mute keeps its lease from others, whom it may answer.
+    async fn of_old<T>(
+        &self,
+        call: impl Future<Output = Result<T, driver::Error>>,
+    ) -> Result<T, Stopped> {
+        within(done_within_ms(), call).await.map_err(|error| self.told_old(error))
     }
 
     fn source(&self) -> Result<&dyn ChangeSource, Stopped> {
@@ -342,18 +319,17 @@ impl Relay {
         token: u64,
         in_vain: &mut u32,
     ) -> Result<Stopped, Stopped> {
+        fail::fail_point!("relay::carry");
         let (source, sink) = (self.source()?, self.sink()?);
-        let told_old = |error| self.told_old(error);
-        let told_new = |error| self.told_new(error);
-        let entered = within(DONE_WITHIN_MS, source.enter_relay(&self.name, token)).await;
-        let old = entered.map_err(told_old)?;
-        let entered = within(DONE_WITHIN_MS, sink.enter_relay(&self.name, token)).await;
-        let new = entered.map_err(told_new)?;
+        let old = self.of_old(source.enter_relay(&self.name, token)).await?;
+        let entered = within(done_within_ms(), sink.enter_relay(&self.name, token)).await;
+        let new = entered.map_err(|error| self.told_new(error))?;
         let mut done = Done::of(&self.ctx.store, &self.run).await?;
         let mut learned = Stopwatch::start();
         let mut all = Vec::new();
         let mut last = 0;
         let (mut open, mut landed) = (Claimed::default(), Vec::new());
+        let mut aside = Aside::default();
         loop {
             if self.is_halted() {
                 self.take_out(&old, &landed).await?;
@@ -370,19 +346,42 @@ impl Relay {
                 }
                 learned = Stopwatch::start();
             }
-            let mappings: Vec<Mapping> = all.iter().map(|(_, mapping)| mapping.clone()).collect();
-            let in_hand: Vec<u64> = open.changes.iter().map(|change| change.version).collect();
+            aside.come_again();
+            let mappings = all.iter().map(|(_, mapping)| mapping);
+            let mappings: Vec<Mapping> =
+                mappings.filter(|mapping| !aside.has(&mapping.name)).cloned().collect();
+            let in_hand = open.changes.iter().map(|change| change.version);
+            let in_hand: Vec<u64> = in_hand.chain(aside.changes()).collect();
             let claim = async {
                 self.take_out(&old, &landed).await?;
                 let wanted = (BATCH, in_hand.as_slice());
-                let claimed = source.claim(&old, &mappings, wanted).await.map_err(told_old)?;
+                let claimed = self.of_old(source.claim(&old, &mappings, wanted)).await?;
                 self.as_a_cursor(&old, claimed, &mut last).await
             };
-            let (applied, claimed) = tokio::join!(self.apply([&old, &new], open), claim);
-            let (applied, changes) = (applied?, claimed?);
+            let (applied, claimed) = tokio::join!(self.apply(&new, open), claim);
+            let (applied, mut misfits) = applied?;
+            // Behind the claim, which has had the slot.
+            self.refuse(&old, &applied.refused).await?;
+            self.leave(&mut aside, &applied.failed);
+            if let Some(Cut::Failed(error)) = applied.cut {
+                self.take_out(&old, &applied.landed).await?;
+                return Err(self.told_new(error));
+            }
+            let changes = match claimed {
+                Err(Stopped::Driver(target, error)) if is_about_table(&error) => {
+                    let found = self.misfits(&mappings).await?;
+                    if found.is_empty() {
+                        return Err(Stopped::Driver(target, error));
+                    }
+                    misfits.extend(found);
+                    Vec::new()
+                }
+                other => other?,
+            };
+            self.leave_out(&mut aside, misfits, &changes);
             done.count(&all, &landed);
             let is_empty = applied.is_empty() && changes.is_empty();
-            (open, landed) = (Claimed { mappings, changes }, applied);
+            (open, landed) = (Claimed { mappings, changes }, applied.landed);
             // From here on what went wrong has passed.
             *in_vain = 0;
             self.said.forget();
@@ -412,8 +411,7 @@ impl Relay {
             claimed.into_iter().partition(|change| change.version > *last);
         *last = behind.iter().map(|change| change.version).max().unwrap_or(*last);
         let passed: Vec<u64> = passed.iter().map(|change| change.version).collect();
-        let applied = self.source()?.applied(fence, &passed).await;
-        applied.map_err(|error| self.told_old(error))?;
+        self.of_old(self.source()?.applied(fence, &passed)).await?;
         Ok(behind)
     }
 
@@ -434,134 +432,93 @@ impl Relay {
             return Ok(());
         }
         let versions: Vec<u64> = landed.iter().map(|(version, _)| *version).collect();
-        let gone = self.source()?.applied(fence, &versions).await;
-        gone.map(|_| ()).map_err(|error| self.told_old(error))
+        self.of_old(self.source()?.applied(fence, &versions)).await.map(|_| ())
     }
 
-    /// Applies what was claimed. Returns what is done with.
-    async fn apply(&self, fences: [&Fence; 2], claimed: Claimed) -> Result<Vec<Landed>, Stopped> {
+    /// Applies what was claimed. Gives the mappings, too, whose changes were left because the table no longer fits.
+    async fn apply(
+        &self,
+        fence: &Fence,
+        mut claimed: Claimed,
+    ) -> Result<(Applied, Vec<Misfit>), Stopped> {
+        let Claimed { mappings, changes } = &mut claimed;
+        mappings.retain(|mapping| changes.iter().any(|change| change.mapping == mapping.name));
+        let (of, misfits) = self.crossed(mappings).await?;
+        changes.retain(|change| !misfits.iter().any(|(name, _)| *name == change.mapping));
+        let halt = self.halt.clone();
+        let within_ms = done_within_ms();
+        let applier = Applier { sink: self.sink()?, fence, of: &of, halt, within_ms };
+        Ok((applier.apply(claimed.changes).await, misfits))
+    }
+
+    /// What rows of mappings carry, and the mappings whose tables don't fit them any more.
+    async fn crossed(&self, mappings: &[Mapping]) -> Result<(Vec<Crossed>, Vec<Misfit>), Stopped> {
+        let (mut of, mut misfits) = (Vec::new(), Vec::new());
+        for mapping in mappings {
+            match self.of_old(self.source()?.crossed(mapping)).await {
+                Ok(crossed) => of.push(crossed),
+                Err(Stopped::Driver(_, error)) if is_about_table(&error) => {
+                    misfits.push((mapping.name.clone(), error));
+                }
+                Err(stopped) => return Err(stopped),
+            }
+        }
+        Ok((of, misfits))
+    }
+
+    async fn misfits(&self, mappings: &[Mapping]) -> Result<Vec<Misfit>, Stopped> {
+        self.crossed(mappings).await.map(|(_, misfits)| misfits)
+    }
+
+    /// Lets mappings be whose tables don't fit them, and says so once; and says which of them are carried again.
+    fn leave_out(&self, aside: &mut Aside, misfits: Vec<Misfit>, changes: &[Change]) {
+        for (mapping, error) in misfits {
+            let text = format!(
+                "changes of mapping {mapping} wait in the outbox until this is mended: target {}: {error}",
+                self.stream.0
+            );
+            if aside.leave_all_of(mapping, &text) {
+                tracing::warn!("{text}");
+            }
+        }
+        for mapping in aside.carried_again(changes) {
+            tracing::info!("changes of mapping {mapping} are carried again");
+        }
+    }
+
+    /// Leaves changes for a while, and says so once.
+    fn leave(&self, aside: &mut Aside, failed: &[(u64, Failure)]) {
+        if let Some((_, failure)) = failed.last() {
+            let error = self.new.told(driver::Error::Failed(failure.clone()));
+            let text = format!(
+                "some changes wait in the outbox until this has passed: target {}: {error}",
+                self.stream.1
+            );
+            if self.said_of_some.is_news(&text) {
+                tracing::warn!("{text}");
+            }
+        }
+        for (version, _) in failed {
+            aside.leave(*version);
+        }
+    }
+
+    /// Tells the outbox what the new side refused, and why.
+    async fn refuse(&self, fence: &Fence, refused: &[Refused]) -> Result<(), Stopped> {
         let source = self.source()?;
-        let told_old = |error| self.told_old(error);
-        let mut of = Vec::new();
-        for mapping in &claimed.mappings {
-            if claimed.changes.iter().any(|change| change.mapping == mapping.name) {
-                of.push(source.crossed(mapping).await.map_err(told_old)?);
-            }
-        }
-        let mut done = Vec::new();
-        let mut rows = Vec::new();
-        for change in claimed.changes {
-            match &change.what {
-                What::Emptied => {
-                    if self.emptied(fences, &of, &change).await? {
-                        done.push((change.version, change.mapping));
-                    }
-                }
-                What::Unfit(unfit) => {
-                    // Trying it again makes no other row of it.
-                    let why = (None, unfit.reason.as_str());
-                    let refused = source.change_refused(fences[0], change.version, why, 1).await;
-                    refused.map_err(told_old)?;
-                }
-                What::Is(_) | What::Gone(_) => rows.push(change),
-            }
-        }
-        self.land(fences, &of, rows, &mut done).await?;
-        Ok(done)
-    }
-
-    /// Empties the new side. False where that was refused.
-    async fn emptied(
-        &self,
-        fences: [&Fence; 2],
-        of: &[Crossed],
-        change: &Change,
-    ) -> Result<bool, Stopped> {
-        let Some(crossed) = of.iter().find(|one| one.mapping.name == change.mapping) else {
-            return Ok(true);
-        };
-        loop {
-            let landed = self.sink()?.land_emptied(fences[1], crossed, change.version).await;
-            match landed {
-                Ok(false) => return Ok(true),
-                Ok(true) => {}
-                Err(driver::Error::Failed(failure)) if is_about_data(failure.class) => {
-                    self.refused(fences[0], change.version, &failure, 1).await?;
-                    return Ok(false);
-                }
-                Err(error) => self.passing(error).await?,
-            }
+        for one in refused {
             if self.is_halted() {
-                return Err(Stopped::Over);
-            }
-        }
-    }
-
-    /// Applies rows; where some are refused, all the others.
-    async fn land(
-        &self,
-        fences: [&Fence; 2],
-        of: &[Crossed],
-        rows: Vec<Change>,
-        done: &mut Vec<Landed>,
-    ) -> Result<(), Stopped> {
-        let mut open = vec![rows];
-        while let Some(mut batch) = open.pop() {
-            if batch.is_empty() {
-                continue;
-            }
-            if self.is_halted() {
-                // The rest is given to whoever comes next.
+                // The rest is refused again.
                 return Ok(());
             }
-            match within(DONE_WITHIN_MS, self.sink()?.land(fences[1], of, &batch)).await {
-                Ok(()) => {
-                    done.extend(batch.into_iter().map(|change| (change.version, change.mapping)));
-                }
-                Err(driver::Error::Failed(failure)) if is_about_data(failure.class) => {
-                    if batch.len() > 1 {
-                        let behind = batch.split_off(batch.len() / 2);
-                        open.push(behind);
-                        open.push(batch);
-                        continue;
-                    }
-                    for change in batch {
-                        self.refused(fences[0], change.version, &failure, REFUSED_MAX).await?;
-                    }
-                }
-                Err(error) => {
-                    self.passing(error).await?;
-                    open.push(batch);
-                }
-            }
+            let why = (one.code.as_deref(), one.reason.as_str());
+            self.of_old(source.change_refused(fence, one.version, why, one.most_tries)).await?;
         }
         Ok(())
     }
-
-    /// Tells the outbox why a change was refused.
-    async fn refused(
-        &self,
-        fence: &Fence,
-        version: u64,
-        failure: &Failure,
-        most_tries: u32,
-    ) -> Result<(), Stopped> {
-        let why = (failure.code.as_deref(), failure.message.as_str());
-        let refused = self.source()?.change_refused(fence, version, why, most_tries).await;
-        refused.map(|_| ()).map_err(|error| self.told_old(error))
-    }
-
-    /// Waits for what others have locked to be free; anything else is an end.
-    async fn passing(&self, error: driver::Error) -> Result<(), Stopped> {
-        if error.class() != Some(FailureClass::Contention) {
-            return Err(self.told_new(error));
-        }
-        tracing::debug!(%error, "changes wait for locks");
-        if self.rested(LOOK_EVERY).await { Err(Stopped::Over) } else { Ok(()) }
-    }
 }
 
-/// Whether a failure is about what was to be written, so that time alone mends nothing.
-const fn is_about_data(class: FailureClass) -> bool {
-    matches!(class, FailureClass::Refused | FailureClass::Unsafe)
+/// Whether a failure may be about a table that isn't what a mapping says of it: dropped, without its key, or with a column of another type.
+fn is_about_table(error: &driver::Error) -> bool {
+    matches!(error.class(), Some(FailureClass::Stale | FailureClass::Refused))
 }

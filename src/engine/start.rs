@@ -113,6 +113,15 @@ pub(super) fn claim(
     })
 }
 
+/// What a plan claims in its databases: objects, and mappings.
+pub(super) type Claimed = BTreeMap<TargetName, (Option<Vec<String>>, Vec<MappingName>)>;
+
+/// What a plan claims where it works.
+pub(super) fn all_claimed(program: &Program) -> Claimed {
+    let of = |target: &TargetName| (claimed(program, target), worked_on(program, target));
+    program.targets().keys().map(|target| (target.clone(), of(target))).collect()
+}
+
 /// The mappings that a plan works on in a target.
 fn worked_on(program: &Program, target: &TargetName) -> Vec<MappingName> {
     let here = program.steps().iter().filter(|step| program.works_on(step, target));

@@ -21,6 +21,8 @@ pub struct RelayView {
     pub into: TargetName,
     /// What waits, or why that can't be told.
     pub waiting: Result<Waiting, String>,
+    /// What is wrong with the capture of its changes, so that some may be missed.
+    pub broken: Option<String>,
     /// Changes carried so far.
     pub carried: u64,
     /// When the last ones were.
@@ -47,10 +49,11 @@ pub struct Waiting {
 }
 
 impl RelayView {
-    /// Whether the new side has everything, waits for some of it, or refused some.
+    /// Whether the new side has everything, waits for some of it, refused some, or isn't told of all.
     #[must_use]
     pub fn sync_status(&self) -> &'static str {
         match &self.waiting {
+            _ if self.broken.is_some() => "broken",
             Err(_) => "unknown",
             Ok(waiting) if waiting.parked > 0 => "failed",
             Ok(waiting) if waiting.rows > 0 => "pending",
@@ -83,6 +86,9 @@ impl RelayView {
             let _ = write!(text, ", the last {} ago", words::duration(now.since_ms(at)));
         }
         text.push('\n');
+        if let Some(why) = &self.broken {
+            let _ = writeln!(text, "    changes may be missed: {why}");
+        }
         if let Ok(Waiting { last_error: Some(why), .. }) = &self.waiting {
             let _ = writeln!(text, "    last refused: {why}");
         }
@@ -97,6 +103,7 @@ impl RelayView {
             "from": self.from,
             "into": self.into,
             "sync_status": self.sync_status(),
+            "broken": self.broken,
             "lag_rows": waiting.map(|it| it.rows),
             "lag_rows_is_more": waiting.map(|it| it.is_more),
             "lag_ms": waiting.map(|it| it.oldest_ms.unwrap_or(0)),
@@ -147,6 +154,7 @@ mod tests {
             from: "app".into(),
             into: "graph".into(),
             waiting,
+            broken: None,
             carried: 1_200,
             last_at: Some(Timestamp::from_unix_ms(9_000)),
             by: Some("ann (pid 7 on here)".to_owned()),
@@ -180,5 +188,11 @@ mod tests {
         assert_eq!(document[1]["lag_ms"], 0);
         assert_eq!(document[2]["lag_rows"], Value::Null);
         assert_eq!(render(&[], now), "");
+        let mut broken = view(Ok(Waiting::default()));
+        broken.broken = Some("trigger x is disabled".to_owned());
+        assert_eq!(broken.document()["sync_status"], "broken");
+        let text = render(&[broken], now);
+        assert!(text.contains("users: broken; 1,200 applied"), "{text}");
+        assert!(text.contains("changes may be missed: trigger x is disabled"), "{text}");
     }
 }

@@ -12,7 +12,7 @@ pub const VALUES_MAX: usize = 16;
 /// How many keys a sentence names.
 pub const KEYS_SAID_MAX: usize = 5;
 /// What stands in the place of a key that is not shown.
-pub(super) const HIDDEN: &str = "(redacted)";
+pub const HIDDEN: &str = "(redacted)";
 
 /// One row that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -47,8 +47,8 @@ pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};
 pub use difference::{
-    ColumnValues, Difference, DifferenceKind, KEYS_SAID_MAX, Redact, ShownValue, VALUE_CHARS_MAX,
-    VALUES_MAX, keys_said,
+    ColumnValues, Difference, DifferenceKind, HIDDEN, KEYS_SAID_MAX, Redact, ShownValue,
+    VALUE_CHARS_MAX, VALUES_MAX, keys_said,
 };
 pub use digest::Digest;
 pub use expect::{check, is_within};

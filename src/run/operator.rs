@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::action::{Action, Gate};
+use super::action::{Action, Gate, Language, Transaction};
 use super::command::{Command, Refusal, RefusalKind};
 use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
@@ -188,8 +188,8 @@ fn accept_more(state: &State, accept_loss: &[MappingName]) -> Vec<Event> {
     std::iter::once(Event::RollbackBegun { accept_loss: all }).chain(again).collect()
 }
 
-/// Whether a step may have changed something: statements that failed were rolled back with their transaction, a copy that
-/// failed keeps its chunks, and where the connection was lost nobody knows until the ledger is asked again.
+/// Whether a step may have changed something: statements that failed were rolled back with their transaction, if they were in one; a
+/// copy that failed keeps its chunks, and where the connection was lost nobody knows until the ledger is asked again.
 fn left_traces(state: &State, step: &Step) -> bool {
     let known = state.step(&step.id);
     let progress = &known.progress;
@@ -197,9 +197,16 @@ fn left_traces(state: &State, step: &Step) -> bool {
         progress,
         Progress::Failed { way: Way::Forward, .. } | Progress::Retrying { way: Way::Forward, .. }
     ) && !known.may_be_done
-        && !matches!(step.action, Action::Backfill(_));
+        && !matches!(step.action, Action::Backfill(_))
+        && !commits_in_parts(&step.action);
     let only_looked = *progress == Progress::Differs || gate_of(step).is_some();
     !matches!(progress, Progress::Pending | Progress::Undone) && !rolled_back && !only_looked
+}
+
+/// Whether what a step has done before it failed stays: a script of a graph without a transaction of its own.
+fn commits_in_parts(action: &Action) -> bool {
+    matches!(action, Action::Sql(script)
+        if script.language == Language::Cypher && script.transaction == Transaction::None)
 }
 
 fn abort(state: &State, leave: bool, reason: Option<&String>) -> Decided {

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - Where a word may be a clause or a name, it counts as the clause.
-//! - What isn't known counts as *unknown*: procedures that aren't on a list, and statements that begin with a word that isn't.
+//! - What isn't known counts as *unknown*: procedures and functions that aren't on a list, and statements that begin with a word that
+//!   isn't.
 //!
 //! The language is that of Neo4j 5, <https://neo4j.com/docs/cypher-manual/5/>. Absent on purpose: labels and properties, which need
 //! no definition and so tell nothing that a plan could be held against.
@@ -14,7 +15,10 @@ use super::facts::Facts;
 use super::reader::Reader;
 use super::token::{Kind, Token, tokens};
 
+mod disguise;
 mod expression;
+mod functions;
+mod set;
 
 pub use expression::{ROW, plain_property, properties_read, quoted};
 
@@ -47,10 +51,14 @@ pub struct SchemaChange {
 const INDEXES: [&str; 7] = ["range", "text", "point", "lookup", "fulltext", "vector", "btree"];
 
 /// Words that a statement which reads or writes data begins with.
-const CLAUSES: [&str; 14] = [
-    "match", "optional", "create", "merge", "unwind", "with", "return", "call", "load", "foreach",
-    "finish", "set", "delete", "detach",
+const CLAUSES: [&str; 16] = [
+    "match", "optional", "create", "insert", "merge", "unwind", "with", "return", "call", "load",
+    "foreach", "finish", "set", "delete", "detach", "show",
 ];
+
+/// Words that belong to what writes data.
+const WRITING: [&str; 8] =
+    ["create", "insert", "merge", "set", "delete", "detach", "remove", "foreach"];
 
 /// Words that a statement about the server begins with.
 const ADMINISTRATION: [&str; 13] = [
@@ -99,25 +107,13 @@ pub fn schema_change(statement: &str) -> Option<SchemaChange> {
 
 /// What a statement may destroy.
 pub(super) fn classify(statement: &str) -> Facts {
-    if let Some(shown) = hidden_character(statement) {
-        return Facts::unknown(format!(
-            "it has the escape {shown}, which the server replaces before it reads the statement"
-        ));
+    if let Some(why) = disguise::disguise(statement) {
+        return Facts::unknown(format!("it has {why}"));
     }
     let Some(reading) = Reading::of(statement) else {
         return Facts::unknown("it can't be read");
     };
     reading.facts()
-}
-
-/// An escape in the place of a character that means something: the server replaces it wherever it stands, so that it may end a
-/// string.
-fn hidden_character(statement: &str) -> Option<&str> {
-    let escapes = statement.match_indices("\\u").chain(statement.match_indices("\\U"));
-    escapes.map(|(at, _)| statement.get(at..at + 6).unwrap_or_default()).find(|escape| {
-        let digits = escape.get(2..).unwrap_or_default();
-        u32::from_str_radix(digits, 16).map_or(true, |code| code < 0x80)
-    })
 }
 
 /// A statement's tokens behind what is only said of how it is to be run.
@@ -172,6 +168,12 @@ impl<'a> Reading<'a> {
         self.all.get(at).is_some_and(|token| token.is_punct(self.source, punct))
     }
 
+    /// The name that a token may be.
+    fn name(&self, at: usize) -> Option<String> {
+        let token = self.all.get(at)?;
+        matches!(token.kind, Kind::Word | Kind::Quoted).then(|| token.name(self.source))?
+    }
+
     fn is_one(&self, at: usize, words: &[&str]) -> bool {
         words.iter().any(|word| self.is(at, word))
     }
@@ -193,7 +195,8 @@ impl<'a> Reading<'a> {
         if makes {
             let _ = INDEXES.iter().any(|kind| reader.eats(&[kind]));
         }
-        if !reader.eats(&["index"]) && !reader.eats(&["constraint"]) {
+        // `CREATE index = (…)` makes data: the path is called so.
+        if !reader.eats(&["index"]) && !reader.eats(&["constraint"]) || reader.eats_punct("=") {
             return None;
         }
         let ends = |reader: &Reader<'_>| {
@@ -220,29 +223,30 @@ impl<'a> Reading<'a> {
         if self.schema_change().is_some() {
             return Section::Schema;
         }
-        if self.is(self.begin, "show") {
-            return Section::Reads;
-        }
         if self.clauses().any(|at| self.commits(at)) {
             return Section::ByItself;
         }
         let writes = |at| {
-            self.is_one(at, &["create", "merge", "set", "delete", "detach", "remove", "foreach"])
+            self.is_one(at, &WRITING)
                 || self.procedure(at).is_some_and(|name| !HARMLESS.contains(&&*name))
         };
         if self.clauses().any(writes) { Section::Data } else { Section::Reads }
     }
 
-    /// Words that may be clauses: what follows a dot, a colon or a dollar is a name, and so is what a colon follows.
+    /// Words that may be clauses.
     fn clauses(&self) -> impl Iterator<Item = usize> {
         (self.begin..self.all.len()).filter(|at| {
-            let is_name = at.checked_sub(1).is_some_and(|before| {
-                [".", ":", "$", "&", "!"].iter().any(|punct| self.is_punct(before, punct))
-            });
-            self.all.get(*at).is_some_and(|it| it.kind == Kind::Word)
-                && !is_name
-                && !self.is_punct(at + 1, ":")
+            self.all.get(*at).is_some_and(|it| it.kind == Kind::Word) && !self.is_name(*at)
         })
+    }
+
+    /// Whether a word is a name for sure: what follows a dot, a colon or a dollar is, and what a colon follows. What follows a `!` isn't:
+    /// it may end a type (`IS :: STRING!`).
+    fn is_name(&self, at: usize) -> bool {
+        let is_behind = at.checked_sub(1).is_some_and(|before| {
+            [".", ":", "$", "&"].iter().any(|punct| self.is_punct(before, punct))
+        });
+        is_behind || self.is_punct(at + 1, ":")
     }
 
     /// `IN TRANSACTIONS`, `IN 4 CONCURRENT TRANSACTIONS`.
@@ -276,10 +280,8 @@ impl<'a> Reading<'a> {
                 "remove USE, and name the database in the target's URL",
             );
         }
-        if self.schema_change().is_some() {
-            return facts;
-        }
-        if self.administers() {
+        let changes_schema = self.schema_change().is_some();
+        if !changes_schema && self.administers() {
             facts.endanger(Hazard::Unknown("it is about the server and its databases".to_owned()));
             if self.is(self.begin, "drop") {
                 facts.endanger(Hazard::Destructive("it drops what is not the plan's".to_owned()));
@@ -290,61 +292,41 @@ impl<'a> Reading<'a> {
             );
             return facts;
         }
-        if self.is(self.begin, "show") {
-            return facts;
-        }
-        if !self.is_one(self.begin, &CLAUSES) {
+        if !changes_schema && !self.is_one(self.begin, &CLAUSES) {
             let what = self.text(self.begin);
             facts.endanger(Hazard::Unknown(format!("it begins with {what}, which is not known")));
         }
+        let names = set::Names::of(self);
         for at in self.clauses() {
             if self.is(at, "delete") || self.is(at, "detach") {
                 facts.endanger(destructive("it deletes nodes or relationships"));
             } else if self.is(at, "remove") {
                 facts.endanger(destructive("it removes properties or labels"));
             } else if self.is(at, "set") {
-                self.judge_set(at, &mut facts);
+                set::judge(self, at, &names, &mut facts);
             } else if self.commits(at) {
                 facts.outside_transaction =
                     Some("`CALL … IN TRANSACTIONS` commits by itself".to_owned());
             } else if let Some(name) = self.procedure(at)
                 && !HARMLESS.contains(&&*name)
             {
-                let what = format!("it calls {name}, and what that does is not known");
-                facts.endanger(Hazard::Unknown(what));
+                facts.endanger(calls(&name));
+            }
+        }
+        for at in self.begin..self.all.len() {
+            if let Some((begin, name)) = functions::called(self.source, &self.all, at)
+                && !functions::is_own(&name)
+                && !begin.checked_sub(1).is_some_and(|before| self.is(before, "call"))
+            {
+                facts.endanger(calls(&name));
             }
         }
         facts
     }
+}
 
-    /// `SET n = …` takes away every property that isn't named, and `SET n.x = null` that one. Of a node that was made just now
-    /// there is nothing to lose.
-    fn judge_set(&self, at: usize, facts: &mut Facts) {
-        if at >= 2 && self.is(at - 2, "on") && self.is(at - 1, "create") {
-            return;
-        }
-        let (mut depth, mut begins) = (0_u32, true);
-        for at in at + 1..self.all.len() {
-            let opens = ["(", "[", "{"].iter().any(|it| self.is_punct(at, it));
-            let closes = [")", "]", "}"].iter().any(|it| self.is_punct(at, it));
-            if closes && depth == 0 {
-                return;
-            }
-            depth = depth + u32::from(opens) - u32::from(closes);
-            if depth > 0 || closes {
-                begins = false;
-                continue;
-            }
-            if begins && self.is_punct(at + 1, "=") {
-                facts.endanger(destructive("it replaces all properties of what it sets"));
-            }
-            let is_value = at.checked_sub(1).is_some_and(|before| self.is_punct(before, "="));
-            if is_value && self.is(at, "null") {
-                facts.endanger(destructive("it removes a property by setting it to null"));
-            }
-            begins = self.is_punct(at, ",");
-        }
-    }
+fn calls(name: &str) -> Hazard {
+    Hazard::Unknown(format!("it calls {name}, and what that does is not known"))
 }
 
 fn destructive(what: &str) -> Hazard {
@@ -380,7 +362,30 @@ mod tests {
             ("CALL db.awaitIndexes(300)", 0),
             ("CYPHER 5 runtime=slotted MATCH (n) RETURN n", 0),
             ("CALL { MATCH (n) RETURN n } IN 2 CONCURRENT TRANSACTIONS RETURN 1", 0),
+            ("MATCH (n:!Lead&!Old) RETURN n", 0),
+            ("MATCH (cafe\u{301}) RETURN cafe\u{301}, '\u{200b}DELETE'", 0),
             ("MATCH (n) DELETE n", 2),
+            ("MATCH (n:Lead) WHERE n.x IS :: STRING! DELETE n", 2),
+            ("MATCH (n:Lead) WHERE n.x IS :: LIST<STRING!>! SET n = {}", 2),
+            ("MATCH (n:Lead) WHERE n.x IS :: STRING! REMOVE n.x", 2),
+            ("MATCH (n)\\u00a0DELETE\\u00a0n", 1),
+            ("MATCH (n)\\u2003DELETE\\u2003n", 1),
+            ("MATCH (n)\\u3000DETACH\\u3000DELETE n", 1),
+            ("MATCH (caf\\u00e9) SET caf\\u00e9 = {}", 1),
+            ("MATCH (`caf\\u00e9`) RETURN 1", 1),
+            ("MATCH (n) // x\rDETACH DELETE n\nRETURN 1", 2),
+            ("MATCH (n)\u{b}DETACH\u{1c}DELETE\u{1f}n", 2),
+            ("MATCH (n) SET n.x =\u{b}null", 2),
+            ("MATCH (cafe\u{301}) SET cafe\u{301} = {}", 2),
+            ("MATCH (a\u{20ac}) SET a\u{20ac} = {}", 2),
+            ("MATCH (n) \u{180e}DELETE n", 1),
+            ("MATCH (n) \u{200b}SET\u{180e} n = {}", 1),
+            ("CREATE index = (:A) WITH 1 AS x MATCH (n) DETACH DELETE n", 2),
+            ("CREATE constraint = (:A) WITH 1 AS x MATCH (n) DETACH DELETE n", 2),
+            ("CREATE INDEX x FOR (n:A) ON (n.b) WITH 1 AS x MATCH (n) DELETE n", 2),
+            ("SHOW TRANSACTIONS YIELD transactionId AS id MATCH (n) DETACH DELETE n", 2),
+            ("SHOW INDEXES YIELD name CALL apoc.nothing() RETURN name", 1),
+            ("INSERT (:A)", 0),
             ("match (n) detach\tdelete n", 2),
             ("MATCH (n) DELETE\u{a0}n", 2),
             ("MATCH (n) NODETACH DELETE n", 2),
@@ -400,6 +405,12 @@ mod tests {
             ("TERMINATE TRANSACTIONS 'neo4j-transaction-1'", 1),
             ("CALL apoc.periodic.iterate('MATCH (n) RETURN n', 'DELETE n', {})", 1),
             ("CALL `db`.labels() YIELD label CALL apoc.nothing() RETURN 1", 1),
+            ("MATCH (n) RETURN acme.wipe(n)", 1),
+            ("MATCH (n) RETURN `acme` . `wipe` (n)", 1),
+            ("MATCH (n) WHERE apoc.text.join(n.xs, '') = 'x' RETURN n", 1),
+            ("MATCH (n) WHERE n.at < datetime.transaction() RETURN point.distance(n.p, n.q)", 0),
+            ("RETURN Date.Truncate('day', date()), duration.between(date(), date())", 0),
+            ("MATCH (n) WHERE n.x IN (n.ys) AND (n)-[:A]->() RETURN n.x", 0),
             ("WHATEVER (n)", 1),
             ("RETURN 'a\\u0027 DELETE \\u0027'", 1),
             ("RETURN 'caf\\u00e9'", 0),
@@ -419,6 +430,9 @@ mod tests {
             ("CREATE (n)", Section::Data),
             ("CREATE p = (a)-[:X]->(b)", Section::Data),
             ("MATCH (n) SET n.x = 1", Section::Data),
+            ("CREATE index = (:A) WITH 1 AS x MATCH (n) DELETE n", Section::Data),
+            ("SHOW INDEXES YIELD name MATCH (n) SET n.x = 1", Section::Data),
+            ("MATCH (n) INSERT (:A)", Section::Data),
             ("CREATE FULLTEXT INDEX x FOR (n:A) ON EACH [n.x]", Section::Schema),
             ("DROP INDEX x", Section::Schema),
             ("MATCH (n) CALL (n) { SET n.x = 1 } IN TRANSACTIONS OF 10 ROWS", Section::ByItself),
@@ -447,6 +461,7 @@ mod tests {
             ("DROP INDEX a_b", change(false, Some("a_b"), false)),
             ("DROP CONSTRAINT c IF EXISTS", change(false, Some("c"), true)),
             ("CREATE (index)", None),
+            ("CREATE constraint = (:A)", None),
             ("CREATE USER ann SET PASSWORD 'x'", None),
         ] {
             assert_eq!(schema_change(statement), expected, "{statement}");

@@ -335,6 +335,18 @@ mod tests {
     }
 
     #[test]
+    fn line_comments_end_where_the_server_ends_them() {
+        for (dialect, text, expected) in [
+            (Dialect::Cypher, "RETURN 1 // a\r; RETURN 2", 2),
+            (Dialect::Postgres, "SELECT 1 -- a\r; SELECT 2", 2),
+            (Dialect::Sqlite, "SELECT 1 -- a\r; SELECT 2", 1),
+            (Dialect::Mysql, "SELECT 1 -- a\r; SELECT 2", 1),
+        ] {
+            assert_eq!(parts(dialect, text).len(), expected, "{dialect:?}");
+        }
+    }
+
+    #[test]
     fn bodies_stay_whole() {
         let trigger = "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  INSERT INTO b SELECT CASE WHEN 1 THEN 2 END;\n  \
                        UPDATE c SET end = CASE new.x WHEN ';' THEN 1 ELSE 2 END; -- END;\nEND";

@@ -144,6 +144,10 @@ impl Lexer<'_> {
                 self.step();
                 Ok(None)
             }
+            _ if self.cypher_blank() > 0 => {
+                self.skip(self.cypher_blank());
+                Ok(None)
+            }
             b'-' if self.starts_line_comment() => Ok(self.line_comment()),
             b'/' if self.dialect == Dialect::Cypher && self.peek(1) == Some(b'/') => {
                 Ok(self.line_comment())
@@ -161,13 +165,9 @@ impl Lexer<'_> {
                 self.bracketed().map(Some)
             }
             b'$' if self.dialect == Dialect::Postgres => self.dollar().map(Some),
-            0x80.. if self.dialect == Dialect::Cypher && self.blank_bytes() > 0 => {
-                self.skip(self.blank_bytes());
-                Ok(None)
-            }
-            _ if is_word_byte(byte) => {
-                while self.peek(0).is_some_and(|b| is_word_byte(b) || b == b'$')
-                    && (self.dialect != Dialect::Cypher || self.blank_bytes() == 0)
+            _ if self.is_word_byte(byte) => {
+                while self.peek(0).is_some_and(|b| self.is_word_byte(b) || b == b'$')
+                    && self.cypher_blank() == 0
                 {
                     self.step();
                 }
@@ -189,7 +189,10 @@ impl Lexer<'_> {
     }
 
     fn line_comment(&mut self) -> Option<Kind> {
-        while self.peek(0).is_some_and(|byte| byte != b'\n') {
+        // To SQLite and MySQL a lone carriage return is a character like others: the comment goes on.
+        let ends_at_return = matches!(self.dialect, Dialect::Cypher | Dialect::Postgres);
+        let ends = |byte| byte == b'\n' || ends_at_return && byte == b'\r';
+        while self.peek(0).is_some_and(|byte| !ends(byte)) {
             self.step();
         }
         None
@@ -255,12 +258,21 @@ impl Lexer<'_> {
         }
     }
 
-    /// How many bytes a character beyond ASCII has here that is neither letter nor digit; 0 where there is none. Cypher takes many of
-    /// them for blanks, and names can't begin with any other.
-    fn blank_bytes(&self) -> usize {
+    /// How many bytes a blank of Cypher has here beside those that are blanks everywhere; 0 where there is none.
+    fn cypher_blank(&self) -> usize {
+        if self.dialect != Dialect::Cypher {
+            return 0;
+        }
         let rest = self.source.get(self.at..).unwrap_or_default();
-        let next = rest.chars().next().filter(|it| !it.is_ascii() && !it.is_alphanumeric());
+        let next = rest.chars().next().filter(|it| is_cypher_blank(*it));
         next.map_or(0, char::len_utf8)
+    }
+
+    /// Letters, digits, underscores and everything beyond ASCII, which all these databases allow in names. Cypher allows control
+    /// characters in them, too.
+    fn is_word_byte(&self, byte: u8) -> bool {
+        is_word_byte(byte)
+            || self.dialect == Dialect::Cypher && matches!(byte, 0x01..=0x08 | 0x0e..=0x1b | 0x7f)
     }
 
     fn double_quote_escapes(&self) -> Backslash {
@@ -330,7 +342,25 @@ impl Lexer<'_> {
     }
 }
 
-/// Letters, digits, underscores and everything beyond ASCII, which all these databases allow in names.
+/// What Neo4j's own lexer takes for a blank (`SPACE` in its grammar), without those that are blanks in every dialect. All else
+/// beyond ASCII may be a part of a name there: combining marks and currencies are.
+const fn is_cypher_blank(it: char) -> bool {
+    matches!(
+        it,
+        '\u{b}'
+            | '\u{1c}'..='\u{1f}'
+            | '\u{a0}'
+            | '\u{1680}'
+            | '\u{2000}'..='\u{200a}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{202f}'
+            | '\u{205f}'
+            | '\u{3000}'
+    )
+}
+
+/// Letters, digits, underscores and everything beyond ASCII.
 const fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }

@@ -1,7 +1,7 @@
 //! A database, a graph and a plan between them; what both have, read by statements that know nothing of the engine; and an
 //! application that writes to the database all the time.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +18,44 @@ use crate::sandbox::{Ran, wait_for};
 use crate::services;
 
 pub const PLAN: &str = "plans/social-graph.yaml";
+
+/// How plans begin that are not the example: with its name and its databases.
+const HEAD: &str = r#"apiVersion: phasegate/v1
+kind: Plan
+metadata:
+  name: social-graph
+targets:
+  app:
+    engine: postgres
+    url: "${env:APP_DATABASE_URL}"
+  graph:
+    engine: neo4j
+    url: "${env:SOCIAL_GRAPH_URL}"
+"#;
+
+/// Everything that a table has, until the capture ends: a mapping of it, and steps.
+pub const NOTES: [&str; 2] = [
+    "mappings:
+  notes:
+    from: { target: app, table: notes, key: [id] }
+    into: { target: graph, node: Note, key: { id: id } }
+    copy: all
+",
+    "  - id: sync
+    phase: dual-write
+    dual_write: { mapping: notes, direction: forward }
+  - id: copy
+    phase: backfill
+    backfill:
+      mapping: notes
+  - id: compare
+    phase: verify
+    verify: { mapping: notes }
+  - id: stop
+    phase: contract
+    stop_dual_write: { mapping: notes }
+",
+];
 
 /// Every wait is cut to a second; who may decide is known by name.
 const PROJECT: &str = "apiVersion: phasegate/v1
@@ -62,6 +100,11 @@ impl Bed {
         graph.sandbox.write("phasegate.yaml", PROJECT);
         let graph_url = graph.url.clone();
         Some(Self { database, graph, graph_url })
+    }
+
+    /// Another plan than the example, but for its name and its databases.
+    pub fn plan(&self, rest: &str) {
+        self.graph.sandbox.write("plan.yaml", &format!("{HEAD}{rest}"));
     }
 
     /// The graph is reached through something else.
@@ -202,6 +245,24 @@ impl Drop for Relay {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// What a process says, as it comes.
+pub fn heard(relay: &mut Relay) -> Arc<Mutex<String>> {
+    let said = Arc::new(Mutex::new(String::new()));
+    let (kept, lines) = (Arc::clone(&said), BufReader::new(relay.0.stderr.take().unwrap()).lines());
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            *kept.lock().unwrap() += &(line + "\n");
+        }
+    });
+    said
+}
+
+#[track_caller]
+pub fn wait_to_hear(said: &Mutex<String>, part: &str) {
+    let is_said = wait_for(LONG, || said.lock().unwrap().contains(part));
+    assert!(is_said, "{part}: {}", said.lock().unwrap());
 }
 
 /// An application that writes users and relations, until it is dropped: new rows, updates, deletes, keys that change, upserts, rows that

@@ -1,11 +1,11 @@
 //! What is said where one of the two databases is not as it must be: which one, why, and what to do; and that it goes on once that is
 //! mended.
 
-use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::bed::{Bed, LONG, PLAN, Relay, Wire};
+use super::bed::{Bed, LONG, PLAN, Relay, Wire, heard, wait_to_hear};
 use crate::graph::server::{PASSWORDS, Server};
 use crate::sandbox::{Ran, wait_for};
 
@@ -18,24 +18,6 @@ fn says(ran: &Ran, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part}: {ran}");
     }
-}
-
-/// What a process says, as it comes.
-fn heard(relay: &mut Relay) -> Arc<Mutex<String>> {
-    let said = Arc::new(Mutex::new(String::new()));
-    let (kept, lines) = (Arc::clone(&said), BufReader::new(relay.0.stderr.take().unwrap()).lines());
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            *kept.lock().unwrap() += &(line + "\n");
-        }
-    });
-    said
-}
-
-#[track_caller]
-fn wait_to_hear(said: &Mutex<String>, part: &str) {
-    let is_said = wait_for(LONG, || said.lock().unwrap().contains(part));
-    assert!(is_said, "{part}: {}", said.lock().unwrap());
 }
 
 /// A relay that has the lease.
@@ -118,6 +100,30 @@ fn a_graph_that_takes_no_writes_any_more_stops_the_copy_and_loses_nothing() {
 }
 
 #[test]
+fn a_graph_whose_server_is_stopped_for_a_while_is_caught_up_with_by_a_relay_alone() {
+    let Some(bed) = Bed::example() else { return };
+    let Some(server) = Server::with("a graph that is stopped", |_| String::new()) else { return };
+    let bed = bed.reached_at(server.url("any"));
+    bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
+    let (mut relay, said) = at_work(&bed);
+    server.end();
+    bed.database
+        .run("UPDATE users SET bio = 'unheard' WHERE id <= 50; DELETE FROM users WHERE id = 51");
+    wait_to_hear(&said, "changes wait in the outbox until this has passed: target graph");
+    // Beyond every wait of the relay's own, where there is time.
+    let away = if std::env::var_os("PHASEGATE_SOAK").is_some() { 60 } else { 7 };
+    std::thread::sleep(Duration::from_secs(away));
+    assert!(relay.0.try_wait().unwrap().is_none(), "the relay gave up");
+    assert_eq!(bed.carried("users")["lag_rows"], 51);
+    server.start_again("");
+    bed.is_synced();
+    let there = "MATCH (u:User) RETURN toString(count(CASE u.bio WHEN 'unheard' THEN 1 END)) + ' of ' + count(u) AS it";
+    assert_eq!(server.texts("any", there), ["50 of 2999"]);
+    drop(relay);
+    bed.phasegate(&["run", PLAN]).expect(4);
+}
+
+#[test]
 fn a_server_that_hangs_is_named_in_time() {
     let Some(bed) = Bed::example() else { return };
     let (graph, app) = (Wire::to(&bed.graph.url), Wire::to(&bed.database.url));
@@ -163,6 +169,27 @@ fn a_server_that_hangs_is_named_in_time() {
     drop(relay);
     bed.phasegate(&["run", PLAN]).expect(4);
     bed.are_same("a server hung");
+}
+
+#[test]
+fn a_database_that_goes_mute_is_given_up_and_caught_up_with() {
+    let Some(bed) = Bed::example() else { return };
+    bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
+    let app = Wire::to(&bed.database.url);
+    let mut relay = bed.command(&["relay", "social-graph"]);
+    relay.env("APP_DATABASE_URL", &app.url).env("FAILPOINTS", "relay::done-within=return(2000)");
+    let relay = relay.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut relay = Relay(relay);
+    let said = heard(&mut relay);
+    assert!(wait_for(LONG, || bed.carried("users")["carried_by"].is_string()));
+    bed.database.run("UPDATE users SET bio = 'sooner' WHERE id <= 50");
+    bed.is_synced();
+    app.mute();
+    bed.database.run("UPDATE users SET bio = 'later' WHERE id <= 50");
+    wait_to_hear(&said, "changes wait in the outbox until this has passed: target app");
+    app.mend();
+    bed.is_synced();
+    bed.are_same("the database was mute");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use neo4rs::query;
 
 use super::bed::{Application, Bed, LONG, PLAN, Wire};
@@ -37,6 +38,8 @@ fn users_and_who_follows_whom_get_a_graph_while_clients_write() {
     assert!(application.end() > 20);
     ended.expect(0);
     bed.nothing_is_left("completed");
+    let unique = "SHOW CONSTRAINTS YIELD labelsOrTypes, properties WHERE labelsOrTypes[0] = 'User' RETURN properties[0] AS it";
+    assert_eq!(bed.graph.texts(unique), ["id"], "what nodes are known by stays unique");
     assert!(watcher.end() > 10);
     let [old, _] = bed.sides();
     assert!(old.len() > 5_000);
@@ -89,7 +92,15 @@ async fn watch(url: &str, stop: &AtomicBool) -> u64 {
 #[test]
 fn from_every_point_before_the_end_everything_can_be_taken_back() {
     let Some(bed) = Bed::example() else { return };
-    for to in ["sync-users", "sync-follows", "copy-users", "copy-follows", "compare-follows"] {
+    for to in [
+        "sync-users",
+        "sync-follows",
+        "copy-users",
+        "copy-follows",
+        "as-many-users",
+        "compare-users",
+        "compare-follows",
+    ] {
         let before = bed.database.dump();
         let run: &[&str] = if to == "sync-users" {
             &["run", PLAN, "--to", to]
@@ -103,6 +114,14 @@ fn from_every_point_before_the_end_everything_can_be_taken_back() {
         assert_eq!(bed.database.dump(), before, "{to}");
         bed.nothing_is_left(to);
     }
+    // While clients write.
+    let application = Application::start(&bed, 4);
+    bed.phasegate(&["run", PLAN, "--new"]).expect(4);
+    bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(0);
+    assert!(application.end() > 20);
+    assert_eq!(bed.graph.number("MATCH (n:User)"), 0);
+    assert_eq!(bed.graph.schema(), [""; 0]);
+    bed.nothing_is_left("while clients write");
     // What the graph alone has is not taken away without a word.
     bed.phasegate(&["run", PLAN, "--new"]).expect(4);
     bed.graph.cypher("CREATE (:User {id: 99999})");
@@ -148,9 +167,14 @@ fn a_relay_alone_carries_what_waits_and_another_takes_over() {
     assert_eq!((&waiting["lag_rows"], &waiting["sync_status"]), (&3_001.into(), &"pending".into()));
     assert!(waiting["lag_ms"].as_u64() > Some(0), "{waiting}");
     assert_eq!(waiting["carried_by"], serde_json::Value::Null);
+    assert_eq!(waiting["last_applied_at"], serde_json::Value::Null);
     let mut first = bed.relay();
     bed.is_synced();
     bed.are_same("by a relay alone");
+    let users = bed.carried("users");
+    let at = users["last_applied_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+    let since = at.map(|at| Utc::now().signed_duration_since(at).num_seconds());
+    assert!(since.is_some_and(|since| (-2..90).contains(&since)), "{users}");
     // A second one waits, and goes on where the first is no more.
     let mut second = bed.relay();
     let pid = |relay: &super::bed::Relay| format!("pid {}", relay.0.id());

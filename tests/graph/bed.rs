@@ -1,29 +1,24 @@
-//! The test server's graph, for one test at a time, and a plan beside it.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! A test server's graph, for one test at a time, and a plan beside it.
 
 use neo4rs::{Graph, query};
 use tokio::runtime::Runtime;
 
 use crate::sandbox::{Ran, Sandbox};
-use crate::services;
-
-/// The server has one database (its Community edition makes no others).
-static TURN: Mutex<()> = Mutex::new(());
+use crate::services::{self, Turn};
 
 pub struct Bed {
     pub sandbox: Sandbox,
     pub url: String,
     runtime: Runtime,
     graph: Graph,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Bed {
     /// The graph with nothing in it but what `begin` makes; `None`, said loudly, where there is no server.
     pub fn new(test: &str, begin: &str) -> Option<Self> {
-        let url = services::neo4j(test)?;
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::at(&services::neo4j(test)?);
+        let url = turn.url.clone();
         let runtime = Runtime::new().unwrap();
         let graph = runtime.block_on(async { Graph::new(url.as_str(), "", "").unwrap() });
         let bed = Self { sandbox: Sandbox::new(), url, runtime, graph, _turn: turn };

@@ -192,6 +192,8 @@ fn a_label_gets_a_new_shape_while_the_application_writes_both() {
     assert_eq!(bed.number("MATCH (n:Lead)"), 0);
     assert!(bed.number("MATCH (n:LeadV2)") > 2_000);
     assert!(bed.number("MATCH (:LeadV2)-[n:ASSIGNED_TO]->(:Agent)") > 2_000);
+    let unique = "SHOW CONSTRAINTS YIELD labelsOrTypes, properties WHERE labelsOrTypes[0] = 'LeadV2' RETURN properties[0] AS it";
+    assert_eq!(bed.texts(unique), ["id"], "what nodes are known by stays unique");
     assert_eq!(bed.ours(), ["phasegate_runs", "phasegate_runs_key"]);
     phasegate(&bed, &["history", "lead-graph", "--verify"]).expect(0);
 }

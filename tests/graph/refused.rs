@@ -94,3 +94,60 @@ fn two_plans_on_one_graph_are_one_after_the_other() {
     bed.phasegate(&["rollback", "graph", "--yes"]).expect(0);
     assert_eq!(bed.ours(), ["phasegate_runs", "phasegate_runs_key"]);
 }
+
+/// A mapping that names what isn't there, or can't be run, changes nothing.
+#[test]
+fn a_mapping_that_does_not_fit_is_refused_before_the_first_step() {
+    let Some(bed) = Bed::new("a mapping that does not fit", super::LEADS) else { return };
+    for (label, value, code, said, help) in [
+        ("Laed", "source.email", "D201", "no node has the label Laed", "CALL db.labels()"),
+        ("Lead", "source.emial", "D203", "nothing has a property emial", "CALL db.propertyKeys()"),
+        ("Lead", "toLowr(source.email)", "D205", "Unknown function", "`columns`"),
+    ] {
+        let mapping = format!(
+            "mappings:
+  leads:
+    from:
+      target: graph
+      node: {label}
+      key: [id]
+    into:
+      target: graph
+      node: LeadV2
+      key:
+        id: id
+      properties:
+        address: {value}
+"
+        );
+        bed.plan(
+            "  - id: first
+    phase: expand
+    cypher: CREATE (:First)
+    undo:
+      none: nothing
+  - id: sync
+    phase: dual-write
+    dual_write:
+      mapping: leads
+      direction: forward
+      by: application
+      probe:
+        cypher: RETURN 0
+        expect: 0
+        for: 1s
+",
+        );
+        let plan = std::fs::read_to_string(bed.sandbox.path("plan.yaml")).unwrap();
+        bed.sandbox.write("plan.yaml", &plan.replace("steps:\n", &format!("{mapping}steps:\n")));
+        let ran = bed.phasegate(&["run", "plan.yaml"]).expect(3);
+        let text = format!("{ran}");
+        let words: Vec<&str> =
+            text.split_whitespace().filter(|word| !matches!(*word, "|" | "│")).collect();
+        for expected in [code, said, help] {
+            assert!(words.join(" ").contains(expected), "{expected}: {ran}");
+        }
+        assert_eq!(bed.number("MATCH (n:First)"), 0, "{ran}");
+        assert_eq!((bed.ours(), bed.schema()), (Vec::new(), Vec::new()), "{ran}");
+    }
+}

@@ -30,12 +30,22 @@ impl Server {
 
     /// Ends it in order, as its data want it where it may not write them next time, and starts it again where it was.
     pub fn again(&self, settings: &str) {
+        self.end();
+        self.start_again(settings);
+    }
+
+    /// Ends it in order.
+    pub fn end(&self) {
         let id = self.folder.path().join("server/server.pid");
         let pid = std::fs::read_to_string(&id).unwrap().trim().to_owned();
         let is_there = || Path::new(&format!("/proc/{pid}/cmdline")).exists();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
         assert!(wait_for(Duration::from_mins(1), || !is_there()), "the server does not end");
         std::fs::remove_file(&id).unwrap();
+    }
+
+    /// Starts it where it was before.
+    pub fn start_again(&self, settings: &str) {
         let file = self.folder.path().join("settings");
         let here = format!("127.0.0.1:{}", self.port);
         let settings = format!(

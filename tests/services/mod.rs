@@ -1,6 +1,10 @@
 //! The servers that tests need. `tests/run` starts them and says where they are; a test never starts one by itself.
 
+mod turn;
+
 use std::io::Write as _;
+
+pub use turn::Turn;
 
 /// Where the private PostgreSQL server is, as a URL of its superuser. Without one the caller's test is not run: this says so
 /// on the terminal, where the test harness can't swallow it, and fails under CI.
@@ -8,7 +12,8 @@ pub fn postgres(test: &str) -> Option<String> {
     server("PHASEGATE_TEST_POSTGRES", "tests/services/postgres.sh start DIR", test)
 }
 
-/// Where the private Neo4j server is, likewise.
+/// Where the private Neo4j servers are, likewise, with spaces between them. Each has one database (its Community edition makes no
+/// others), so a test takes a `Turn`.
 pub fn neo4j(test: &str) -> Option<String> {
     server("PHASEGATE_TEST_NEO4J", "tests/services/neo4j.sh start DIR", test)
 }

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::relays;
 use crate::cli::session::{OpenRun, Session};
 use crate::engine::{self, Relays, Signal};
-use crate::report::relay::{document, render};
+use crate::report::relay::{RelayView, document, render};
 use crate::run::{Mapping, Timestamp};
 
 /// Between two looks at what waits.
@@ -29,19 +29,31 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
     let mut signal = session.signal.clone();
     let mut carrying = Relays::start(&cockpit.ctx, run.state());
     let mut said = String::new();
-    let is_signalled = loop {
+    let ended = loop {
         tokio::select! {
             biased;
             changed = signal.wait_for(|signal| *signal != Signal::None) => {
                 if changed.is_ok() {
-                    break true;
+                    break None;
                 }
             }
-            () = carrying.ended() => break false,
+            ended = carrying.ended() => break Some(ended),
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        run.reload().await?;
-        let views = relays::look(session, &run).await?;
+        let views = match look(session, &mut run).await {
+            Ok(views) => views,
+            Err(failure) => {
+                // The relay waits until this has passed, and so do we.
+                let why = [vec![failure.message], failure.causes].concat().join(": ");
+                let news = format!("what waits can't be told now: {why}");
+                if news != said {
+                    tracing::warn!("{news}");
+                    said = news;
+                }
+                continue;
+            }
+        };
+        carrying.learn(&cockpit.ctx, run.state());
         // That time has passed since the last change is nothing new.
         let news = render(&views, Timestamp::default());
         if news != said {
@@ -51,14 +63,22 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
     };
     carrying.stop().await;
     cockpit.close().await;
+    if let Some(Err(error)) = &ended {
+        return Err(run.failure(error));
+    }
     run.reload().await?;
     let exit = Exit::of_signal(*signal.borrow());
-    let sentence = if is_signalled {
+    let sentence = if ended.is_none() {
         "Stopped: changes wait in the outbox until a relay goes on.\n"
     } else {
         "The run is over: there is nothing left to carry.\n"
     };
     Ok(answer(session, &run, sentence).await?.exiting(exit))
+}
+
+async fn look(session: &Session, run: &mut OpenRun) -> Result<Vec<RelayView>, Failure> {
+    run.reload().await?;
+    relays::look(session, run).await
 }
 
 async fn answer(session: &Session, run: &OpenRun, sentence: &str) -> Result<Answer, Failure> {

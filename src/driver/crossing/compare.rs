@@ -28,7 +28,7 @@ use crate::run::{Difference, DifferenceKind, Mapping};
 /// How often what differs is looked at again.
 const LOOKS: u32 = 8;
 /// How often what stands for a row is seen before it counts.
-const STUB_LOOKS: u32 = 2;
+pub(super) const STUB_LOOKS: u32 = 2;
 /// Keys that are looked at again at once.
 const KEYS_MAX: usize = 2_000;
 /// Between two counts that differ.
@@ -116,6 +116,10 @@ impl Crossing {
                 found.0.rows += unkeyed;
                 told(&mut found.0, DifferenceKind::Extra, "(no key)".to_owned());
             }
+            // They go with the relationships, and so are nothing that going back would lose.
+            if !whole {
+                self.stubs_for_good(mapping, &mut found.0).await?;
+            }
         }
         found.0.took_us = watch.elapsed_us();
         Ok(found)
@@ -172,7 +176,9 @@ impl Crossing {
             if open.is_empty() {
                 break;
             }
-            if look > 0 && !self.drained(&self.of_interest(crossed)).await? {
+            // Changes of other mappings have a say only in what stands for rows.
+            let is_for_stubs = open.iter().any(|key| seen.stubs.contains_key(key));
+            if look > 0 && !self.arrived(&crossed.mapping, is_for_stubs).await? {
                 break;
             }
             for part in open.chunks(KEYS_MAX) {
@@ -195,13 +201,15 @@ impl Crossing {
         Ok(keys)
     }
 
-    /// The mappings whose changes have a say in what the new side of this one has.
-    fn of_interest(&self, crossed: &Crossed) -> Vec<Mapping> {
-        let mut all = self.live.clone();
-        if !all.iter().any(|one| one.name == crossed.mapping.name) {
-            all.push(crossed.mapping.clone());
-        }
-        all
+    /// Waits for what was written to a mapping before, and where it is wanted to all others, too. What of others is parked is not
+    /// waited for: it is for their own comparisons to say. False where it takes too long.
+    pub(super) async fn arrived(
+        &self,
+        mapping: &Mapping,
+        with_others: bool,
+    ) -> Result<bool, Error> {
+        Ok(self.drained(std::slice::from_ref(mapping)).await?
+            && (!with_others || self.carried(&self.live).await?))
     }
 
     /// One look at some keys.
@@ -318,7 +326,7 @@ fn can_not_cross(compared: &mut Compared, unfit: &[Unfit]) {
     }
 }
 
-fn told(compared: &mut Compared, kind: DifferenceKind, key: String) {
+pub(super) fn told(compared: &mut Compared, kind: DifferenceKind, key: String) {
     if compared.samples.len() < SAMPLES_MAX {
         let difference = Difference { kind, key, columns: Vec::new(), values: Vec::new() };
         compared.samples.push(difference);

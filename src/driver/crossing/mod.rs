@@ -13,8 +13,12 @@
 use std::fmt;
 
 mod compare;
+#[cfg(test)]
+pub mod fake;
 mod home;
 mod pair;
+mod stand_ins;
+mod waiting;
 
 pub use pair::{Crossing, Entered, Sides, of_mapping};
 
@@ -24,7 +28,7 @@ use super::ledger::Copy;
 use super::{Applied, Basis, Copied, CopyState, Error, Fence, SyncState, Work};
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::row::{Datum, Row};
-use crate::run::{Mapping, MappingName, Parked, RunId, StepId};
+use crate::run::{Failure, HIDDEN, Mapping, MappingName, Parked, Private, Redact, RunId, StepId};
 
 /// A mapping with what its rows carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +104,27 @@ pub struct Lag {
     pub bytes: u64,
     /// How many of them are parked.
     pub parked: u64,
-    /// Why one was refused last, of those that are still there.
+    /// Why one was refused last, of those that are still there. The new side may quote values in it.
     pub last_error: Option<String>,
+}
+
+impl Lag {
+    /// Takes away what is to be hidden.
+    pub fn redact(&mut self, redact: Redact) {
+        if redact >= Redact::Values
+            && let Some(why) = &mut self.last_error
+        {
+            HIDDEN.clone_into(why);
+        }
+    }
+
+    /// Why one was refused last, as the end of a sentence and as what is data of it.
+    pub(crate) fn refused(&self, before: &str) -> (String, Option<Private>) {
+        match &self.last_error {
+            Some(why) => (format!("{before}{why}"), Some(Private::value(why))),
+            None => (String::new(), None),
+        }
+    }
 }
 
 /// A moment of the old side, by what had been written then.
@@ -231,6 +254,9 @@ pub trait ChangeSource: Send + Sync + fmt::Debug {
     /// Whether all changes of some mappings that had been written at a moment are applied; those that are parked are not.
     async fn is_drained(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error>;
 
+    /// The same where those that are parked count as if they were applied.
+    async fn is_carried(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error>;
+
     /// Takes the slot of a run's relay: whoever had it before can commit nothing any more. `relay` names the relay among those of all runs.
     async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error>;
 }
@@ -294,6 +320,10 @@ pub trait ChangeSink: Send + Sync + fmt::Debug {
     /// that are shut are passed over. There may be several of one key. No change is [`What::Emptied`] or [`What::Unfit`].
     async fn land(&self, fence: &Fence, of: &[Crossed], changes: &[Change]) -> Result<(), Error>;
 
+    /// Whether a failure of [`land`](Self::land) is about the rows that were to be written: then others can be, and time alone mends
+    /// nothing. What is about the server is not, such as memory that everybody there shares.
+    fn is_about_rows(&self, failure: &Failure) -> bool;
+
     /// Removes rows of lower versions than this one, in a bounded transaction, the first of which keeps all others away for good. Returns
     /// whether there may be more of them.
     async fn land_emptied(
@@ -333,6 +363,12 @@ pub trait ChangeSink: Send + Sync + fmt::Debug {
 
     /// Removes what stands for rows that have not come and that nothing refers to any more. Returns how many there still are.
     async fn sweep(&self, fence: &Fence, crossed: &Crossed) -> Result<u64, Error>;
+
+    /// How many nodes of some labels stand for rows that have not come.
+    async fn stubs(&self, labels: &[String]) -> Result<u64, Error>;
+
+    /// Has nodes of some labels that stand for rows be nodes like all others: nothing will come for them any more.
+    async fn unmark(&self, fence: &Fence, labels: &[String]) -> Result<(), Error>;
 
     /// Takes the slot of a run's relay, as [`ChangeSource::enter_relay`] does.
     async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error>;

@@ -10,11 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{ChangeSink, ChangeSource, Crossed, Lag};
+use super::waiting::{DRAINED_WITHIN_MS, LOOK_EVERY};
+use super::{ChangeSink, ChangeSource, Crossed};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
@@ -24,14 +24,9 @@ use crate::driver::{
     SharedDriver, Sink, Source, SyncState, Verifier, Window, Work, gives_up,
 };
 use crate::run::{
-    Direction, FailureClass, Mapping, Method, Parked, Permit, Private, Retire, RetireShape, RunId,
-    StepId, TargetName, Way, duration, plural,
+    Direction, Failure, FailureClass, Mapping, Method, Parked, Permit, Private, Retire,
+    RetireShape, RunId, StepId, TargetName, Way, plural,
 };
-
-/// How long a call waits for changes to be applied, in milliseconds.
-const DRAINED_WITHIN_MS: u64 = 30_000;
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Where a step is entered in a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,67 +128,18 @@ impl Crossing {
         self.of_old(self.source()?.crossed(mapping).await)
     }
 
-    /// The mapping, also where its table is gone: then nobody knows what its rows carried.
-    async fn crossed_or_gone(&self, mapping: &Mapping) -> Result<(Crossed, bool), Error> {
+    /// The mapping, also where its table is gone, or is no more what the mapping says of it: then, with the reason, nobody knows
+    /// what its rows carry.
+    async fn crossed_or_not(&self, mapping: &Mapping) -> Result<(Crossed, Option<Failure>), Error> {
         match self.crossed(mapping).await {
-            Ok(crossed) => Ok((crossed, false)),
+            Ok(crossed) => Ok((crossed, None)),
             Err(Error::Failed(failure))
                 if matches!(failure.class, FailureClass::Stale | FailureClass::Refused) =>
             {
-                Ok((Crossed { mapping: mapping.clone(), names: Vec::new() }, true))
+                Ok((Crossed { mapping: mapping.clone(), names: Vec::new() }, Some(failure)))
             }
             Err(other) => Err(other),
         }
-    }
-
-    pub(super) async fn lag(&self, mapping: &Mapping) -> Result<Lag, Error> {
-        self.of_old(self.source()?.lag(std::slice::from_ref(mapping)).await)
-    }
-
-    /// Waits until everything is applied that was written to these mappings before. False where that takes too long.
-    pub(super) async fn drained(&self, mappings: &[Mapping]) -> Result<bool, Error> {
-        let source = self.source()?;
-        let moment = self.of_old(source.moment().await)?;
-        let watch = Stopwatch::start();
-        while !self.of_old(source.is_drained(&moment, mappings).await)? {
-            if watch.elapsed_ms() > DRAINED_WITHIN_MS {
-                return Ok(false);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(true)
-    }
-
-    /// Changes that are still not applied when they have been waited for.
-    async fn behind(&self, mapping: &Mapping) -> Result<Error, Error> {
-        let lag = self.lag(mapping).await?;
-        let changes = plural(lag.rows, "change");
-        let since = lag.oldest_ms.map_or_else(String::new, |ms| {
-            format!(", the oldest of which was written {} ago", duration(ms))
-        });
-        if lag.parked > 0 {
-            let why = lag.last_error.map_or_else(String::new, |why| format!(": {why}"));
-            let (of, verb) =
-                (plural(lag.parked, "change"), if lag.parked == 1 { "is" } else { "are" });
-            let message = format!("{of} of mapping {} {verb} parked{why}", mapping.name);
-            return Ok(Error::failed(FailureClass::Unsafe, message)
-                .with_help("see `phasegate status RUN --parked`, mend the rows, then retry"));
-        }
-        let message =
-            format!("{changes} of mapping {} have not reached the new side{since}", mapping.name);
-        Ok(Error::failed(FailureClass::Contention, message).with_help(
-            "the relay is at work while the run is driven, or in `phasegate relay RUN`: let it catch up, then retry",
-        ))
-    }
-
-    /// Has everything applied that was captured, and what only stands for rows swept away.
-    async fn carried_over(&self, fence: &Fence, crossed: &Crossed) -> Result<(), Error> {
-        let mapping = &crossed.mapping;
-        if !self.drained(std::slice::from_ref(mapping)).await? {
-            return Err(self.behind(mapping).await?);
-        }
-        self.of_new(self.sink()?.sweep(fence, crossed).await)?;
-        Ok(())
     }
 }
 
@@ -224,17 +170,23 @@ impl DualWriter for Crossing {
     ) -> Result<Applied, Error> {
         let [old, new] = self.fences(fence)?;
         let (source, sink) = (self.source()?, self.sink()?);
-        let (crossed, is_gone) = self.crossed_or_gone(mapping).await?;
+        let (crossed, unread) = self.crossed_or_not(mapping).await?;
         let is_void = work.way == Way::Back || gives_up(&work.step).is_some();
         if is_void {
             // First, so that nothing that the relay has in hand comes behind.
             self.of_new(sink.shut(new, &crossed).await)?;
             self.of_old(source.end_capture(old, work, mapping).await)?;
         } else if !self.new.is_applied(new.run(), &work.step, work.way).await? {
-            self.of_old(source.end_capture(old, work, mapping).await)?;
-            if !is_gone {
-                self.carried_over(new, &crossed).await?;
+            if let Some(why) = &unread {
+                // While it lasts, so that the table can still be put back as it was.
+                self.none_unread(mapping, why).await?;
             }
+            self.of_old(source.end_capture(old, work, mapping).await)?;
+            match &unread {
+                Some(why) => self.none_unread(mapping, why).await?,
+                None => self.carried_over(new, &crossed).await?,
+            }
+            return self.closed((new, work), &crossed).await;
         }
         self.of_new(sink.close(new, work, &crossed).await)
     }
@@ -253,12 +205,13 @@ impl DualWriter for Crossing {
     }
 
     async fn gone(&self, mapping: &Mapping) -> Result<Gone, Error> {
-        match self.crossed_or_gone(mapping).await? {
-            (_, false) => Ok(Gone::Nothing),
-            (crossed, true) => {
+        match self.crossed_or_not(mapping).await? {
+            (crossed, Some(why)) if why.class == FailureClass::Stale => {
                 let rows = self.of_new(self.sink()?.held_count(&crossed).await)?;
                 Ok(Gone::Old { has_rows: rows > 0 })
             }
+            // A table that the mapping doesn't fit any more is still there.
+            _ => Ok(Gone::Nothing),
         }
     }
 
@@ -526,14 +479,14 @@ impl Retirer for Crossing {
         permit: Permit,
     ) -> Result<Applied, Error> {
         let [old, new] = self.fences(fence)?;
-        let crossed = self.crossed_or_gone(mapping).await?.0;
+        let crossed = self.crossed_or_not(mapping).await?.0;
         let is_dropped = self.old.is_applied(old.run(), &work.step, work.way).await?;
         if !is_dropped {
             self.carried_over(new, &crossed).await?;
         }
         let dropped = self.old.drop_old(old, work, mapping, others, permit).await?;
         self.carried_over(new, &crossed).await?;
-        self.of_new(self.sink()?.close(new, work, &crossed).await)?;
+        self.closed((new, work), &crossed).await?;
         Ok(dropped)
     }
 }

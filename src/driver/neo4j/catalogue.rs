@@ -62,6 +62,23 @@ impl Unique {
         if self.is_of_nodes { "node" } else { "relationship" }
     }
 
+    /// The name of an index in whose place the constraint's own would be.
+    pub(super) async fn in_the_way(
+        &self,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<String>, Error> {
+        let ask = query(
+            "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties, owningConstraint \
+             WHERE type = 'RANGE' AND owningConstraint IS NULL AND (entityType = 'NODE') = $nodes \
+             AND labelsOrTypes = [$name] AND properties = $key RETURN name",
+        )
+        .param("nodes", self.is_of_nodes)
+        .param("name", self.name.as_str())
+        .param("key", self.key.clone());
+        let rows = reader.rows(ask).await.map_err(failed("look for indexes"))?;
+        rows.first().map(|row| get(row, "name")).transpose()
+    }
+
     /// The name of a constraint that does, if there is one.
     pub(super) async fn constraint(
         &self,

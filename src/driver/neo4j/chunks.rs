@@ -134,6 +134,34 @@ pub(super) async fn plan(
     tx.run(enter).await.map(|_| ()).map_err(failed("enter a chunk in the ledger"))
 }
 
+/// Takes back chunks with numbers above `after`, as far as none behind them is committed: the next plan finds other bounds for them.
+pub(super) async fn forget(
+    tx: &mut Tx<'_>,
+    (run, step): (&RunId, &StepId),
+    after: u64,
+) -> Result<(), Error> {
+    let forget = of(
+        "OPTIONAL MATCH (d:phasegate_chunks {run_id: $run, step: $step}) WHERE d.committed \
+         WITH coalesce(max(d.seq), 0) AS last \
+         MATCH (c:phasegate_chunks {run_id: $run, step: $step}) WHERE c.seq > $after AND c.seq > last \
+         WITH c, c.seq AS seq, c.lo AS lo ORDER BY seq DELETE c RETURN seq, lo",
+        run,
+        step,
+    )
+    .param("after", signed(after));
+    let rows = tx.rows(forget).await.map_err(failed("take chunks back"))?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    let (seq, hi): (i64, Option<String>) = (get(first, "seq")?, get(first, "lo")?);
+    let replan = of(
+        "MATCH (c:phasegate_copies {run_id: $run, step: $step}) SET c.seq = $seq, c.hi = $hi, c.ended = false",
+        run,
+        step,
+    )
+    .param("seq", seq - 1)
+    .param("hi", hi);
+    tx.run(replan).await.map(|_| ()).map_err(failed("write the ledger of copies"))
+}
+
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds. Of one that is folded
 /// there are none any more: they are in the totals.
 pub(super) async fn copied_before(

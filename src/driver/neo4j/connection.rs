@@ -117,7 +117,7 @@ impl Connections {
         Error::failed(FailureClass::Unreachable, message).with_help(help)
     }
 
-    /// A connection for looking: the server refuses whatever would write.
+    /// A connection for looking.
     pub(super) async fn read(&self) -> Result<Reader<'_>, Error> {
         let graph = self.greeted().await?;
         Ok(Reader { connections: self, cancelled: self.cancelled.subscribe(), graph })
@@ -146,33 +146,10 @@ impl Connections {
         Ok(Tx { connections: self, cancelled, txn, graph, kind })
     }
 
-    /// Runs a statement that commits by itself, once.
-    pub(super) async fn alone(&self, fence: &Fence, text: &str) -> Result<Alone, Error> {
+    /// A connection for a statement that commits by itself.
+    pub(super) async fn ready(&self) -> Result<Ready<'_>, Error> {
         let graph = self.greeted().await?;
-        let mut cancelled = self.cancelled.subscribe();
-        let query = neo4rs::query(text).extra("tx_metadata", whose(fence.run(), fence.token()));
-        let running = Box::pin(async {
-            let sent = tokio::select! {
-                biased;
-                sent = graph.execute(query) => sent,
-                // The library would send it again where the server says that this may help. There is one connection, and whoever waits
-                // for it comes first: when it is had here, the statement has failed.
-                _ = graph.start_txn() => return Alone::InVain,
-            };
-            let done = match sent {
-                Ok(stream) => stream.finish().await,
-                Err(error) => Err(error),
-            };
-            done.map_or_else(Alone::Failed, |summary| Alone::Done(changes(&summary)))
-        });
-        let done = tokio::select! {
-            done = running => done,
-            _ = cancelled.changed() => return Err(stopped()),
-        };
-        if matches!(done, Alone::Done(_)) {
-            self.keep(graph);
-        }
-        Ok(done)
+        Ok(Ready { connections: self, cancelled: self.cancelled.subscribe(), graph })
     }
 
     /// Ends whatever runs now: its connections are closed, and the server ends what they had open.
@@ -194,6 +171,43 @@ fn whose(run: &RunId, token: u64) -> BoltType {
 
 fn stopped() -> Error {
     Error::failed(FailureClass::Cancelled, "it was cancelled")
+}
+
+/// A connection that has greeted and sent nothing yet. Dropping it closes it.
+pub(super) struct Ready<'a> {
+    connections: &'a Connections,
+    cancelled: watch::Receiver<u64>,
+    graph: Graph,
+}
+
+impl Ready<'_> {
+    /// Runs a statement that commits by itself, once.
+    pub(super) async fn alone(self, fence: &Fence, text: &str) -> Result<Alone, Error> {
+        let Self { connections, mut cancelled, graph } = self;
+        let query = neo4rs::query(text).extra("tx_metadata", whose(fence.run(), fence.token()));
+        let running = Box::pin(async {
+            let sent = tokio::select! {
+                biased;
+                sent = graph.execute(query) => sent,
+                // The library would send it again where the server says that this may help. There is one connection, and whoever waits
+                // for it comes first: when it is had here, the statement has failed.
+                _ = graph.start_txn() => return Alone::InVain,
+            };
+            let done = match sent {
+                Ok(stream) => stream.finish().await,
+                Err(error) => Err(error),
+            };
+            done.map_or_else(Alone::Failed, |summary| Alone::Done(changes(&summary)))
+        });
+        let done = tokio::select! {
+            done = running => done,
+            _ = cancelled.changed() => return Err(stopped()),
+        };
+        if matches!(done, Alone::Done(_)) {
+            connections.keep(graph);
+        }
+        Ok(done)
+    }
 }
 
 /// What came of a statement that commits by itself.
@@ -226,6 +240,9 @@ pub(super) trait Ask {
 }
 
 /// A connection that reads, each query in a transaction of its own. Dropping it closes it.
+///
+/// In a cluster the library sends what only reads to the followers, which may be behind and know nothing of the leader's transactions:
+/// what was committed would not be there, and nobody would be waited for. So our own looks go where writes go, and are rolled back.
 pub(super) struct Reader<'a> {
     connections: &'a Connections,
     cancelled: watch::Receiver<u64>,
@@ -234,12 +251,24 @@ pub(super) struct Reader<'a> {
 
 impl Ask for Reader<'_> {
     async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
-        self.first(query, usize::MAX).await
+        if !self.connections.address.is_routed {
+            return self.first(query, usize::MAX).await;
+        }
+        let reading = async {
+            let mut txn = self.graph.start_txn().await?;
+            let rows = all(&mut txn, query).await?;
+            txn.rollback().await?;
+            Ok(rows)
+        };
+        tokio::select! {
+            rows = reading => rows,
+            _ = self.cancelled.changed() => Err(terminated()),
+        }
     }
 }
 
 impl Reader<'_> {
-    /// The first rows of a query, of which there may be any number.
+    /// The first rows of somebody's query, of which there may be any number. The server refuses it where it would write.
     pub(super) async fn first(
         &mut self,
         query: Query,
@@ -276,6 +305,16 @@ fn terminated() -> neo4rs::Error {
     }
 }
 
+/// All rows of a query in a transaction.
+async fn all(txn: &mut Txn, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
+    let mut stream = txn.execute(query).await?;
+    let mut rows = Vec::new();
+    while let Some(row) = stream.next(txn.handle()).await? {
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
 /// A write transaction. Dropping it closes its connection.
 pub(super) struct Tx<'a> {
     connections: &'a Connections,
@@ -288,23 +327,19 @@ pub(super) struct Tx<'a> {
 
 impl Ask for Tx<'_> {
     async fn rows(&mut self, query: Query) -> Result<Vec<Row>, neo4rs::Error> {
-        let txn = &mut self.txn;
-        let reading = async {
-            let mut stream = txn.execute(query).await?;
-            let mut rows = Vec::new();
-            while let Some(row) = stream.next(txn.handle()).await? {
-                rows.push(row);
-            }
-            Ok(rows)
-        };
         tokio::select! {
-            rows = reading => rows,
+            rows = all(&mut self.txn, query) => rows,
             _ = self.cancelled.changed() => Err(terminated()),
         }
     }
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    /// Where others are to be had.
+    pub(super) const fn connections(&self) -> &'a Connections {
+        self.connections
+    }
+
     /// What the server calls this transaction, with when it began: names come again when a server has been restarted.
     pub(super) async fn named(&mut self) -> Result<String, Error> {
         let mark = format!("/* {} */", uuid::Uuid::now_v7().simple());
@@ -331,6 +366,26 @@ impl Tx<'_> {
         let txn = &mut self.txn;
         tokio::select! {
             summary = txn.run(query) => summary,
+            _ = self.cancelled.changed() => Err(terminated()),
+        }
+    }
+
+    /// Runs a statement that returns one row with a column `met`. Returns that, and what the statement changed.
+    pub(super) async fn met(
+        &mut self,
+        query: Query,
+    ) -> Result<(i64, neo4rs::summary::ResultSummary), neo4rs::Error> {
+        let txn = &mut self.txn;
+        let running = async {
+            let mut stream = txn.execute(query).await?;
+            let mut met = 0;
+            while let Some(row) = stream.next(txn.handle()).await? {
+                met = row.get("met")?;
+            }
+            Ok((met, stream.finish(txn.handle()).await?))
+        };
+        tokio::select! {
+            met = running => met,
             _ = self.cancelled.changed() => Err(terminated()),
         }
     }

@@ -18,16 +18,16 @@ use crate::run::{
 const FORWARD: Direction = Direction::Forward;
 const EVERYTHING: Chunk = Chunk { lo: None, hi: None };
 
-fn relation(table: &str, key: &[&str], kind: RowKind) -> Relation {
+pub(super) fn relation(table: &str, key: &[&str], kind: RowKind) -> Relation {
     let key = key.iter().map(|name| (*name).to_owned()).collect();
     Relation { target: "graph".into(), table: table.into(), key, kind }
 }
 
-fn mapping(name: &str, from: Relation, into: Relation) -> Mapping {
+pub(super) fn mapping(name: &str, from: Relation, into: Relation) -> Mapping {
     Mapping { name: name.into(), from, into, ..fixture::mapping(("", &[]), ("", &[])) }
 }
 
-fn leads() -> Mapping {
+pub(super) fn leads() -> Mapping {
     let into = relation("LeadV2", &["uid"], RowKind::Node);
     let mut leads = mapping("leads", relation("Lead", &["id"], RowKind::Node), into);
     leads.columns = vec![("status".into(), "toLower(source.status)".into())];
@@ -39,20 +39,20 @@ fn end(node: &str, key: &str, value: &str) -> End {
 }
 
 /// Relationships between leads, the other way round between their copies.
-fn knows() -> Mapping {
+pub(super) fn knows() -> Mapping {
     let ends = |start, end| RowKind::Relationship(Box::new(Ends { start, end }));
     let from = ends(end("Lead", "id", "id"), end("Lead", "id", "id"));
     let into = ends(end("LeadV2", "uid", "end.id"), end("LeadV2", "uid", "start.id"));
     mapping("knows", relation("KNOWS", &[], from), relation("KNOWN_BY", &[], into))
 }
 
-async fn install(neo4j: &Neo4j, fence: &Fence, mapping: &Mapping) -> Applied {
+pub(super) async fn install(neo4j: &Neo4j, fence: &Fence, mapping: &Mapping) -> Applied {
     let step = work(&format!("sync-{}", mapping.name), Way::Forward);
     neo4j.install(fence, &step, mapping, FORWARD).await.unwrap()
 }
 
 /// Copies everything in chunks of so many rows.
-async fn copy_all(
+pub(super) async fn copy_all(
     neo4j: &Neo4j,
     fences: &[Fence],
     mapping: &Mapping,
@@ -60,7 +60,7 @@ async fn copy_all(
 ) -> Result<Applied, Error> {
     let step = work(&format!("copy-{}", mapping.name), Way::Forward);
     loop {
-        let size = Window { rows, count: 3 };
+        let size = Window { rows, count: 3, is_fixed: true };
         let state = neo4j.plan_chunks(&fences[0], &step, mapping, size).await?;
         for chunk in &state.open {
             neo4j.copy_chunk(&fences[1], &step, mapping, FORWARD, chunk).await?;
@@ -72,7 +72,11 @@ async fn copy_all(
 }
 
 /// Compares everything in chunks of about so many keys.
-async fn compare_all(neo4j: &Neo4j, mapping: &Mapping, rows: u32) -> Result<Compared, Error> {
+pub(super) async fn compare_all(
+    neo4j: &Neo4j,
+    mapping: &Mapping,
+    rows: u32,
+) -> Result<Compared, Error> {
     let (mut all, mut lo) = (Compared::default(), None);
     loop {
         let hi = neo4j.verify_bound(mapping, lo.as_ref(), rows).await?;
@@ -83,7 +87,7 @@ async fn compare_all(neo4j: &Neo4j, mapping: &Mapping, rows: u32) -> Result<Comp
     }
 }
 
-fn found(compared: &Compared) -> (u64, u64, u64, u64) {
+pub(super) fn found(compared: &Compared) -> (u64, u64, u64, u64) {
     (compared.rows, compared.missing, compared.extra, compared.different)
 }
 
@@ -105,7 +109,7 @@ async fn nodes_are_copied_once_in_any_order_and_what_is_there_stays() {
 
     let step = work("copy", Way::Forward);
     let plan = async |rows, count| -> CopyState {
-        let size = Window { rows, count };
+        let size = Window { rows, count, is_fixed: true };
         neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap()
     };
     let copy = async |chunk: &Planned| -> Result<Copied, Error> {
@@ -155,6 +159,42 @@ async fn nodes_are_copied_once_in_any_order_and_what_is_there_stays() {
     assert_eq!(found(&compare_all(&neo4j, &mapping, 30).await.unwrap()), (101, 0, 0, 0));
 }
 
+/// What nobody has begun is planned anew, with other bounds.
+#[tokio::test]
+async fn chunks_are_taken_back_as_far_as_none_behind_them_is_committed() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("UNWIND range(1, 1000) AS id CREATE (:Lead {id: id})").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let (step, mapping) = (work("copy", Way::Forward), leads());
+    install(&neo4j, &fences[0], &mapping).await;
+    let plan = async |rows, count| {
+        let size = Window { rows, count, is_fixed: true };
+        neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap()
+    };
+    neo4j.forget_chunks(&fences[0], &step, 0).await.unwrap();
+    let first = plan(200, 9).await;
+    assert_eq!((first.walk.clone(), first.open.len()), (Walk::Ended { seq: 5 }, 5));
+    for at in [0, 2] {
+        neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, &first.open[at]).await.unwrap();
+    }
+    neo4j.forget_chunks(&fences[0], &step, 1).await.unwrap();
+    let again = plan(100, 9).await;
+    let seqs: Vec<u64> = again.open.iter().map(|planned| planned.seq).collect();
+    // The second is before a committed one and stays; the fourth and fifth have other bounds now.
+    assert_eq!(seqs, [2, 4, 5, 6, 7]);
+    assert_eq!(again.open[0], first.open[1]);
+    assert_eq!(again.open[1].chunk.lo, first.open[2].chunk.hi);
+    assert_eq!(again.open[1].chunk.hi, Some(Key(vec![Cell::Integer(700)])));
+    assert_eq!((again.walk, again.rows_read), (Walk::Ended { seq: 7 }, 400));
+    neo4j.forget_chunks(&fences[0], &step, 7).await.unwrap();
+    assert_eq!(plan(100, 9).await.open.len(), 5);
+    for chunk in &plan(100, 9).await.open {
+        neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, chunk).await.unwrap();
+    }
+    assert_eq!(neo4j.finish_copy(&fences[0], &step).await.unwrap().rows, 1_000);
+}
+
 /// An application that removes a row, on both sides, has not come to the new one yet.
 #[tokio::test]
 async fn a_row_that_is_being_removed_leaves_no_copy() {
@@ -169,7 +209,7 @@ async fn a_row_that_is_being_removed_leaves_no_copy() {
     ] {
         install(&neo4j, &fences[0], &mapping).await;
         let step = work(&format!("copy-{}", mapping.name), Way::Forward);
-        let size = Window { rows: 1_000, count: 1 };
+        let size = Window { rows: 1_000, count: 1, is_fixed: true };
         let state = neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap();
         let copied = format!("{copies} RETURN count(v) AS it");
         let mut application = database.begin().await;
@@ -208,7 +248,7 @@ async fn a_row_that_is_being_removed_leaves_no_copy() {
     assert_eq!(compare_all(&neo4j, &knows(), 100).await.unwrap().extra, 1);
     // Whoever holds a row for long does not hold the copy up with locks of its own.
     let (step, late) = (work("late", Way::Forward), leads());
-    let size = Window { rows: 1_000, count: 1 };
+    let size = Window { rows: 1_000, count: 1, is_fixed: true };
     let state = neo4j.plan_chunks(&fences[0], &step, &late, size).await.unwrap();
     let mut application = database.begin().await;
     application.run(neo4rs::query("MATCH (l:Lead {id: 300}) SET l.x = 1")).await.unwrap();
@@ -320,6 +360,40 @@ async fn relationships_are_copied_as_many_as_there_are_with_their_direction() {
 }
 
 #[tokio::test]
+async fn a_node_with_very_many_relationships_comes_in_pieces_that_are_worth_their_while() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("UNWIND range(1, 50000) AS i CREATE (:Lead {id: i}), (:LeadV2 {uid: i})").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    install(&neo4j, &fences[0], &leads()).await;
+    let mapping = knows();
+    install(&neo4j, &fences[0], &mapping).await;
+    database
+        .run("MATCH (a:Lead {id: 7}) MATCH (b:Lead) WHERE b.id > 0 CREATE (b)-[:KNOWS]->(a)")
+        .await;
+    let step = work("copy-knows", Way::Forward);
+    let mut read = Vec::new();
+    // What somebody says, what was found, and again what somebody says, for the sake of time.
+    for (rows, is_fixed, until) in [(40, true, 2), (40, false, 5), (20_000, true, 100)] {
+        let mut ended = false;
+        while read.len() < until && !ended {
+            let size = Window { rows, count: 1, is_fixed };
+            let state = neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap();
+            for chunk in &state.open {
+                let copied =
+                    neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, chunk).await.unwrap();
+                read.push(copied.rows_read);
+            }
+            ended = matches!(state.walk, Walk::Ended { .. }) && state.open.is_empty();
+        }
+    }
+    neo4j.finish_copy(&fences[0], &step).await.unwrap();
+    assert_eq!(read, [40, 40, 2_000, 2_000, 2_000, 20_000, 20_000, 3_920]);
+    let made = "MATCH (:LeadV2 {uid: 7})-[r:KNOWN_BY]->(:LeadV2) RETURN count(r) AS it";
+    assert_eq!(database.number(made).await, 50_000);
+}
+
+#[tokio::test]
 async fn what_is_mapped_can_be_taken_back_and_the_old_side_removed() {
     let Some(database) = Database::empty().await else { return };
     database.run(LEADS).await;
@@ -365,6 +439,11 @@ async fn what_is_mapped_can_be_taken_back_and_the_old_side_removed() {
         neo4j.drop_old(&fences[0], &drop, &all[0], others, permit).await
     };
     assert_eq!(class(gone(&all[..1]).await), FailureClass::Unsafe, "nothing is about KNOWS");
+    for left_out in ["start.id <> 3", "source.nosuch > 0"] {
+        let mut fewer = all.clone();
+        fewer[1].filter = Some(left_out.into());
+        assert_eq!(class(gone(&fewer).await), FailureClass::Unsafe, "only where {left_out}");
+    }
     database.run("MATCH (l:Lead {id: 9}) SET l:Hot").await;
     assert_eq!(class(gone(&all).await), FailureClass::Unsafe, "one is Hot, too");
     database.run("MATCH (l:Hot) REMOVE l:Hot").await;
@@ -445,4 +524,30 @@ async fn what_stands_in_the_way_is_found_before_anything_is_changed() {
     ] {
         assert!(found.iter().any(|one| one == expected), "{expected}: {found:?}");
     }
+}
+
+/// An index in the way of a constraint is said before anything is begun; and NaN is in no range of keys, so nobody would compare it.
+#[tokio::test]
+async fn what_can_not_be_a_key_is_found() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("UNWIND [1.5, 2.5, 0.0 / 0.0] AS id CREATE (:Lead {id: id}), (:LeadV2 {uid: id, own: id})").await;
+    database.run("CREATE INDEX by_id FOR (n:Lead) ON (n.id)").await;
+    let neo4j = database.open().await;
+    let mut mapping = leads();
+    mapping.columns = Vec::new();
+    let surveyed =
+        SurveyedMapping { step: "sync".into(), mapping: mapping.clone(), direction: Some(FORWARD) };
+    let found = neo4j.survey(&Survey { mappings: vec![surveyed], ..Survey::default() }).await;
+    let said: Vec<String> = found.unwrap().into_iter().map(|one| one.message).collect();
+    for expected in [
+        "1 node of Lead have a id that is NaN",
+        "1 node of LeadV2 have a uid that is NaN",
+        "the index by_id is on id of Lead, and the server makes no constraint beside it",
+    ] {
+        assert!(said.iter().any(|one| one == expected), "{expected}: {said:?}");
+    }
+    database.run("DROP INDEX by_id").await;
+    let fences = entered(&neo4j, 1).await;
+    install(&neo4j, &fences[0], &mapping).await;
+    assert_eq!(class(compare_all(&neo4j, &mapping, 10).await), FailureClass::Refused);
 }

@@ -4,7 +4,7 @@
 //! - Before the first row is copied each key has its unique constraint, online, and every transaction has ended that began before the
 //!   application was seen to write both sides.
 //! - What we made, and whether the new side was empty, is written down before it is made. It is taken back on the way back only.
-//! - Nodes that still have relationships are not removed: what these are is somebody else's.
+//! - Nodes that still have relationships, or other labels, are not removed: what these are is somebody else's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use neo4rs::query;
 
 use super::connection::{Ask as _, Reader};
 use super::error::failed;
-use super::ledger::{self, get, record};
-use super::shape::{Pattern, Shape};
+use super::ledger::{self, applied, get, record};
+use super::shape::{Pattern, Shape, hold};
 use super::source::columns;
 use super::{Neo4j, catalogue, chunks, script, sink, verify};
 use crate::clock::Stopwatch;
@@ -171,6 +171,23 @@ pub(super) async fn begun(
     Ok(Some(Begun { only_copies: get(row, "only_copies")?, made: get(row, "made")? }))
 }
 
+/// A statement that removes copies. A node that carries another label is somebody's as well, and stays: where the application
+/// writes both sides as two labels of one node, it *is* the old side. What is chosen is locked, and looked at again.
+fn removing(side: &Pattern) -> String {
+    let text = side.text();
+    match side {
+        Pattern::Relationship { .. } => format!("MATCH {text} WITH copy LIMIT $most DELETE copy"),
+        Pattern::Node(_) => {
+            let is_bare = "labels(copy) = [$label] AND NOT (copy)--()";
+            format!(
+                "MATCH {text} WHERE {is_bare} WITH copy LIMIT $most \
+                 {} WITH copy WHERE {is_bare} DELETE copy",
+                hold("copy")
+            )
+        }
+    }
+}
+
 impl Neo4j {
     /// Writes down what is about to be made, unless an earlier attempt has.
     pub(super) async fn note(
@@ -190,7 +207,8 @@ impl Neo4j {
         tx.commit().await
     }
 
-    /// Writes down, once, whether each row of the new side has its row on the old one, so that going back may take all of them away.
+    /// Writes down, once, whether each row of the new side has its row on the old one and is nothing else, so that going back may take
+    /// all of them away.
     async fn note_copies(
         &self,
         fence: &Fence,
@@ -198,8 +216,12 @@ impl Neo4j {
         shape: &Shape,
     ) -> Result<(), Error> {
         let (columns, names) = columns(&shape.new.key());
+        let others = match &shape.new {
+            Pattern::Node(_) => "labels(copy) <> [$label] OR ",
+            Pattern::Relationship { .. } => "",
+        };
         let text = format!(
-            "OPTIONAL MATCH {} WITH copy, {columns} WHERE copy IS NOT NULL AND NOT EXISTS {{ MATCH {}{} }} \
+            "OPTIONAL MATCH {} WITH copy, {columns} WHERE copy IS NOT NULL AND ({others}NOT EXISTS {{ MATCH {}{} }}) \
              WITH copy LIMIT 1 WITH count(copy) = 0 AS only_copies \
              MATCH (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) SET s.only_copies = coalesce(s.only_copies, only_copies)",
             shape.new.text(),
@@ -207,8 +229,10 @@ impl Neo4j {
             shape.where_old()
         );
         let mut tx = self.connections.begin(fence, TxKind::Install).await?;
-        let note =
-            query(&text).param("run", fence.run().as_str()).param("mapping", mapping.name.as_str());
+        let note = query(&text)
+            .param("run", fence.run().as_str())
+            .param("mapping", mapping.name.as_str())
+            .param("label", mapping.into.table.as_str());
         tx.run(note).await.map_err(failed("look at what the new side has"))?;
         tx.commit().await
     }
@@ -222,7 +246,7 @@ impl Neo4j {
             let mut reader = self.connections.read().await?;
             let look = query(
                 "/* phasegate looks for older transactions */ SHOW TRANSACTIONS YIELD transactionId, startTime, database, username, currentQuery \
-                 WHERE database = $own AND NOT currentQuery CONTAINS 'phasegate looks for older transactions' \
+                 WHERE database = $own AND NOT coalesce(currentQuery, '') CONTAINS 'phasegate looks for older transactions' \
                  RETURN transactionId + ' of ' + startTime AS name, username",
             )
             .param("own", own.as_str());
@@ -280,53 +304,64 @@ impl Neo4j {
     ) -> Result<u64, Error> {
         let mark = emptying(&work.step);
         let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
-        record(&mut tx, fence, (mark.as_str(), work), (0, None)).await?;
+        if applied(&mut tx, fence.run(), mark.as_str(), work.way).await?.is_none() {
+            record(&mut tx, fence, (mark.as_str(), work), (0, None)).await?;
+        }
         tx.commit().await?;
-        let only = match side {
-            Pattern::Node(_) => " WHERE NOT (copy)--()",
-            Pattern::Relationship { .. } => "",
-        };
-        let text = format!("MATCH {}{only} WITH copy LIMIT $most DELETE copy", side.text());
-        let mut rows = 0;
-        loop {
+        let text = removing(side);
+        let label = side.nodes().first().map_or("", |node| node.label.as_str());
+        let rows = loop {
             let mut tx = self.connections.begin(fence, TxKind::Remove).await?;
-            let delete = query(&text).param("most", i64::from(BATCH));
+            let before = applied(&mut tx, fence.run(), mark.as_str(), work.way).await?;
+            let delete = query(&text).param("most", i64::from(BATCH)).param("label", label);
             let done = tx.summary(delete).await.map_err(failed("remove copies"))?;
             let now = done.nodes_deleted() + done.relationships_deleted();
+            // With the batch: whoever goes on after us has the count.
+            let rows = before.map_or(0, |before| before.rows) + now;
+            record(&mut tx, fence, (mark.as_str(), work), (rows, None)).await?;
             tx.commit().await?;
-            rows += now;
             if now == 0 {
-                break;
+                break rows;
             }
-        }
+        };
         if let Pattern::Node(node) = side {
             self.nothing_left(&node.label).await?;
         }
         Ok(rows)
     }
 
-    /// Nodes that were left have relationships.
+    /// Nodes that were left have relationships or other labels.
     async fn nothing_left(&self, label: &str) -> Result<(), Error> {
         let text = format!(
-            "MATCH (n:{}) OPTIONAL MATCH (n)-[r]-() RETURN count(DISTINCT n) AS nodes, collect(DISTINCT type(r)) AS types",
+            "MATCH (n:{}) WITH n, [it IN labels(n) WHERE it <> $label] AS own OPTIONAL MATCH (n)-[r]-() \
+             WITH count(DISTINCT n) AS nodes, collect(DISTINCT type(r)) AS types, collect(DISTINCT own) AS owns \
+             RETURN nodes, types, reduce(all = [], own IN owns | all + [it IN own WHERE NOT it IN all]) AS labels",
             quoted(label)
         );
         let mut reader = self.connections.read().await?;
-        let rows = reader.rows(query(&text)).await.map_err(failed("look at what is left"))?;
+        let rows = reader.rows(query(&text).param("label", label)).await;
+        let rows = rows.map_err(failed("look at what is left"))?;
         reader.release();
         let Some(row) = rows.first() else { return Ok(()) };
-        let (nodes, types): (i64, Vec<String>) = (get(row, "nodes")?, get(row, "types")?);
+        let nodes = ledger::unsigned(get(row, "nodes")?)?;
+        let (types, labels): (Vec<String>, Vec<String>) = (get(row, "types")?, get(row, "labels")?);
         if nodes == 0 {
             return Ok(());
         }
-        let nodes = plural(ledger::unsigned(nodes)?, "node");
-        let message = if types.is_empty() {
+        let nodes = plural(nodes, "node");
+        let mut why = Vec::new();
+        for (what, names) in [("relationships", types), ("other labels", labels)] {
+            if !names.is_empty() {
+                why.push(format!("{what} ({})", names.join(", ")));
+            }
+        }
+        let message = if why.is_empty() {
             format!("{nodes} of {label} came back while they were removed")
         } else {
-            format!("{nodes} of {label} have relationships ({}), so they stay", types.join(", "))
+            format!("{nodes} of {label} have {}, so they stay", why.join(" and "))
         };
         Err(Error::failed(FailureClass::Unsafe, message).with_help(
-            "let the application stop writing the new side, remove what it has of its own there, then `phasegate rollback` again",
+            "let the application stop writing the new side, remove what it has of its own there (a label by REMOVE), then `phasegate rollback` again",
         ))
     }
 

@@ -104,6 +104,12 @@ fn judged(error: &neo4rs::Error) -> (FailureClass, Option<&'static str>) {
                 "see that the server runs and can be reached from here, then go on with `phasegate run`",
             ),
         ),
+        neo4rs::Error::RequestIgnoredError | neo4rs::Error::Ignored(_) => (
+            FailureClass::Unreachable,
+            Some(
+                "the server is out of memory or overloaded: see its log, then go on with `phasegate run`",
+            ),
+        ),
         neo4rs::Error::ServerUnavailableError(_)
         | neo4rs::Error::RoutingTableError(_)
         | neo4rs::Error::RoutingTableRefreshFailed(_) => (
@@ -180,6 +186,17 @@ fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
     }
 }
 
+/// Whether a failure is about what was to be written. Memory that all transactions share is not, nor what the server calls a
+/// fault of its own: both may pass, and both may come of how much was to be done at once. But for one fault that isn't the server's: a
+/// value that is longer than its indexes take.
+pub(super) fn is_about_rows(failure: &Failure) -> bool {
+    let code = failure.code.as_deref().unwrap_or_default();
+    let is_about_server = !failure.message.contains("too large to index")
+        && (code.starts_with("Neo.DatabaseError.")
+            || code.ends_with(".MemoryPoolOutOfMemoryError"));
+    matches!(failure.class, FailureClass::Refused | FailureClass::Unsafe) && !is_about_server
+}
+
 const ROLE_LACKS: &str =
     "the target's role lacks a right for this: see SHOW CURRENT USER, and GRANT it on the server";
 
@@ -203,4 +220,52 @@ fn private(message: &str) -> Vec<Private> {
 fn line_within(message: &str) -> Option<u32> {
     let behind = message.split("(line ").nth(1)?;
     behind.split(',').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_server_is_not_about_rows() {
+        for (class, code, expected) in [
+            (
+                FailureClass::Refused,
+                Some("Neo.ClientError.Schema.ConstraintValidationFailed"),
+                true,
+            ),
+            (
+                FailureClass::Refused,
+                Some("Neo.TransientError.General.TransactionOutOfMemoryError"),
+                true,
+            ),
+            (FailureClass::Refused, None, true),
+            (FailureClass::Unsafe, None, true),
+            (
+                FailureClass::Refused,
+                Some("Neo.TransientError.General.MemoryPoolOutOfMemoryError"),
+                false,
+            ),
+            (FailureClass::Refused, Some("Neo.DatabaseError.General.UnknownError"), false),
+            (
+                FailureClass::TimedOut,
+                Some("Neo.ClientError.Transaction.TransactionTimedOut"),
+                false,
+            ),
+            (FailureClass::Unreachable, None, false),
+        ] {
+            let Error::Failed(mut failure) = Error::failed(class, "no") else { panic!() };
+            failure.code = code.map(str::to_owned);
+            assert_eq!(is_about_rows(&failure), expected, "{failure:?}");
+        }
+        let told = "could not apply changes: Property value is too large to index, please see index documentation for limitations";
+        let Error::Failed(mut failure) = Error::failed(FailureClass::Refused, told) else {
+            panic!()
+        };
+        failure.code = Some("Neo.DatabaseError.Statement.ExecutionFailed".to_owned());
+        assert!(is_about_rows(&failure));
+        let (class, _) = judged(&neo4rs::Error::RequestIgnoredError);
+        assert_eq!(class, FailureClass::Unreachable);
+    }
 }

@@ -11,7 +11,7 @@ pub(super) use crate::driver::fixture::{claim, class, head, work};
 use crate::driver::{Access, Fence, Session as _};
 use crate::run::{Language, Script, Transaction};
 
-/// The server has one database (its Community edition makes no others).
+/// A server has one database (its Community edition makes no others), and fail points are those of the whole process.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The database, until it is dropped.
@@ -24,13 +24,14 @@ pub(super) struct Database {
 impl Database {
     /// The database without anything in it; `None`, said loudly, where there is no test server.
     pub(super) async fn empty() -> Option<Self> {
-        let Ok(url) = std::env::var("PHASEGATE_TEST_NEO4J") else {
+        let Ok(urls) = std::env::var("PHASEGATE_TEST_NEO4J") else {
             let said = "NOT RUN: PHASEGATE_TEST_NEO4J is not set; tests/run starts a server";
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{said}");
             writeln!(std::io::stderr(), "{said}").unwrap();
             return None;
         };
         let turn = TURN.lock().await;
+        let url = urls.split_whitespace().next().unwrap().to_owned();
         let graph = Graph::new(url.as_str(), "", "").unwrap();
         let database = Self { url, graph, _turn: turn };
         database.clear().await;
@@ -56,6 +57,11 @@ impl Database {
 
     pub(super) async fn run(&self, statement: &str) {
         self.graph.run(query(statement)).await.unwrap();
+    }
+
+    /// Whether the server takes a statement.
+    pub(super) async fn takes(&self, statement: &str) -> bool {
+        self.graph.run(query(statement)).await.is_ok()
     }
 
     /// A transaction of somebody else.
@@ -86,6 +92,25 @@ impl Database {
         ours.extend(self.texts("SHOW CONSTRAINTS YIELD name WHERE name STARTS WITH 'phasegate' RETURN name AS it ORDER BY it").await);
         ours
     }
+}
+
+/// Has somebody else run a statement behind the commit of this kind that comes next.
+#[cfg(feature = "failpoints")]
+pub(super) fn meanwhile(point: &'static str, url: &str, statement: &'static str) {
+    let (url, once) = (url.to_owned(), std::sync::Once::new());
+    fail::cfg_callback(point, move || {
+        let url = url.clone();
+        // What calls this runs in a runtime, in which none can be waited for.
+        once.call_once(|| {
+            let other = std::thread::spawn(move || {
+                tokio::runtime::Runtime::new().unwrap().block_on(async {
+                    Graph::new(url.as_str(), "", "").unwrap().run(query(statement)).await.unwrap();
+                });
+            });
+            other.join().unwrap();
+        });
+    })
+    .unwrap();
 }
 
 /// Statements as a step has them, which begin on lines 10, 11 and so on.

@@ -19,7 +19,8 @@ use crate::run::{RunId, Way};
 pub(super) use words::{ending_name, signed, way_name};
 
 /// The constraint that stays with the nodes of runs.
-const RUNS: &str = "CREATE CONSTRAINT phasegate_runs_key IF NOT EXISTS FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE";
+const RUNS: (&str, &str) =
+    ("phasegate_runs_key", "FOR (n:phasegate_runs) REQUIRE n.run_id IS UNIQUE");
 
 /// The others, by their names.
 const OTHERS: [(&str, &str); 8] = [
@@ -44,37 +45,51 @@ pub(super) const PREFIX: &str = "phasegate_";
 
 /// Makes the constraint of runs.
 pub(super) async fn create_runs(connections: &Connections) -> Result<(), Error> {
-    constrain(connections, &[RUNS.to_owned()]).await
+    create(connections, &[RUNS]).await
 }
 
 /// Makes the others: by somebody who keeps others out meanwhile.
 pub(super) async fn create_others(connections: &Connections) -> Result<(), Error> {
-    let texts = OTHERS.map(|(name, what)| format!("CREATE CONSTRAINT {name} IF NOT EXISTS {what}"));
-    constrain(connections, &texts).await
+    create(connections, &OTHERS).await
+}
+
+async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), Error> {
+    let texts =
+        all.iter().map(|(name, what)| format!("CREATE CONSTRAINT {name} IF NOT EXISTS {what}"));
+    constrain(connections, texts.collect()).await?;
+    let mut reader = connections.read().await?;
+    for (name, _) in all {
+        await_index(&mut reader, name, ONLINE_WITHIN_S)
+            .await
+            .map_err(failed("wait for our constraints"))?;
+    }
+    reader.release();
+    Ok(())
 }
 
 /// Removes them again, likewise.
 pub(super) async fn drop_others(connections: &Connections) -> Result<(), Error> {
     let texts = OTHERS.map(|(name, _)| format!("DROP CONSTRAINT {name} IF EXISTS"));
-    constrain(connections, &texts).await
+    constrain(connections, texts.to_vec()).await
 }
 
-async fn constrain(connections: &Connections, texts: &[String]) -> Result<(), Error> {
+async fn constrain(connections: &Connections, texts: Vec<String>) -> Result<(), Error> {
     let mut tx = connections.begin_unfenced(TxKind::Enter).await?;
     for text in texts {
-        tx.run(query(text)).await.map_err(failed("make our constraints"))?;
+        tx.run(query(&text)).await.map_err(failed("make our constraints"))?;
     }
-    tx.commit().await?;
-    let mut reader = connections.read().await?;
-    await_indexes(&mut reader, ONLINE_WITHIN_S).await?;
-    reader.release();
-    Ok(())
+    tx.commit().await
 }
 
-/// Waits until every index of the database is there, constraints' own included.
-pub(super) async fn await_indexes(reader: &mut Reader<'_>, seconds: i64) -> Result<(), Error> {
-    let wait = query("CALL db.awaitIndexes($seconds)").param("seconds", seconds);
-    reader.rows(wait).await.map(|_| ()).map_err(failed("wait for indexes"))
+/// Waits until an index is there, which may be a constraint's own. An error where it could not be built. Never for all that there
+/// are: others may be somebody else's, and broken, or long in coming.
+pub(super) async fn await_index(
+    reader: &mut Reader<'_>,
+    name: &str,
+    seconds: i64,
+) -> Result<(), neo4rs::Error> {
+    let wait = query("CALL db.awaitIndex($name, $seconds)");
+    reader.rows(wait.param("name", name).param("seconds", seconds)).await.map(|_| ())
 }
 
 /// The key of a column's value in a row.

@@ -12,6 +12,8 @@ use crate::run::FailureClass;
 mod catalogue;
 mod chunks;
 mod claim;
+#[cfg(test)]
+mod client_tests;
 mod connection;
 #[cfg(test)]
 mod copy_tests;
@@ -19,10 +21,14 @@ mod dual_write;
 mod error;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod hazard_tests;
 mod introspect;
 mod landing;
 mod ledger;
 mod retire;
+#[cfg(test)]
+mod retire_tests;
 mod script;
 mod session;
 #[cfg(test)]

@@ -2,23 +2,25 @@
 //!
 //! Invariants:
 //! - What is removed is what the mapping is about and nothing else: not a node that carries another label, nor one with relationships
-//!   that no mapping of the plan is about.
+//!   that no mapping of the plan is about, or that its `where` leaves out. Clients may make one of it at any time, so each batch sees to
+//!   that under its own locks.
 //! - Each batch commits with the number of rows removed so far, so that a run that died goes on, and its count is true.
 
 use async_trait::async_trait;
-use neo4rs::{BoltMap, BoltType, query};
+use neo4rs::{Query, query};
 
 use super::connection::Ask as _;
 use super::dual_write::BATCH;
 use super::error::failed;
 use super::ledger::{applied, forget, get, record, unsigned};
-use super::shape::{Pattern, Shape, Which};
+use super::shape::{Pattern, Shape, Which, hold};
 use super::{Neo4j, ledger};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, TxKind, Work};
 use crate::run::{
     Direction, Ends, FailureClass, Mapping, Permit, Retire, RetireShape, RowKind, plural,
 };
+use crate::sql::cypher::quoted;
 
 const EVERYTHING: Chunk = Chunk { lo: None, hi: None };
 
@@ -71,19 +73,17 @@ impl Retirer for Neo4j {
         if let Some(before) = self.done_before(fence, work).await? {
             return Ok(before);
         }
-        let old = shape.in_chunk(Which::Old, &EVERYTHING);
-        let mut batches = vec![format!("{old} WITH source LIMIT $most DELETE source")];
-        if let Pattern::Node(_) = &shape.old {
-            Box::pin(self.nothing_else(&old, mapping, others)).await?;
-            // A node of very many relationships goes in pieces, too.
-            batches.insert(
-                0,
-                format!("{old} MATCH (source)-[r]-() WITH DISTINCT r LIMIT $most DELETE r"),
-            );
-        }
         let part = format!("{step}/part/rows");
-        for text in batches {
-            while self.batch((fence, work), &part, &text).await? > 0 {}
+        match &shape.old {
+            Pattern::Node(node) => {
+                let each = (node.label.as_str(), others);
+                Box::pin(self.drop_nodes((fence, work), &part, (&shape, mapping), each)).await?;
+            }
+            Pattern::Relationship { .. } => {
+                let old = shape.in_chunk(Which::Old, &EVERYTHING);
+                let text = format!("{old} WITH source LIMIT $most DELETE source");
+                while self.batch((fence, work), &part, query(&text)).await? > 0 {}
+            }
         }
         let mut tx = self.connections.begin(fence, TxKind::Drop).await?;
         let done = applied(&mut tx, fence.run(), &part, work.way).await?;
@@ -95,18 +95,89 @@ impl Retirer for Neo4j {
     }
 }
 
+/// Has relationships `r` judged: `is_covered` where mappings of the plan are about one. `kept` are the names that go on.
+fn judged(kept: &str, others: &[Mapping]) -> String {
+    let covered: Vec<String> = others.iter().filter_map(covered).collect();
+    format!(
+        "CALL (r) {{ WITH r AS source, startNode(r) AS start, endNode(r) AS end \
+         RETURN any(it IN [{}] WHERE it) AS is_covered }} WITH {kept}, is_covered",
+        covered.join(", ")
+    )
+}
+
+/// How often what has come meanwhile is removed, too, before that is given up.
+const ROUNDS_MAX: u32 = 10;
+
+/// Statements that remove nodes of the old side: their relationships first, of which one node may have very many.
+///
+/// Each looks twice: rows are chosen, locked, and looked at again, since clients go on giving nodes labels and relationships.
+fn removing(shape: &Shape, others: &[Mapping]) -> [String; 2] {
+    let old = shape.in_chunk(Which::Old, &EVERYTHING);
+    let hold = hold("source");
+    let is_ours = format!("labels(source) = [$label]{}", shape.and_filter(Which::Old));
+    let is_bare = format!("{is_ours} AND NOT (source)--()");
+    [
+        format!(
+            "{old} AND labels(source) = [$label] MATCH (source)-[r]-() {} WHERE is_covered WITH source, r LIMIT $most \
+             WITH source, collect(r) AS all {hold} WITH source, all WHERE {is_ours} \
+             UNWIND all AS r WITH DISTINCT r {} WHERE is_covered DELETE r",
+            judged("source, r", others),
+            judged("r", others)
+        ),
+        format!(
+            "{old} AND labels(source) = [$label] AND NOT (source)--() WITH source LIMIT $most {hold} \
+             WITH source WHERE {is_bare} DELETE source"
+        ),
+    ]
+}
+
 impl Neo4j {
+    /// Removes the nodes of the old side with the relationships that mappings of the plan are about.
+    async fn drop_nodes(
+        &self,
+        done: (&Fence, &Work),
+        part: &str,
+        (shape, mapping): (&Shape, &Mapping),
+        (label, others): (&str, &[Mapping]),
+    ) -> Result<(), Error> {
+        let old = shape.in_chunk(Which::Old, &EVERYTHING);
+        for _ in 0..ROUNDS_MAX {
+            // First of all, and of what was left: batches pass by what is not the mapping's alone.
+            Box::pin(self.nothing_else(&old, mapping, others)).await?;
+            for text in removing(shape, others) {
+                let delete = || query(&text).param("label", label);
+                while self.batch(done, part, delete()).await? > 0 {}
+            }
+            if self.left(&old).await? == 0 {
+                return Ok(());
+            }
+        }
+        let left = plural(self.left(&old).await?, "node");
+        let message = format!("{left} of {label} came while they were removed");
+        Err(Error::failed(FailureClass::Contention, message)
+            .with_help("let clients stop writing the old side, then retry"))
+    }
+
+    /// How many rows there still are.
+    async fn left(&self, old: &str) -> Result<u64, Error> {
+        let mut reader = self.connections.read().await?;
+        let rows = reader.rows(query(&format!("{old} RETURN count(source) AS rows"))).await;
+        let rows = rows.map_err(failed("look at what is left"))?;
+        reader.release();
+        rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))
+    }
+
     /// Removes as much as one transaction may, and counts it. Returns how many rows or relationships that were.
     async fn batch(
         &self,
         (fence, work): (&Fence, &Work),
         part: &str,
-        text: &str,
+        delete: Query,
     ) -> Result<u64, Error> {
         let mut tx = self.connections.begin(fence, TxKind::Drop).await?;
         let before = applied(&mut tx, fence.run(), part, work.way).await?;
         let before = before.map_or(0, |before| before.rows);
-        let delete = query(text).param("most", i64::from(BATCH));
+        let delete = delete.param("most", i64::from(BATCH));
         let done = tx.summary(delete).await.map_err(failed("remove the old side"))?;
         let now = done.nodes_deleted() + done.relationships_deleted();
         record(&mut tx, fence, (part, work), (before + now, None)).await?;
@@ -138,13 +209,12 @@ impl Neo4j {
                 "take the label away instead: a `cypher` step with MATCH (n:{label}) REMOVE n:{label}"
             )));
         }
-        let covered: Vec<BoltType> = others.iter().filter_map(covered).collect();
         let ask = query(&format!(
-            "{old} MATCH (source)-[r]-() WITH r WHERE NOT any(it IN $covered WHERE it.type = type(r) \
-             AND it.start IN labels(startNode(r)) AND it.end IN labels(endNode(r))) \
-             RETURN type(r) AS type, count(DISTINCT r) AS relationships ORDER BY type LIMIT 5"
+            "{old} MATCH (source)-[r]-() WITH DISTINCT r {} WHERE NOT is_covered \
+             RETURN type(r) AS type, count(*) AS relationships ORDER BY type LIMIT 5",
+            judged("r", others)
         ));
-        let rows = reader.rows(ask.param("covered", covered)).await;
+        let rows = reader.rows(ask).await;
         let rows = rows.map_err(failed("look for other relationships"))?;
         reader.release();
         let Some(row) = rows.first() else { return Ok(()) };
@@ -157,16 +227,16 @@ impl Neo4j {
     }
 }
 
-/// The relationships that a mapping takes from, as a map.
-fn covered(mapping: &Mapping) -> Option<BoltType> {
+/// Whether a relationship is one that a mapping takes from, as an expression. What its `where` leaves out isn't, nor what it can't tell of.
+fn covered(mapping: &Mapping) -> Option<String> {
     let RowKind::Relationship(ends) = &mapping.from.kind else { return None };
     let Ends { start, end } = ends.as_ref();
-    let mut map = BoltMap::default();
-    for (key, value) in [("type", &mapping.from.table), ("start", &start.node), ("end", &end.node)]
-    {
-        map.put(key.into(), value.as_str().into());
-    }
-    Some(BoltType::Map(map))
+    let (kind, start, end) = (quoted(&mapping.from.table), quoted(&start.node), quoted(&end.node));
+    let filter = mapping.filter.as_deref().unwrap_or("true");
+    // A `where` may fail on what the mapping is not about.
+    Some(format!(
+        "CASE WHEN source:{kind} AND start:{start} AND end:{end} THEN coalesce(({filter}\n), false) ELSE false END"
+    ))
 }
 
 fn nothing_to_rename(mapping: &Mapping) -> Error {

@@ -5,10 +5,10 @@
 //! marks, which are entries called `<step>/part/<n>`:
 //! - Before a change of schema it has the names that there were, and which transaction it is made in. Where the answer was lost, or we
 //!   died, the names that there are now tell whether it was done: all of it or nothing, as the transaction is one.
-//! - What commits by itself, part after part, is marked as begun and as done. What was begun and isn't known to be done is
-//!   [`Error::Ambiguous`]: nothing tells how far it came.
+//! - What commits by itself, part after part, is marked as begun and as done. What was begun and isn't known to have ended is
+//!   [`Error::Ambiguous`]: nothing tells how far it came. What failed keeps a mark, as what it had committed stays.
 //!
-//! Indexes are waited for until they are online.
+//! Indexes that a step makes are waited for until they are online; those of others are not looked at.
 
 use std::collections::BTreeSet;
 
@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use super::Neo4j;
 use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
-use super::ledger::{PREFIX, applied, await_indexes, forget, get, record};
+use super::ledger::{PREFIX, applied, await_index, forget, get, record};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
-use crate::run::{FailureClass, Script, Statement, Way};
-use crate::sql::cypher::{Section, schema_change, section};
+use crate::run::{FailureClass, Script, Statement, Way, is_transient};
+use crate::sql::cypher::{Section, quoted, schema_change, section};
 
 /// How long indexes may take to be online, in seconds: the step's own `timeout` ends it earlier.
 const ONLINE_WITHIN_S: i64 = 7 * 24 * 3600;
@@ -120,6 +120,9 @@ async fn in_transaction(tx: &mut Tx<'_>, statements: &[&Statement]) -> Result<u6
 
 /// What the mark of something that commits by itself says in its detail when it is begun.
 const BEGUN: &str = "begun";
+/// And when the server has said that it failed: parts of it may be committed, so that there may be something to undo, and it may be
+/// tried again.
+const IN_PART: &str = "in part";
 
 /// What that of a change of schema says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -187,13 +190,14 @@ impl One<'_> {
         let mut reader = connections.read().await?;
         let now = names(&mut reader).await?;
         reader.release();
-        let is_done = match self.begun().await? {
-            Mark::Done(_) => true,
-            Mark::None => false,
+        let (before, is_done) = match self.begun().await? {
+            Mark::Done(_) => return Ok(0),
+            Mark::None => (now.clone(), false),
             Mark::Begun(said) => {
                 let begun: Begun = serde_json::from_str(&said)
                     .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
-                was_done(statements, (&begun.names, &now))?
+                let is_done = was_done(statements, (&begun.names, &now))?;
+                (if is_done { begun.names } else { now.clone() }, is_done)
             }
         };
         if !is_done {
@@ -202,39 +206,50 @@ impl One<'_> {
             let begun = Begun { names: now, transaction: tx.named().await? };
             let said = serde_json::to_string(&begun).map_err(|error| damaged(error.to_string()))?;
             self.mark(0, Some(said)).await?;
-            match in_transaction(&mut tx, statements).await {
-                Ok(_) => tx.commit().await?,
+            let done = match in_transaction(&mut tx, statements).await {
+                Ok(_) => tx.commit().await,
                 Err(error) => {
                     tx.roll_back().await;
-                    return Err(error);
+                    Err(error)
                 }
+            };
+            if let Err(error) = done {
+                // COMMIT was not sent, or was refused, so there is nothing to undo. Where the mark can't go, the next attempt tells that by
+                // the names.
+                if matches!(error, Error::Failed(_)) {
+                    let _ = self.unmark().await;
+                }
+                return Err(error);
             }
         }
         let mut reader = connections.read().await?;
-        await_indexes(&mut reader, ONLINE_WITHIN_S).await?;
-        let failed = failures(&mut reader).await?;
-        reader.release();
-        if let Some(why) = failed {
-            return Err(why);
+        for name in made(&mut reader, statements, &before).await? {
+            if let Err(error) = await_index(&mut reader, &name, ONLINE_WITHIN_S).await {
+                let failure = failure(&mut reader, &name).await?;
+                return Err(failure.unwrap_or_else(|| failed("wait for indexes")(error)));
+            }
         }
+        reader.release();
         self.mark(0, None).await?;
         Ok(0)
     }
 
     async fn by_itself(&self, statement: Option<&Statement>) -> Result<u64, Error> {
         let Some(statement) = statement else { return Ok(0) };
+        // Before the mark: where there is none to be had, nothing was sent.
+        let ready = self.neo4j.connections.ready().await?;
         match self.begun().await? {
             Mark::Done(rows) => return Ok(rows),
-            Mark::Begun(_) => {
+            Mark::Begun(said) if said != IN_PART => {
                 return Err(Error::Ambiguous(format!(
                     "the statement of line {} commits part after part, and the connection was lost, or we ended, while it ran: \
                      nothing tells how far it came",
                     statement.line
                 )));
             }
-            Mark::None => self.mark(0, Some(BEGUN.to_owned())).await?,
+            Mark::None | Mark::Begun(_) => self.mark(0, Some(BEGUN.to_owned())).await?,
         }
-        match self.neo4j.connections.alone(self.fence, &statement.text).await? {
+        match ready.alone(self.fence, &statement.text).await? {
             Alone::Done(rows) => {
                 self.mark(rows, None).await?;
                 Ok(rows)
@@ -246,11 +261,11 @@ impl One<'_> {
     }
 
     /// The server has said that a statement failed of which parts may be committed: there is nothing to be found out, and it isn't tried
-    /// again by itself.
+    /// again by itself, whatever it failed for.
     async fn in_part<T>(&self, error: Error) -> Result<T, Error> {
-        self.unmark().await?;
+        self.mark(0, Some(IN_PART.to_owned())).await?;
         let Error::Failed(mut failure) = error else { return Err(error) };
-        if failure.class == FailureClass::Contention {
+        if is_transient(failure.class) {
             failure.class = FailureClass::Refused;
         }
         failure.detail = Some("what it had committed before that stays".to_owned());
@@ -333,18 +348,40 @@ fn was_done(
     }
 }
 
-/// An index that could not be built.
-async fn failures(reader: &mut Reader<'_>) -> Result<Option<Error>, Error> {
+/// The indexes that statements have made, constraints' own included, or would have, had they not been there: by what they are called,
+/// or, where one of them says no name, by not having been there before.
+async fn made(
+    reader: &mut Reader<'_>,
+    statements: &[&Statement],
+    before: &BTreeSet<String>,
+) -> Result<Vec<String>, Error> {
+    let changes = statements.iter().filter_map(|statement| schema_change(&statement.text));
+    let (named, nameless): (Vec<_>, Vec<_>) =
+        changes.map(|change| change.name).partition(Option::is_some);
+    let named: BTreeSet<String> = named.into_iter().flatten().collect();
+    let rows = reader.rows(query("SHOW INDEXES YIELD name")).await;
+    let rows = rows.map_err(failed("list indexes and constraints"))?;
+    let mut made: Vec<String> =
+        rows.iter().map(|row| get(row, "name")).collect::<Result<_, _>>()?;
+    made.retain(|name| {
+        let is_new = !nameless.is_empty() && !before.contains(name);
+        !name.starts_with(PREFIX) && (named.contains(name) || is_new)
+    });
+    Ok(made)
+}
+
+/// Why an index could not be built, if that is so.
+async fn failure(reader: &mut Reader<'_>, name: &str) -> Result<Option<Error>, Error> {
     let ask = query(
-        "SHOW INDEXES YIELD name, state, failureMessage WHERE state = 'FAILED' RETURN name, failureMessage AS why",
+        "SHOW INDEXES YIELD name, state, failureMessage WHERE state = 'FAILED' AND name = $name RETURN failureMessage AS why",
     );
-    let rows = reader.rows(ask).await.map_err(failed("look at indexes"))?;
+    let rows = reader.rows(ask.param("name", name)).await.map_err(failed("look at indexes"))?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let (name, why): (String, String) = (get(row, "name")?, get(row, "why")?);
+    let why: String = get(row, "why")?;
     let why = why.lines().next().unwrap_or_default().to_owned();
     let message = format!("index {name} could not be built: {why}");
     Ok(Some(
         Error::failed(FailureClass::Refused, message)
-            .with_help(format!("DROP INDEX `{name}`, then retry")),
+            .with_help(format!("DROP INDEX {}, then retry", quoted(name))),
     ))
 }

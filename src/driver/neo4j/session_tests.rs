@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Neo4j;
+use super::connection::Ask as _;
 use super::fixture::{Database, claim, class, entered, head, script, work};
 use crate::driver::{Access, Applied, Error, Fence, Holder, Introspect as _, Session as _, Work};
 use crate::run::{Ending, FailureClass, Runnable, Value, Way};
@@ -154,6 +155,67 @@ async fn what_commits_by_itself_is_never_repeated_blindly() {
     assert!(matches!(&lost, Err(Error::Ambiguous(why)) if why.contains("line 10")), "{lost:?}");
 }
 
+/// A broken index of somebody else is none of our business, and our own is: it is there when the step has been done.
+#[tokio::test]
+async fn the_indexes_of_a_step_are_waited_for_and_no_others() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("CREATE (:Big {v: reduce(all = 'x', i IN range(1, 14) | all + all)})").await;
+    database.run("CREATE INDEX theirs FOR (n:Big) ON (n.v)").await;
+    let state = async |name: &str| {
+        let ask =
+            format!("SHOW INDEXES YIELD name, state WHERE name = '{name}' RETURN state AS it");
+        database.texts(&ask).await
+    };
+    while state("theirs").await != ["FAILED"] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    database.run("UNWIND range(1, 200000) AS id CALL (id) { CREATE (:Lead {email: 'e' + id}) } IN TRANSACTIONS OF 20000 ROWS").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let statements = ["CREATE INDEX `by e-mail` FOR (n:Lead) ON (n.email)"];
+    execute(&neo4j, &fences[0], &work("index", Way::Forward), &statements).await.unwrap();
+    assert_eq!(state("by e-mail").await, ["ONLINE"]);
+    let statements = ["CREATE INDEX ours FOR (n:Big) ON (n.v, n.w)"];
+    database.run("MATCH (n:Big) SET n.w = 1").await;
+    let failed = execute(&neo4j, &fences[0], &work("fail", Way::Forward), &statements).await;
+    assert!(format!("{failed:?}").contains("index ours could not be built"), "{failed:?}");
+    assert_eq!(class(failed), FailureClass::Refused);
+    neo4j.leave(&fences[0], Ending::Aborted, &head(9)).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_change_of_schema_that_was_refused_there_is_nothing_to_undo() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("CREATE (:Lead {id: 1}), (:Lead {id: 1})").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let unique = ["CREATE CONSTRAINT c FOR (n:Lead) REQUIRE n.id IS UNIQUE"];
+    let refused = execute(&neo4j, &fences[0], &work("unique", Way::Forward), &unique).await;
+    assert_eq!(class(refused), FailureClass::Refused);
+    let back = work("unique", Way::Back);
+    let undone = execute(&neo4j, &fences[0], &back, &["DROP CONSTRAINT c"]).await;
+    let detail = undone.unwrap().detail.unwrap();
+    assert!(detail.contains("nothing to undo"), "{detail}");
+}
+
+#[tokio::test]
+async fn what_failed_in_part_is_undone() {
+    let Some(database) = Database::empty().await else { return };
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let failing =
+        "UNWIND [1, 2, 0] AS n CALL (n) { CREATE (:Lead {id: 2 / n}) } IN TRANSACTIONS OF 1 ROW";
+    let step = work("fill", Way::Forward);
+    for _ in 0..2 {
+        let failed = execute(&neo4j, &fences[0], &step, &[failing]).await;
+        assert_eq!(class(failed), FailureClass::Refused);
+    }
+    assert_eq!(database.number(LEADS).await, 4);
+    let back = work("fill", Way::Back);
+    let undone = execute(&neo4j, &fences[0], &back, &["MATCH (n:Lead) DELETE n"]).await.unwrap();
+    assert_eq!((undone.rows, database.number(LEADS).await), (4, 0));
+}
+
 #[tokio::test]
 async fn one_run_has_the_database_and_who_takes_over_shuts_the_earlier_runner_out() {
     let Some(database) = Database::empty().await else { return };
@@ -201,7 +263,11 @@ async fn what_an_earlier_runner_has_running_by_itself_is_ended() {
     let step = work("endless", Way::Forward);
     let statements = [endless];
     let takeover = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let runs = "SHOW TRANSACTIONS YIELD currentQuery WHERE currentQuery CONTAINS '1000000000' AND currentQuery STARTS WITH 'UNWIND' \
+             RETURN count(*) AS it";
+        while database.number(runs).await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         tokio::time::timeout(Duration::from_mins(1), entered(&new, 6)).await.unwrap()
     };
     let run = execute(&old, &stale[0], &step, &statements);
@@ -283,6 +349,25 @@ async fn a_query_gives_one_value_and_changes_nothing() {
     let looking = Neo4j::open(&database.url.clone().into(), Access::ReadOnly).await.unwrap();
     assert_eq!(class(looking.enter(&claim("r1"), 1).await), FailureClass::NotPermitted);
     assert_eq!(database.number("MATCH (n) RETURN count(n) AS it").await, 3);
+}
+
+/// Of a cluster's servers only the one that takes writes knows what there is. On one alone that tells by what it refuses.
+#[tokio::test]
+async fn what_we_look_at_in_a_cluster_is_asked_of_who_takes_writes() {
+    let Some(database) = Database::empty().await else { return };
+    let routed = database.url.replace("bolt://", "neo4j://");
+    for (url, takes_writes) in [(&database.url, false), (&routed, true)] {
+        let neo4j = Neo4j::open(&url.clone().into(), Access::Full).await.unwrap();
+        let mut reader = neo4j.connections.read().await.unwrap();
+        let looked = reader.rows(neo4rs::query("CREATE (:Lead) RETURN 1 AS one")).await;
+        assert_eq!(looked.is_ok(), takes_writes, "{url}: {looked:?}");
+        // What somebody asks is never one that writes.
+        let asked = neo4j.value("CREATE (:Lead) RETURN 1").await;
+        assert_eq!(class(asked), FailureClass::NotPermitted, "{url}");
+        assert_eq!(database.number(LEADS).await, 0, "{url}");
+        let fences = entered(&neo4j, 1).await;
+        neo4j.leave(&fences[0], Ending::Aborted, &head(9)).await.unwrap();
+    }
 }
 
 #[tokio::test]

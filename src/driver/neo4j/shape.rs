@@ -14,6 +14,11 @@ use crate::sql::cypher::{plain_property, quoted};
 /// All properties of a row of the new side.
 const WHOLE: &str = "copy {.*}";
 
+/// Locks something until the end of the transaction: writes to it and takes that back.
+pub(super) fn hold(name: &str) -> String {
+    format!("SET {name}.phasegate_held = true REMOVE {name}.phasegate_held")
+}
+
 /// One of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
@@ -149,6 +154,11 @@ impl Shape {
         format!("{}{}", self.walk(which, chunk), self.and_filter(which))
     }
 
+    /// Whether a row of the old side, which was locked, is still one of a range.
+    pub(super) fn still_in(&self, chunk: &Chunk) -> String {
+        format!(" WHERE {}{}", range(&self.old.key(), chunk), self.and_filter(Which::Old))
+    }
+
     /// `MATCH` of the rows of a side whose keys are in the list `keys`.
     pub(super) fn among(&self, which: Which, keys: &str) -> String {
         let side = self.side(which);
@@ -162,7 +172,8 @@ impl Shape {
         self.filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE ({filter}\n)"))
     }
 
-    fn and_filter(&self, which: Which) -> String {
+    /// The mapping's `where` behind other predicates of a side, if it has one there.
+    pub(super) fn and_filter(&self, which: Which) -> String {
         match (&self.filter, which) {
             (Some(filter), Which::Old) => format!(" AND ({filter}\n)"),
             _ => String::new(),

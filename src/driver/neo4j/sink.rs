@@ -14,19 +14,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::query;
 
-use super::connection::{Ask as _, Tx};
+use super::connection::{Ask as _, Connections, Tx};
 use super::error::failed;
 use super::ledger::{self, get, unsigned};
-use super::shape::{Pattern, Shape, Which};
+use super::shape::{Pattern, Shape, Which, hold};
 use super::{Neo4j, chunks, values};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Parker, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, Parked, Private, RunId, StepId};
 
-/// How long a chunk may take to have the locks of its rows, the search for them included: the server has no limit of its own, and
+/// How long a chunk may look for its rows and lock them before it is asked what it waits for: the server has no limit of its own, and
 /// clients wait for what it has locked so far.
 const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked, from then on, whether it waits for a lock. Twice in a row is one wait, and not many short ones.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Relationships without a node that are named.
 const NAMED_MAX: i64 = 5;
 
@@ -94,22 +96,56 @@ impl Sink for Neo4j {
 /// Locks the rows of a chunk until the end of the transaction. Returns how many they are.
 pub(super) async fn lock(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Result<u64, Error> {
     let text = format!(
-        "{} SET source.phasegate_held = true REMOVE source.phasegate_held RETURN count(source) AS rows",
-        shape.in_chunk(Which::Old, chunk)
+        "{} {} RETURN count(source) AS rows",
+        shape.in_chunk(Which::Old, chunk),
+        hold("source")
     );
-    let locking = tx.rows(values::with_bounds(query(&text), chunk));
-    let Ok(rows) = tokio::time::timeout(LOCKED_WITHIN, locking).await else {
-        let message = format!("the rows of a chunk could not be locked within {LOCKED_WITHIN:?}");
-        return Err(Error::failed(FailureClass::Contention, message).with_help(
-            "see SHOW TRANSACTIONS for who holds them; where nobody does, chunks are too large: `phasegate tune RUN --chunk-rows …`",
-        ));
+    // Not in the text, which the server would have to plan anew for each chunk.
+    let mark = uuid::Uuid::now_v7().simple().to_string();
+    let connections = tx.connections();
+    let ask = values::with_bounds(query(&text), chunk).param("phasegate_mark", mark.as_str());
+    let rows = tokio::select! {
+        rows = tx.rows(ask) => rows.map_err(failed("lock the rows of a chunk"))?,
+        error = held_up(connections, &mark) => return Err(error),
     };
-    let rows = rows.map_err(failed("lock the rows of a chunk"))?;
     rows.first().map_or(Ok(0), |row| unsigned(get(row, "rows")?))
 }
 
+/// Ends, with an error, when a statement with this mark has gone on for long and is waiting for somebody's lock. One that still looks
+/// for its rows may go on: it would not take less time the next time.
+async fn held_up(connections: &Connections, mark: &str) -> Error {
+    tokio::time::sleep(LOCKED_WITHIN).await;
+    let mut waited = false;
+    loop {
+        let waits = match waits_for_a_lock(connections, mark).await {
+            Ok(waits) => waits,
+            Err(error) => return error,
+        };
+        if waits && waited {
+            let message =
+                format!("the rows of a chunk could not be locked within {LOCKED_WITHIN:?}");
+            return Error::failed(FailureClass::Contention, message)
+                .with_help("see SHOW TRANSACTIONS for who holds them");
+        }
+        waited = waits;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn waits_for_a_lock(connections: &Connections, mark: &str) -> Result<bool, Error> {
+    let mut reader = connections.read().await?;
+    let look = query(
+        "SHOW TRANSACTIONS YIELD parameters, status WHERE parameters.phasegate_mark = $mark AND status STARTS WITH 'Blocked' \
+         RETURN status",
+    );
+    let rows = reader.rows(look.param("mark", mark)).await;
+    let rows = rows.map_err(failed("look at what a chunk waits for"))?;
+    reader.release();
+    Ok(!rows.is_empty())
+}
+
 /// Copies the rows of a range. Returns how many were not there before.
-async fn copy(
+pub(super) async fn copy(
     tx: &mut Tx<'_>,
     shape: &Shape,
     on_existing: OnExisting,
@@ -119,7 +155,8 @@ async fn copy(
     let with = |text: &str| values::with_bounds(query(text), chunk);
     if let Pattern::Node(_) = shape.new {
         let update = on_existing == OnExisting::Update;
-        let summary = tx.summary(with(&nodes(shape, &rows, update))).await;
+        let text = nodes(shape, (&rows, &shape.still_in(chunk)), update);
+        let summary = tx.summary(with(&text)).await;
         let summary = summary.map_err(failed("copy nodes"))?;
         return Ok(summary.nodes_created());
     }
@@ -138,7 +175,9 @@ async fn copy(
 }
 
 /// A statement that writes the copies of nodes which `rows` matches: those that are missing; all, where `update` says so.
-pub(super) fn nodes(shape: &Shape, rows: &str, update: bool) -> String {
+///
+/// It locks them, and looks again whether they are `still` some of these: there may be more of them than were locked before.
+pub(super) fn nodes(shape: &Shape, (rows, still): (&str, &str), update: bool) -> String {
     let key = shape.old.key();
     let copy = shape.new.keyed(&key);
     let on_match = match (update, shape.copies_all) {
@@ -153,7 +192,9 @@ pub(super) fn nodes(shape: &Shape, rows: &str, update: bool) -> String {
         .map(|(name, value)| format!("{}: {value}", crate::sql::cypher::quoted(name)))
         .collect();
     format!(
-        "{rows} WITH source, {} AS row, {{{}}} AS key MERGE {copy} ON CREATE SET copy += row, copy += key{on_match}",
+        "{rows} {} WITH source{still} \
+         WITH source, {} AS row, {{{}}} AS key MERGE {copy} ON CREATE SET copy += row, copy += key{on_match}",
+        hold("source"),
         shape.row(Which::Old),
         pairs.join(", ")
     )

@@ -54,6 +54,12 @@ impl Source for Neo4j {
         tx.commit().await?;
         Ok(state)
     }
+
+    async fn forget_chunks(&self, fence: &Fence, work: &Work, after: u64) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Plan).await?;
+        chunks::forget(&mut tx, (fence.run(), &work.step), after).await?;
+        tx.commit().await
+    }
 }
 
 async fn plan(
@@ -70,7 +76,7 @@ async fn plan(
     chunks::fold(tx, (run, step), &mut copy).await?;
     for _ in 0..size.count {
         let Some(rest) = copy.rest() else { break };
-        let found = nth_key(tx, shape, &rest, size.rows).await?;
+        let found = next_end(tx, shape, &rest, size).await?;
         chunks::plan(tx, (fence, step), &copy.next(rest, found)).await?;
     }
     chunks::save(tx, (run, step), (&copy, Some(&mapping.name))).await?;
@@ -117,9 +123,27 @@ async fn last_key(tx: &mut Tx<'_>, shape: &Shape) -> Result<Option<Key>, Error> 
     key_of(tx, shape, (&Chunk { lo: None, hi: None }, " DESC"), 0).await
 }
 
-/// How many relationships of one node a chunk has at least, if there are so many: each chunk goes through all of them, so that
-/// fewer would cost the same.
+/// How many relationships of one node a chunk has at least, if there are so many and nobody says otherwise: each chunk goes through
+/// all of them, so that fewer take as long.
 const OF_ONE_NODE_MIN: u32 = 2_000;
+
+/// Where the next chunk of a range of the old side ends; `None` when there are fewer rows.
+async fn next_end(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    range: &Chunk,
+    size: Window,
+) -> Result<Option<Key>, Error> {
+    let found = nth_key(tx, shape, range, size.rows).await?;
+    let Pattern::Relationship { first, .. } = &shape.old else { return Ok(found) };
+    let (Some(lo), Some(hi)) = (&range.lo, &found) else { return Ok(found) };
+    let parts = first.key.len();
+    let is_of_one_node = lo.0.get(..parts) == hi.0.get(..parts);
+    if !is_of_one_node || size.is_fixed || size.rows >= OF_ONE_NODE_MIN {
+        return Ok(found);
+    }
+    nth_key(tx, shape, range, OF_ONE_NODE_MIN).await
+}
 
 /// The key of the `rows`-th row of a range of the old side, counted from 1; `None` when it has fewer.
 async fn nth_key(
@@ -128,15 +152,5 @@ async fn nth_key(
     range: &Chunk,
     rows: u32,
 ) -> Result<Option<Key>, Error> {
-    let found = key_of(tx, shape, (range, ""), rows.max(1) - 1).await?;
-    let Pattern::Relationship { first, .. } = &shape.old else { return Ok(found) };
-    let node = |key: &Key| key.0.get(..first.key.len()).map(<[_]>::to_vec);
-    let is_within_one = found.is_some()
-        && found.as_ref().map(node) == range.lo.as_ref().map(node)
-        && rows < OF_ONE_NODE_MIN;
-    if is_within_one {
-        key_of(tx, shape, (range, ""), OF_ONE_NODE_MIN - 1).await
-    } else {
-        Ok(found)
-    }
+    key_of(tx, shape, (range, ""), rows.max(1) - 1).await
 }

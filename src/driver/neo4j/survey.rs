@@ -12,7 +12,7 @@ use super::catalogue::Unique;
 use super::connection::{Ask as _, Reader};
 use super::error::{failed, shown};
 use super::ledger::{get, unsigned};
-use super::shape::{Shape, Which};
+use super::shape::{Pattern, Shape, Which};
 use super::{catalogue, landing, sink};
 use crate::driver::{Error, Finding, Severity, SurveyedMapping};
 use crate::run::{FailureClass, Private, plural};
@@ -58,6 +58,11 @@ pub(super) async fn mapping(
     for node in catalogue::nodes(&shape) {
         findings.extend(identity(reader, surveyed, &Unique::node(node)).await?);
     }
+    if let Some(message) = both_labels(reader, &shape).await? {
+        let help = "give the copy a node of its own: where both sides are labels of one node, removing one side removes both. \
+                    A label alone is renamed by `cypher` steps with SET and REMOVE";
+        findings.push(told(Severity::Error, NO_IDENTITY, message, help, Vec::new()));
+    }
     if let Some(message) = other_labels(reader, &shape).await? {
         let help =
             "their copies have the new label only, and `drop` refuses to take such nodes away";
@@ -66,7 +71,9 @@ pub(super) async fn mapping(
     if findings.iter().all(|finding| finding.severity != Severity::Error)
         && let Some(message) = expressions(reader, &shape).await?
     {
-        findings.push(told(Severity::Error, REFUSED_EXPRESSION, message, "", Vec::new()));
+        let help = "correct the expression under `columns` or `where`: Cypher over `source`, with `start` and `end` where it is a \
+                    relationship";
+        findings.push(told(Severity::Error, REFUSED_EXPRESSION, message, help, Vec::new()));
     }
     Ok(findings)
 }
@@ -103,7 +110,25 @@ async fn identity(
         help: Some(help.to_owned()),
         private,
     });
-    Ok(findings.collect())
+    let mut findings: Vec<Finding> = findings.collect();
+    // A step of the plan may drop it, so it is no error yet.
+    findings.extend(unique.in_the_way(reader).await?.map(|index| Finding {
+        severity: Severity::Warning,
+        step: surveyed.step.clone(),
+        code: NO_IDENTITY,
+        message: format!(
+            "the index {index} is on {} of {}, and the server makes no constraint beside it",
+            unique.key.join(", "),
+            unique.name
+        ),
+        help: Some(format!(
+            "make it one before: a `cypher` step with DROP INDEX {}, and one with {}",
+            quoted(&index),
+            unique.constrain()
+        )),
+        private: Vec::new(),
+    }));
+    Ok(findings)
 }
 
 /// Labels and types of the old side that nothing has.
@@ -177,14 +202,20 @@ async fn keys_now(
     let (pattern, noun) = (unique.pattern(), unique.noun());
     for key in &unique.key {
         let ask = format!(
-            "MATCH {pattern} RETURN valueType(n.{}) AS type, count(*) AS nodes ORDER BY nodes DESC",
-            quoted(key)
+            "MATCH {pattern} RETURN valueType(n.{key}) AS type, count(*) AS nodes, \
+             count(CASE WHEN n.{key} <> n.{key} THEN 1 END) AS not_numbers ORDER BY nodes DESC",
+            key = quoted(key)
         );
         let rows = reader.rows(query(&ask)).await.map_err(failed("look at keys"))?;
         let mut types: Vec<String> = Vec::new();
         for row in &rows {
             let (kind, nodes): (String, i64) = (get(row, "type")?, get(row, "nodes")?);
             let nodes = plural(unsigned(nodes)?, noun);
+            let not_numbers = unsigned(get(row, "not_numbers")?)?;
+            if not_numbers > 0 {
+                let nodes = plural(not_numbers, noun);
+                said.push((format!("{nodes} of {name} have a {key} that is NaN"), Vec::new()));
+            }
             if kind == "NULL" {
                 said.push((format!("{nodes} of {name} have no {key}"), Vec::new()));
             } else {
@@ -239,6 +270,22 @@ async fn duplicates(
     Ok(Some((message, first.into_iter().map(Private::key).collect())))
 }
 
+/// Nodes that are on both sides at once.
+async fn both_labels(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<String>, Error> {
+    let (Pattern::Node(old), Pattern::Node(new)) = (&shape.old, &shape.new) else {
+        return Ok(None);
+    };
+    if old.label == new.label {
+        return Ok(None);
+    }
+    let ask =
+        format!("MATCH (n:{}&{}) RETURN count(n) AS nodes", quoted(&old.label), quoted(&new.label));
+    let rows = reader.rows(query(&ask)).await.map_err(failed("look for nodes on both sides"))?;
+    let count = rows.first().map_or(Ok(0), |row| unsigned(get(row, "nodes")?))?;
+    let nodes = plural(count, "node");
+    Ok((count > 0).then(|| format!("{nodes} of {} are {} as well", old.label, new.label)))
+}
+
 /// Labels that nodes of the old side have besides.
 async fn other_labels(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<String>, Error> {
     let [node] = shape.old.nodes()[..] else { return Ok(None) };
@@ -263,7 +310,7 @@ async fn expressions(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<St
     let rows = format!("MATCH {}{}", shape.old.text(), shape.where_old());
     let text = match shape.new.relationship() {
         Some(_) => sink::relationships(shape, &rows),
-        None => sink::nodes(shape, &rows, true),
+        None => sink::nodes(shape, (&rows, ""), true),
     };
     match reader.rows(query(&format!("EXPLAIN {text}"))).await {
         Ok(_) => Ok(None),
@@ -294,28 +341,38 @@ async fn incomparable(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<E
         let filter = if which == Which::Old { shape.where_old() } else { String::new() };
         let parts: Vec<String> =
             side.key().iter().map(|part| format!("valueType({part})")).collect();
+        // NaN is equal to nothing, and in no range.
+        let not_numbers: Vec<String> =
+            side.key().iter().map(|part| format!("{part} <> {part}")).collect();
         let ask = format!(
-            "MATCH {}{filter} RETURN [{}] AS types, count(*) AS rows",
+            "MATCH {}{filter} RETURN [{}] AS types, count(*) AS rows, count(CASE WHEN {} THEN 1 END) AS not_numbers",
             side.text(),
-            parts.join(", ")
+            parts.join(", "),
+            not_numbers.join(" OR ")
         );
         let rows = reader.rows(query(&ask)).await.map_err(failed("look at keys"))?;
         for row in &rows {
             let (found, count): (Vec<String>, i64) = (get(row, "types")?, get(row, "rows")?);
+            let not_numbers = unsigned(get(row, "not_numbers")?)?;
+            if not_numbers > 0 {
+                return Ok(Some(beyond_compare(side, not_numbers, "NaN in their key")));
+            }
             for (known, found) in types.iter_mut().zip(found) {
                 let is_known = known.get_or_insert_with(|| found.clone()) == &found;
                 if is_known && KEY_TYPES.contains(&found.as_str()) {
                     continue;
                 }
                 let what = if found == "NULL" { "no key" } else { "a key of another type" };
-                let rows = plural(unsigned(count)?, "row");
-                let message =
-                    format!("{rows} of {} have {what}, and can't be compared", side.text());
-                let error = Error::failed(FailureClass::Refused, message);
-                let help = "give them keys as the others have, or remove them, then retry";
-                return Ok(Some(error.with_help(help)));
+                return Ok(Some(beyond_compare(side, unsigned(count)?, what)));
             }
         }
     }
     Ok(None)
+}
+
+fn beyond_compare(side: &Pattern, rows: u64, what: &str) -> Error {
+    let rows = plural(rows, "row");
+    let message = format!("{rows} of {} have {what}, and can't be compared", side.text());
+    Error::failed(FailureClass::Refused, message)
+        .with_help("give them keys as the others have, or remove them, then retry")
 }

@@ -21,6 +21,8 @@ pub(super) struct Address {
     pub(super) ca: Option<String>,
     /// Whether the connection is encrypted.
     pub(super) is_encrypted: bool,
+    /// Whether it is a cluster's, of which each server is asked what it is for.
+    pub(super) is_routed: bool,
 }
 
 const SCHEMES: [&str; 6] = ["bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"];
@@ -63,6 +65,7 @@ pub(super) fn read(text: &str) -> Result<Address, Error> {
         database: Some(database).filter(|name| !name.is_empty()),
         ca,
         is_encrypted: url.scheme().contains('+'),
+        is_routed: url.scheme().starts_with("neo4j"),
     })
 }
 

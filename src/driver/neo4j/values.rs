@@ -1,13 +1,14 @@
 //! Values as Bolt has them, and the ones that are compared and kept here.
 //!
 //! The library has temporal values as `chrono` does, so that a date beyond the year 262,142, which Neo4j can hold, is refused. A
-//! moment in a zone by name comes as that zone's wall time: in the hour that a clock is set back it is taken for the first of the two.
+//! moment in a zone by name comes as that zone's wall time: in the hour that a clock is set back nobody can tell which of the two it is,
+//! and it is read as something that no row of another database has.
 
 use std::collections::BTreeMap;
 
 use chrono::{
-    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _,
-    Timelike as _,
+    DateTime, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta,
+    TimeZone as _, Timelike as _,
 };
 use neo4rs::{
     BoltDuration, BoltFloat, BoltInteger, BoltList, BoltMap, BoltPoint2D, BoltPoint3D, BoltType,
@@ -79,8 +80,11 @@ fn temporal(value: BoltType) -> Result<Datum, Error> {
         BoltType::DateTimeZoneId(it) => {
             let (at, zone): (NaiveDateTime, String) = it.try_into().map_err(|_| unreadable())?;
             let zone: chrono_tz::Tz = zone.parse().map_err(|_| unreadable())?;
-            let at = zone.from_local_datetime(&at).earliest().ok_or_else(unreadable)?;
-            instant(at.fixed_offset())
+            match zone.from_local_datetime(&at) {
+                MappedLocalTime::Single(at) => instant(at.fixed_offset()),
+                MappedLocalTime::Ambiguous(..) => twice(at, zone),
+                MappedLocalTime::None => return Err(unreadable()),
+            }
         }
         duration @ BoltType::Duration(_) => {
             // All four of its parts are told to whoever asks a map for them.
@@ -91,6 +95,13 @@ fn temporal(value: BoltType) -> Result<Datum, Error> {
         }
         _ => return Err(unreadable()),
     })
+}
+
+/// A wall time that comes twice in a zone: a list that neither a graph nor a table can hold, and so the same as no other value.
+fn twice(at: NaiveDateTime, zone: chrono_tz::Tz) -> Datum {
+    let at = at.and_utc();
+    let at = Datum::LocalDateTime { seconds: at.timestamp(), nanos: at.timestamp_subsec_nanos() };
+    Datum::List(vec![at, Datum::Text(zone.name().to_owned())])
 }
 
 /// The properties of a map, without those that are null.

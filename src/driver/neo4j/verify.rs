@@ -12,7 +12,7 @@ use neo4rs::{BoltList, BoltMap, BoltType, Query, query};
 use super::connection::{Ask, Reader, Tx};
 use super::error::failed;
 use super::ledger::{get, unsigned};
-use super::shape::{Pattern, Shape, Which};
+use super::shape::{Pattern, Shape, Which, hold};
 use super::source::{columns, read_key};
 use super::{Neo4j, catalogue, chunks, sink, survey, values};
 use crate::clock::Stopwatch;
@@ -366,12 +366,26 @@ async fn repair(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Result<u64, Er
         tx.run(with(&make)).await.map_err(failed("make relationships"))?;
         return Ok(keys.len() as u64);
     }
-    let write = sink::nodes(shape, &among, true);
+    let write = sink::nodes(shape, (&among, &shape.where_old()), true);
     tx.run(with(&write)).await.map_err(failed("write nodes"))?;
     let extra: Vec<Unlike> = differing.into_iter().filter(|one| one.expected.is_empty()).collect();
     let extra = asked_for(&extra).unwrap_or_default();
-    let text = format!("{} DELETE copy", shape.among(Which::New, "$keys"));
-    let delete = query(&text).param("keys", extra);
+    let label = shape.new.nodes().first().map_or("", |node| node.label.as_str());
+    let delete = query(&extra_nodes(shape)).param("keys", extra).param("label", label);
     tx.run(delete).await.map_err(failed("remove nodes that the old side doesn't have"))?;
     Ok(keys.len() as u64)
+}
+
+/// A statement that deletes the nodes of the new side with these keys, as far as the old side has none of them. The two sides were read
+/// one after the other, and a client may have made both in between, so each is locked and looked up again. One with another label is
+/// somebody's as well, and stays.
+fn extra_nodes(shape: &Shape) -> String {
+    let key: Vec<String> = (0..shape.new.key().len()).map(|at| format!("key[{at}]")).collect();
+    format!(
+        "{} {} WITH key, copy WHERE labels(copy) = [$label] AND NOT EXISTS {{ MATCH {}{} }} DELETE copy",
+        shape.among(Which::New, "$keys"),
+        hold("copy"),
+        shape.old.keyed(&key),
+        shape.where_old()
+    )
 }

@@ -97,7 +97,7 @@ pub(super) async fn copy_all(
 ) -> (u64, u64) {
     let step = work("copy", Way::Forward);
     loop {
-        let size = Window { rows, count: 8 };
+        let size = Window { rows, count: 8, is_fixed: true };
         let state = postgres.plan_chunks(&fences[0], &step, mapping, size).await.unwrap();
         if state.open.is_empty() && matches!(state.walk, Walk::Ended { .. }) {
             postgres.finish_copy(&fences[0], &step).await.unwrap();
@@ -455,7 +455,7 @@ async fn what_is_written_over_is_never_older_than_what_a_client_wrote_while_it_w
     let fences = entered(&postgres, 1).await;
     let mut pairs = mapping(("o", &["id"]), ("p", &["id"]));
     pairs.on_existing = OnExisting::Update;
-    let (step, size) = (work("copy", Way::Forward), Window { rows: 100, count: 1 });
+    let (step, size) = (work("copy", Way::Forward), Window { rows: 100, count: 1, is_fixed: true });
     let planned = postgres.plan_chunks(&fences[0], &step, &pairs, size).await.unwrap();
     // The chunk is held up behind row 3, which it has passed and is still to write over.
     let mut client = database.client().await;
@@ -497,7 +497,7 @@ async fn in_place_the_copy_leaves_alone_what_a_new_client_wrote_while_it_waited(
     people.reverse = vec![("a".into(), "upper(b)".into())];
     mark(&postgres, &fences[0], &people).await;
     let step = work("copy", Way::Forward);
-    let size = Window { rows: 100, count: 1 };
+    let size = Window { rows: 100, count: 1, is_fixed: true };
     let planned = postgres.plan_chunks(&fences[0], &step, &people, size).await.unwrap();
     let id = shape(&mut database.client().await, &people).await.unwrap().id;
     let mut client = database.client().await;

@@ -59,7 +59,8 @@ impl Bed {
 
     /// Copies everything in chunks of ten rows.
     async fn copy(&self) {
-        let (step, size) = (work("copy", Way::Forward), Window { rows: 10, count: 40 });
+        let (step, size) =
+            (work("copy", Way::Forward), Window { rows: 10, count: 40, is_fixed: true });
         let fence = &self.fences[1];
         let chunks = self.postgres.plan_chunks(fence, &step, &self.mapping, size).await.unwrap();
         for chunk in chunks.open {

@@ -29,7 +29,7 @@ fn leads() -> Mapping {
 }
 
 async fn plan(postgres: &Postgres, fence: &Fence, rows: u32, of: &Mapping) -> Vec<Planned> {
-    let (step, size) = (work("copy", Way::Forward), Window { rows, count: 20 });
+    let (step, size) = (work("copy", Way::Forward), Window { rows, count: 20, is_fixed: true });
     postgres.plan_chunks(fence, &step, of, size).await.unwrap().open
 }
 

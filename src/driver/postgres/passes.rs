@@ -8,6 +8,10 @@
 //! - Row security that was switched on and off again may have hidden rows from those functions, and leaves one trace: the row of
 //!   `pg_class`, which VACUUM, ANALYZE and new indexes change in place, and every other ALTER of the table, and TRUNCATE, write anew.
 //!   So where the functions' owner is not above row security, any of these asks for another comparison.
+//! - Where the new side is in another database, a statement may change values of the old side alone, and fire no trigger: another type
+//!   for a column, with all rows written anew, or another label in an enumeration. So there the sync stands on the tables' files, too,
+//!   which are others after whatever writes all rows anew (VACUUM FULL and TRUNCATE among it), and on the labels of the enumerations that
+//!   the columns have.
 //!
 //! Absent on purpose: what is in the text that is kept, which is the engine's.
 
@@ -37,6 +41,14 @@ SELECT coalesce(string_agg(concat_ws(';', t.place, r.oid,
   concat(string_agg(concat_ws(';', t.place, r.oid,
     (SELECT string_agg(concat(g.oid, ':', g.xmin), ',' ORDER BY g.oid) FROM pg_trigger g
      WHERE g.tgrelid = r.oid AND starts_with(g.tgname, $3)),
+    (SELECT concat('f', pg_relation_filenode(r.oid)) WHERE $2::text IS NULL),
+    (SELECT string_agg(concat(e.oid, ':', e.xmin), ',' ORDER BY e.oid) FROM pg_enum e WHERE $2::text IS NULL AND e.enumtypid IN (
+     WITH RECURSIVE used (oid) AS (
+       SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0
+       UNION SELECT u.oid FROM used JOIN pg_type y ON y.oid = used.oid CROSS JOIN LATERAL (
+         SELECT y.typelem UNION ALL SELECT y.typbasetype
+         UNION ALL SELECT m.atttypid FROM pg_attribute m WHERE m.attrelid = y.typrelid AND m.attnum > 0) AS u (oid))
+     SELECT oid FROM used)),
     (SELECT concat('c', c.xmin) FROM pg_class c WHERE c.oid = r.oid AND r.oid = t.oid AND EXISTS (SELECT FROM pg_class f
      JOIN pg_roles o ON o.oid = f.relowner WHERE f.oid = to_regclass($1) AND NOT (o.rolsuper OR o.rolbypassrls)))),
     '|' ORDER BY t.place, r.oid), '/',

@@ -88,7 +88,7 @@ async fn no_client_is_told_of_a_deadlock_by_a_chunk() {
     let Some(bed) = Bed::with(TABLES, leads(), Direction::Forward).await else { return };
     let fence = bed.fence.clone();
     let step = work("copy", Way::Forward);
-    let window = Window { rows: 100, count: 1 };
+    let window = Window { rows: 100, count: 1, is_fixed: true };
     let planned = bed.postgres.plan_chunks(&fence, &step, &bed.mapping, window).await.unwrap();
     let held = hold(&bed).await;
     let copied = async {
@@ -118,7 +118,7 @@ async fn a_chunk_whose_own_work_takes_longer_than_it_may_wait_is_copied_all_the_
     };
     let fence = bed.fence.clone();
     let step = work("copy", Way::Forward);
-    let window = Window { rows: 100, count: 1 };
+    let window = Window { rows: 100, count: 1, is_fixed: true };
     let planned = bed.postgres.plan_chunks(&fence, &step, &bed.mapping, window).await.unwrap();
     let chunk = &planned.open[0];
     let copied = bed.postgres.copy_chunk(&fence, &step, &bed.mapping, bed.direction, chunk).await;

@@ -64,7 +64,7 @@ async fn number(client: &mut PgConnection, query: &str) -> i64 {
 /// Copies everything that there is.
 async fn copy(bed: &Bed, fence: &Fence) {
     let step = work("copy", Way::Forward);
-    let window = Window { rows: 100, count: 1 };
+    let window = Window { rows: 100, count: 1, is_fixed: true };
     let planned = bed.postgres.plan_chunks(fence, &step, &bed.mapping, window).await.unwrap();
     let (mapping, direction) = (&bed.mapping, bed.direction);
     for chunk in &planned.open {

@@ -548,7 +548,10 @@ mod tests {
 
     async fn plan(postgres: &Postgres, fence: &Fence, rows: u32, count: u32) -> CopyState {
         let step = work("copy", Way::Forward);
-        postgres.plan_chunks(fence, &step, &leads(), Window { rows, count }).await.unwrap()
+        postgres
+            .plan_chunks(fence, &step, &leads(), Window { rows, count, is_fixed: true })
+            .await
+            .unwrap()
     }
 
     async fn copy(postgres: &Postgres, fence: &Fence, chunk: &Planned) -> Result<Copied, Error> {

@@ -350,7 +350,7 @@ pub(super) async fn nth_key(
     range: &Chunk,
     rows: u32,
 ) -> Result<Option<Key>, Error> {
-    let limit = Limit { window: Window { rows, count: 1 }, bytes: Weight::Even(1) };
+    let limit = Limit { window: Window { rows, count: 1, is_fixed: true }, bytes: Weight::Even(1) };
     Ok(bounds(conn, shape, range, &limit).await?.pop())
 }
 
@@ -433,13 +433,13 @@ mod tests {
         for mapping in mappings() {
             let name = mapping.from.table.as_str();
             let step = work(name, Way::Forward);
-            let size = Window { rows: 400, count: 1 };
+            let size = Window { rows: 400, count: 1, is_fixed: true };
             let state = postgres.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
             let shape = shape(&mut client, &mapping).await.unwrap();
             let hi = state.open[0].chunk.hi.clone();
             for lo in [None, hi.clone()] {
                 let range = Chunk { lo, hi: hi.clone() };
-                let window = Window { rows: 100, count: 4 };
+                let window = Window { rows: 100, count: 4, is_fixed: true };
                 let weights = [(Weight::Even(150), "Index Only Scan"), {
                     (Weight::Rows("pg_column_size(n)".into()), "Index Scan")
                 }];
@@ -473,7 +473,7 @@ mod tests {
         for (mapping, (_, _, _, values)) in mappings().iter().zip(KEYS) {
             let name = mapping.from.table.as_str();
             let step = work(name, Way::Forward);
-            let size = Window { rows: 300, count: 2 };
+            let size = Window { rows: 300, count: 2, is_fixed: true };
             let state = postgres.plan_chunks(&fence, &step, mapping, size).await.unwrap();
             assert_eq!((state.open.len(), state.watermark), (2, 0));
             assert!(matches!(state.walk, Walk::At { seq: 2, .. }));
@@ -486,7 +486,7 @@ mod tests {
             let frozen = state_frozen(&database, name).await;
             let end = Chunk { lo: None, hi: Some(frozen) };
             let within = super::size(&mut client, &shape, &end).await.unwrap();
-            let size = Window { rows: 250, count: 10 };
+            let size = Window { rows: 250, count: 10, is_fixed: true };
             let state = postgres.plan_chunks(&fence, &step, mapping, size).await.unwrap();
             assert!(matches!(state.walk, Walk::Ended { .. }), "{name}");
             let (mut sum, mut lo) = (0, None);
@@ -515,7 +515,7 @@ mod tests {
         let Some(database) = Database::with(setup).await else { return };
         let postgres = database.open().await;
         let fence = entered(&postgres, 1).await.remove(1);
-        let size = Window { rows: 10_000, count: 20 };
+        let size = Window { rows: 10_000, count: 20, is_fixed: true };
         let (step, large) = (work("large", Way::Forward), mapping(("t", &["id"]), ("u", &["id"])));
         let state = postgres.plan_chunks(&fence, &step, &large, size).await.unwrap();
         let ends: Vec<String> =
@@ -536,7 +536,7 @@ mod tests {
         let fence = entered(&postgres, 1).await.remove(1);
         let (step, mapping) = (work("copy", Way::Forward), mappings().remove(0));
         let plan = async |rows, count| {
-            let size = Window { rows, count };
+            let size = Window { rows, count, is_fixed: true };
             postgres.plan_chunks(&fence, &step, &mapping, size).await.unwrap()
         };
         let first = plan(200, 9).await;
@@ -572,7 +572,7 @@ mod tests {
         let postgres = database.open().await;
         let fence = entered(&postgres, 1).await.remove(1);
         let step = work("copy", Way::Forward);
-        let size = Window { rows: 10, count: 1 };
+        let size = Window { rows: 10, count: 1, is_fixed: true };
         let state = postgres.plan_chunks(&fence, &step, &mappings()[0], size).await.unwrap();
         assert_eq!(state.open[0].chunk.hi, Some(Key(vec![Cell::Integer(10)])));
     }
@@ -584,7 +584,7 @@ mod tests {
         let postgres = database.open().await;
         let fence = entered(&postgres, 1).await.remove(1);
         let mapping = mapping(("t", &["id"]), ("u", &["id"]));
-        let size = Window { rows: 2, count: 10 };
+        let size = Window { rows: 2, count: 10, is_fixed: true };
         let (one, two) = (work("one", Way::Forward), work("two", Way::Forward));
         let empty = postgres.plan_chunks(&fence, &one, &mapping, size).await.unwrap();
         assert_eq!((empty.walk, empty.open.len()), (Walk::Ended { seq: 0 }, 0));

@@ -544,6 +544,13 @@ impl Look<'_> {
         self.find(Severity::Error, code, message, help);
     }
 
+    /// Marks what of the last finding is data.
+    pub(super) fn hide_last(&mut self, private: Vec<Private>) {
+        if let Some(last) = self.found.last_mut() {
+            last.private = private;
+        }
+    }
+
     pub(super) fn warning(&mut self, code: &'static str, message: String, help: Option<String>) {
         self.find(Severity::Warning, code, message, help);
     }

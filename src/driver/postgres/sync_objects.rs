@@ -19,7 +19,8 @@ use crate::run::{Direction, FailureClass, OnDelete};
 
 /// Settings that expressions may depend on, as our own sessions have them, so that a client's don't matter.
 const PINNED: &str = " SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' \
-     SET bytea_output = 'hex' SET extra_float_digits = 1";
+     SET bytea_output = 'hex' SET extra_float_digits = 1 SET standard_conforming_strings = on SET transform_null_equals = off \
+     SET lc_monetary FROM CURRENT SET lc_numeric FROM CURRENT SET lc_time FROM CURRENT";
 
 /// Makes the tables of marks, the functions and the triggers of a sync, in place of any that were there. Marks stay.
 pub(super) async fn install_triggers(
@@ -156,11 +157,8 @@ pub(super) async fn partitions(
 /// Removes the triggers of a mapping, and then their functions. What they noted stays. A table that took another's name, or that was
 /// a partition, may have some, too.
 pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    drop_triggers(tx, shape).await?;
     let schema = tx.schema().to_owned();
-    for OwnTrigger { name, table, .. } in own_triggers(tx.conn()?, shape, &schema).await? {
-        let sql = format!("DROP TRIGGER {} ON {table}", quote(&name));
-        run(tx.conn()?, "remove a trigger of the sync", sql).await?;
-    }
     let rows = sqlx::query(
         "SELECT p.oid::regprocedure::text FROM pg_proc p
          WHERE p.pronamespace = to_regnamespace($1) AND starts_with(p.proname, $2)",
@@ -173,6 +171,16 @@ pub(super) async fn remove_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<()
     for row in rows {
         let name: String = row.try_get(0).map_err(failed("read the catalogue"))?;
         run(tx.conn()?, "remove a function of the sync", format!("DROP FUNCTION {name}")).await?;
+    }
+    Ok(())
+}
+
+/// Removes the triggers of a sync, and leaves their functions.
+pub(super) async fn drop_triggers(tx: &mut Tx<'_>, shape: &Shape) -> Result<(), Error> {
+    let schema = tx.schema().to_owned();
+    for OwnTrigger { name, table, .. } in own_triggers(tx.conn()?, shape, &schema).await? {
+        let sql = format!("DROP TRIGGER {} ON {table}", quote(&name));
+        run(tx.conn()?, "remove a trigger of the sync", sql).await?;
     }
     Ok(())
 }

@@ -124,7 +124,7 @@ async fn a_chunk_makes_the_row_while_a_client_looks_into_the_index_of_the_key() 
 /// Copies the only chunk there is.
 async fn copy_whole(bed: &Bed, fence: &Fence) -> Result<u64, Error> {
     let step = work("copy", Way::Forward);
-    let window = Window { rows: 100, count: 1 };
+    let window = Window { rows: 100, count: 1, is_fixed: true };
     let planned = bed.postgres.plan_chunks(fence, &step, &bed.mapping, window).await?;
     let Some(chunk) = planned.open.first() else { return Ok(0) };
     let copied = bed.postgres.copy_chunk(fence, &step, &bed.mapping, bed.direction, chunk).await?;

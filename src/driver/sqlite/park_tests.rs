@@ -21,7 +21,7 @@ fn leads() -> Mapping {
 }
 
 async fn plan(sqlite: &Sqlite, fence: &Fence, rows: u32, of: &Mapping) -> Vec<Planned> {
-    let (step, size) = (work("copy", Way::Forward), Window { rows, count: 20 });
+    let (step, size) = (work("copy", Way::Forward), Window { rows, count: 20, is_fixed: true });
     sqlite.plan_chunks(fence, &step, of, size).await.unwrap().open
 }
 

@@ -265,7 +265,10 @@ mod tests {
 
     async fn plan(sqlite: &Sqlite, fence: &Fence, rows: u32, count: u32) -> CopyState {
         let step = work("copy", Way::Forward);
-        sqlite.plan_chunks(fence, &step, &leads(), Window { rows, count }).await.unwrap()
+        sqlite
+            .plan_chunks(fence, &step, &leads(), Window { rows, count, is_fixed: true })
+            .await
+            .unwrap()
     }
 
     async fn copy(sqlite: &Sqlite, fence: &Fence, chunk: &Planned) -> Result<Copied, Error> {

@@ -277,7 +277,7 @@ mod tests {
         for mapping in mappings() {
             let name = mapping.from.table.as_str();
             let step = work(name, Way::Forward);
-            let size = Window { rows: 300, count: 2 };
+            let size = Window { rows: 300, count: 2, is_fixed: true };
             let state = sqlite.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
             assert_eq!((state.open.len(), state.watermark), (2, 0));
             assert!(matches!(state.walk, Walk::At { seq: 2, .. }));
@@ -289,7 +289,7 @@ mod tests {
                 _ => "INSERT INTO bare VALUES ('z', 1, 0)",
             };
             database.run(beyond).await;
-            let size = Window { rows: 250, count: 10 };
+            let size = Window { rows: 250, count: 10, is_fixed: true };
             let state = sqlite.plan_chunks(&fence, &step, &mapping, size).await.unwrap();
             assert_eq!(state.walk, Walk::Ended { seq: 4 }, "{name}");
             let mut client = database.client().await;
@@ -317,7 +317,7 @@ mod tests {
         let sqlite = database.open().await;
         let (_, fence) = entered(&sqlite, 1).await;
         let mapping = mapping(("t", &["id"]), ("u", &["id"]));
-        let size = Window { rows: 2, count: 10 };
+        let size = Window { rows: 2, count: 10, is_fixed: true };
         let empty =
             sqlite.plan_chunks(&fence, &work("one", Way::Forward), &mapping, size).await.unwrap();
         assert_eq!((empty.walk, empty.open.len()), (Walk::Ended { seq: 0 }, 0));

@@ -66,7 +66,7 @@ async fn again<T, F: Future<Output = Result<T, Error>>>(mut attempt: impl FnMut(
 /// Copies until `chunks_max` chunks were copied, or the copy is complete.
 async fn copy(driver: &SharedDriver, fence: &Fence, chunks_max: usize) -> bool {
     let (mapping, step) = (leads(), work("copy", Way::Forward));
-    let size = Window { rows: 150, count: 3 };
+    let size = Window { rows: 150, count: 3, is_fixed: true };
     let mut copied = 0;
     loop {
         let state = again(|| driver.plan_chunks(fence, &step, &mapping, size)).await;

@@ -115,8 +115,9 @@ pub(super) async fn perform(job: &mut Job, backfill: &Backfill) -> Result<Outcom
         return concluded(job, backfill, outcome(applied)).await;
     }
     prove_active(job).await?;
-    if backfill.park_max.is_some() {
-        // An earlier attempt may have ended because there were too many; those that are mended are no longer counted.
+    if backfill.park_max.is_some() || !job.mapping()?.is_pushdown() {
+        // An earlier attempt may have ended because there were too many, or because a change was parked that the new side refused;
+        // those that are mended are no longer counted.
         park::retry(job).await?;
     }
     verify::settle_beside(job).await;
@@ -287,7 +288,8 @@ fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
         copy.queue.next_rows().is_some_and(|planned| planned / FAR_TOO_LARGE > rows);
     let forget = if is_resized || is_far_too_large { copy.queue.forget() } else { None };
     // A size that is still being found is not used for more chunks than it takes to find it.
-    let found = copy.sizer.is_settled() || chunk_rows_are_fixed(job, backfill);
+    let is_fixed = chunk_rows_are_fixed(job, backfill);
+    let found = copy.sizer.is_settled() || is_fixed;
     let plans = if found { copy.plans } else { Plans::InTurn };
     if forget.is_none() && (copy.walk_ended || !copy.queue.wants_more(plans)) {
         return Ok(());
@@ -302,7 +304,7 @@ fn walk(job: &Job, backfill: &Backfill, copy: &mut Copy) -> Result<(), Fault> {
     let outbox = job.outbox.clone();
     copy.walker.spawn(async move {
         let by = (&driver, &fence, &work);
-        let size = Window { rows, count };
+        let size = Window { rows, count, is_fixed };
         let result = match outbox.hold(&driver, &mapping).await {
             Ok(()) => ahead(by, (&mapping, direction), forget, size).await,
             Err(error) => Err(error),

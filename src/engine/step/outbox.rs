@@ -34,14 +34,14 @@ impl Outbox {
         let lag = source.lag(std::slice::from_ref(mapping)).await;
         let lag = lag.map_err(|error| driver.told(error))?;
         if let Some(found) = passed(&lag, self.limits, 100) {
-            let why =
-                lag.last_error.map_or_else(String::new, |why| format!("; last refused: {why}"));
+            let (why, data) = lag.refused("; last refused: ");
             let message =
                 format!("the outbox of mapping {} is over its limit: {found}{why}", mapping.name);
-            return Err(Error::failed(FailureClass::Unsafe, message).with_help(
+            let over = Error::failed(FailureClass::Unsafe, message).with_help(
                 "see `phasegate status RUN` for what keeps the relay from catching up, let it, and retry: no change is lost; or raise \
                  the limit in the plan's `outbox` and `phasegate amend`",
-            ));
+            );
+            return Err(data.into_iter().fold(over, Error::with_private));
         }
         if let Some(found) = passed(&lag, self.limits, NEAR_PERCENT)
             && !self.is_said.swap(true, Ordering::Relaxed)

@@ -10,6 +10,8 @@ use crate::run::{
 
 use super::{Fault, Job};
 
+/// Among how many parked rows one is looked for that is about the whole table.
+const LOOKED_AT_MAX: u32 = 1_000;
 /// Parked rows that the evidence of a comparison names; the rest is counted.
 const NAMED_MAX: u32 = 20;
 
@@ -84,6 +86,17 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
 /// What ends the sync, or puts a side away, would leave parked rows behind for good.
 pub(super) async fn refuse(job: &Job, mapping: &Mapping) -> Result<(), Fault> {
     let fence = job.fence()?;
+    let parked = job.patient(|| job.driver.parked(mapping, job.direction, LOOKED_AT_MAX)).await?;
+    // That the whole table was emptied. Tried again it is let go for a comparison to say what is wrong by it, which is not to come.
+    if !mapping.is_pushdown() && parked.rows.iter().any(|row| row.key.is_empty()) {
+        let message = format!(
+            "the table of mapping {} was emptied, and the new side has not followed",
+            mapping.name
+        );
+        return Err(Fault::failed(FailureClass::Unsafe, message).with_help(
+            "put a verify of the mapping with `repair` in front of this step by `phasegate amend`; or go back with `phasegate rollback RUN`",
+        ));
+    }
     let left = job.patient(|| job.driver.retry_parked(fence, mapping, job.direction)).await?;
     if left == 0 {
         return Ok(());

@@ -1,7 +1,8 @@
 //! Nothing is destroyed without a gate, and no gate lets it without fresh evidence.
 //!
-//! Evidence about a mapping's objects is a full comparison of that mapping; about others, any verify. After a `retire` the
-//! sides can't be compared again, so the gate in front of the retire counts for what comes behind it.
+//! Evidence about a mapping's objects is a full comparison of that mapping; about others, any verify. Nodes of a graph take their
+//! relationships along, so that these want evidence, too. After a `retire` the sides can't be compared again, so the gate in front of the
+//! retire counts for what comes behind it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,7 +10,7 @@ use crate::diagnostic::known as codes;
 use crate::run::{Hazard, Method, Phase};
 use crate::sql;
 
-use super::super::document::ActionDef;
+use super::super::document::{ActionDef, RelationDef, SideDef};
 use super::super::reports::Reports;
 use super::super::resolve::View;
 
@@ -158,6 +159,9 @@ impl<'a> Owners<'a> {
     fn of_step(&self, view: &View<'_>, at: usize) -> BTreeSet<usize> {
         let resolved = &view.steps[at];
         let mut touched: BTreeSet<usize> = resolved.mapping.into_iter().collect();
+        if matches!(view.action(at), Some(ActionDef::Drop { .. })) {
+            touched.extend(resolved.mapping.into_iter().flat_map(|own| gone_with(view, at, own)));
+        }
         let (Some(script), Some(target)) = (&resolved.script, resolved.target) else {
             return touched;
         };
@@ -174,4 +178,28 @@ impl<'a> Owners<'a> {
         }
         touched
     }
+}
+
+/// The mappings of relationships that are gone with the nodes which a `drop` removes, but those that were dropped before, on evidence of
+/// their own.
+fn gone_with<'a>(
+    view: &'a View<'_>,
+    at: usize,
+    dropped: usize,
+) -> impl Iterator<Item = usize> + 'a {
+    let nodes = view.document.mappings[dropped].from.as_ref().and_then(|from| {
+        let RelationDef::Node(label) = &from.relation else { return None };
+        Some((from.target.value.as_str(), label.value.as_str()))
+    });
+    let ends_there = move |side: &SideDef| {
+        nodes.is_some_and(|(target, label)| {
+            let mut ends = side.ends.iter().flatten();
+            side.target.value == target && ends.any(|end| end.node.value == label)
+        })
+    };
+    view.mappings().enumerate().filter_map(move |(mapping, (def, life))| {
+        let is_gone = life.drops.iter().any(|drop| view.graph.is_before(*drop, at));
+        let is_touched = def.from.as_ref().is_some_and(ends_there) && !is_gone;
+        is_touched.then_some(mapping)
+    })
 }

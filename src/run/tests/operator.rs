@@ -58,6 +58,33 @@ fn abort_ends_an_untouched_run_and_is_refused_later_in_favour_of_rollback() {
     assert!(world.state.is_ended());
 }
 
+/// What committed part after part until it failed is still there.
+#[test]
+fn a_script_that_failed_without_a_transaction_has_left_traces() {
+    for (language, transaction, leaves_traces) in
+        [(Language::Cypher, Transaction::None, true), (Language::Cypher, Transaction::Auto, false)]
+    {
+        let mut steps = leads_steps(gate(), gate());
+        let script = Script { language, transaction, ..script("RETURN 1") };
+        steps[0].action = Action::Sql(script);
+        let mut world = World::new(steps);
+        world.feed(&Input::Tick);
+        let result = Observation::Failed(Failure {
+            class: FailureClass::Refused,
+            code: None,
+            message: "no".into(),
+            detail: None,
+            help: None,
+            line: None,
+            private: Vec::new(),
+        });
+        let (step, way) = ("create".into(), Way::Forward);
+        world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.5 });
+        let abort = world.ask("ana", Command::Abort { leave: false, reason: None });
+        assert_eq!(abort.is_err(), leaves_traces, "{abort:?}");
+    }
+}
+
 #[test]
 fn amending_replaces_what_has_not_begun_and_voids_changed_gates() {
     let switch = || Gate { approvals: approvals("release", 1), ..gate() };

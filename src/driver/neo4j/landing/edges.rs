@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use neo4rs::{BoltMap, query};
+use neo4rs::summary::ResultSummary;
+use neo4rs::{BoltMap, Query, query};
 
 use super::super::connection::{Ask as _, Tx};
 use super::super::error::failed;
-use super::super::ledger::{get, unsigned};
+use super::super::ledger::get;
 use super::super::shape::{Node, Pattern};
 use super::nodes::{Batch, list, maps};
 use super::side::{Placed, Side};
@@ -98,23 +99,37 @@ async fn merge(
         (false, OnExisting::Update) => (" ON CREATE SET copy += r.p", " ON MATCH SET copy += r.p"),
     };
     let text = format!(
-        "UNWIND $rows AS r MATCH {start} MATCH {end} MERGE (copy_start)-[copy:{}]->(copy_end){on_create}{on_match}",
+        "UNWIND $rows AS r MATCH {start} MATCH {end} MERGE (copy_start)-[copy:{}]->(copy_end){on_create}{on_match} \
+         RETURN count(*) AS met",
         kind(side)
     );
-    let count = batch.rows.len() as u64;
-    let merged = tx.summary(query(&text).param("rows", maps(batch.rows))).await;
-    let made = merged.map_err(failed("write relationships"))?.relationships_created();
-    if made == count {
-        return Ok(made);
+    let count = batch.rows.len();
+    let (met, first) = merged(tx, query(&text).param("rows", maps(batch.rows))).await?;
+    if met == count {
+        return Ok(first.relationships_created());
     }
     let rows = (batch.again)()?;
-    if have_ends(tx, side, &rows).await? {
-        return Ok(made);
-    }
     complete(tx, side, &rows).await?;
-    let merged = tx.summary(query(&text).param("rows", maps(rows))).await;
-    let more = merged.map_err(failed("write relationships"))?.relationships_created();
-    Ok(made + more)
+    let (met, then) = merged(tx, query(&text).param("rows", maps(rows))).await?;
+    all_met(met, count)?;
+    Ok(first.relationships_created() + then.relationships_created())
+}
+
+/// How many rows a statement met, which says so itself: what another one finds a moment later is no answer, as nodes come and go with
+/// rows of other mappings.
+async fn merged(tx: &mut Tx<'_>, query: Query) -> Result<(usize, ResultSummary), Error> {
+    let (met, summary) = tx.met(query).await.map_err(failed("write relationships"))?;
+    Ok((usize::try_from(met).unwrap_or_default(), summary))
+}
+
+/// Refuses to go on where rows were passed by.
+fn all_met(met: usize, count: usize) -> Result<(), Error> {
+    if met < count {
+        // Nodes that were there a moment ago.
+        let message = "nodes were removed while relationships between them were written";
+        return Err(Error::failed(FailureClass::Contention, message));
+    }
+    Ok(())
 }
 
 /// Makes relationships with keys of their own, none of which is there. Returns how many.
@@ -123,7 +138,7 @@ async fn create(
     side: &Side,
     (rows, again): (Vec<Placed>, &(dyn Fn() -> Result<Vec<Placed>, Error> + Send + Sync)),
 ) -> Result<u64, Error> {
-    let count = rows.len() as u64;
+    let count = rows.len();
     if count == 0 {
         return Ok(0);
     }
@@ -135,12 +150,8 @@ async fn create(
         complete(tx, side, &rest).await?;
         made += create_once(tx, side, rest).await?;
     }
-    if made < count {
-        // Nodes that were there a moment ago.
-        let message = "nodes were removed while relationships between them were written";
-        return Err(Error::failed(FailureClass::Contention, message));
-    }
-    Ok(made)
+    all_met(made, count)?;
+    Ok(made as u64)
 }
 
 /// Rows that were found, each with whether it is between the same nodes, and those that weren't.
@@ -155,7 +166,7 @@ fn apart(rows: Vec<Placed>, found: &BTreeMap<i64, bool>) -> (Vec<(Placed, bool)>
     (there, lacking)
 }
 
-async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<u64, Error> {
+async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<usize, Error> {
     let [start, end] = side.ends();
     // Property by property: with a SET behind it the server would gather all rows between the two.
     let own = side.own.iter().enumerate().map(|(at, key)| format!("{}: r.k{at}", quoted(key)));
@@ -167,7 +178,8 @@ async fn create_once(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<
         properties.join(", ")
     );
     let made = tx.summary(query(&text).param("rows", maps(rows))).await;
-    Ok(made.map_err(failed("write relationships"))?.relationships_created())
+    let made = made.map_err(failed("write relationships"))?.relationships_created();
+    Ok(usize::try_from(made).unwrap_or_default())
 }
 
 /// Those rows that are there by their own keys, each with whether it is between the same nodes.
@@ -207,41 +219,37 @@ async fn rewrite(tx: &mut Tx<'_>, side: &Side, rows: Vec<(Placed, bool)>) -> Res
     let [here, moved] =
         [here, moved].map(|rows| rows.into_iter().map(|(row, _)| row).collect::<Vec<Placed>>());
     if !here.is_empty() && !side.names.is_empty() {
-        let text = format!("UNWIND $rows AS r {} SET copy += r.p", side.by_own_key());
-        let written = tx.run(query(&text).param("rows", maps(here))).await;
-        written.map_err(failed("write relationships"))?;
+        let count = here.len();
+        let text = format!(
+            "UNWIND $rows AS r {} SET copy += r.p RETURN count(*) AS met",
+            side.by_own_key()
+        );
+        let (met, _) = merged(tx, query(&text).param("rows", maps(here))).await?;
+        all_met(met, count)?;
     }
     if moved.is_empty() {
         return Ok(());
     }
-    if !have_ends(tx, side, &moved).await? {
-        complete(tx, side, &moved).await?;
-    }
+    complete(tx, side, &moved).await?;
     let [start, end] = side.ends();
+    let count = moved.len();
     let text = format!(
         "UNWIND $rows AS r {} WITH r, copy, properties(copy) AS kept, copy_start AS from_start, copy_end AS from_end \
-         DELETE copy WITH r, kept, from_start, from_end MATCH {start} MATCH {end} \
+         MATCH {start} MATCH {end} DELETE copy \
          CREATE (copy_start)-[moved:{}]->(copy_end) SET moved = kept SET moved += r.p \
-         WITH from_start AS copy_start, from_end AS copy_end {}",
+         WITH count(*) AS met, collect(from_start) + collect(from_end) AS nodes \
+         RETURN met, [n IN nodes WHERE n.{} | elementId(n)] AS ids",
         side.by_own_key(),
         kind(side),
-        freed()
+        quoted(STUB)
     );
     let done = tx.rows(query(&text).param("rows", maps(moved))).await;
     let done = done.map_err(failed("move relationships"))?;
-    let ids = done.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "ids"))?;
-    stubs::free(tx, ids).await.map(|_| ())
-}
-
-/// Whether every row has both its nodes.
-async fn have_ends(tx: &mut Tx<'_>, side: &Side, rows: &[Placed]) -> Result<bool, Error> {
-    let [start, end] = side.ends();
-    let text = format!("UNWIND $rows AS r MATCH {start} MATCH {end} RETURN count(*) AS count");
-    let ends = rows.iter().map(|row| only(&row.map, &["s", "e"])).collect();
-    let counted = tx.rows(query(&text).param("rows", list(ends))).await;
-    let counted = counted.map_err(failed("look for the nodes of relationships"))?;
-    let count = counted.first().map_or(Ok(0), |row| unsigned(get(row, "count")?))?;
-    Ok(count >= rows.len() as u64)
+    let Some(row) = done.first() else { return all_met(0, count) };
+    let met: i64 = get(row, "met")?;
+    all_met(usize::try_from(met).unwrap_or_default(), count)?;
+    let ids: BTreeSet<String> = get::<Vec<String>>(row, "ids")?.into_iter().collect();
+    stubs::free(tx, ids.into_iter().collect()).await.map(|_| ())
 }
 
 /// Makes the nodes that rows lack, each label's in one order.

@@ -3,15 +3,18 @@
 //! The first transaction writes down the version, as a floor: from then on nothing of a lower one is written, and no page of the copy at
 //! all. Rows that were there are walked through by their keys, a bounded number in a transaction, which keeps where it has come to. So
 //! it comes to an end, whatever stays: rows that have come since, and nodes that something refers to. Then the versions are.
+//!
+//! Where the new side had rows of its own before, it is refused, which is written down. Whoever has it tried again has heard that: then
+//! nothing is removed, and all the rest is done as ever. What is to go is then extra to a comparison, and may be removed by its repair.
 
 use neo4rs::query;
 use serde::{Deserialize, Serialize};
 
 use super::super::Neo4j;
-use super::super::connection::Tx;
+use super::super::connection::{Ask as _, Tx};
 use super::super::dual_write::BATCH;
 use super::super::error::{damaged, failed};
-use super::super::ledger::signed;
+use super::super::ledger::{get, signed};
 use super::side::Side;
 use super::turns::Standing;
 use super::{edges, nodes, turns, versions, walk};
@@ -45,11 +48,14 @@ impl Neo4j {
             tx.roll_back().await;
             return Ok(false);
         };
-        if !standing.only_copies {
-            tx.roll_back().await;
+        let is_let_go = standing.floor.is_some_and(|floor| floor >= version);
+        if !standing.only_copies && !is_let_go && !was_refused(&mut tx, &side, version).await? {
+            super::commit(tx).await?;
             return Err(had_its_own(&side));
         }
         let (floor, mut emptying) = begun(&standing, version)?;
+        // Which rows would have to go can't be told: a comparison says.
+        emptying.rows_are_done |= !standing.only_copies;
         if !emptying.rows_are_done {
             Box::pin(rows(&mut tx, &side, (floor, &mut emptying))).await?;
         } else if !emptying.versions_are_done {
@@ -62,6 +68,18 @@ impl Neo4j {
         super::commit(tx).await?;
         Ok(!emptying.versions_are_done)
     }
+}
+
+/// Whether this or a higher version was refused before; writes down that it is now.
+async fn was_refused(tx: &mut Tx<'_>, side: &Side, version: u64) -> Result<bool, Error> {
+    let note = query(
+        "MATCH (s:phasegate_syncs) WHERE s.mapping = $mapping WITH s, coalesce(s.refused, -1) >= $version AS before \
+         SET s.refused = CASE WHEN before THEN s.refused ELSE $version END RETURN before",
+    )
+    .param("mapping", side.mapping.as_str())
+    .param("version", signed(version));
+    let rows = tx.rows(note).await.map_err(failed("note that rows are not removed"))?;
+    rows.first().map_or(Ok(false), |row| get(row, "before"))
 }
 
 /// Where to go on, and up to which version: from the beginning where that is higher than before.
@@ -125,6 +143,7 @@ fn had_its_own(side: &Side) -> Error {
         side.mapping
     );
     Error::failed(FailureClass::Unsafe, message).with_help(
-        "remove from the graph what is to go, and let a verify with `repair` put the rest right; or go back with `phasegate rollback`",
+        "let a verify with `repair` remove what the table has no row of: it has this tried again, and then nothing is removed by it; or \
+         go back with `phasegate rollback`",
     )
 }

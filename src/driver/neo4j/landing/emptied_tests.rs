@@ -89,4 +89,21 @@ async fn where_the_new_side_had_rows_of_its_own_nothing_is_taken_away() {
     let refused = bed.neo4j.land_emptied(&bed.relay, &of, 9).await;
     assert_eq!(class(refused), FailureClass::Unsafe);
     assert_eq!(bed.neo4j_count("Person").await, 2);
+    // Tried again, it is let go: nothing is removed, and nothing of a lower version comes.
+    let late = bed.plan(&of).await;
+    bed.land(&[&of], &[is(&of, 5, person(2, "older")), is(&of, 12, person(3, "newer"))]).await;
+    empty(&bed, &of, 9).await;
+    assert_eq!(bed.neo4j_count("Person").await, 4);
+    let keys = [1, 2, 3].map(int);
+    let keys: Vec<&[_]> = keys.iter().map(std::slice::from_ref).collect();
+    assert_eq!(bed.held(&of, &keys).await.versions, [0, 0, 12]);
+    bed.land(&[&of], &[is(&of, 8, person(4, "older"))]).await;
+    let read_before = (&late, vec![person(5, "read before")]);
+    let copying = super::fixture::copy(&of);
+    let copied = bed.neo4j.land_page(&bed.fences[1], &copying, &of, read_before).await;
+    assert_eq!(copied.unwrap().rows_written, 0);
+    assert_eq!(bed.neo4j_count("Person").await, 4);
+    // A later one is refused by itself.
+    let refused = bed.neo4j.land_emptied(&bed.relay, &of, 20).await;
+    assert_eq!(class(refused), FailureClass::Unsafe);
 }

@@ -21,7 +21,7 @@ use crate::copy::row::{Datum, Row};
 use crate::driver::crossing::{Change, ChangeSink, Crossed, Held};
 use crate::driver::ledger::Copy;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, SyncState, Work};
-use crate::run::{FailureClass, Mapping, MappingName, RunId, StepId};
+use crate::run::{Failure, FailureClass, Mapping, MappingName, RunId, StepId};
 
 mod changes;
 #[cfg(all(test, feature = "failpoints"))]
@@ -35,6 +35,9 @@ mod fixture;
 mod held;
 #[cfg(test)]
 mod land_tests;
+mod marks;
+#[cfg(test)]
+mod meanwhile_tests;
 mod nodes;
 #[cfg(test)]
 mod open_tests;
@@ -114,6 +117,10 @@ impl ChangeSink for Neo4j {
         Box::pin(self.apply(fence, (of, changes))).await
     }
 
+    fn is_about_rows(&self, failure: &Failure) -> bool {
+        super::error::is_about_rows(failure)
+    }
+
     async fn land_emptied(
         &self,
         fence: &Fence,
@@ -163,6 +170,14 @@ impl ChangeSink for Neo4j {
 
     async fn sweep(&self, fence: &Fence, crossed: &Crossed) -> Result<u64, Error> {
         Box::pin(self.sweep_stubs(fence, &Side::of(crossed)?)).await
+    }
+
+    async fn stubs(&self, labels: &[String]) -> Result<u64, Error> {
+        self.marked(labels).await
+    }
+
+    async fn unmark(&self, fence: &Fence, labels: &[String]) -> Result<(), Error> {
+        Box::pin(self.take_marks(fence, labels)).await
     }
 
     async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error> {

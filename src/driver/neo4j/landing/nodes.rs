@@ -9,7 +9,7 @@ use super::side::{Placed, Side};
 use super::stubs;
 use crate::driver::Error;
 use crate::driver::crossing::STUB;
-use crate::run::OnExisting;
+use crate::run::{FailureClass, OnExisting};
 use crate::sql::cypher::quoted;
 
 /// Maps in the shape that statements take.
@@ -49,14 +49,21 @@ pub(super) async fn page(
     if made == count || on_existing == OnExisting::Update {
         return Ok(count);
     }
+    // A node that stood for a row goes with the last relationship that needs it, also between these two statements.
     let fill = format!(
-        "UNWIND $rows AS r MATCH {node} WHERE copy.{} SET copy += r.p RETURN count(copy) AS count",
+        "UNWIND $rows AS r MATCH {node} WITH r, copy, copy.{} AS stub \
+         FOREACH (_ IN CASE WHEN stub THEN [1] END | SET copy += r.p) RETURN count(*) AS met, count(CASE WHEN stub THEN 1 END) AS filled",
         quoted(STUB)
     );
     let filled = tx.rows(query(&fill).param("rows", maps((batch.again)()?))).await;
     let filled = filled.map_err(failed("write nodes that others refer to"))?;
-    let filled = filled.first().map_or(Ok(0), |row| unsigned(get(row, "count")?))?;
-    Ok(made + filled)
+    let counted =
+        |name: &str| filled.first().map_or(Ok(0), |row| get::<i64>(row, name).and_then(unsigned));
+    if counted("met")? < count {
+        let message = "nodes that stood for rows were removed while these were written";
+        return Err(Error::failed(FailureClass::Contention, message));
+    }
+    Ok(made + counted("filled")?)
 }
 
 /// Writes nodes as they are, whatever there was.

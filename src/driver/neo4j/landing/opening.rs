@@ -142,7 +142,7 @@ async fn begin(tx: &mut Tx<'_>, fence: &Fence, side: &Side) -> Result<(), Error>
     let text = format!(
         "MATCH (s:phasegate_syncs {{run_id: $run, mapping: $mapping}}) \
          SET s.only_copies = coalesce(s.only_copies, NOT EXISTS {{ MATCH {}{} }}), \
-         s.shut = false, s.floor = null, s.emptying = null",
+         s.shut = false, s.floor = null, s.emptying = null, s.refused = null",
         side.pattern.text(),
         // What relationships have made of it already is nobody's.
         if side.node().is_some() {

@@ -5,13 +5,14 @@
 //!   new ones out until the commit. So whoever reads a page afterwards reads nothing that isn't captured from then on.
 //! - What the outbox holds of a mapping from an earlier capture is void when a new one begins.
 //! - Going back, and giving up, take away what the outbox holds. Where capture ends otherwise, changes stay until they are applied,
-//!   and the outbox with them.
+//!   and the outbox with them. So does the function that wrote them, until the run leaves or the capture begins anew: its text is
+//!   what says which values their images hold, whatever the table has by now.
 //! - The functions run as the table's owner, whoever writes, along a fixed path, and nobody else may call them.
 
 use sqlx::Row as _;
 
 use super::capture_sql::capture_sql;
-use super::form::PINNED;
+use super::form::{AS_HERE, PINNED};
 use super::tables::{self, SEQUENCE, TABLE};
 use super::{Captured, Resolved};
 use crate::driver::postgres::Postgres;
@@ -22,10 +23,10 @@ use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger;
 use crate::driver::postgres::ledger::has_table;
 use crate::driver::postgres::sync_objects::{
-    Owner, check_inheritance, check_name, make_function, open_schemas, partitions, remove_triggers,
-    search_path,
+    Owner, check_inheritance, check_name, drop_triggers, make_function, open_schemas, partitions,
+    remove_triggers, search_path,
 };
-use crate::driver::postgres::sync_sql::{Side, Trigger};
+use crate::driver::postgres::sync_sql::{Side, Trigger, function_name};
 use crate::driver::{Applied, Error, Fence, TxKind, Work, gives_up};
 use crate::run::{Mapping, Way};
 
@@ -85,8 +86,14 @@ async fn make(tx: &mut Tx<'_>, of: &Resolved) -> Result<(), Error> {
     let settings = format!(" SECURITY DEFINER SET search_path = {path}{}", pinned());
     for function in &sql.functions {
         let name = format!("{schema}.{}", quote(&function.name));
-        let settings = if function.returns == "trigger" { settings.as_str() } else { "" };
-        for sql in make_function(function, &name, settings) {
+        let settings = match function.returns {
+            "trigger" if function.name == function_name(shape, "o") => {
+                format!("{settings}{}", set(&BY_INDEX))
+            }
+            "trigger" => settings.clone(),
+            _ => String::new(),
+        };
+        for sql in make_function(function, &name, &settings) {
             run(tx.conn()?, "make a function of the capture", sql).await?;
         }
         owner.take(tx, &name, function).await?;
@@ -98,9 +105,19 @@ async fn make(tx: &mut Tx<'_>, of: &Resolved) -> Result<(), Error> {
     Ok(())
 }
 
-/// The settings that values' texts depend on, as a function has them.
+/// Has the trigger for rows find its row by the key's index. A session keeps the plan that it made when the table was small, and would
+/// go through all of it for each row that it writes.
+pub(super) const BY_INDEX: [(&str, &str); 2] =
+    [("enable_seqscan", "off"), ("enable_bitmapscan", "off")];
+
+/// The settings that values depend on, as a function has them.
 fn pinned() -> String {
-    PINNED.map(|(name, value)| format!(" SET {name} = {}", literal(value))).concat()
+    format!("{}{}", set(&PINNED), AS_HERE.map(|name| format!(" SET {name} FROM CURRENT")).concat())
+}
+
+fn set(settings: &[(&str, &str)]) -> String {
+    let each = settings.iter().map(|(name, value)| format!(" SET {name} = {}", literal(value)));
+    each.collect::<Vec<_>>().concat()
 }
 
 /// Lets the functions' owner write changes.
@@ -185,9 +202,10 @@ pub(super) async fn take_out(
 ) -> Result<u64, Error> {
     let table = table.unwrap_or_else(|| Table::absent(&mapping.from.table));
     let captured = Captured::of(mapping, &table);
-    remove_triggers(tx, &super::shape(&captured, table)).await?;
+    let shape = super::shape(&captured, table);
     let outbox = tx.ours(TABLE);
     if !has_table(tx.conn()?, &outbox).await? {
+        remove_triggers(tx, &shape).await?;
         return Ok(0);
     }
     let left = if is_void {
@@ -196,6 +214,11 @@ pub(super) async fn take_out(
     } else {
         tables::left(tx, &captured.id).await?
     };
+    if left > 0 {
+        drop_triggers(tx, &shape).await?;
+    } else {
+        remove_triggers(tx, &shape).await?;
+    }
     tables::drop_if_unused(tx).await?;
     Ok(left)
 }

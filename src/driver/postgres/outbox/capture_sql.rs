@@ -35,7 +35,8 @@ use crate::driver::postgres::sync_sql::{
 use crate::driver::postgres::trigger_sql::{is_kept, ours_body};
 use crate::sql::{Dialect, calls_known_only, column_refs};
 
-/// Says in a transaction which mapping's table is being emptied as a whole.
+/// Says in a transaction which mapping's table is being emptied as a whole. Anybody can set it, so it counts only with the lock that
+/// emptying the whole table takes; and that lock alone says nothing, since a client may take it and empty one partition.
 const EMPTYING: &str = "phasegate.outbox_emptying";
 
 /// What captures a mapping. `schema` is our own, quoted.
@@ -231,7 +232,10 @@ impl Text<'_> {
              IF TG_RELID = {table}::regclass THEN\n\
              IF TG_WHEN = 'BEFORE' THEN\nPERFORM set_config({emptying}, {id}, true);\nELSE\n\
              PERFORM set_config({emptying}, '', true);\n{whole}\nEND IF;\n\
-             ELSIF TG_WHEN = 'BEFORE' AND coalesce(current_setting({emptying}, true), '') <> {id} THEN\n\
+             ELSIF TG_WHEN = 'BEFORE' AND NOT (coalesce(current_setting({emptying}, true), '') = {id} AND EXISTS (\
+             SELECT 1 FROM pg_locks AS phasegate_l WHERE phasegate_l.locktype = 'relation' \
+             AND phasegate_l.relation = {table}::regclass AND phasegate_l.pid = pg_backend_pid() \
+             AND phasegate_l.mode = 'AccessExclusiveLock' AND phasegate_l.granted)) THEN\n\
              IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN\n\
              RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = {refused};\nEND IF;\n{part}\nEND IF;\nRETURN NULL;",
             part = self.note_gone(),

@@ -8,15 +8,17 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
+use super::capture::BY_INDEX;
 use super::capture_sql::capture_sql;
-use super::form::PINNED;
+use super::form::{AS_HERE, PINNED};
 use super::mapped::carried;
 use super::tables::{SEQUENCE, TABLE};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::has_table;
 use crate::driver::postgres::planted::Fault;
-use crate::driver::postgres::sync_sql::{Trigger, function_name};
+use crate::driver::postgres::sync_objects::check_inheritance;
+use crate::driver::postgres::sync_sql::{Side, Trigger, function_name};
 use crate::driver::postgres::sync_state::{
     functions, hidden_rows, judge_functions, judge_triggers, not_always, triggers,
 };
@@ -59,12 +61,23 @@ async fn judge(
         return Ok(SyncState::Broken(carries_other(&mapping.from.table, &carried, &now.carries())));
     }
     judge_functions(shape, &expected.functions, &found, &mut wrong);
-    let pins = PINNED.map(|(name, value)| format!("{name}={value}"));
+    let pins = pins(conn).await?;
     for function in expected.functions.iter().filter(|function| function.returns == "trigger") {
+        let by_index = BY_INDEX.iter().filter(|_| function.name == row);
+        let by_index = by_index.map(|(name, value)| format!(" {name}={value} "));
+        let pins: Vec<String> = pins.iter().cloned().chain(by_index).collect();
         let there = found.iter().find(|it| it.name == function.name);
-        if there.is_some_and(|there| !pins.iter().all(|pin| there.path.contains(pin))) {
+        let is_pinned = |path: &str| pins.iter().all(|pin| format!(" {path} ").contains(pin));
+        if there.is_some_and(|there| !is_pinned(&there.path)) {
             wrong.push(format!("the settings of function {} were changed", function.name));
         }
+    }
+    // One that inherits from it since then: its rows are among the table's, and fire none of its triggers.
+    match check_inheritance(conn, shape, Side::Old).await {
+        Err(Error::Failed(failure)) if failure.class == FailureClass::Unsafe => {
+            wrong.push(failure.message);
+        }
+        other => other?,
     }
     let found = triggers(conn, shape, (&shape.old, schema)).await?;
     let triggers: Vec<&Trigger> = expected.triggers.iter().collect();
@@ -74,6 +87,18 @@ async fn judge(
     wrong.extend(hidden_rows(conn, shape).await?);
     wrong.extend(outbox(conn, schema).await?);
     Ok(if wrong.is_empty() { SyncState::Active } else { SyncState::Broken(wrong.join("; ")) })
+}
+
+/// What each trigger's function has to have set, as the catalogue has it, between blanks.
+async fn pins(conn: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let sql =
+        "SELECT ' ' || name || '=' || current_setting(name) || ' ' FROM unnest($1::text[]) AS name";
+    let rows = sqlx::query(sql).bind(&AS_HERE[..]).fetch_all(conn).await;
+    let rows = rows.map_err(failed("read the settings of this session"))?;
+    let here = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>();
+    let here = here.map_err(failed("read the settings of this session"))?;
+    let fixed = PINNED.iter().map(|(name, value)| format!(" {name}={value} "));
+    Ok(fixed.chain(here).collect())
 }
 
 /// What images hold that were written so far, and what is read of the table now, where these aren't the same.

@@ -300,6 +300,8 @@ async fn partitions_are_followed_one_by_one_and_as_a_whole() {
 async fn a_partition_that_is_emptied_alone_takes_its_own_rows_along() {
     for statement in [
         "TRUNCATE people_1",
+        "SET LOCAL phasegate.outbox_emptying = 'c9022680f888'; TRUNCATE people_1",
+        "LOCK TABLE people IN ACCESS EXCLUSIVE MODE; TRUNCATE people_1",
         "TRUNCATE people_21",
         "TRUNCATE people_2",
         "TRUNCATE people_1, people_22",
@@ -385,11 +387,15 @@ async fn images_are_the_same_whatever_the_clients_settings_are() {
         INSERT INTO t SELECT n, date '2024-02-29' + n, timestamptz '2024-03-31 01:00:00.5+00' + n * interval '1 h', interval '1 y 2 mon 3 d -4 h' * n,
         decode(md5(n::text), 'hex'), 1.1 * n, 0.1 * n, ARRAY[timestamptz '2024-03-31 01:00:00.5+00'], n % 2 = 0 FROM generate_series(1, 20) AS n";
     let columns = ["d", "m", "i", "b", "r", "x", "l", "f"].map(|name| (name, name));
+    // What these are is for the client's settings to say, or for ours.
+    let expressions =
+        [("digits", r"regexp_replace('1-' || id, '\D', '', 'g')"), ("nothing", "id = NULL")];
+    let columns: Vec<_> = columns.into_iter().chain(expressions).collect();
     let Some(bed) = Bed::with(setup, crossing("t", &["id"], &columns)).await else { return };
     let page = bed.postgres.page(&bed.of, &Chunk { lo: None, hi: None }).await.unwrap();
     bed.run(
         "SET TimeZone = 'America/New_York'; SET DateStyle = 'German, DMY'; SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape';
-         SET extra_float_digits = 0; SET search_path = pg_temp; UPDATE public.t SET id = id + 100; UPDATE public.t SET id = id - 100",
+         SET extra_float_digits = 0; SET standard_conforming_strings = off; SET transform_null_equals = on; SET search_path = pg_temp; UPDATE public.t SET id = id + 100; UPDATE public.t SET id = id - 100",
     )
     .await;
     let mut images: Vec<_> = bed
@@ -481,6 +487,9 @@ async fn what_is_missing_or_changed_is_found() {
         ("INSERT INTO people VALUES (19, 'n', 'N'); SELECT setval('phasegate.outbox_version', 1, false)".to_owned(), "was set back"),
         ("DROP TABLE phasegate.outbox".to_owned(), "the table outbox, which the triggers write to, is missing"),
         ("DROP TABLE people".to_owned(), "there is no table people"),
+        (format!("ALTER FUNCTION {function}() RESET standard_conforming_strings"), "the settings of function"),
+        (format!("ALTER FUNCTION {function}() SET lc_time = 'POSIX'"), "the settings of function"),
+        (format!("ALTER FUNCTION {function}() RESET enable_seqscan"), "the settings of function"),
         ("ALTER TABLE people ALTER email TYPE int USING 1".to_owned(), "what is captured of people is not what there is of it: mail One(Text) then, mail One(Integer) now"),
         ("ALTER TABLE people ALTER email TYPE numeric USING 1".to_owned(), "mail would be of type numeric"),
         ("ALTER TABLE people DROP email".to_owned(), "column \"email\" does not exist"),
@@ -628,6 +637,36 @@ async fn a_table_that_others_inherit_from_is_refused() {
     let fence = entered(&postgres, 1).await.remove(0);
     let refused = postgres.capture(&fence, &work("capture", Way::Forward), &people()).await;
     assert_eq!(class(refused), FailureClass::Unsafe);
+}
+
+#[tokio::test]
+async fn a_table_that_comes_to_inherit_is_found() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    bed.run("CREATE TABLE heirs () INHERITS (people)").await;
+    let SyncState::Broken(why) = bed.state().await else { panic!() };
+    assert!(why.contains("inherit from people"), "{why}");
+}
+
+/// The plan for it is made while the table has a page, and is kept by the session.
+#[tokio::test]
+async fn each_row_is_found_by_its_key_though_the_table_was_small_once() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    bed.run("ANALYZE people").await;
+    let mut client = bed.client().await;
+    for id in 1..=8 {
+        say(&mut client, &format!("UPDATE people SET status = 'x' WHERE id = {id}")).await.unwrap();
+    }
+    // Numbers are handed over now and then, behind a transaction.
+    let scans = async |client: &mut sqlx::PgConnection| {
+        let scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'people'";
+        sqlx::query_scalar::<_, i64>(scans).fetch_one(client).await.unwrap()
+    };
+    say(&mut client, "BEGIN").await.unwrap();
+    let before = scans(&mut client).await;
+    say(&mut client, "INSERT INTO people SELECT n, 'e', 's' FROM generate_series(10, 500) AS n")
+        .await
+        .unwrap();
+    assert_eq!(scans(&mut client).await, before);
 }
 
 #[tokio::test]

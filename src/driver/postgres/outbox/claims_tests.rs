@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::claims::CLAIM_BYTES_MAX;
-use super::fixture::{Bed, PEOPLE, Sink, crossing, people, say};
+use super::fixture::{Bed, ID, PEOPLE, Sink, crossing, people, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;
@@ -118,6 +118,21 @@ async fn of_one_key_the_highest_version_is_given() {
     let What::Is(row) = &changes[0].what else { panic!() };
     assert_eq!(row.values["state.code"], Datum::Text("open...".into()));
     assert_eq!(changes[1].what, What::Gone(key(2)));
+}
+
+#[tokio::test]
+async fn of_more_than_is_counted_the_server_says_how_many_and_versions_do_not() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    // A relay has been here since, which draws versions from the clock.
+    bed.run(&format!(
+        "INSERT INTO phasegate.outbox (version, mapping, key, bytes)
+           SELECT n + CASE WHEN n > 500000 THEN 3600000000 ELSE 0 END, '{ID}', ARRAY[n::text], 10 FROM generate_series(1, 1200000) AS n;
+         ANALYZE phasegate.outbox"
+    ))
+    .await;
+    let Lag { rows, is_more, bytes, .. } = bed.postgres.lag(bed.mappings()).await.unwrap();
+    assert!(is_more && (1_100_000..1_300_000).contains(&rows), "{rows}");
+    assert_eq!(bytes, rows * 10);
 }
 
 #[tokio::test]
@@ -323,4 +338,32 @@ async fn a_page_that_comes_late_brings_nothing_back() {
     }
     sink.page(late);
     assert_eq!(sink.rows(), bed.postgres.page(&bed.of, &ALL).await.unwrap().rows);
+}
+
+#[tokio::test]
+async fn where_there_is_no_outbox_nothing_waits_and_nothing_fails() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    bed.claim().await;
+    let sessions = || {
+        let sql = "SELECT coalesce(sum(pid), 0)::bigint FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'phasegate%'";
+        bed.number(sql)
+    };
+    let before = sessions().await;
+    assert_ne!(before, 0);
+    bed.run("DROP TABLE phasegate.outbox").await;
+    for _ in 0..3 {
+        assert_eq!(bed.claim().await, []);
+        assert_eq!(bed.postgres.lag(bed.mappings()).await.unwrap(), Lag::default());
+        assert_eq!(bed.postgres.parked_changes(&bed.of, 5).await.unwrap().total, 0);
+    }
+    // Whoever reads without an error keeps its session.
+    assert_eq!(sessions().await, before);
+}
+
+#[tokio::test]
+async fn vacuum_keeps_no_client_from_writing() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    let off = "SELECT count(*) FROM pg_class WHERE oid = 'phasegate.outbox'::regclass AND 'vacuum_truncate=off' = ANY (reloptions)";
+    assert_eq!(bed.number(off).await, 1);
 }

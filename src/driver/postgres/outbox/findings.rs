@@ -205,7 +205,7 @@ const SAFE: [&str; 10] =
 
 /// Whether an expression may fail for some values, as far as its text tells: everything but columns, constants, comparisons, CASE,
 /// and few functions. Arithmetic may overflow, and casts may find what they can't read.
-fn may_fail(expression: &str) -> bool {
+pub(super) fn may_fail(expression: &str) -> bool {
     // What stands in quotes is text, or a name.
     let mut bare = String::new();
     let mut quote = None;

@@ -24,14 +24,22 @@ use crate::driver::Error;
 use crate::driver::postgres::error::{failed, refused};
 use crate::run::FailureClass;
 
-/// The settings that texts of values depend on: those of the triggers' functions, and of transactions that read rows.
-pub(super) const PINNED: [(&str, &str); 5] = [
+/// The settings that expressions and the texts of values depend on: those of the triggers' functions, and of transactions that read
+/// rows.
+pub(super) const PINNED: [(&str, &str); 7] = [
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "iso_8601"),
     ("bytea_output", "hex"),
     ("extra_float_digits", "1"),
+    // What a literal with a backslash says, and what `= NULL` does.
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
 ];
+
+/// Settings that a database may have of its own, such as how many digits its money has: the functions have them as the sessions that
+/// read rows do.
+pub(super) const AS_HERE: [&str; 3] = ["lc_monetary", "lc_numeric", "lc_time"];
 
 /// What a value is, but for lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +113,8 @@ impl Scalar {
         read.ok_or(GARBLED)
     }
 
-    const fn may_be_endless(self) -> bool {
+    /// Whether values of the type may be infinite.
+    pub(super) const fn may_be_endless(self) -> bool {
         matches!(self, Self::Date | Self::LocalDateTime | Self::DateTime | Self::Duration)
     }
 }

@@ -31,18 +31,22 @@ const ROWS_MAX: u64 = 10_000_000;
 pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag, Error> {
     let outbox = postgres.connections.ours(TABLE);
     let mut reader = postgres.connections.read().await?;
+    if !has_table(reader.conn()?, &outbox).await? {
+        reader.release().await;
+        return Ok(Lag::default());
+    }
     let sql = format!(
         "SELECT count(*), CASE WHEN count(*) > 0 THEN greatest(0, extract(epoch FROM clock_timestamp() - min(written_at)) * 1000)::bigint END,
            coalesce(sum(bytes), 0)::bigint,
            (SELECT count(*) FROM {outbox} WHERE mapping = ANY ($1) AND parked AND tries > 0),
            (SELECT concat_ws(': ', code, reason) FROM {outbox} WHERE mapping = ANY ($1) AND tries > 0
             ORDER BY refused_at DESC, version DESC LIMIT 1),
-           coalesce((SELECT version FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version DESC LIMIT 1) - min(version) + 1, 0)
+           (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($2))
          FROM (SELECT version, written_at, bytes FROM {outbox} WHERE mapping = ANY ($1) ORDER BY version LIMIT {}) AS counted",
         COUNTED_MAX + 1
     );
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).fetch_one(reader.conn()?).await;
-    let row = match row.map_err(failed("ask for the lag")) {
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(ids(mappings)).bind(&outbox);
+    let row = match query.fetch_one(reader.conn()?).await.map_err(failed("ask for the lag")) {
         Err(error) if is_missing(&error) => return Ok(Lag::default()),
         other => other?,
     };
@@ -51,7 +55,8 @@ pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag
     let oldest: Option<i64> = row.try_get(1).map_err(failed("ask for the lag"))?;
     let (counted, bytes) = (count(0)?, count(2)?);
     let is_more = counted > COUNTED_MAX;
-    // Beyond what is counted as many as versions were drawn, of which some may be others'; as large as those.
+    // Beyond what is counted as many as the server itself counted last in the whole outbox, of which some may be others'; as large as
+    // those. Versions don't tell: they leave gaps.
     let rows = if is_more { count(5)?.max(counted) } else { counted };
     let bytes = if is_more { bytes / counted * rows } else { bytes };
     Ok(Lag {
@@ -113,6 +118,23 @@ pub(super) async fn is_drained(
     moment: &Moment,
     mappings: &[Mapping],
 ) -> Result<bool, Error> {
+    none_left(postgres, moment, (mappings, "")).await
+}
+
+/// Whether they are applied or parked.
+pub(super) async fn is_carried(
+    postgres: &Postgres,
+    moment: &Moment,
+    mappings: &[Mapping],
+) -> Result<bool, Error> {
+    none_left(postgres, moment, (mappings, " AND NOT parked")).await
+}
+
+async fn none_left(
+    postgres: &Postgres,
+    moment: &Moment,
+    (mappings, which): (&[Mapping], &str),
+) -> Result<bool, Error> {
     let outbox = postgres.connections.ours(TABLE);
     let mut reader = postgres.connections.read().await?;
     if !has_table(reader.conn()?, &outbox).await? {
@@ -122,7 +144,7 @@ pub(super) async fn is_drained(
     let are_over = are_over(reader.conn()?, &outbox, &moment.open).await?;
     // A statement of its own, behind the first: it sees what they have committed.
     let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM {outbox} WHERE version <= $1 AND mapping = ANY ($2))"
+        "SELECT EXISTS (SELECT 1 FROM {outbox} WHERE version <= $1 AND mapping = ANY ($2){which})"
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(signed(moment.version))

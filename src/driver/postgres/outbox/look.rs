@@ -4,11 +4,11 @@
 
 use sqlx::Executor as _;
 
-use super::findings;
 use super::mapped::{Captured, of_ends};
+use super::{findings, unfit};
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::survey::{BAD_EXPRESSION, Look};
-use crate::driver::{Error, SurveyedMapping};
+use crate::driver::{Error, Severity, SurveyedMapping};
 use crate::run::{FailureClass, RowKind};
 
 impl Look<'_> {
@@ -39,7 +39,21 @@ impl Look<'_> {
             return Ok(());
         }
         let captured = Captured::of(mapping, &from.table);
-        match findings::all(&mut *self.conn, &captured, &from.table).await {
+        let mut found = findings::all(&mut *self.conn, &captured, &from.table).await;
+        if let Ok(all) = &mut found
+            && all.iter().all(|one| one.severity == Severity::Warning)
+        {
+            match unfit::all(&mut *self.conn, &captured, &from.table).await {
+                Ok(unfit) => all.extend(unfit),
+                // Whatever size a table has, a run of it may begin.
+                Err(error) if error.class() == Some(FailureClass::TimedOut) => {
+                    self.back().await?;
+                    all.push(unfit::not_looked_through(&from.table));
+                }
+                Err(error) => found = Err(error),
+            }
+        }
+        match found {
             Ok(found) => {
                 for one in found {
                     self.find(one.severity, one.code, one.message, one.help);
@@ -47,16 +61,23 @@ impl Look<'_> {
                 Ok(())
             }
             Err(Error::Failed(failure)) if failure.class == FailureClass::Refused => {
-                let back = self.conn.execute("ROLLBACK TO SAVEPOINT look").await;
-                back.map_err(failed("go on looking"))?;
+                self.back().await?;
                 let message = format!(
                     "the expressions of mapping {} don't fit {}: {}",
                     mapping.name, from.table.name, failure.message
                 );
                 self.error(BAD_EXPRESSION, message, failure.help);
+                // The server may have quoted a row's value.
+                self.hide_last(failure.private);
                 Ok(())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Goes on behind a statement that failed.
+    async fn back(&mut self) -> Result<(), Error> {
+        let back = self.conn.execute("ROLLBACK TO SAVEPOINT look").await;
+        back.map(|_| ()).map_err(failed("go on looking"))
     }
 }

@@ -3,7 +3,9 @@
 
 use super::fixture::crossing;
 use crate::driver::postgres::fixture::Database;
-use crate::driver::{CreatedObject, Introspect as _, Purpose, Survey, SurveyedMapping, TableUse};
+use crate::driver::{
+    CreatedObject, Introspect as _, Purpose, Severity, Survey, SurveyedMapping, TableUse,
+};
 use crate::run::{CopyColumns, Direction, End, Ends, Mapping, RowKind};
 
 const SCHEMA: &str = "
@@ -16,6 +18,14 @@ const SCHEMA: &str = "
     CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;
     CREATE TABLE parted (id int NOT NULL) PARTITION BY RANGE (id);
     CREATE TABLE near PARTITION OF parted FOR VALUES FROM (0) TO (1);
+    CREATE DOMAIN deadline AS date;
+    CREATE TABLE odd (id int, part text, day date, until deadline, at timestamptz, span interval, clock time, zoned timetz, words text[], days date[], n text, PRIMARY KEY (id, part));
+    INSERT INTO odd VALUES
+      (1, 'a', 'infinity', '2024-01-01', '-infinity', '1 day', '24:00', '23:59:59+01', '{a}', '{2024-01-01}', '1'),
+      (2, 'b', '2024-01-01', 'infinity', 'now', '1 day', '12:00', '24:00+01', '{NULL}', '{infinity}', 'secret'),
+      (3, 'c', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+      (4, 'd', '-infinity', NULL, NULL, NULL, NULL, NULL, '{{a},{b}}', '{}', '7');
+    CREATE TABLE even AS SELECT * FROM odd WHERE id = 3; ALTER TABLE even ADD PRIMARY KEY (id, part);
     -- A table that is called as the label of the new side.
     CREATE TABLE \"Person\" (id int, must int NOT NULL);";
 
@@ -87,6 +97,56 @@ async fn mappings_into_another_database_are_looked_at_on_this_side_alone() {
     // Partitions abroad.
     database.run("ALTER TABLE parted ADD PRIMARY KEY (id)").await;
     assert_eq!(postgres.survey(&survey(all("parted", "id"))).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn rows_that_can_not_cross_are_counted_before_the_first_change() {
+    let Some(database) = Database::with(SCHEMA).await else { return };
+    let postgres = database.open().await;
+    let of = |table: &str, columns: &[(&str, &str)]| crossing(table, &["id", "part"], columns);
+    let all = Mapping { copy: CopyColumns::All, ..of("odd", &[]) };
+    let found = postgres.survey(&survey(all.clone())).await.unwrap();
+    let said: Vec<&str> = found.iter().map(|it| it.message.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "day: of 2 rows of odd the value is infinite, which no other database has",
+            "until: of 1 row of odd the value is infinite, which no other database has",
+            "at: of 1 row of odd the value is infinite, which no other database has",
+            "clock: of 1 row of odd the value is 24:00:00, which no other database has",
+            "zoned: of 1 row of odd the value is 24:00:00, which no other database has",
+            "words: of 2 rows of odd the value is a list of lists, or has a NULL or another value in it that a graph can't hold",
+            "days: of 1 row of odd the value is a list of lists, or has a NULL or another value in it that a graph can't hold",
+        ]
+    );
+    assert!(found.iter().all(|it| it.code == "D224" && it.severity == Severity::Error));
+    // What it says to do finds the rows, and helps.
+    let help = found[0].help.as_deref().unwrap();
+    let list = help.rsplit_once(": ").unwrap().1;
+    let ids = format!("SELECT string_agg(id::text, ' ' ORDER BY id) FROM ({list}) AS found");
+    assert_eq!(database.text(&ids).await, "1 4", "{help}");
+    let mut mended = of("odd", &[("day", "CASE WHEN isfinite(day) THEN day END")]);
+    let found = postgres.survey(&survey(mended.clone())).await.unwrap();
+    assert!(found.iter().all(|it| it.severity == Severity::Warning), "{found:?}");
+    mended.columns[0].1 = "day".into();
+    mended.filter = Some("isfinite(day)".into());
+    let found = postgres.survey(&survey(mended)).await.unwrap();
+    assert!(found.iter().all(|it| it.severity == Severity::Warning), "{found:?}");
+    let even = Mapping { copy: CopyColumns::All, ..of("even", &[]) };
+    assert_eq!(postgres.survey(&survey(even)).await, Ok(vec![]));
+    // An expression that fails for a row, whose value is nobody's business.
+    let found = postgres.survey(&survey(of("odd", &[("n", "n::int")]))).await.unwrap();
+    let failing = found.iter().find(|it| it.severity == Severity::Error).unwrap();
+    assert!(failing.code == "D205" && failing.message.contains("\"secret\""), "{failing:?}");
+    assert!(!failing.private.is_empty());
+    // What takes longer than a look may is said not to be known, and is in nobody's way.
+    database
+        .run("CREATE FUNCTION public.slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(11); RETURN $1; END'")
+        .await;
+    let found = postgres.survey(&survey(of("odd", &[("n", "public.slow(id)")]))).await.unwrap();
+    let said: Vec<_> = found.iter().map(|it| (it.code, it.severity)).collect();
+    assert!(said.contains(&("D224", Severity::Warning)), "{found:?}");
+    assert!(found.iter().all(|it| it.severity == Severity::Warning), "{found:?}");
 }
 
 #[tokio::test]

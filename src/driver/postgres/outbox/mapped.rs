@@ -3,7 +3,8 @@
 //! Invariants:
 //! - Names of the new side may be any text, and never get into SQL.
 //! - With `copy: all` a mapping carries what its table had when the capture began, as the function of its trigger says, for as long as
-//!   that is there: a column that comes later has a value in no image, and rows of the same mapping all carry the same.
+//!   that is there: a column that comes later has a value in no image, and rows of the same mapping all carry the same. The function
+//!   is there as long as there are images.
 //!
 //! Absent on purpose: whether any of it can cross, which is `findings`'.
 

@@ -70,6 +70,7 @@ mod source;
 #[cfg(test)]
 mod source_tests;
 mod tables;
+mod unfit;
 
 pub(super) use dropped::drop_old;
 pub(super) use lag::waiting;

@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
+use super::capture::BY_INDEX;
 use super::form::{PINNED, Scalar};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::{Datum, Row};
@@ -108,8 +109,7 @@ pub(super) async fn read_rows(
 
 /// Has the rest of a transaction write values as triggers do, and find rows by the key's index whatever the statistics say.
 pub(super) async fn pin(conn: &mut PgConnection) -> Result<(), Error> {
-    let settings =
-        PINNED.iter().copied().chain([("enable_seqscan", "off"), ("enable_bitmapscan", "off")]);
+    let settings = PINNED.iter().chain(&BY_INDEX);
     let set: Vec<String> =
         settings.map(|(name, value)| format!("set_config('{name}', '{value}', true)")).collect();
     let sql = format!("SELECT {}", set.join(", "));

@@ -8,7 +8,7 @@ use super::tables::TABLE;
 use crate::driver::Error;
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
-use crate::driver::postgres::ledger::unsigned;
+use crate::driver::postgres::ledger::{has_table, unsigned};
 use crate::driver::postgres::shape::id_of;
 use crate::run::{Mapping, Parked, ParkedRow};
 
@@ -22,6 +22,10 @@ pub(super) async fn parked(
 ) -> Result<Parked, Error> {
     let outbox = postgres.connections.ours(TABLE);
     let mut reader = postgres.connections.snapshot().await?;
+    if !has_table(reader.conn()?, &outbox).await? {
+        reader.release().await;
+        return Ok(Parked::default());
+    }
     let sql = format!(
         "SELECT key, code, coalesce(reason, ''),
            to_char(coalesce(refused_at, written_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), count(*) OVER ()

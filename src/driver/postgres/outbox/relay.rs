@@ -8,6 +8,7 @@
 
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::tables::{self, SEQUENCE, TABLE};
 use crate::driver::ledger::no_claim;
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::connection::Tx;
@@ -77,7 +78,30 @@ async fn enter_in(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Erro
         .fetch_one(tx.conn()?)
         .await;
     let newest = unsigned(row.and_then(|row| row.try_get(0)).map_err(failed(doing))?)?;
-    if newest > token { Err(Error::Fenced { ours: token, newest }) } else { Ok(()) }
+    if newest > token {
+        return Err(Error::Fenced { ours: token, newest });
+    }
+    catch_up(tx).await
+}
+
+/// Has versions go on above all that were ever drawn. A server that lost its last commits, in a failover or a restore, would draw some
+/// of them again, which the new side may have kept: what comes with them would be passed over.
+///
+/// None was drawn above the microseconds since 1970: there the sequence began, and no server writes a million rows a second for long. By
+/// the second that is spared, whoever draws one at this moment draws none above that, either.
+async fn catch_up(tx: &mut Tx<'_>) -> Result<(), Error> {
+    let (outbox, sequence) = (tx.ours(TABLE), tx.ours(SEQUENCE));
+    tables::alone(tx).await?;
+    if !has_table(tx.conn()?, &outbox).await? {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT setval($1::text::regclass, clock.us) FROM {sequence} AS s,
+           (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us OFFSET 0) AS clock
+         WHERE s.last_value < clock.us - 1000000"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(sequence).execute(tx.conn()?).await;
+    done.map(|_| ()).map_err(failed("have versions go on above those that were drawn"))
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl ChangeSource for Postgres {
     ) -> Result<Vec<Key>, Error> {
         let mut reader = self.connections.read().await?;
         let of = self.resolved(reader.conn()?, mapping).await?;
-        let size = Window { rows, count };
+        let size = Window { rows, count, is_fixed: true };
         let ends = source::ends(reader.conn()?, &of.shape, range, size).await?;
         reader.release().await;
         Ok(ends)
@@ -170,6 +170,10 @@ impl ChangeSource for Postgres {
 
     async fn is_drained(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error> {
         lag::is_drained(self, moment, mappings).await
+    }
+
+    async fn is_carried(&self, moment: &Moment, mappings: &[Mapping]) -> Result<bool, Error> {
+        lag::is_carried(self, moment, mappings).await
     }
 
     async fn enter_relay(&self, relay: &RunId, token: u64) -> Result<Fence, Error> {

@@ -306,10 +306,82 @@ async fn a_capture_ends_while_changes_are_left_and_its_run_takes_them_along() {
     assert_eq!(bed.postgres.claim(&fence, bed.mappings(), (9, &[])).await, Ok(vec![]));
 }
 
+/// A server that has lost its last commits draws some versions once more that the new side may have.
+#[tokio::test]
+async fn versions_go_on_above_those_that_a_server_has_lost() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    let change = async |status: &str| {
+        bed.run(&format!("UPDATE people SET status = '{status}' WHERE id = 1")).await;
+        let changes = bed.claim().await;
+        bed.applied(&changes).await;
+        changes[0].version
+    };
+    bed.run("SELECT setval('phasegate.outbox_version', last_value - 5000000000) FROM phasegate.outbox_version").await;
+    let before = change("before").await;
+    let clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let lost = u64::try_from(bed.number(clock).await).unwrap();
+    assert!(before < lost);
+    bed.postgres.enter_relay(&relay("r1", "app/graph"), 1).await.unwrap();
+    let behind = change("behind").await;
+    assert!(behind > lost, "{behind}");
+    assert_eq!(bed.state().await, SyncState::Active);
+    // What is above the clock stays so.
+    bed.run("SELECT setval('phasegate.outbox_version', last_value + 5000000000) FROM phasegate.outbox_version").await;
+    let above = change("above").await;
+    bed.postgres.enter_relay(&relay("r1", "app/graph"), 2).await.unwrap();
+    assert_eq!(change("next").await, above + 1);
+}
+
+#[tokio::test]
+async fn what_is_parked_of_others_is_not_waited_for() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    bed.run("UPDATE people SET status = 'Won' WHERE id IN (1, 2)").await;
+    let moment = bed.postgres.moment().await.unwrap();
+    let ways = async || {
+        let drained = bed.postgres.is_drained(&moment, bed.mappings()).await.unwrap();
+        (drained, bed.postgres.is_carried(&moment, bed.mappings()).await.unwrap())
+    };
+    assert_eq!(ways().await, (false, false));
+    let changes = bed.claim().await;
+    bed.applied(&changes[..1]).await;
+    let (fence, version) = (bed.fence(), changes[1].version);
+    assert_eq!(ways().await, (false, false));
+    assert!(bed.postgres.change_refused(fence, version, (None, "no"), 1).await.unwrap());
+    assert_eq!(ways().await, (false, true));
+}
+
+/// What comes along is what the images hold, though there is more in the table by then, and whatever it is.
+#[tokio::test]
+async fn changes_that_are_left_can_be_read_though_the_table_has_more_columns_by_now() {
+    for later in ["jsonb DEFAULT '{}'", "text DEFAULT 'l'"] {
+        let all = Mapping { copy: CopyColumns::All, ..people() };
+        let Some(bed) = Bed::with(PEOPLE, all).await else { return };
+        let before = names(&bed.postgres, &bed.of).await;
+        bed.run(&format!("ALTER TABLE people ADD later {later}")).await;
+        bed.run("UPDATE people SET status = 'Won' WHERE id IN (1, 2)").await;
+        let stop = work("stop", Way::Forward);
+        let ended = bed.postgres.end_capture(bed.fence(), &stop, &bed.of).await.unwrap();
+        assert_eq!(ended.rows, 2, "{later}");
+        for postgres in [&bed.postgres, &bed.database.open().await] {
+            assert_eq!(names(postgres, &bed.of).await, before, "{later}");
+        }
+        let changes = bed.claim().await;
+        let are_rows = changes.iter().all(|change| matches!(change.what, What::Is(_)));
+        assert!(are_rows && changes.len() == 2, "{later}: {changes:?}");
+        bed.applied(&changes).await;
+        bed.postgres.leave(bed.fence(), Ending::Completed, &head(9)).await.unwrap();
+        let ours = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'phasegate\\_%'";
+        assert_eq!(bed.number(ours).await, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_comparison_rests_on_the_table_and_on_what_captures_it() {
     // A table that is called as the label of the new side is none of the mapping's.
-    let setup = format!("{PEOPLE} CREATE TABLE \"Person\" (id int)");
+    let setup = format!(
+        "{PEOPLE} CREATE TABLE \"Person\" (id int); CREATE TYPE mood AS ENUM ('fine', 'low'); CREATE DOMAIN state AS mood;
+         ALTER TABLE people ADD moods state[]"
+    );
     let Some(bed) = Bed::with(&setup, people()).await else { return };
     let basis = async || bed.postgres.capture_basis(&bed.of).await.unwrap();
     let trigger = format!("zzzz_phasegate_{}_o", super::fixture::ID);
@@ -317,6 +389,11 @@ async fn a_comparison_rests_on_the_table_and_on_what_captures_it() {
         ("INSERT INTO people VALUES (50, 'x', 'y'); ANALYZE people", false, false),
         ("ALTER TABLE \"Person\" ADD y int; DROP TABLE \"Person\"", false, false),
         ("ALTER TABLE people ADD z int", true, false),
+        ("CREATE INDEX ON people (email); ANALYZE people", false, false),
+        ("CREATE TYPE other AS ENUM ('a'); ALTER TYPE other RENAME VALUE 'a' TO 'b'", false, false),
+        ("ALTER TYPE mood RENAME VALUE 'fine' TO 'well'", false, true),
+        ("ALTER TYPE mood RENAME VALUE 'well' TO 'fine'", false, true),
+        ("ALTER TABLE people ALTER other TYPE int USING other * 2", true, true),
         (
             &format!(
                 "ALTER TABLE people DISABLE TRIGGER {trigger}; ALTER TABLE people ENABLE ALWAYS TRIGGER {trigger}"

@@ -51,13 +51,14 @@ pub(super) async fn create(tx: &mut Tx<'_>) -> Result<(), Error> {
         .and_then(|row| row.try_get(0))
         .map_err(failed("make the outbox"))?;
     for sql in [
-        // What was applied is gone: vacuum must come by often.
+        // What was applied is gone: vacuum must come by often. Giving room back at the end of the table takes a lock that keeps out
+        // everybody, and every client writes here.
         format!(
             "CREATE TABLE {table} (version bigint NOT NULL, mapping text NOT NULL, key text[] NOT NULL, image text[],
              bytes bigint NOT NULL, written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
              tries integer NOT NULL DEFAULT 0, parked boolean NOT NULL DEFAULT false, code text, reason text,
              refused_at timestamptz, CONSTRAINT {TABLE}_pkey PRIMARY KEY (version))
-             WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000)"
+             WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)"
         ),
         format!(
             "CREATE INDEX {TABLE}_refused ON {table} (mapping, hash_array_extended(key, 0)) WHERE tries > 0"

@@ -1,0 +1,67 @@
+//! What comes and goes between the statements of one transaction: nodes that rows of another mapping bring or take away.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::super::fixture::class;
+use super::fixture::{Bed, copy, follow, follows, gone, int, is, people, person};
+use crate::copy::chunk::Planned;
+use crate::copy::row::Row;
+use crate::driver::crossing::{ChangeSink as _, Crossed};
+use crate::driver::{Copied, Error};
+use crate::run::FailureClass;
+
+/// Begins something, which a client's transaction holds up at its second row; has something else done meanwhile; and lets it go on.
+async fn held_up<T, F: Future<Output = T>>(
+    bed: &Bed,
+    by: &str,
+    (held, meanwhile): (F, impl AsyncFnOnce()),
+) -> T {
+    let mut client = bed.database.begin().await;
+    client.run(neo4rs::query(by)).await.unwrap();
+    let meanwhile = async {
+        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
+        let is_held_up = async {
+            while bed.database.number(blocked).await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LONG, is_held_up).await.expect("it is held up by nobody");
+        meanwhile().await;
+        client.rollback().await.unwrap();
+    };
+    tokio::join!(held, meanwhile).0
+}
+
+async fn page(
+    bed: &Bed,
+    of: &Crossed,
+    chunk: (&Planned, Vec<Row>),
+    slot: usize,
+) -> Result<Copied, Error> {
+    bed.neo4j.land_page(&bed.fences[slot], &copy(of), of, chunk).await
+}
+
+const LONG: Duration = Duration::from_mins(1);
+
+/// A node that stood for the first row of a page goes with the last relationship that needed it, while the page waits at the second.
+#[tokio::test]
+async fn a_node_whose_stub_goes_between_two_statements_is_written() {
+    let (people, follows) = (people(), follows());
+    let all = [&people, &follows];
+    let Some(bed) = Bed::open(&all).await else { return };
+    bed.land(&all, &[is(&follows, 1, follow(1, 2, 5))]).await;
+    let chunk = bed.plan(&people).await;
+    let rows = || vec![person(2, "b"), person(3, "c")];
+    let write = || page(&bed, &people, (&chunk, rows()), 1);
+    let goes = async || bed.land(&all, &[gone(&follows, 2, &[int(2), int(1)])]).await;
+    let by = "CREATE (:Person {uid: 3})";
+    let written = Box::pin(held_up(&bed, by, (write(), goes))).await;
+    if written.is_err() {
+        // Nothing of it is there, and it is written again.
+        assert_eq!(class(written), FailureClass::Contention);
+        assert!(!write().await.unwrap().before);
+    }
+    assert_eq!(bed.rows(&people, &[&[int(2)], &[int(3)]]).await, rows());
+}
