@@ -41,6 +41,8 @@ pub enum Section {
 pub struct SchemaChange {
     /// Whether there is one more afterwards, or one less.
     pub makes: bool,
+    /// Whether it is about a constraint, and not an index.
+    pub is_constraint: bool,
     /// Its name; the server gives one where the statement gives none.
     pub name: Option<String>,
     /// Whether it is fine where there is nothing to do: IF EXISTS, IF NOT EXISTS.
@@ -196,7 +198,8 @@ impl<'a> Reading<'a> {
             let _ = INDEXES.iter().any(|kind| reader.eats(&[kind]));
         }
         // `CREATE index = (…)` makes data: the path is called so.
-        if !reader.eats(&["index"]) && !reader.eats(&["constraint"]) || reader.eats_punct("=") {
+        let is_constraint = !reader.eats(&["index"]);
+        if is_constraint && !reader.eats(&["constraint"]) || reader.eats_punct("=") {
             return None;
         }
         let ends = |reader: &Reader<'_>| {
@@ -205,7 +208,7 @@ impl<'a> Reading<'a> {
         };
         let name = if ends(&reader) { None } else { reader.name() };
         let is_lenient = reader.eats(&["if", "not", "exists"]) || reader.eats(&["if", "exists"]);
-        Some(SchemaChange { makes, name, is_lenient })
+        Some(SchemaChange { makes, is_constraint, name, is_lenient })
     }
 
     /// Whether it is about databases, users and rights. A CREATE that makes data goes on with a pattern, which a path's name may
@@ -444,9 +447,10 @@ mod tests {
 
     #[test]
     fn what_a_statement_does_to_the_schema_is_known_by_name() {
-        let change = |makes, name: Option<&str>, is_lenient| {
-            Some(SchemaChange { makes, name: name.map(str::to_owned), is_lenient })
+        let of = |makes, is_constraint, name: Option<&str>, is_lenient| {
+            Some(SchemaChange { makes, is_constraint, name: name.map(str::to_owned), is_lenient })
         };
+        let change = |makes, name, is_lenient| of(makes, false, name, is_lenient);
         for (statement, expected) in [
             ("CREATE INDEX a_b FOR (n:A) ON (n.b)", change(true, Some("a_b"), false)),
             (
@@ -456,10 +460,10 @@ mod tests {
             ("CREATE INDEX FOR (n:A) ON (n.b)", change(true, None, false)),
             (
                 "CREATE CONSTRAINT IF NOT EXISTS FOR (n:A) REQUIRE n.b IS UNIQUE",
-                change(true, None, true),
+                of(true, true, None, true),
             ),
             ("DROP INDEX a_b", change(false, Some("a_b"), false)),
-            ("DROP CONSTRAINT c IF EXISTS", change(false, Some("c"), true)),
+            ("DROP CONSTRAINT c IF EXISTS", of(false, true, Some("c"), true)),
             ("CREATE (index)", None),
             ("CREATE constraint = (:A)", None),
             ("CREATE USER ann SET PASSWORD 'x'", None),

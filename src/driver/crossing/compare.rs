@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::pair::Crossing;
-use super::{Crossed, STUB, Unfit};
+use super::{Crossed, Rows, STUB, Unfit};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::compare::{Compared, SAMPLES_MAX};
@@ -132,7 +132,7 @@ impl Crossing {
         range: &Chunk,
         whole: bool,
     ) -> Result<(Compared, Vec<Vec<Datum>>), Error> {
-        let page = self.of_old(self.source()?.page(&crossed.mapping, range).await)?;
+        let page = self.of_old(self.source()?.page(&crossed.mapping, (range, Rows::All)).await)?;
         let keys: Vec<Vec<Datum>> = page.rows.iter().map(|row| row.key.clone()).collect();
         let held = self.of_new(self.sink()?.held(crossed, &keys, whole).await)?;
         let count = (page.rows.len() + page.unfit.len()) as u64;

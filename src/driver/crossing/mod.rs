@@ -55,6 +55,15 @@ pub struct Page {
     pub unfit: Vec<Unfit>,
 }
 
+/// Which rows of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every one.
+    All,
+    /// Those of which no change is still to be applied: a change brings the others.
+    Settled,
+}
+
 /// A row that can't cross as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
@@ -195,7 +204,7 @@ pub trait ChangeSource: Send + Sync + fmt::Debug {
     ) -> Result<Vec<Key>, Error>;
 
     /// The rows of a range of keys that the mapping's filter lets pass, in no order.
-    async fn page(&self, mapping: &Mapping, chunk: &Chunk) -> Result<Page, Error>;
+    async fn page(&self, mapping: &Mapping, of: (&Chunk, Rows)) -> Result<Page, Error>;
 
     /// The rows of some keys, and which of these keys have changes that are not applied, in one snapshot.
     async fn rows_of(&self, mapping: &Mapping, keys: &[Vec<Datum>]) -> Result<Settled, Error>;

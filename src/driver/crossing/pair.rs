@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::waiting::{DRAINED_WITHIN_MS, LOOK_EVERY};
-use super::{ChangeSink, ChangeSource, Crossed};
+use super::{ChangeSink, ChangeSource, Crossed, Rows};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
@@ -274,7 +274,8 @@ impl Sink for Crossing {
         chunk: &Planned,
     ) -> Result<Copied, Error> {
         let crossed = self.crossed(mapping).await?;
-        let page = self.of_old(self.source()?.page(mapping, &chunk.chunk).await)?;
+        let page =
+            self.of_old(self.source()?.page(mapping, (&chunk.chunk, Rows::Settled)).await)?;
         if let Some(unfit) = page.unfit.first() {
             let key = unfit.key.join(", ");
             let message = format!("the row of {key} can't be copied: {}", unfit.reason);

@@ -140,6 +140,11 @@ fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
         let help = "have the statement do less at once, or give the server more memory (dbms.memory.transaction.total.max)";
         return (FailureClass::Refused, Some(help));
     }
+    if is(INDEX_WITH_NAME) || is(".IndexAlreadyExists") {
+        let help = "see SHOW INDEXES: one without owningConstraint where the constraint's own would be may be left of a server that ended \
+                    while it made it; DROP INDEX it, then `phasegate retry`";
+        return (FailureClass::Refused, Some(help));
+    }
     if is(".DatabaseUnavailable") {
         return (
             FailureClass::Unreachable,
@@ -196,6 +201,13 @@ pub(super) fn is_about_rows(failure: &Failure) -> bool {
             || code.ends_with(".MemoryPoolOutOfMemoryError"));
     matches!(failure.class, FailureClass::Refused | FailureClass::Unsafe) && !is_about_server
 }
+
+/// Whether an index has the name that was to be given.
+pub(super) fn is_name_taken(error: &Error) -> bool {
+    matches!(error, Error::Failed(failure) if failure.code.as_deref().is_some_and(|code| code.ends_with(INDEX_WITH_NAME)))
+}
+
+const INDEX_WITH_NAME: &str = ".IndexWithNameAlreadyExists";
 
 const ROLE_LACKS: &str =
     "the target's role lacks a right for this: see SHOW CURRENT USER, and GRANT it on the server";

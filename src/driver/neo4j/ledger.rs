@@ -8,11 +8,14 @@
 //! Labels stand for tables: `phasegate_runs`, which stay, `phasegate_slots` and `phasegate_steps`. Each has a unique constraint on its
 //! key, without which two MERGE at once would make two nodes. Absent on purpose: claims, which are in `claim`.
 
+use std::time::Duration;
+
 use neo4rs::{Query, Row, query};
 
 use super::Neo4j;
 use super::connection::{Ask, Connections, Reader, Tx};
-use super::error::{damaged, failed};
+use super::error::{damaged, failed, is_name_taken};
+use crate::clock::Stopwatch;
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
 use crate::run::{RunId, Way};
@@ -40,6 +43,12 @@ const OTHERS: [(&str, &str); 8] = [
 /// How long our own constraints are waited for, in seconds: there is next to nothing under them.
 const ONLINE_WITHIN_S: i64 = 60;
 
+/// How long the index of a constraint of ours may be there without it before it is nobody's.
+const LEFT_AFTER_MS: u64 = 10_000;
+
+/// How often is looked whether it has gone.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// What names of indexes and constraints of ours begin with.
 pub(super) const PREFIX: &str = "phasegate_";
 
@@ -54,9 +63,26 @@ pub(super) async fn create_others(connections: &Connections) -> Result<(), Error
 }
 
 async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), Error> {
-    let texts =
-        all.iter().map(|(name, what)| format!("CREATE CONSTRAINT {name} IF NOT EXISTS {what}"));
-    constrain(connections, texts.collect()).await?;
+    let texts: Vec<String> = all
+        .iter()
+        .map(|(name, what)| format!("CREATE CONSTRAINT {name} IF NOT EXISTS {what}"))
+        .collect();
+    let watch = Stopwatch::start();
+    // While a constraint is made its index is there before it. Of somebody who was killed it goes after a while, of a server that was
+    // killed it stays.
+    loop {
+        match constrain(connections, texts.clone()).await {
+            Err(error) if is_name_taken(&error) && watch.elapsed_ms() < LEFT_AFTER_MS => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(error) if is_name_taken(&error) => {
+                drop_left(connections, all).await?;
+                constrain(connections, texts).await?;
+                break;
+            }
+            other => break other?,
+        }
+    }
     let mut reader = connections.read().await?;
     for (name, _) in all {
         await_index(&mut reader, name, ONLINE_WITHIN_S)
@@ -65,6 +91,18 @@ async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), E
     }
     reader.release();
     Ok(())
+}
+
+/// Removes the indexes that are called as constraints of ours and belong to none.
+async fn drop_left(connections: &Connections, all: &[(&str, &str)]) -> Result<(), Error> {
+    let mut reader = connections.read().await?;
+    let left = "SHOW INDEXES YIELD name, owningConstraint WHERE owningConstraint IS NULL RETURN collect(name) AS names";
+    let rows = reader.rows(query(left)).await.map_err(failed("look for indexes of ours"))?;
+    reader.release();
+    let left: Vec<String> = rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "names"))?;
+    let ours = all.iter().filter(|(name, _)| left.iter().any(|left| left == name));
+    let drops = ours.map(|(name, _)| format!("DROP INDEX {name} IF EXISTS"));
+    constrain(connections, drops.collect()).await
 }
 
 /// Removes them again, likewise.

@@ -21,7 +21,7 @@ use super::error::{at_statement, damaged, failed, is_lost, unknown};
 use super::ledger::{PREFIX, applied, await_index, forget, get, record};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, Way, is_transient};
-use crate::sql::cypher::{Section, quoted, schema_change, section};
+use crate::sql::cypher::{SchemaChange, Section, quoted, schema_change, section};
 
 /// How long indexes may take to be online, in seconds: the step's own `timeout` ends it earlier.
 const ONLINE_WITHIN_S: i64 = 7 * 24 * 3600;
@@ -128,7 +128,7 @@ const IN_PART: &str = "in part";
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Begun {
     /// The indexes and constraints before it.
-    names: BTreeSet<String>,
+    before: Names,
     /// The transaction that it is made in.
     pub(super) transaction: String,
 }
@@ -196,14 +196,14 @@ impl One<'_> {
             Mark::Begun(said) => {
                 let begun: Begun = serde_json::from_str(&said)
                     .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
-                let is_done = was_done(statements, (&begun.names, &now))?;
-                (if is_done { begun.names } else { now.clone() }, is_done)
+                let is_done = was_done(statements, (&begun.before, &now))?;
+                (if is_done { begun.before } else { now.clone() }, is_done)
             }
         };
         if !is_done {
             let mut tx = connections.begin_unfenced(TxKind::Execute).await?;
             // It holds no slot: from here on who takes over knows it, and who was taken over can't come here.
-            let begun = Begun { names: now, transaction: tx.named().await? };
+            let begun = Begun { before: now, transaction: tx.named().await? };
             let said = serde_json::to_string(&begun).map_err(|error| damaged(error.to_string()))?;
             self.mark(0, Some(said)).await?;
             let done = match in_transaction(&mut tx, statements).await {
@@ -223,7 +223,7 @@ impl One<'_> {
             }
         }
         let mut reader = connections.read().await?;
-        for name in made(&mut reader, statements, &before).await? {
+        for name in made(&mut reader, statements, &before.indexes).await? {
             if let Err(error) = await_index(&mut reader, &name, ONLINE_WITHIN_S).await {
                 let failure = failure(&mut reader, &name).await?;
                 return Err(failure.unwrap_or_else(|| failed("wait for indexes")(error)));
@@ -299,16 +299,42 @@ enum Mark {
     Done(u64),
 }
 
-/// The names of all indexes and constraints that aren't ours.
-async fn names(reader: &mut Reader<'_>) -> Result<BTreeSet<String>, Error> {
-    let mut names = BTreeSet::new();
-    for text in ["SHOW INDEXES YIELD name", "SHOW CONSTRAINTS YIELD name"] {
+/// The names of all indexes, constraints' own included, and of all constraints, but for ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Names {
+    indexes: BTreeSet<String>,
+    constraints: BTreeSet<String>,
+}
+
+impl Names {
+    fn has(&self, name: &str, is_constraint: bool) -> bool {
+        if is_constraint { &self.constraints } else { &self.indexes }.contains(name)
+    }
+
+    /// How many there are more than before. A server that ends while it makes a constraint leaves its index behind, which is none of
+    /// them.
+    fn since<'a>(&'a self, before: &'a Self, is_constraint: bool) -> BTreeSet<&'a String> {
+        if is_constraint {
+            self.constraints.difference(&before.constraints).collect()
+        } else {
+            let new = self.indexes.difference(&before.indexes);
+            new.filter(|name| !self.constraints.contains(*name)).collect()
+        }
+    }
+}
+
+async fn names(reader: &mut Reader<'_>) -> Result<Names, Error> {
+    let mut names = Names::default();
+    for (text, kind) in [
+        ("SHOW INDEXES YIELD name", &mut names.indexes),
+        ("SHOW CONSTRAINTS YIELD name", &mut names.constraints),
+    ] {
         let rows =
             reader.rows(query(text)).await.map_err(failed("list indexes and constraints"))?;
         for row in &rows {
             let name: String = get(row, "name")?;
             if !name.starts_with(PREFIX) {
-                names.insert(name);
+                kind.insert(name);
             }
         }
     }
@@ -316,27 +342,29 @@ async fn names(reader: &mut Reader<'_>) -> Result<BTreeSet<String>, Error> {
 }
 
 /// Whether a change of schema whose end nobody heard of was done, by the names from before it and those that there are now.
-fn was_done(
-    statements: &[&Statement],
-    (before, now): (&BTreeSet<String>, &BTreeSet<String>),
-) -> Result<bool, Error> {
+fn was_done(statements: &[&Statement], (before, now): (&Names, &Names)) -> Result<bool, Error> {
     if before == now {
         return Ok(false);
     }
-    let (mut is_done, mut is_not, mut nameless) = (0, 0, 0);
-    let mut new: BTreeSet<&String> = now.difference(before).collect();
-    // What is fine where there is nothing to do may be done again.
     let changes = statements.iter().filter_map(|statement| schema_change(&statement.text));
-    for change in changes.filter(|change| !change.is_lenient) {
-        match change.name {
-            None => nameless += 1,
-            Some(name) => {
-                new.remove(&name);
-                *if now.contains(&name) == change.makes { &mut is_done } else { &mut is_not } += 1;
+    // What is fine where there is nothing to do may be done again.
+    let changes: Vec<SchemaChange> = changes.filter(|change| !change.is_lenient).collect();
+    let (mut is_done, mut is_not) = (0, 0);
+    for is_constraint in [false, true] {
+        let mut new = now.since(before, is_constraint);
+        let mut nameless = 0;
+        for change in changes.iter().filter(|change| change.is_constraint == is_constraint) {
+            match &change.name {
+                None => nameless += 1,
+                Some(name) => {
+                    new.remove(name);
+                    let is = now.has(name, is_constraint) == change.makes;
+                    *if is { &mut is_done } else { &mut is_not } += 1;
+                }
             }
         }
+        *if new.len() >= nameless { &mut is_done } else { &mut is_not } += nameless;
     }
-    *if new.len() >= nameless { &mut is_done } else { &mut is_not } += nameless;
     match (is_done, is_not) {
         (0, _) => Ok(false),
         (_, 0) => Ok(true),

@@ -111,7 +111,7 @@ async fn what_became_of_a_change_of_schema_is_told_by_its_names() {
         database
             .run(&format!(
                 "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, \
-                 detail: '{{\"names\": {}, \"transaction\": \"gone\"}}'}})",
+                 detail: '{{\"before\": {{\"indexes\": {}, \"constraints\": []}}, \"transaction\": \"gone\"}}'}})",
                 serde_json::to_string(&database.texts("SHOW INDEXES YIELD name WHERE NOT name STARTS WITH 'phasegate' RETURN name AS it").await).unwrap()
             ))
             .await;
@@ -153,6 +153,36 @@ async fn what_commits_by_itself_is_never_repeated_blindly() {
         .await;
     let lost = execute(&neo4j, &fences[0], &work("lost", Way::Forward), &[fine]).await;
     assert!(matches!(&lost, Err(Error::Ambiguous(why)) if why.contains("line 10")), "{lost:?}");
+}
+
+/// A server that ends while it makes a constraint leaves its index behind: called like it, and no constraint.
+#[tokio::test]
+async fn an_index_that_is_left_of_a_constraint_is_not_taken_for_it() {
+    let Some(database) = Database::empty().await else { return };
+    // Of one of ours, too: nobody else is to take that away.
+    database.run("CREATE INDEX phasegate_copies_key FOR (n:Left) ON (n.v)").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let ours =
+        "SHOW CONSTRAINTS YIELD name WHERE name = 'phasegate_copies_key' RETURN count(*) AS it";
+    assert_eq!(database.number(ours).await, 1);
+    let step = work("unique", Way::Forward);
+    database
+        .run(
+            "CREATE (:phasegate_steps {run_id: 'r1', step: 'unique/part/0', way: 'forward', rows: 0, \
+             detail: '{\"before\": {\"indexes\": [], \"constraints\": []}, \"transaction\": \"gone\"}'})",
+        )
+        .await;
+    database.run("CREATE INDEX lead_id FOR (n:Lead) ON (n.id)").await;
+    let unique = ["CREATE CONSTRAINT lead_id FOR (n:Lead) REQUIRE n.id IS UNIQUE"];
+    let Err(Error::Failed(failure)) = execute(&neo4j, &fences[0], &step, &unique).await else {
+        panic!("there is no constraint")
+    };
+    assert!(failure.help.unwrap().contains("DROP INDEX"));
+    database.run("DROP INDEX lead_id").await;
+    execute(&neo4j, &fences[0], &step, &unique).await.unwrap();
+    let made = "SHOW CONSTRAINTS YIELD name WHERE name = 'lead_id' RETURN count(*) AS it";
+    assert_eq!(database.number(made).await, 1);
 }
 
 /// A broken index of somebody else is none of our business, and our own is: it is there when the step has been done.
@@ -290,7 +320,7 @@ async fn what_an_earlier_runner_changes_of_the_schema_is_never_committed() {
     database
         .run(&format!(
             "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, \
-             detail: '{{\"names\": [], \"transaction\": \"{name}\"}}'}})"
+             detail: '{{\"before\": {{\"indexes\": [], \"constraints\": []}}, \"transaction\": \"{name}\"}}'}})"
         ))
         .await;
     tx.run(neo4rs::query("CREATE INDEX a FOR (n:A) ON (n.a)")).await.unwrap();

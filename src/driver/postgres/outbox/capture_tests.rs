@@ -3,7 +3,7 @@
 
 use super::fixture::{Bed, ID, PEOPLE, Table, crossing, people, say};
 use crate::copy::chunk::Chunk;
-use crate::driver::crossing::{ChangeSource as _, What};
+use crate::driver::crossing::{ChangeSource as _, Rows, What};
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::{Database, claim, class, entered, work};
 use crate::driver::{Claim, Session as _, SyncState, given_up};
@@ -392,7 +392,8 @@ async fn images_are_the_same_whatever_the_clients_settings_are() {
         [("digits", r"regexp_replace('1-' || id, '\D', '', 'g')"), ("nothing", "id = NULL")];
     let columns: Vec<_> = columns.into_iter().chain(expressions).collect();
     let Some(bed) = Bed::with(setup, crossing("t", &["id"], &columns)).await else { return };
-    let page = bed.postgres.page(&bed.of, &Chunk { lo: None, hi: None }).await.unwrap();
+    let page =
+        bed.postgres.page(&bed.of, (&Chunk { lo: None, hi: None }, Rows::All)).await.unwrap();
     bed.run(
         "SET TimeZone = 'America/New_York'; SET DateStyle = 'German, DMY'; SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape';
          SET extra_float_digits = 0; SET standard_conforming_strings = off; SET transform_null_equals = on; SET search_path = pg_temp; UPDATE public.t SET id = id + 100; UPDATE public.t SET id = id - 100",

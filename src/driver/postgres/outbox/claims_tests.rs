@@ -6,7 +6,7 @@ use super::fixture::{Bed, ID, PEOPLE, Sink, crossing, people, say};
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;
-use crate::driver::crossing::{Change, ChangeSource as _, Lag, Moment, What};
+use crate::driver::crossing::{Change, ChangeSource as _, Lag, Moment, Rows, What};
 use crate::driver::postgres::fixture::{class, entered};
 use crate::run::{FailureClass, Mapping};
 
@@ -279,7 +279,7 @@ async fn a_key_that_a_client_has_in_hand_is_not_entered_as_it_was() {
         let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
         let keys = [key(1), key(50)];
         let mut sink = Sink::default();
-        sink.page(bed.postgres.page(&bed.of, &ALL).await.unwrap());
+        sink.page(bed.postgres.page(&bed.of, (&ALL, Rows::All)).await.unwrap());
         let mut client = bed.client().await;
         say(&mut client, &format!("BEGIN; {script}")).await.unwrap();
         let refused = bed.postgres.enqueue(bed.fence(), &bed.of, &keys).await;
@@ -294,7 +294,7 @@ async fn a_key_that_a_client_has_in_hand_is_not_entered_as_it_was() {
         for change in bed.claim().await {
             sink.change(&change);
         }
-        let mut rows = bed.postgres.page(&bed.of, &ALL).await.unwrap().rows;
+        let mut rows = bed.postgres.page(&bed.of, (&ALL, Rows::All)).await.unwrap().rows;
         rows.sort();
         assert_eq!(sink.rows(), rows, "{script}");
         bed.database.gone().await;
@@ -305,9 +305,16 @@ async fn a_key_that_a_client_has_in_hand_is_not_entered_as_it_was() {
 async fn a_page_that_comes_late_brings_nothing_back() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
     let (lo, hi) = (Key(vec![Cell::Integer(1)]), Key(vec![Cell::Integer(6)]));
-    let early =
-        bed.postgres.page(&bed.of, &Chunk { lo: None, hi: Some(lo.clone()) }).await.unwrap();
-    let late = bed.postgres.page(&bed.of, &Chunk { lo: Some(lo), hi: Some(hi) }).await.unwrap();
+    let early = bed
+        .postgres
+        .page(&bed.of, (&Chunk { lo: None, hi: Some(lo.clone()) }, Rows::All))
+        .await
+        .unwrap();
+    let late = bed
+        .postgres
+        .page(&bed.of, (&Chunk { lo: Some(lo), hi: Some(hi) }, Rows::All))
+        .await
+        .unwrap();
     let mut sink = Sink::default();
     sink.page(early);
     bed.run("DELETE FROM people WHERE id = 3; UPDATE people SET id = 30 WHERE id = 4; UPDATE people SET status = 'Won' WHERE id IN (1, 5)").await;
@@ -337,7 +344,7 @@ async fn a_page_that_comes_late_brings_nothing_back() {
         sink.change(&change);
     }
     sink.page(late);
-    assert_eq!(sink.rows(), bed.postgres.page(&bed.of, &ALL).await.unwrap().rows);
+    assert_eq!(sink.rows(), bed.postgres.page(&bed.of, (&ALL, Rows::All)).await.unwrap().rows);
 }
 
 #[tokio::test]

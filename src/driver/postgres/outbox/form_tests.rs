@@ -5,7 +5,7 @@ use super::fixture::{crossing, found};
 use crate::copy::chunk::Chunk;
 use crate::copy::row::Datum;
 use crate::driver::Severity;
-use crate::driver::crossing::{ChangeSource as _, Page};
+use crate::driver::crossing::{ChangeSource as _, Page, Rows};
 use crate::driver::postgres::fixture::{Database, class};
 use crate::run::FailureClass;
 
@@ -127,7 +127,7 @@ async fn every_type_with_a_form_comes_as_it_is() {
     let pairs: Vec<(&str, &str)> =
         names.iter().map(|name| (name.as_str(), name.as_str())).collect();
     let of = crossing("t", &["id"], &pairs);
-    let mut page = postgres.page(&of, &ALL).await.unwrap();
+    let mut page = postgres.page(&of, (&ALL, Rows::All)).await.unwrap();
     assert_eq!(page.unfit, []);
     page.rows.sort();
     for (at, (kind, value, expected)) in values.iter().enumerate() {
@@ -163,7 +163,7 @@ async fn moments_are_those_that_the_server_counts() {
         ("sus", "(extract(epoch FROM s) * 1000000)::bigint"),
     ];
     let of = crossing("t", &["id"], &columns);
-    let page = postgres.page(&of, &ALL).await.unwrap();
+    let page = postgres.page(&of, (&ALL, Rows::All)).await.unwrap();
     assert_eq!(page.rows.len(), 4_001);
     let micros =
         |seconds: i64, nanos: u32| Datum::Integer(seconds * 1_000_000 + i64::from(nanos / 1_000));
@@ -188,7 +188,7 @@ async fn a_value_that_no_form_holds_is_told_with_its_key_and_without_itself() {
     let postgres = database.open().await;
     let columns = [("d", "d"), ("m", "m"), ("start.l", "l"), ("z", "z"), ("n", "n")];
     let of = crossing("t", &["a", "b"], &columns);
-    let Page { rows, mut unfit } = postgres.page(&of, &ALL).await.unwrap();
+    let Page { rows, mut unfit } = postgres.page(&of, (&ALL, Rows::All)).await.unwrap();
     assert_eq!(rows.len(), 1);
     unfit.sort_by(|one, other| one.key.cmp(&other.key));
     let told: Vec<(&str, &str)> =

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::fixture::{PEOPLE, people, say};
 use crate::copy::chunk::Chunk;
 use crate::copy::row::Datum;
-use crate::driver::crossing::{Change, ChangeSource as _, What};
+use crate::driver::crossing::{Change, ChangeSource as _, Rows, What};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::fixture::{Database, entered, work};
 use crate::driver::{Access, Applied, Error, Retirer as _, SyncState};
@@ -100,7 +100,8 @@ async fn act(database: &Database, task: &str) -> Result<Applied, Error> {
 /// What the new side has, and what it should have.
 async fn both_sides(database: &Database) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let postgres = database.open().await;
-    let rows = postgres.page(&people(), &Chunk { lo: None, hi: None }).await.unwrap().rows;
+    let rows =
+        postgres.page(&people(), (&Chunk { lo: None, hi: None }, Rows::All)).await.unwrap().rows;
     let old = rows.iter().map(|row| (format!("{:?}", row.key), format!("{:?}", row.values)));
     let mut client = database.client().await;
     let sql = "SELECT key, row FROM sink WHERE row IS NOT NULL";

@@ -14,7 +14,7 @@ use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;
 use crate::driver::Fence;
-use crate::driver::crossing::{Change, ChangeSource as _};
+use crate::driver::crossing::{Change, ChangeSource as _, Rows};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::code;
 use crate::driver::postgres::fixture::entered;
@@ -214,7 +214,7 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
             let at = i64::try_from(pages.fetch_add(1, Ordering::Relaxed) % 6).unwrap() * 10;
             let bound = |at: i64| Some(Key(vec![Cell::Integer(at)]));
             let chunk = Chunk { lo: bound(at), hi: bound(at + 10) };
-            read.push(bed.postgres.page(&bed.of, &chunk).await.unwrap());
+            read.push(bed.postgres.page(&bed.of, (&chunk, Rows::All)).await.unwrap());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         read
@@ -250,7 +250,8 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
     for page in read {
         sink.page(page);
     }
-    let mut rows = bed.postgres.page(&bed.of, &Chunk { lo: None, hi: None }).await.unwrap().rows;
+    let mut rows =
+        bed.postgres.page(&bed.of, (&Chunk { lo: None, hi: None }, Rows::All)).await.unwrap().rows;
     rows.sort();
     assert_eq!(sink.rows(), rows, "{committed} transactions, {token} relays");
     assert!(committed > 100 && token > 3 && repaired > 10, "{committed} {token} {repaired}");

@@ -2,7 +2,9 @@
 //!
 //! Invariants:
 //! - A page is read by one statement at READ COMMITTED. What changes afterwards has a version above 0 and wins.
-//! - Nothing is left out without a word: a row that can't cross is told with its key ([`Unfit`]).
+//! - A page for a copy leaves out what has changes that are not applied: these bring it. Were it written as it is now, those would take it
+//!   back to what it was before, for a while. The row and its changes are seen in one snapshot, which has both or neither.
+//! - Nothing else is left out without a word: a row that can't cross is told with its key ([`Unfit`]).
 //! - Keys that no row of the table can have, such as text for a number, are the keys of no row, and no error.
 //!
 //! Absent on purpose: bounds, which the driver's `source` finds.
@@ -15,11 +17,13 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::Resolved;
 use super::capture::BY_INDEX;
 use super::form::{PINNED, Scalar};
+use super::tables::TABLE;
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::{Datum, Row};
 use crate::driver::Error;
-use crate::driver::crossing::{Page, Unfit};
+use crate::driver::crossing::{Page, Rows, Unfit};
 use crate::driver::postgres::Postgres;
+use crate::driver::postgres::catalogue::literal;
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which};
 use crate::driver::postgres::verify::sample;
@@ -29,12 +33,17 @@ use crate::run::Mapping;
 pub(super) async fn page(
     postgres: &Postgres,
     mapping: &Mapping,
-    chunk: &Chunk,
+    (chunk, which): (&Chunk, Rows),
 ) -> Result<Page, Error> {
     let mut reader = postgres.connections.read().await?;
     let of = postgres.resolved(reader.conn()?, mapping).await?;
     pin(reader.conn()?).await?;
-    let page = read_rows(reader.conn()?, &of, &Pick::Chunk(chunk)).await?;
+    let outbox = reader.ours(TABLE);
+    let but = match which {
+        Rows::All => String::new(),
+        Rows::Settled => of.and_settled(&outbox),
+    };
+    let page = read_rows(reader.conn()?, &of, (&Pick::Chunk(chunk), &but)).await?;
     reader.release().await;
     Ok(page)
 }
@@ -49,7 +58,7 @@ pub(super) async fn some(
     let of = postgres.resolved(reader.conn()?, mapping).await?;
     let keys = sample(reader.conn()?, (mapping, &of.shape), wanted).await?;
     pin(reader.conn()?).await?;
-    let page = read_rows(reader.conn()?, &of, &Pick::Keys(&keys)).await?;
+    let page = read_rows(reader.conn()?, &of, (&Pick::Keys(&keys), "")).await?;
     reader.release().await;
     Ok(page)
 }
@@ -75,16 +84,16 @@ pub(super) async fn which_exist(
     Ok(keys.iter().map(exists).collect())
 }
 
-/// Reads rows on a connection that is [`pin`]ned.
+/// Reads rows on a connection that is [`pin`]ned, with a further condition.
 pub(super) async fn read_rows(
     conn: &mut PgConnection,
     of: &Resolved,
-    pick: &Pick<'_>,
+    (pick, and): (&Pick<'_>, &str),
 ) -> Result<Page, Error> {
     let mut columns = vec![of.key_list()];
     columns.extend(of.texts());
     let rows = of.shape.rows_sql(Which::Old, pick);
-    let sql = format!("SELECT {} FROM {rows}", columns.join(", "));
+    let sql = format!("SELECT {} FROM {rows}{and}", columns.join(", "));
     let query = pick.bind(sqlx::query(AssertSqlSafe(sql)), &of.shape);
     let rows = query.fetch_all(conn).await.map_err(|error| refused(&error))?;
     let mut page = Page { rows: Vec::with_capacity(rows.len()), unfit: Vec::new() };
@@ -122,6 +131,19 @@ impl Resolved {
     pub(super) fn key_list(&self) -> String {
         let names = self.shape.key_names(Which::Old);
         names.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// That a row has no change in the outbox. A subquery for each row finds it by the index, whatever the statistics say of a table that is
+    /// empty at one moment and long at the next.
+    fn and_settled(&self, outbox: &str) -> String {
+        let names = self.shape.named_key(Which::Old);
+        let key = names.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ");
+        format!(
+            " AND (SELECT true FROM {outbox} AS phasegate_o WHERE phasegate_o.mapping = {id} \
+             AND hash_array_extended(phasegate_o.key, 0) = hash_array_extended(ARRAY[{key}]::text[], 0) \
+             AND phasegate_o.key = ARRAY[{key}]::text[] LIMIT 1) IS NULL",
+            id = literal(&self.captured.id),
+        )
     }
 
     /// The key in the first columns of a row.

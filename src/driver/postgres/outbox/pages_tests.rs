@@ -1,11 +1,14 @@
 //! Rows that are read for a copy, chunk by chunk.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::fixture::crossing;
+use super::fixture::{Bed, crossing, say};
 use crate::copy::chunk::Chunk;
 use crate::copy::row::Datum;
-use crate::driver::crossing::ChangeSource as _;
-use crate::driver::postgres::fixture::Database;
+use crate::driver::crossing::{ChangeSource as _, Rows};
+use crate::driver::postgres::fixture::{Database, work};
+use crate::run::Way;
+
+const ALL: Chunk = Chunk { lo: None, hi: None };
 
 #[tokio::test]
 async fn pages_cover_every_row_once_whatever_the_key() {
@@ -30,7 +33,7 @@ async fn pages_cover_every_row_once_whatever_the_key() {
             }
             for hi in ends {
                 let chunk = Chunk { lo: lo.replace(hi.clone()), hi: Some(hi) };
-                let page = postgres.page(&of, &chunk).await.unwrap();
+                let page = postgres.page(&of, (&chunk, Rows::All)).await.unwrap();
                 assert_eq!(page.unfit, []);
                 sizes.push(page.rows.len());
                 found.extend(page.rows);
@@ -80,4 +83,42 @@ async fn keys_that_no_row_can_have_are_those_of_none() {
     let rows = postgres.rows_of(&of, &keys).await.unwrap().page.rows;
     assert_eq!((rows.len(), rows[0].values.len()), (1, 0));
     assert_eq!(postgres.rows_of(&of, &[]).await.unwrap().page.rows, []);
+}
+
+/// Were they in, changes that are older than what is read would take the copy back for a while.
+#[tokio::test]
+async fn a_page_for_a_copy_leaves_to_changes_what_they_bring() {
+    let setup = "CREATE TABLE people (id bigint, part text, email text, status text, PRIMARY KEY (part, id));
+        INSERT INTO people SELECT n, 'a', 'e' || n, 'Open' FROM generate_series(1, 9) AS n;
+        CREATE TABLE others (id int PRIMARY KEY, v text); INSERT INTO others VALUES (1, 'a')";
+    let of = crossing("people", &["part", "id"], &[("mail", "email")]);
+    let Some(bed) = Bed::with(setup, of).await else { return };
+    let mut other = crossing("others", &["id"], &[("v", "v")]);
+    other.name = "others".into();
+    bed.postgres.capture(bed.fence(), &work("other", Way::Forward), &other).await.unwrap();
+    let ids = async || {
+        let page = bed.postgres.page(&bed.of, (&ALL, Rows::Settled)).await.unwrap();
+        let mut ids: Vec<Datum> = page.rows.into_iter().map(|mut row| row.key.remove(1)).collect();
+        ids.sort();
+        ids
+    };
+    let integers = |ids: &[i64]| ids.iter().copied().map(Datum::Integer).collect::<Vec<_>>();
+    assert_eq!(ids().await, integers(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    bed.run("UPDATE people SET email = 'x' WHERE id = 2; UPDATE people SET email = 'y' WHERE id = 2;
+        DELETE FROM people WHERE id = 3; UPDATE people SET id = 40 WHERE id = 4; INSERT INTO people VALUES (10, 'a', 'n');
+        UPDATE others SET v = 'b'").await;
+    let mut client = bed.client().await;
+    say(&mut client, "BEGIN; UPDATE people SET email = 'z' WHERE id = 5").await.unwrap();
+    // Nobody sees what isn't committed: neither the row nor its change.
+    assert_eq!(ids().await, integers(&[1, 5, 6, 7, 8, 9]));
+    say(&mut client, "COMMIT").await.unwrap();
+    assert_eq!(ids().await, integers(&[1, 6, 7, 8, 9]));
+    let all = bed.postgres.page(&bed.of, (&ALL, Rows::All)).await.unwrap();
+    assert_eq!(all.rows.len(), 9);
+    let parked = bed.claim().await.remove(0).version;
+    let said = (None, "no");
+    assert!(bed.postgres.change_refused(bed.fence(), parked, said, 1).await.unwrap());
+    assert_eq!(ids().await, integers(&[1, 6, 7, 8, 9]), "what is parked is still to come");
+    bed.applied(&bed.claim().await).await;
+    assert_eq!(ids().await.len(), 9 - 1);
 }

@@ -36,7 +36,7 @@ pub(super) async fn rows_of(
     fail::fail_point!("postgres::settled::between-looks");
     let (asked, mut wanted) = of.asked(keys);
     pin(reader.conn()?).await?;
-    let mut page = read_rows(reader.conn()?, &of, &Pick::Keys(&asked)).await?;
+    let mut page = read_rows(reader.conn()?, &of, (&Pick::Keys(&asked), "")).await?;
     reader.release().await;
     // Where equal keys may differ as texts, rows of others were found as well, and some by several keys.
     page.rows.retain(|row| of.key_texts(&row.key).is_some_and(|key| wanted.remove(&key)));
@@ -55,7 +55,6 @@ struct Open {
     all: bool,
 }
 
-/// The outbox has no index of keys, and is read as a whole: it is short where a comparison means anything.
 async fn open(reader: &mut Reader<'_>, of: &Resolved, keys: &[Vec<Datum>]) -> Result<Open, Error> {
     let outbox = reader.ours(TABLE);
     let (asked, _) = of.asked(keys);
@@ -65,8 +64,10 @@ async fn open(reader: &mut Reader<'_>, of: &Resolved, keys: &[Vec<Datum>]) -> Re
     let width = of.keys.len();
     let list = |item: fn(usize) -> String| (1..=width).map(item).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "SELECT DISTINCT key FROM {outbox} WHERE mapping = ${} AND (key = '{{}}' OR key IN
-           (SELECT ARRAY[{places}] FROM unnest({arrays}) AS phasegate_u ({places})))",
+        "SELECT DISTINCT o.key FROM {outbox} AS o JOIN (SELECT ARRAY[{places}] AS key FROM unnest({arrays}) AS phasegate_u ({places})
+             UNION ALL SELECT '{{}}') AS u
+           ON hash_array_extended(o.key, 0) = hash_array_extended(u.key, 0) AND o.key = u.key
+         WHERE o.mapping = ${}",
         width + 1,
         places = list(|at| format!("u{at}")),
         arrays = list(|at| format!("${at}::text[]")),

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::{capture, capture_state, claims, enqueue, lag, pages, parked, relay, settled};
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::row::Datum;
-use crate::driver::crossing::{Change, ChangeSource, Crossed, Lag, Moment, Page, Settled};
+use crate::driver::crossing::{Change, ChangeSource, Crossed, Lag, Moment, Page, Rows, Settled};
 use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::ledger::unsigned;
 use crate::driver::postgres::shape_sql::{Pick, Which};
@@ -100,8 +100,8 @@ impl ChangeSource for Postgres {
         Ok(ends)
     }
 
-    async fn page(&self, mapping: &Mapping, chunk: &Chunk) -> Result<Page, Error> {
-        pages::page(self, mapping, chunk).await
+    async fn page(&self, mapping: &Mapping, of: (&Chunk, Rows)) -> Result<Page, Error> {
+        pages::page(self, mapping, of).await
     }
 
     async fn rows_of(&self, mapping: &Mapping, keys: &[Vec<Datum>]) -> Result<Settled, Error> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fixture::{Bed, PEOPLE, crossing, people};
 use crate::copy::chunk::Chunk;
 use crate::copy::row::Datum;
-use crate::driver::crossing::{ChangeSource as _, Page, What};
+use crate::driver::crossing::{ChangeSource as _, Page, Rows, What};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::fixture::{Database, class, entered, head, work};
 use crate::driver::{Error, Fence, Introspect as _, Session as _, Signals as _, SyncState, TxKind};
@@ -54,7 +54,7 @@ async fn copy_all_takes_along_what_nobody_named() {
     let all = Mapping { copy: CopyColumns::All, ..listed.clone() };
     let along = ["label", "note", "name", "Odd \"col", "twice", "team"];
     assert_eq!(names(&postgres, &all).await, along);
-    let page = postgres.page(&all, &ALL).await.unwrap();
+    let page = postgres.page(&all, (&ALL, Rows::All)).await.unwrap();
     let values: Vec<&Datum> = along.iter().map(|name| &page.rows[0].values[*name]).collect();
     assert_eq!(
         values,
@@ -68,7 +68,7 @@ async fn copy_all_takes_along_what_nobody_named() {
         names(&postgres, &keyed).await,
         ["label", "note", "start.id", "end.x", "end.y", "name", "Odd \"col", "twice"]
     );
-    let row = postgres.page(&keyed, &ALL).await.unwrap().rows.remove(0);
+    let row = postgres.page(&keyed, (&ALL, Rows::All)).await.unwrap().rows.remove(0);
     assert_eq!(
         (&row.values["start.id"], &row.values["end.y"]),
         (&Datum::Integer(7), &Datum::Integer(2))
@@ -163,7 +163,7 @@ async fn rows_are_taken_at_random_from_those_that_the_filter_lets_pass() {
     assert_eq!(postgres.last_key(&of).await, Ok(None));
     assert_eq!(postgres.bounds(&of, &ALL, (10, 3)).await, Ok(vec![]));
     assert_eq!(
-        (postgres.rows_counted(&of).await, postgres.page(&of, &ALL).await),
+        (postgres.rows_counted(&of).await, postgres.page(&of, (&ALL, Rows::All)).await),
         (Ok(0), Ok(Page::default()))
     );
 }

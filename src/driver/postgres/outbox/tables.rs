@@ -4,8 +4,8 @@
 //! - Versions only rise, also over a removal and a new beginning: the sequence starts at the microseconds since 1970, and no server
 //!   writes a million rows a second for long. The new side may still have versions of the time before.
 //! - The sequence keeps no numbers back for sessions (CACHE 1): those would be drawn long before they are given.
-//! - Clients' writes have as little to do with it as can be: two indexes, one of which has no entry of theirs. A key is not
-//!   indexed as such, since an index takes no more than a third of a page, and a write would fail.
+//! - Clients' writes have as little to do with it as can be: three indexes, one of which has no entry of theirs. Of a key the
+//!   hash is indexed, since an index takes no more than a third of a page, and a write would fail.
 //!
 //! Absent on purpose: rights of the tables' owners, which `capture` gives.
 
@@ -63,6 +63,7 @@ pub(super) async fn create(tx: &mut Tx<'_>) -> Result<(), Error> {
         format!(
             "CREATE INDEX {TABLE}_refused ON {table} (mapping, hash_array_extended(key, 0)) WHERE tries > 0"
         ),
+        format!("CREATE INDEX {TABLE}_key ON {table} (hash_array_extended(key, 0))"),
         format!("CREATE SEQUENCE {sequence} AS bigint START WITH {start} CACHE 1 NO CYCLE OWNED BY {table}.version"),
     ] {
         run(tx.conn()?, "make the outbox", sql).await?;
