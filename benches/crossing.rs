@@ -2,7 +2,8 @@
 //! driver: one that reads each batch from PostgreSQL before it writes it, and one that has all rows in memory.
 //!
 //! Ours is whole commands, as an operator gives them: `run` with its journal, ledger, chunks and checks; each step's time is that of
-//! its journal. The backlog is what clients have written while no relay was at work; `relay` drains it. The lag is what `status` says
+//! its journal. All of it is done once with fewer rows before anything counts: the server compiles what it runs often. How fast a
+//! comparison reads PostgreSQL is measured by itself, with the same statements and nothing of the graph's. The backlog is what clients have written while no relay was at work; `relay` drains it. The lag is what `status` says
 //! while a client writes at half of the rate that the backlog was drained with.
 //!
 //! `PHASEGATE_TEST_POSTGRES=… PHASEGATE_TEST_NEO4J=… cargo bench --bench crossing` (a superuser's URL, and a Neo4j whose nodes are
@@ -13,6 +14,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use neo4rs::{BoltMap, BoltType, Graph, query};
+use phasegate::copy::chunk::Chunk;
+use phasegate::driver::crossing::Rows as Pick;
+use phasegate::driver::{self, Access};
+use phasegate::plan::{self, DEFAULT_ENVIRONMENT};
+use phasegate::run::{Engine, EnvironmentName, Mapping, MappingName};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
@@ -47,6 +53,12 @@ steps:
   - { id: stop-knows, phase: contract, stop_dual_write: { mapping: knows } }
   - { id: stop-people, phase: contract, stop_dual_write: { mapping: people } }
 "#;
+
+/// How many rows the server has before anything counts, at most.
+const WARM_UP: u64 = 100_000;
+
+/// How many rows are read at once where only reading is measured.
+const PAGE: u32 = 10_000;
 
 /// Where the bare loop has its rows from.
 #[derive(Clone, Copy)]
@@ -106,12 +118,9 @@ struct Bench {
 async fn main() {
     let rows = setting("PHASEGATE_BENCH_ROWS", 200_000);
     let edges = setting("PHASEGATE_BENCH_EDGES", rows);
+    Bench::new(rows.min(WARM_UP), edges.min(WARM_UP)).await.warm_up().await;
     let mut bench = Bench::new(rows, edges).await;
     println!("{rows} nodes, {edges} relationships");
-    // The first round is the server's, which compiles what it runs often.
-    bench.bare(&PEOPLE, Rows::Read).await;
-    bench.bare(&KNOWS, Rows::Read).await;
-    bench.clear().await;
     let mut bare = Vec::new();
     for from in [Rows::Read, Rows::InMemory] {
         let nodes = bench.bare(&PEOPLE, from).await;
@@ -141,6 +150,12 @@ async fn main() {
     for (step, of) in [("compare-people", rows), ("compare-knows", edges)] {
         bench.run(step);
         println!("{step}: {:.0} rows/s", rate(of, bench.took(step)));
+    }
+    for mapping in ["people", "knows"] {
+        println!(
+            "{mapping}: read from PostgreSQL at {:.0} rows/s (wanted 100000)",
+            bench.read(mapping).await
+        );
     }
     // A backlog.
     bench.write("UPDATE people SET name = name || '+'").await;
@@ -185,6 +200,15 @@ async fn main() {
     drop(relay);
     bench.run("contract");
     bench.clear().await;
+}
+
+/// A mapping of the plan.
+fn compiled(name: &str) -> Mapping {
+    let path = std::path::Path::new("plan.yaml");
+    let environment = EnvironmentName::new(DEFAULT_ENVIRONMENT);
+    let loaded = plan::parse(path, PLAN.into(), None, &environment);
+    let loaded = loaded.unwrap_or_else(|findings| panic!("{findings}"));
+    loaded.pin.program.mappings()[&MappingName::new(name)].clone()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -287,6 +311,42 @@ impl Bench {
         let mut txn = self.graph.start_txn().await.unwrap();
         txn.run(query(merge).param("rows", batch)).await.unwrap();
         txn.commit().await.unwrap();
+    }
+
+    /// Everything once, with what it leaves removed.
+    async fn warm_up(mut self) {
+        for table in [&PEOPLE, &KNOWS] {
+            self.bare(table, Rows::Read).await;
+        }
+        self.clear().await;
+        self.run("compare-knows");
+        self.write("UPDATE people SET name = name || '+'").await;
+        self.run("contract");
+        self.clear().await;
+    }
+
+    /// How many rows a second of a mapping can be read to be compared.
+    async fn read(&self, mapping: &str) -> f64 {
+        let mapping = compiled(mapping);
+        let url = self.app.clone().into();
+        let app = driver::open(Engine::Postgres, &url, None, Access::ReadOnly).await.unwrap();
+        let source = app.change_source().unwrap();
+        let (mut count, began) = (0, Instant::now());
+        let end = source.last_key(&mapping).await.unwrap();
+        let mut lo = None;
+        while lo != end {
+            let range = Chunk { lo: lo.clone(), hi: end.clone() };
+            let mut ends = source.bounds(&mapping, &range, (PAGE, 16)).await.unwrap();
+            if ends.len() < 16 && ends.last() != end.as_ref() {
+                ends.extend(end.clone());
+            }
+            for hi in ends {
+                let chunk = Chunk { lo: lo.replace(hi.clone()), hi: Some(hi) };
+                let page = source.page(&mapping, (&chunk, Pick::All)).await.unwrap();
+                count += page.rows.len() as u64;
+            }
+        }
+        rate(count, began.elapsed().as_secs_f64())
     }
 
     fn command(&self, args: &[&str]) -> Command {

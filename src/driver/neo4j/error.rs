@@ -141,8 +141,8 @@ fn by_code(told: &Neo4jError) -> (FailureClass, Option<&'static str>) {
         return (FailureClass::Refused, Some(help));
     }
     if is(INDEX_WITH_NAME) || is(".IndexAlreadyExists") {
-        let help = "see SHOW INDEXES: one without owningConstraint where the constraint's own would be may be left of a server that ended \
-                    while it made it; DROP INDEX it, then `phasegate retry`";
+        let help = "see SHOW INDEXES; one without owningConstraint that nobody has made is left of a server that ended while it made a \
+                    constraint: DROP INDEX it, then `phasegate retry`";
         return (FailureClass::Refused, Some(help));
     }
     if is(".DatabaseUnavailable") {

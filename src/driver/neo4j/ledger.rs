@@ -69,14 +69,14 @@ async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), E
         .collect();
     let watch = Stopwatch::start();
     // While a constraint is made its index is there before it. Of somebody who was killed it goes after a while, of a server that was
-    // killed it stays.
+    // killed it stays. Should somebody else remove it at the same moment, the constraint is made or there.
     loop {
         match constrain(connections, texts.clone()).await {
             Err(error) if is_name_taken(&error) && watch.elapsed_ms() < LEFT_AFTER_MS => {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             Err(error) if is_name_taken(&error) => {
-                drop_left(connections, all).await?;
+                let _ = drop_left(connections, all).await;
                 constrain(connections, texts).await?;
                 break;
             }
@@ -93,11 +93,13 @@ async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), E
     Ok(())
 }
 
-/// Removes the indexes that are called as constraints of ours and belong to none.
+/// Removes the indexes of our labels that are called as constraints of ours and belong to none.
 async fn drop_left(connections: &Connections, all: &[(&str, &str)]) -> Result<(), Error> {
     let mut reader = connections.read().await?;
-    let left = "SHOW INDEXES YIELD name, owningConstraint WHERE owningConstraint IS NULL RETURN collect(name) AS names";
-    let rows = reader.rows(query(left)).await.map_err(failed("look for indexes of ours"))?;
+    let left = "SHOW INDEXES YIELD name, labelsOrTypes, owningConstraint \
+         WHERE owningConstraint IS NULL AND labelsOrTypes[0] STARTS WITH $prefix RETURN collect(name) AS names";
+    let rows = reader.rows(query(left).param("prefix", PREFIX)).await;
+    let rows = rows.map_err(failed("look for indexes of ours"))?;
     reader.release();
     let left: Vec<String> = rows.first().map_or_else(|| Ok(Vec::new()), |row| get(row, "names"))?;
     let ours = all.iter().filter(|(name, _)| left.iter().any(|left| left == name));

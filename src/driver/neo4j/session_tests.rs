@@ -160,7 +160,7 @@ async fn what_commits_by_itself_is_never_repeated_blindly() {
 async fn an_index_that_is_left_of_a_constraint_is_not_taken_for_it() {
     let Some(database) = Database::empty().await else { return };
     // Of one of ours, too: nobody else is to take that away.
-    database.run("CREATE INDEX phasegate_copies_key FOR (n:Left) ON (n.v)").await;
+    database.run("CREATE INDEX phasegate_copies_key FOR (n:phasegate_copies) ON (n.v)").await;
     let neo4j = database.open().await;
     let fences = entered(&neo4j, 1).await;
     let ours =

@@ -5,8 +5,9 @@
 //!   versions, and such a cursor loses what comes late.
 //! - A change stays in the outbox until it was applied, in a transaction that has checked the fence. A claim marks nothing: whoever has the
 //!   fence says what it has in hand, and who comes after it has nothing.
-//! - Of the changes of one key in a claim only the highest version is given; those below it are gone. A change that was refused
-//!   goes when a higher version of its key was applied.
+//! - Of the changes of one key only the highest version is given, also where a claim ends before it: it might end within a client's
+//!   transaction, and the new side would have what nobody ever committed. Those below it are gone. A change that was refused goes
+//!   when a higher version of its key was applied.
 //! - A claim is bounded by rows and by bytes ([`CLAIM_BYTES_MAX`]), whatever clients write.
 //! - A refused change keeps no other key waiting.
 //!
@@ -27,6 +28,7 @@ use crate::driver::postgres::dual_write::finish;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{has_table, signed, unsigned};
 use crate::driver::postgres::shape::id_of;
+use crate::driver::postgres::source::by_index;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Mapping, MappingName};
 
@@ -115,7 +117,7 @@ pub(super) fn is_missing(error: &Error) -> bool {
 /// What is in hand is asked for by a hashed subquery, which leaves the order of the index as it is.
 fn claim_sql(outbox: &str) -> String {
     format!(
-        "SELECT version, mapping, key, image, tries FROM (
+        "SELECT version, mapping, key, image, tries, bytes FROM (
            SELECT *, sum(bytes) OVER (ORDER BY version) - bytes AS before FROM (
              SELECT version, mapping, key, image, tries, bytes FROM {outbox}
              WHERE mapping = ANY ($1) AND NOT parked AND version NOT IN (SELECT unnest($3::bigint[]))
@@ -144,6 +146,8 @@ async fn claim_in(
         .await
         .map_err(failed("claim changes"))?;
     let mut claimed: Vec<Claimed> = rows.iter().map(Claimed::of_row).collect::<Result<_, _>>()?;
+    let bytes = claimed.iter().fold(0, |sum: i64, one| sum.saturating_add(one.bytes));
+    let is_cut = claimed.len() as u64 >= u64::from(most) || bytes >= signed(CLAIM_BYTES_MAX);
     let mut highest: HashMap<(&str, &[String]), i64> = HashMap::with_capacity(claimed.len());
     for one in &claimed {
         highest.insert((&one.mapping, &one.key), one.version);
@@ -159,6 +163,56 @@ async fn claim_in(
     }
     let void: HashSet<i64> = void.into_iter().collect();
     claimed.retain(|one| !void.contains(&one.version));
+    if is_cut { behind(tx, claimed).await } else { Ok(claimed) }
+}
+
+/// The highest versions of claimed keys that are behind the claim, in place of theirs, and which of them fit in it. No index of versions is to be
+/// used: there is one of keys.
+fn behind_sql(outbox: &str) -> String {
+    format!(
+        "SELECT version, mapping, key, CASE WHEN before < $2 THEN image END, tries, bytes, picked, before < $2 FROM (
+           SELECT h.*, p.version AS picked, sum(h.bytes) OVER (ORDER BY p.version) - h.bytes AS before FROM {outbox} AS p
+           CROSS JOIN LATERAL (SELECT o.version, o.mapping, o.key, o.image, o.tries, o.bytes FROM {outbox} AS o
+             WHERE o.mapping = p.mapping AND hash_array_extended(o.key, 0) = hash_array_extended(p.key, 0) AND o.key = p.key
+               AND o.version + 0 > p.version AND NOT o.parked ORDER BY o.version + 0 DESC LIMIT 1) AS h
+           WHERE p.version = ANY ($1) AND p.key <> '{{}}') AS behind"
+    )
+}
+
+/// What was claimed up to somewhere, with the last that there is of each key in place of the last that was claimed. Where that is too much
+/// for one claim, the key is left for the next.
+async fn behind(tx: &mut Tx<'_>, claimed: Vec<Claimed>) -> Result<Vec<Claimed>, Error> {
+    let outbox = tx.ours(TABLE);
+    by_index(tx.conn()?).await?;
+    let picked: Vec<i64> = claimed.iter().map(|one| one.version).collect();
+    let rows = sqlx::query(AssertSqlSafe(behind_sql(&outbox)))
+        .bind(&picked)
+        .bind(signed(CLAIM_BYTES_MAX))
+        .fetch_all(tx.conn()?)
+        .await
+        .map_err(failed("claim changes"))?;
+    let (mut newer, mut given) = (HashMap::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        let read = || Ok((row.try_get::<i64, _>(6)?, row.try_get::<bool, _>(7)?));
+        let (picked, fits) = read().map_err(failed("read a change"))?;
+        let one = Claimed::of_row(row)?;
+        if fits {
+            given.push(one.version);
+        }
+        newer.insert(picked, fits.then_some(one));
+    }
+    if !given.is_empty() {
+        let sql = format!(
+            "DELETE FROM {outbox} AS o USING {outbox} AS h WHERE h.version = ANY ($1) AND o.mapping = h.mapping
+               AND hash_array_extended(o.key, 0) = hash_array_extended(h.key, 0) AND o.key = h.key
+               AND o.version + 0 < h.version AND NOT o.parked"
+        );
+        let done = sqlx::query(AssertSqlSafe(sql)).bind(&given).execute(tx.conn()?).await;
+        done.map_err(failed("remove changes that are void"))?;
+    }
+    let last = |one: Claimed| newer.remove(&one.version).unwrap_or(Some(one));
+    let mut claimed: Vec<Claimed> = claimed.into_iter().filter_map(last).collect();
+    claimed.sort_by_key(|one| one.version);
     Ok(claimed)
 }
 
@@ -188,6 +242,7 @@ struct Claimed {
     key: Vec<String>,
     image: Option<Vec<Option<String>>>,
     tries: i32,
+    bytes: i64,
 }
 
 impl Claimed {
@@ -199,6 +254,7 @@ impl Claimed {
                 key: row.try_get(2)?,
                 image: row.try_get(3)?,
                 tries: row.try_get(4)?,
+                bytes: row.try_get(5)?,
             })
         };
         read().map_err(failed("read a change"))

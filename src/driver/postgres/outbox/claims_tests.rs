@@ -108,6 +108,43 @@ async fn what_is_in_hand_is_not_given_and_who_takes_over_has_nothing_in_hand() {
     assert_eq!(bed.changes().await, 3);
 }
 
+/// A claim may end within a client's transaction: what that has left is given, and never what was on the way.
+#[tokio::test]
+async fn of_a_key_that_a_claim_reaches_the_last_change_is_given() {
+    let Some(bed) = Bed::with(PEOPLE, people()).await else { return };
+    let claim = async |most, in_hand: &[u64]| {
+        bed.postgres.claim(bed.fence(), bed.mappings(), (most, in_hand)).await
+    };
+    update(&bed, &[1, 2, 1, 3, 1]).await;
+    let two = claim(2, &[]).await.unwrap();
+    assert_eq!((ids(&two), bed.changes().await), (vec![2, 1], 3));
+    let What::Is(row) = &two[1].what else { panic!() };
+    assert_eq!(row.values["state.code"], Datum::Text("open...".into()));
+    let in_hand = [two[0].version, two[1].version];
+    assert_eq!(ids(&claim(2, &in_hand).await.unwrap()), [3]);
+    // What comes and goes within one transaction was never there.
+    bed.run("DELETE FROM phasegate.outbox").await;
+    bed.run(
+        "BEGIN; INSERT INTO people VALUES (50, 'n', 'N'); DELETE FROM people WHERE id = 50; COMMIT",
+    )
+    .await;
+    let one = claim(1, &[]).await.unwrap();
+    assert_eq!((one[0].what.clone(), bed.changes().await), (What::Gone(key(50)), 1));
+    // What is too much for a claim is left for the next, and what is parked for those who park it.
+    bed.run("DELETE FROM phasegate.outbox").await;
+    update(&bed, &[4, 5, 6]).await;
+    bed.run(&format!(
+        "UPDATE people SET email = repeat('x', {CLAIM_BYTES_MAX}) WHERE id IN (4, 5)"
+    ))
+    .await;
+    update(&bed, &[6]).await;
+    bed.run("UPDATE phasegate.outbox SET parked = true WHERE version = (SELECT max(version) FROM phasegate.outbox)").await;
+    let first = claim(3, &[]).await.unwrap();
+    assert_eq!(ids(&first), [6, 4]);
+    let in_hand = [first[0].version, first[1].version];
+    assert_eq!(ids(&claim(3, &in_hand).await.unwrap()), [5]);
+}
+
 #[tokio::test]
 async fn of_one_key_the_highest_version_is_given() {
     let Some(bed) = Bed::with(PEOPLE, people()).await else { return };

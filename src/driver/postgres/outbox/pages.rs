@@ -133,11 +133,13 @@ impl Resolved {
         names.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ")
     }
 
-    /// That a row has no change in the outbox. A subquery for each row finds it by the index, whatever the statistics say of a table that is
-    /// empty at one moment and long at the next.
+    /// That a row has no change in the outbox. A subquery for each row finds it by the index, which is all that is left to the planner under
+    /// [`pin`], whatever the statistics say of a table that is empty at one moment and long at the next.
     fn and_settled(&self, outbox: &str) -> String {
         let names = self.shape.named_key(Which::Old);
-        let key = names.iter().map(|name| format!("{name}::text")).collect::<Vec<_>>().join(", ");
+        // As bytes, as the triggers have written them: some collations hash what is equal to them alike.
+        let text = |name: &String| format!("{name}::text COLLATE \"C\"");
+        let key = names.iter().map(text).collect::<Vec<_>>().join(", ");
         format!(
             " AND (SELECT true FROM {outbox} AS phasegate_o WHERE phasegate_o.mapping = {id} \
              AND hash_array_extended(phasegate_o.key, 0) = hash_array_extended(ARRAY[{key}]::text[], 0) \

@@ -122,3 +122,23 @@ async fn a_page_for_a_copy_leaves_to_changes_what_they_bring() {
     bed.applied(&bed.claim().await).await;
     assert_eq!(ids().await.len(), 9 - 1);
 }
+
+#[tokio::test]
+async fn keys_under_any_collation_are_found_among_changes() {
+    let setup = "CREATE COLLATION loose (provider = icu, deterministic = false, locale = 'und-u-ks-level2');
+        CREATE TABLE t (a text COLLATE loose, b text COLLATE \"de-x-icu\", c name, d char(5), v int, PRIMARY KEY (a, b, c, d));
+        INSERT INTO t SELECT 'A' || n, 'b' || n, 'c' || n, 'd' || n, n FROM generate_series(1, 5) AS n";
+    let of = crossing("t", &["a", "b", "c", "d"], &[("v", "v")]);
+    let Some(bed) = Bed::with(setup, of).await else { return };
+    bed.run("UPDATE t SET v = -v WHERE v < 3").await;
+    let page = bed.postgres.page(&bed.of, (&ALL, Rows::Settled)).await.unwrap();
+    let mut values: Vec<Datum> = page.rows.iter().map(|row| row.values["v"].clone()).collect();
+    values.sort();
+    assert_eq!(values, [3, 4, 5].map(Datum::Integer));
+    let keys: Vec<Vec<Datum>> = page.rows.into_iter().map(|row| row.key).collect();
+    let changed = bed.postgres.page(&bed.of, (&ALL, Rows::All)).await.unwrap().rows;
+    let changed = changed.into_iter().map(|row| row.key).filter(|key| !keys.contains(key));
+    let changed: Vec<Vec<Datum>> = changed.collect();
+    assert_eq!(bed.postgres.rows_of(&bed.of, &keys).await.unwrap().is_open, [false; 3]);
+    assert_eq!(bed.postgres.rows_of(&bed.of, &changed).await.unwrap().is_open, [true; 2]);
+}
