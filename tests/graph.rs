@@ -8,6 +8,8 @@ pub mod server;
 
 use bed::Bed;
 
+use crate::sandbox::Ran;
+
 /// What the statements of the tests work on.
 const LEADS: &str = "UNWIND range(1, 500) AS id CREATE (:Lead {id: id, email: 'e' + id})";
 
@@ -57,6 +59,69 @@ fn a_run_that_dies_at_any_commit_goes_on_and_does_nothing_twice() {
                 assert_eq!(bed.schema(), ["lead_domain", "lead_email", "lead_id"], "{what}");
                 assert_eq!(bed.number("MATCH (n:Lead {count: 1})"), 500, "{what}");
                 assert_eq!(bed.number("MATCH (n:Tally {leads: 500})"), 1, "{what}");
+                assert_eq!(bed.ours(), ["phasegate_runs", "phasegate_runs_key"], "{what}");
+                if is_alive {
+                    assert!(skipped > 0, "nothing was committed there: {what}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What is there is made by two steps; the way back of one is a file with two statements, which are one transaction, and that of the
+/// other are two that need one each.
+const WAY_BACK: &str = "  - id: tally
+    phase: expand
+    cypher: |
+      MATCH (n:Lead) WITH count(n) AS leads CREATE (:Tally {leads: leads});
+    undo:
+      file: undo.cypher
+  - id: shape
+    phase: expand
+    transaction: none
+    cypher: |
+      CREATE INDEX lead_email FOR (n:Lead) ON (n.email);
+      CREATE CONSTRAINT lead_id FOR (n:Lead) REQUIRE n.id IS UNIQUE;
+    undo:
+      cypher: |
+        DROP CONSTRAINT lead_id;
+        DROP INDEX lead_email;
+  - id: agreed
+    phase: contract
+    gate:
+      approvals:
+        - group: dba
+          count: 1
+";
+
+#[test]
+fn a_way_back_that_dies_at_any_commit_goes_on_and_undoes_nothing_twice() {
+    let Some(bed) = Bed::new("a way back that dies", LEADS) else { return };
+    bed.plan(WAY_BACK);
+    let undo =
+        "MATCH (n:Lead) SET n.undone = coalesce(n.undone, 0) + 1;\nMATCH (t:Tally) DELETE t;\n";
+    bed.sandbox.write("undo.cypher", undo);
+    for place in ["before", "after"] {
+        for kind in ["execute", "leave"] {
+            for skipped in 0.. {
+                let what = format!("{place} {kind} {skipped}");
+                bed.cypher("MATCH (n) WHERE NOT n:Lead DETACH DELETE n");
+                bed.cypher("MATCH (n:Lead) SET n.undone = null");
+                let _ = std::fs::remove_dir_all(bed.sandbox.path(".phasegate"));
+                bed.phasegate(&["run", "plan.yaml"]).expect(4);
+                let die = format!("neo4j::{place}-commit::{kind}={skipped}*off->1*return->off");
+                let back = ["rollback", "graph", "--yes"];
+                let died = bed.command(&back).env("FAILPOINTS", die).output().unwrap();
+                let died = Ran::from(died);
+                let is_alive = died.code == Some(0);
+                if !is_alive {
+                    assert_eq!(died.code, None, "{what}: {died}");
+                    bed.phasegate(&back).expect(0);
+                }
+                assert_eq!(bed.schema(), [""; 0], "{what}");
+                assert_eq!(bed.number("MATCH (n:Tally)"), 0, "{what}");
+                assert_eq!(bed.number("MATCH (n:Lead {undone: 1})"), 500, "{what}");
                 assert_eq!(bed.ours(), ["phasegate_runs", "phasegate_runs_key"], "{what}");
                 if is_alive {
                     assert!(skipped > 0, "nothing was committed there: {what}");

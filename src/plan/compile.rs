@@ -387,13 +387,12 @@ fn compile_throttle(
     };
     let signal = match &def.signal {
         SignalDef::Gauge(gauge) => Signal::Gauge { target: target()?, gauge: gauge.value },
-        SignalDef::Query(query) => {
+        SignalDef::Query { query, .. } => {
             Signal::Query { target: target()?, query: query.value.trim().to_owned() }
         }
         SignalDef::Http(url) => Signal::Http { url: url.value.trim().to_owned() },
         SignalDef::File(path) => Signal::File { path: path.value.clone() },
         SignalDef::Window(window) => Signal::Window(window.clone()),
-        SignalDef::Later(_) => return Err(CompileError::Missing("a throttle's signal")),
     };
     Ok(Throttle {
         name: def.name.value.clone(),

@@ -427,15 +427,13 @@ pub enum SignalDef {
     /// What a database knows of itself.
     Gauge(At<Gauge>),
     /// A query's value.
-    Query(At<String>),
+    Query { query: At<String>, is_cypher: bool },
     /// What answers at a URL.
     Http(At<String>),
     /// A file that is there.
     File(At<String>),
     /// Local times.
     Window(Window),
-    /// Something that comes later: `cypher`.
-    Later(At<&'static str>),
 }
 
 impl SignalDef {

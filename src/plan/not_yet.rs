@@ -5,9 +5,7 @@
 use crate::diagnostic::known as codes;
 use crate::run::{Direction, Engine, Identity, OnDelete};
 
-use super::document::{
-    ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SideDef, SignalDef, Writer,
-};
+use super::document::{ActionDef, CheckDef, DualWriteDef, OnError, RelationDef, SideDef, Writer};
 use super::node::Span;
 use super::reports::Reports;
 use super::resolve::View;
@@ -174,13 +172,6 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
             Some(by) if by.value == Writer::Nobody => option(reports, by.span, "`by: nobody`"),
             _ => {}
         },
-        ActionDef::Backfill(backfill) => {
-            for throttle in &backfill.throttle {
-                if let SignalDef::Later(what) = &throttle.signal {
-                    option(reports, what.span, &format!("a throttle by `{}`", what.value));
-                }
-            }
-        }
         ActionDef::Verify(verify) => {
             if let CheckDef::Later(what) = &verify.check {
                 option(reports, what.span, &format!("a verify by `{}`", what.value));
@@ -196,6 +187,7 @@ fn actions(action: &ActionDef, span: Span, reports: &mut Reports) {
         }
         ActionDef::Sql(_)
         | ActionDef::Cypher(_)
+        | ActionDef::Backfill(_)
         | ActionDef::Retire(_)
         | ActionDef::Drop { .. }
         | ActionDef::StopDualWrite { .. } => {}

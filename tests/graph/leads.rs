@@ -1,14 +1,17 @@
 //! plans/lead-graph.yaml: a label and its relationships get a new shape while an application writes both.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use neo4rs::{Error, Graph, Query, query};
 
 use super::bed::Bed;
-use crate::sandbox::Ran;
+use crate::sandbox::{Ran, wait_for};
 
 const PLAN: &str = "plans/lead-graph.yaml";
+const LONG: Duration = Duration::from_secs(60);
 
 /// Every wait is cut to a second; who may decide is known by name.
 const PROJECT: &str = "apiVersion: phasegate/v1
@@ -227,6 +230,34 @@ fn an_application_that_does_not_write_both_is_noticed_before_a_row_is_copied() {
     assert_eq!(bed.number("MATCH (n:LeadV2)"), 0);
     bed.cypher("MATCH (l:Lead {id: 7}) CREATE (v:LeadV2) SET v = properties(l), v.status = toLower(l.status), v.score = 0");
     phasegate(&bed, &["retry", "lead-graph"]).expect(4);
+    assert_eq!(differences(&bed), [0; 4]);
+}
+
+/// A throttle's query is asked of the graph, where the copy writes.
+#[test]
+fn a_copy_is_held_while_a_query_of_the_graph_says_so() {
+    let Some(bed) = example(
+        "      throttle:\n        - name: brake\n          every: 100ms\n          cypher: MATCH (b:Brake) RETURN count(b)\n          max: 1\n",
+    ) else {
+        return;
+    };
+    bed.cypher("CREATE (:Brake)");
+    let mut copying = bed.command(&["run", PLAN, "--env", "rehearsal"]);
+    copying.env("CRM_GRAPH_URL", &bed.url).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let copying = copying.spawn().unwrap();
+    let held = || {
+        let told = phasegate(&bed, &["status", "lead-graph", "--format", "json"]);
+        if told.code != Some(0) {
+            return String::new();
+        }
+        let steps = told.json()["steps"].as_array().unwrap().clone();
+        let copy = steps.iter().find(|step| step["id"] == "copy-leads").unwrap();
+        copy["throttled"].to_string()
+    };
+    assert!(wait_for(LONG, || held().contains("1 >= 1")), "{}", held());
+    assert_eq!(bed.number("MATCH (n:LeadV2)"), 0);
+    bed.cypher("MATCH (b:Brake) DELETE b");
+    Ran::from(copying.wait_with_output().unwrap()).expect(4);
     assert_eq!(differences(&bed), [0; 4]);
 }
 

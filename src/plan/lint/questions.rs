@@ -45,8 +45,10 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             }
             Some(ActionDef::Backfill(backfill)) => {
                 for throttle in &backfill.throttle {
-                    if let SignalDef::Query(query) = &throttle.signal {
-                        question(view.throttled_on(at, throttle.target.as_ref()), query, reports);
+                    let SignalDef::Query { query, is_cypher } = &throttle.signal else { continue };
+                    let target = view.throttled_on(at, throttle.target.as_ref());
+                    if speaks(target, (query, *is_cypher), reports) {
+                        question(target, query, reports);
                     }
                 }
             }

@@ -31,13 +31,18 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                     let target = view.throttled_on(at, throttle.target.as_ref());
                     let engine = target.and_then(|target| target.engine);
                     if engine.is_some_and(|engine| engine.value != Engine::Postgres) {
+                        let query = if engine.is_some_and(|it| it.value == Engine::Neo4j) {
+                            "cypher"
+                        } else {
+                            "query"
+                        };
                         let message = format!(
                             "`{}` is PostgreSQL's, and this is no such database",
                             gauge.value.as_str()
                         );
-                        reports
-                            .error(codes::THROTTLE, gauge.span, message)
-                            .help("ask with `query`, `http`, `file` or `window` instead");
+                        reports.error(codes::THROTTLE, gauge.span, message).help(format!(
+                            "ask with `{query}`, `http`, `file` or `window` instead"
+                        ));
                     }
                 }
                 SignalDef::Http(url) => address(url, reports),
@@ -49,7 +54,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                             .help("begin it with `/`: a run may be driven from any folder");
                     }
                 }
-                SignalDef::Query(_) | SignalDef::Window(_) | SignalDef::Later(_) => {}
+                SignalDef::Query { .. } | SignalDef::Window(_) => {}
             }
         }
         if let Some(longest) = backfill.max_throttled_for_ms

@@ -11,7 +11,7 @@ use super::super::reports::Reports;
 use super::window::window;
 
 /// The signals by their keys.
-const SIGNALS: [&str; 12] = [
+const SIGNALS: [&str; 13] = [
     "replica_lag",
     "relay_lag",
     "relay_rows",
@@ -21,6 +21,7 @@ const SIGNALS: [&str; 12] = [
     "oldest_transaction",
     "dead_tuples",
     "query",
+    "cypher",
     "http",
     "file",
     "window",
@@ -59,10 +60,6 @@ fn throttle(node: &Node, reports: &mut Reports) -> Option<ThrottleDef> {
     let fields = Fields::open(node, "a throttle", KEYS, reports)?;
     let name = fields.required_name("name", reports);
     let every_ms = every(&fields, reports);
-    if fields.get("cypher").is_some() {
-        let signal = SignalDef::Later(At { value: "cypher", span: fields.key_span("cypher") });
-        return Some(ThrottleDef { name: name?, target: None, signal, bound: None, every_ms });
-    }
     let key = only_signal(&fields, reports)?;
     let target = fields.text("target", reports);
     if let ("http" | "file" | "window", Some(target)) = (key, &target) {
@@ -112,7 +109,7 @@ fn signal(
     reports: &mut Reports,
 ) -> Option<(SignalDef, Option<At<Bound>>)> {
     let node = fields.get(key)?;
-    if !matches!(key, "query" | "http") {
+    if !matches!(key, "query" | "cypher" | "http") {
         for bound in ["min", "max"].into_iter().filter(|bound| fields.get(bound).is_some()) {
             let message = format!("`{bound}` doesn't belong beside `{key}`");
             let help = match key {
@@ -123,7 +120,7 @@ fn signal(
         }
     }
     Some(match key {
-        "query" => {
+        "query" | "cypher" => {
             let bound = bound(fields, reports);
             if bound.is_none() && fields.get("min").or(fields.get("max")).is_none() {
                 let message = "the throttle lacks `max` (or `min`)";
@@ -131,7 +128,8 @@ fn signal(
                     .error(codes::MISSING_KEY, fields.span, message)
                     .help("say from where on it holds back");
             }
-            (SignalDef::Query(fields.text("query", reports)?), bound)
+            let query = fields.text(key, reports)?;
+            (SignalDef::Query { query, is_cypher: key == "cypher" }, bound)
         }
         "http" => {
             let url = match &node.kind {

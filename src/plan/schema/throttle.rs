@@ -30,6 +30,7 @@ pub(super) struct Throttle {
     dead_tuples: Option<ShareLimit>,
     /// One value, held against `max` or `min`.
     query: Option<String>,
+    /// The same in Cypher, of a graph.
     cypher: Option<String>,
     /// A URL: it holds unless that answers 2xx, and, with `max` or `min`, a number.
     http: Option<Http>,
