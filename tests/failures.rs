@@ -148,6 +148,28 @@ fn a_step_that_fails_half_way_goes_on_after_its_cause_is_gone() {
     assert_eq!(rows, ROWS.to_string());
 }
 
+/// It died with as many steps under way as a database takes at once.
+#[test]
+fn a_run_that_died_with_its_hands_full_goes_back() {
+    let sandbox = Sandbox::new();
+    sandbox.sql("app.db", "CREATE TABLE leads (id INTEGER PRIMARY KEY, name TEXT)");
+    let head = "apiVersion: phasegate/v1\nkind: Plan\nmetadata:\n  name: full\ntargets:\n  app:\n    engine: sqlite\n    url: sqlite://app.db\nsteps:\n";
+    let step = |id: &str, needs: &str| {
+        format!(
+            "  - id: {id}\n    phase: expand\n    needs: [{needs}]\n    sql: CREATE TABLE {id} (id INTEGER)\n    undo:\n      sql: DROP TABLE {id}\n"
+        )
+    };
+    let beside: String = (0..8).map(|n| step(&format!("t{n}"), "first")).collect();
+    sandbox.write("plan.yaml", &format!("{head}{}{beside}", step("first", "")));
+    let before = sandbox.dump("app.db");
+    sandbox.run(&["run", "plan.yaml", "--to", "first"]).expect(0);
+    let mut dying = sandbox.command(&["run", "plan.yaml"]);
+    let died = dying.env("FAILPOINTS", "sqlite::before-commit::execute=return").output().unwrap();
+    assert_eq!(died.status.code(), None);
+    sandbox.run(&["rollback", "full", "--yes"]).expect(0);
+    assert_eq!(sandbox.dump("app.db"), before);
+}
+
 #[test]
 fn a_plan_edited_between_two_runs_is_stale_and_can_be_amended() {
     let sandbox = sandbox(APPROVAL);

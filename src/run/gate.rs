@@ -11,6 +11,7 @@ use super::action::{Action, Approvals, Gate, GateQuery, Value};
 use super::digest::Digest;
 use super::expect::check;
 use super::name::{GroupName, MappingName, StepId, TargetName};
+use super::planted::{Fault, is_planted};
 use super::program::Step;
 use super::record::Proof;
 use super::state::{Decision, DecisionVerdict, Progress, State};
@@ -335,7 +336,7 @@ fn rejections(state: &State, gate: &StepId) -> Option<Condition> {
             DecisionVerdict::Approved(_) => None,
         })
         .collect();
-    (!rejected.is_empty()).then(|| {
+    (!rejected.is_empty() && !is_planted(Fault::RejectionForgotten)).then(|| {
         Condition::new(ConditionKind::NotRejected, "no rejection that stands")
             .judged(ConditionVerdict::Fail, format!("rejected by {}", rejected.join("; ")))
     })
@@ -395,7 +396,7 @@ fn approved(
         .flat_map(|known| &known.decisions)
         .filter(|decision| {
             matches!(decision.verdict, DecisionVerdict::Approved(_))
-                && Some(&decision.work) == work
+                && (Some(&decision.work) == work || is_planted(Fault::ApprovalKept))
                 && decision.at.plus_ms(asks.expires_ms) > now
                 && decision.group.as_ref().is_none_or(|group| *group == approvals.group)
         })

@@ -20,6 +20,7 @@ mod operator;
 mod parked;
 mod people;
 mod permit;
+mod planted;
 mod private;
 mod program;
 mod ready;

@@ -6,6 +6,7 @@ use super::decide::ending;
 use super::gate::{GateReport, gate_of, is_guarded};
 use super::name::StepId;
 use super::permit::Permit;
+use super::planted::{Fault, is_planted};
 use super::program::{Program, Step};
 use super::record::{Ending, Evidence, Failure, Way};
 use super::schedule;
@@ -124,9 +125,9 @@ pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
         Progress::Retrying { way: Way::Forward, at, .. } => *at <= now,
         _ => false,
     };
-    waits
-        && *state.standing() == Standing::Forward
-        && step.needs.iter().all(|need| state.step(need).progress == Progress::Succeeded)
+    let is_done =
+        |need| state.step(need).progress == Progress::Succeeded || is_planted(Fault::NeedForgotten);
+    waits && *state.standing() == Standing::Forward && step.needs.iter().all(is_done)
 }
 
 /// What is to be performed now. Attempts that the journal says have begun are among it, whether this process began them or
@@ -163,6 +164,7 @@ pub(super) fn is_stale(state: &State, step: &Step, now: Timestamp) -> bool {
         && *state.standing() == Standing::Forward
         && known.permit.is_some()
         && known.permitted_at.is_none_or(|at| now.since_ms(at) > PERMIT_LASTS_MS)
+        && !is_planted(Fault::PermitReused)
 }
 
 /// Attempts that have begun and not ended. Going back, one that was begun going forward is not taken up again.

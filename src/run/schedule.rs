@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::action::Undo;
 use super::gate::{gate_of, is_guarded};
 use super::name::{StepId, TargetName};
+use super::planted::{Fault, is_planted};
 use super::program::{Program, Step};
 use super::ready::{Goal, startable};
 use super::record::{Event, Outcome, Way};
@@ -90,7 +91,7 @@ fn back(state: &State, now: Timestamp) -> Vec<Event> {
         let is_free = state.program().dependents(id).iter().all(|dependent| {
             is_settled(&state.step(dependent).progress) || settled_now.contains(&dependent)
         });
-        if !is_free {
+        if !is_free && !is_planted(Fault::UndoneTooEarly) {
             continue;
         }
         let known = state.step(id);
@@ -133,8 +134,13 @@ pub(super) fn leaves_nothing(step: &Step) -> bool {
 pub(super) struct Room(BTreeMap<TargetName, u32>);
 
 impl Room {
-    /// What a process that died left under way takes no room while it is not among what is asked for.
+    /// What a process that died left under way takes no room while it is not among what is asked for, nor, going back, what it had
+    /// begun going forward: that is not taken up again.
     pub(super) fn of(state: &State, goal: &Goal) -> Self {
+        let turned = match state.standing() {
+            Standing::Back => Way::Back,
+            _ => Way::Forward,
+        };
         let mut room: BTreeMap<TargetName, u32> = state
             .program()
             .targets()
@@ -142,7 +148,7 @@ impl Room {
             .map(|(name, target)| (name.clone(), target.parallel.max(1)))
             .collect();
         for step in state.program().steps() {
-            let runs = matches!(state.step(&step.id).progress, Progress::Running { .. });
+            let runs = state.step(&step.id).progress == (Progress::Running { way: turned });
             if runs && goal.includes(&step.id) && gate_of(step).is_none() {
                 for target in state.program().databases(step) {
                     if let Some(free) = room.get_mut(target) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 mod gates;
-mod histories;
 mod operator;
+mod simulation;
 mod turns;
 
 /// A run in memory. Time moves only when a test says so.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::action::{Action, Direction, Gate, Method, QueryCheck, Verify};
 use super::super::name::{MappingName, StepId};
+use super::super::planted::{Fault, is_planted};
 use super::super::program::{Phase, Step};
 use super::super::record::{Evidence, Verdict};
 use super::super::state::State;
@@ -103,6 +104,9 @@ fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
 }
 
 fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {
+    if is_planted(Fault::EvidenceAgeless) {
+        return 0;
+    }
     frozen_at(state, verify).unwrap_or(now).since_ms(evidence.began_at)
 }
 

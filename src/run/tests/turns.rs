@@ -352,3 +352,16 @@ fn a_gate_that_needs_more_after_an_amendment_opens_anew() {
     world.go();
     assert_eq!(world.ended(), Some(Ending::Completed));
 }
+
+/// What a process that died had under way is not taken up again going back, and is in nobody's way.
+#[test]
+fn what_had_begun_going_forward_takes_no_room_on_the_way_back() {
+    let sql = || Action::Sql(script("CREATE TABLE one (id)"));
+    let steps = (0..3).map(|n| step(&format!("s{n}"), Phase::Expand, &[], sql())).collect();
+    let mut world = World::new(steps);
+    // As many as the target takes at once.
+    assert_eq!(world.feed(&Input::Tick).len(), 2);
+    world.ask("ana", rollback(&[])).unwrap();
+    world.go();
+    assert_eq!(world.ended(), Some(Ending::RolledBack));
+}

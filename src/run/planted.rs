@@ -1,0 +1,49 @@
+//! Faults that tests plant in this room, to see that the promises which they break are watched. No program has them: outside tests
+//! [`is_planted`] is always false.
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A permit counts for ever, whatever is decided after it was made.
+    PermitReused,
+    /// An approval of other work counts.
+    ApprovalKept,
+    /// A rejection keeps no gate shut.
+    RejectionForgotten,
+    /// Evidence never grows too old.
+    EvidenceAgeless,
+    /// A step begins though something that it needs has not succeeded.
+    NeedForgotten,
+    /// A step is undone before those that needed it.
+    UndoneTooEarly,
+}
+
+/// Whether a fault is planted.
+#[cfg(not(test))]
+pub(super) const fn is_planted(_: Fault) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(super) use planting::{is_planted, plant};
+
+#[cfg(test)]
+mod planting {
+    use std::cell::Cell;
+
+    use super::Fault;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Whether a fault is planted in this thread.
+    pub(in crate::run) fn is_planted(fault: Fault) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+
+    /// Plants a fault in this thread, or takes it out.
+    pub(in crate::run) fn plant(fault: Option<Fault>) {
+        PLANTED.set(fault);
+    }
+}
