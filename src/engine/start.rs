@@ -37,6 +37,9 @@ pub struct Started {
 /// Begins a run, after looking whether the targets are as the plan needs them and free. Changes nothing in them.
 pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let program = &pin.program;
+    let run = RunId::new(Uuid::now_v7().to_string());
+    // Before the survey, which would find in the way what a lost run of this store has made.
+    let held = held(ctx, program, &run).await?;
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);
@@ -47,15 +50,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     if findings.iter().any(|(_, finding)| finding.severity == Severity::Error) {
         return Err(Error::Findings(findings));
     }
-    let run = RunId::new(Uuid::now_v7().to_string());
-    for (target, driver) in &ctx.drivers {
-        let Some(claim) = claim(ctx, program, &run, target) else { continue };
-        let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
-        let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
-        if let Some(holder) = holder {
-            lost_here(ctx, target, &holder).await?;
-            return Err(at(target, crate::driver::Error::Held(Box::new(holder))));
-        }
+    if let Some((target, holder)) = held {
+        return Err(at(&target, crate::driver::Error::Held(Box::new(holder))));
     }
     let header = RunHeader {
         run: run.clone(),
@@ -67,6 +63,24 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let started = Event::RunStarted { run: run.clone(), pin: Box::new(pin) };
     ctx.store.create(&header, &ctx.actor, started).await?;
     Ok(Started { run, warnings: findings })
+}
+
+/// Another run that keeps this one out, and of which target.
+async fn held(
+    ctx: &Context,
+    program: &Program,
+    run: &RunId,
+) -> Result<Option<(TargetName, Holder)>, Error> {
+    for (target, driver) in &ctx.drivers {
+        let Some(claim) = claim(ctx, program, run, target) else { continue };
+        let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
+        let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
+        if let Some(holder) = holder {
+            lost_here(ctx, target, &holder).await?;
+            return Ok(Some((target.clone(), holder)));
+        }
+    }
+    Ok(None)
 }
 
 /// Fails where a run is one of this very store, which doesn't have it: then the store has lost its newest records.

@@ -274,12 +274,12 @@ impl Writing for Write<'_> {
     }
 
     async fn taken_up_to(&mut self, run: &RunId) -> Result<Option<u64>, Error> {
-        let token: Option<Option<i64>> = sqlx::query_scalar(TAKEN_UP_TO)
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
             .bind(run.as_str())
             .fetch_optional(&mut *self.tx)
             .await
             .map_err(|error| explain(self.place, &error))?;
-        Ok(token.flatten().map(i64::cast_unsigned))
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
     }
 
     async fn put_taken_up_to(&mut self, run: &RunId, token: u64) -> Result<(), Error> {
@@ -510,12 +510,12 @@ impl Store for PostgresStore {
     }
 
     async fn taken_up_to(&self, run: &RunId) -> Result<Option<u64>, Error> {
-        let token: Option<Option<i64>> = sqlx::query_scalar(TAKEN_UP_TO)
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
             .bind(run.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(self.failed())?;
-        Ok(token.flatten().map(i64::cast_unsigned))
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
     }
 
     async fn close(&self) {

@@ -22,6 +22,14 @@ fn in_new(sandbox: &Sandbox, args: &[&str]) -> Ran {
     sandbox.run(&[&["--state", "new.db"], args].concat())
 }
 
+/// Approves what the gate releases, after looking at it, in a store.
+fn approve(sandbox: &Sandbox, state: &str) {
+    let look = ["--state", state, "gates", "customers", "ready", "--show", "--format", "json"];
+    let digest = sandbox.run(&look).json()["gates"][0]["work"].as_str().unwrap().to_owned();
+    let args = ["--state", state, "approve", "customers", "ready", "--digest", &digest];
+    sandbox.run(&args).expect(0);
+}
+
 fn head(ran: &Ran) -> u64 {
     ran.json()["records"].as_array().unwrap().len() as u64
 }
@@ -54,7 +62,7 @@ fn a_run_goes_on_in_another_store_and_no_longer_in_its_own() {
     in_new(&sandbox, &["state", "check"]).expect(0);
     in_new(&sandbox, &["history", "customers", "--verify"]).expect(0);
     in_new(&sandbox, &["status", "customers"]).expect(0);
-    in_new(&sandbox, &["approve", "customers", "ready", "--group", "dba"]).expect(0);
+    approve(&sandbox, "new.db");
     in_new(&sandbox, &["run", "plan.yaml", "--to", "retire"]).expect(0);
 
     let refused = sandbox.run(&["run", "plan.yaml"]).expect(5);
@@ -99,7 +107,7 @@ fn a_run_goes_there_and_back() {
     sandbox.run(&["state", "import", "back.jsonl"]).expect(0);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     in_new(&sandbox, &["run", "plan.yaml"]).expect(5);
-    sandbox.run(&["approve", "customers", "ready", "--group", "dba"]).expect(0);
+    approve(&sandbox, ".phasegate/state.db");
     sandbox.run(&["run", "plan.yaml"]).expect(0);
     assert_eq!(sandbox.ours("app.db"), ["phasegate_runs"]);
 }

@@ -18,6 +18,48 @@ use crate::store::export::{Exported, Source, write};
 use crate::store::{Archive, Error, Flaw, History, Kept, RunHeader};
 
 pub async fn perform(session: &Session, args: &Export) -> Result<Answer, Failure> {
+    refuse_senseless(session, args)?;
+    let settings = session.settings_for_run()?;
+    let mut archive = wiring::open_archive(settings.state.as_ref().map_err(Clone::clone)?).await?;
+    let location = archive.location();
+    let of_store = |error: Error| trouble::opening(&error, &location);
+    let (found, unreadable) = all(archive.as_mut()).await.map_err(of_store)?;
+    let chosen = choose(args, &found, &unreadable, settings.environment.as_ref())?;
+    let found = found.into_iter().filter(|kept| chosen.contains(&kept.header.run)).collect();
+    let (runs, mut wrong) = whole(archive.as_mut(), found).await.map_err(of_store)?;
+    if args.runs.is_empty() {
+        wrong.extend(unreadable);
+    }
+    if !wrong.is_empty() {
+        return Err(damaged(&wrong, &runs, &settings.program));
+    }
+    let source = Source {
+        store: archive.identity().await.map_err(of_store)?,
+        location: location.clone(),
+        at: archive.now().await.map_err(of_store)?,
+        program: concat!("phasegate ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let text = write(&source, &runs)
+        .map_err(|error| Failure::new(Exit::Damaged, error.to_string()).help(RESTORE))?;
+    for run in &runs {
+        note_driven(session, run);
+    }
+    match &args.out {
+        Some(out) => {
+            let place = if args.force { Place::Taken } else { Place::Free };
+            to_file(out, &text, place, &runs)
+        }
+        None => {
+            session.printer.whole(&text).map_err(|error| {
+                Failure::new(Exit::Unreachable, format!("the export can't be written: {error}"))
+                    .help("what was written is not whole; `state import` would refuse it")
+            })?;
+            Ok(Answer::done(String::new()))
+        }
+    }
+}
+
+fn refuse_senseless(session: &Session, args: &Export) -> Result<(), Failure> {
     if session.global.redact() != Redact::Nothing {
         return Err(Failure::usage("an export holds records exactly as they are stored")
             .help("leave --redact out; `policy.redact` keeps values out of the journal itself"));
@@ -26,20 +68,20 @@ pub async fn perform(session: &Session, args: &Export) -> Result<Answer, Failure
         return Err(Failure::usage("the export itself goes to stdout, and so would the document")
             .help("name a file with --out, or leave --format json out"));
     }
-    if let Some(out) = args.out.as_ref().filter(|out| !args.force && out.exists()) {
-        return Err(is_there(out));
+    match &args.out {
+        Some(out) if !args.force && out.exists() => Err(is_there(out)),
+        _ => Ok(()),
     }
-    let settings = session.settings_for_run()?;
-    let mut archive = wiring::open_archive(settings.state.as_ref().map_err(Clone::clone)?).await?;
-    let location = archive.location();
-    let of_store = |error: Error| trouble::opening(&error, &location);
-    let (found, unreadable) = all(archive.as_mut()).await.map_err(of_store)?;
-    let chosen = choose(args, &found, &unreadable, settings.environment.as_ref())?;
-    let mut runs = Vec::new();
-    let mut wrong = Vec::new();
-    let (now, leases) =
-        (archive.now().await.map_err(of_store)?, archive.leases().await.map_err(of_store)?);
-    for kept in found.into_iter().filter(|kept| chosen.contains(&kept.header.run)) {
+}
+
+/// The runs that hold, with what goes along with their journals, and what is wrong with the others.
+async fn whole(
+    archive: &mut dyn Archive,
+    found: Vec<Kept>,
+) -> Result<(Vec<Exported>, Vec<(RunId, Flaw)>), Error> {
+    let (now, leases) = (archive.now().await?, archive.leases().await?);
+    let (mut runs, mut wrong) = (Vec::new(), Vec::new());
+    for kept in found {
         let run = kept.header.run.clone();
         let history = match History::verify(kept) {
             Ok(history) => history,
@@ -55,39 +97,24 @@ pub async fn perform(session: &Session, args: &Export) -> Result<Answer, Failure
             .find_map(|lease| lease.holder(now, process::is_dead));
         runs.push(Exported { history, tokens, driven_by });
     }
-    wrong.extend(unreadable);
-    if !wrong.is_empty() && (args.runs.is_empty() || runs.len() < chosen.len()) {
-        return Err(damaged(&wrong, &runs, &settings.program));
-    }
-    let source = Source {
-        store: archive.identity().await.map_err(of_store)?,
-        location: location.clone(),
-        at: now,
-        program: concat!("phasegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    let text = write(&source, &runs)
-        .map_err(|error| Failure::new(Exit::Damaged, error.to_string()).help(RESTORE))?;
-    for run in &runs {
-        if let Some(holder) = &run.driven_by {
-            session.printer.message(&format!(
-                "note: run {} is driven by {} (pid {} on {}) now, so this export of it can't be imported; export it \
-                 again when nobody drives it",
-                run.history.run(),
-                holder.name,
-                holder.pid,
-                holder.host
-            ));
-        }
-    }
-    let Some(out) = &args.out else {
-        session.printer.whole(&text).map_err(|error| {
-            Failure::new(Exit::Unreachable, format!("the export can't be written: {error}"))
-                .help("what was written is not whole; `state import` would refuse it")
-        })?;
-        return Ok(Answer::done(String::new()));
-    };
+    Ok((runs, wrong))
+}
+
+fn note_driven(session: &Session, run: &Exported) {
+    let Some(holder) = &run.driven_by else { return };
+    session.printer.message(&words::visible(&format!(
+        "note: run {} is driven by {} (pid {} on {}) now, so this export of it can't be imported; export it again when \
+         nobody drives it",
+        run.history.run(),
+        holder.name,
+        holder.pid,
+        holder.host
+    )));
+}
+
+fn to_file(out: &Path, text: &str, place: Place, runs: &[Exported]) -> Result<Answer, Failure> {
     let was_there = out.exists();
-    put(out, text.as_bytes(), args.force)?;
+    put(out, text.as_bytes(), place)?;
     let records: usize = runs.iter().map(|run| run.history.records().len()).sum();
     let human = format!(
         "Exported {} with {} to {}{}.\n",
@@ -160,8 +187,17 @@ fn is_there(out: &Path) -> Failure {
         .help("name another file, or replace it with --force")
 }
 
+/// Where a file is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where nothing is.
+    Free,
+    /// Where something may be, which is replaced.
+    Taken,
+}
+
 /// Writes a file as a whole: under another name, and then in its place.
-fn put(out: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+fn put(out: &Path, bytes: &[u8], place: Place) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Unreachable, format!("{} can't be written: {error}", out.display()))
             .help("nothing was left there; name another file with --out")
@@ -170,7 +206,7 @@ fn put(out: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
     name.push(format!(".{}.new", std::process::id()));
     let draft = PathBuf::from(name);
     let placed = draw_up(&draft, bytes).and_then(|()| {
-        if force {
+        if place == Place::Taken {
             return fs::rename(&draft, out);
         }
         match fs::hard_link(&draft, out) {

@@ -109,7 +109,9 @@ fn refuse_driven(run: &Exported, export: &Export) -> Result<(), Failure> {
 async fn fits(desk: &Desk, history: &History) -> Result<(), Failure> {
     let of_store = |error: Error| trouble::of_store(&error, desk);
     let present = present(desk, history.run()).await.map_err(of_store)?;
-    history.fit(present.as_ref()).map_err(of_store)?;
+    if history.fit(present.as_ref()).map_err(of_store)? == Fit::Same {
+        return Ok(());
+    }
     let lease = desk.store.lease(history.run()).await.map_err(of_store)?;
     let now = desk.now().await?;
     match lease.filter(|lease| lease.expires_at > now && !process::is_dead(&lease.holder)) {
@@ -129,52 +131,10 @@ async fn present(desk: &Desk, run: &RunId) -> Result<Option<Head>, Error> {
 }
 
 fn answer(desk: &Desk, export: &Export, done: &[(&History, Fit)]) -> Answer {
-    let mut human = String::new();
-    for (history, fit) in done {
-        let header = history.header();
-        let said = match fit {
-            Fit::New => format!("imported, {}", words::plural(history.head().version, "record")),
-            Fit::Same => "is here already, with the same head: nothing was written".to_owned(),
-            Fit::Extends(after) => format!(
-                "imported what it lacked, {} behind record {after}",
-                words::plural(history.head().version - after, "record")
-            ),
-        };
-        human += &words::visible(&format!(
-            "run {} of {} in environment {}: {said}",
-            header.run, header.plan, header.environment
-        ));
-        human.push('\n');
-    }
-    if done.is_empty() {
-        human += "There are no runs in the export.\n";
-    }
-    let open: Vec<&RunId> = done
-        .iter()
-        .filter(|(history, _)| !history.header().ended)
-        .map(|(history, _)| history.run())
-        .collect();
-    if export.source.store != desk.store.identity() && !open.is_empty() {
-        human += &format!(
-            "From now on drive {} from here only: whoever drives a run first takes its targets over, and the other store \
-             is refused there.\n",
-            if open.len() == 1 { "it" } else { "them" }
-        );
-    }
-    for run in &open {
-        let line = desk.settings.line(run.to_string());
-        human += &format!(
-            "`{}` holds it against its targets; `{}` shows what is next\n",
-            line.of("history {run} --verify"),
-            line.of("status {run}")
-        );
-    }
+    let store = &desk.store;
     let documents = done.iter().map(|(history, fit)| document(history, *fit)).collect();
-    Answer::done(human)
-        .with(
-            "store",
-            json!({ "location": desk.store.location(), "identity": desk.store.identity() }),
-        )
+    Answer::done(human(desk, export, done))
+        .with("store", json!({ "location": store.location(), "identity": store.identity() }))
         .with(
             "from",
             json!({
@@ -185,6 +145,50 @@ fn answer(desk: &Desk, export: &Export, done: &[(&History, Fit)]) -> Answer {
             }),
         )
         .with("runs", Value::Array(documents))
+}
+
+fn human(desk: &Desk, export: &Export, done: &[(&History, Fit)]) -> String {
+    if done.is_empty() {
+        return "There are no runs in the export.\n".to_owned();
+    }
+    let mut lines: Vec<String> = done.iter().map(|(history, fit)| said(history, *fit)).collect();
+    let open: Vec<&RunId> = done
+        .iter()
+        .filter(|(history, _)| !history.header().ended)
+        .map(|(history, _)| history.run())
+        .collect();
+    if export.source.store != desk.store.identity() && !open.is_empty() {
+        lines.push(format!(
+            "From now on drive {} from here only: whoever drives a run first takes its targets over, and the other store is \
+             refused there.",
+            if open.len() == 1 { "it" } else { "them" }
+        ));
+    }
+    for run in open {
+        let line = desk.settings.line(run.to_string());
+        lines.push(format!(
+            "`{}` holds it against its targets; `{}` shows what is next",
+            line.of("history {run} --verify"),
+            line.of("status {run}")
+        ));
+    }
+    lines.join("\n")
+}
+
+fn said(history: &History, fit: Fit) -> String {
+    let header = history.header();
+    let what = match fit {
+        Fit::New => format!("imported, {}", words::plural(history.head().version, "record")),
+        Fit::Same => "is here already, with the same head: nothing was written".to_owned(),
+        Fit::Extends(after) => format!(
+            "imported what it lacked, {} behind record {after}",
+            words::plural(history.head().version - after, "record")
+        ),
+    };
+    words::visible(&format!(
+        "run {} of {} in environment {}: {what}",
+        header.run, header.plan, header.environment
+    ))
 }
 
 fn document(history: &History, fit: Fit) -> Value {
