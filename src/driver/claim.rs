@@ -55,10 +55,15 @@ pub(super) struct Entered {
 }
 
 impl Claim {
+    /// Whether it is a claim of a store, wherever that stands now.
+    pub(super) fn is_of(&self, store: &str) -> bool {
+        store_identity(&self.store) == store_identity(store)
+    }
+
     /// Whether what a target has of this run is this store's to go on with: its own, or one that came here whole. Whoever
     /// drove it in the other store since then has raised the token there, or moved the head.
     pub(super) fn may_go_on(&self, entered: &Entered) -> bool {
-        if store_identity(&self.store) == store_identity(&entered.store) {
+        if self.is_of(&entered.store) {
             return true;
         }
         self.adopts.as_ref().is_some_and(|adopts| {

@@ -128,6 +128,7 @@ impl Page {
 
 impl Head {
     /// The head of a run's journal before its first record.
+    #[must_use]
     pub fn origin(run: &RunId) -> Self {
         let mut bytes = b"phasegate journal\0".to_vec();
         bytes.extend_from_slice(run.as_str().as_bytes());

@@ -135,7 +135,7 @@ fn what_was_exported_while_it_was_driven_is_imported_when_that_is_over() {
         let held = "SELECT holder_pid FROM leases WHERE holder_id IS NOT NULL";
         sandbox.value(".phasegate/state.db", held) == driver.id().to_string()
     };
-    assert!(wait_for(Duration::from_secs(60), is_driven));
+    assert!(wait_for(Duration::from_mins(1), is_driven));
     let said = sandbox.run(&["state", "export", "--out", "meanwhile.jsonl"]).expect(0);
     assert!(said.stderr.contains("is driven by"), "{said}");
     let refused = in_new(&sandbox, &["state", "import", "meanwhile.jsonl"]).expect(5);
