@@ -121,6 +121,7 @@ async fn copy_ours(file: &Path, rows: u64) -> (f64, u64) {
         objects: vec![],
         mappings: vec![],
         parallel: 1,
+        adopts: None,
     };
     let fences = sqlite.enter(&claim, 1).await.unwrap();
     let (steps, worker) = (&fences[0], &fences[1]);

@@ -23,6 +23,7 @@ mod rights;
 mod sandbox;
 mod services;
 mod sqlite;
+mod state;
 mod statements;
 mod store;
 mod turns;

@@ -149,6 +149,7 @@ async fn end_to_end(direction: Direction) {
         objects: vec![],
         mappings: vec![],
         parallel: 1,
+        adopts: None,
     };
     let fences = sqlite.enter(&claim, 1).await.unwrap();
     let (steps, worker) = (&fences[0], &fences[1]);

@@ -4,6 +4,7 @@ mod bed;
 mod cases;
 mod child;
 mod format;
+mod imports;
 mod leases;
 mod postgres_server;
 mod proxy;
@@ -37,6 +38,7 @@ macro_rules! conformance {
             let listed = [$((stringify!($file), stringify!($case))),*];
             for (file, source) in [
                 ("cases", include_str!("store/cases.rs")),
+                ("imports", include_str!("store/imports.rs")),
                 ("leases", include_str!("store/leases.rs")),
                 ("tampering", include_str!("store/tampering.rs")),
             ] {
@@ -68,6 +70,10 @@ conformance! {
     cases::the_migrations_applied_are_those_of_the_repository,
     cases::a_closed_store_answers_with_an_error,
     cases::an_abandoned_append_harms_nothing,
+    imports::a_run_comes_over_whole_and_goes_on,
+    imports::what_is_here_is_left_or_gets_what_it_lacks,
+    imports::a_run_goes_there_and_back,
+    imports::a_check_names_each_run_that_is_damaged_and_no_other,
     leases::a_lease_is_held_renewed_lapses_and_is_taken,
     leases::a_dead_holder_is_replaced_at_once,
     leases::giving_back_frees_at_once_and_the_token_still_rises,

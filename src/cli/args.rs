@@ -13,9 +13,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::run::Redact;
 
 mod dry_run;
+mod state;
 mod tune;
 
 pub use dry_run::{Depth, DryRun, FailOn, ReportFile, ReportKind};
+pub use state::{Export, Import, State, StateCommand};
 pub use tune::{ChunkRows, Tune};
 
 /// Expand-contract database migrations as resumable, gated plans.
@@ -205,6 +207,8 @@ pub enum Command {
     History(History),
     /// Writes a run's records as newline-delimited JSON
     Events(Events),
+    /// Checks the state store, and carries runs from one store to another
+    State(State),
     /// Prints the JSON Schema of plans or of the project file
     Schema(Schema),
     /// Explains a finding's code; lists all codes when none is given
@@ -485,6 +489,11 @@ impl Command {
             Self::Status(_) => "status",
             Self::History(_) => "history",
             Self::Events(_) => "events",
+            Self::State(state) => match state.command {
+                StateCommand::Check => "state check",
+                StateCommand::Export(_) => "state export",
+                StateCommand::Import(_) => "state import",
+            },
             Self::Schema(_) => "schema",
             Self::Explain(_) => "explain",
             Self::Version => "version",

@@ -126,6 +126,7 @@ impl Exit {
     pub const fn of_store(error: &store::Error) -> Self {
         match error {
             store::Error::NoRun(_) => Self::Usage,
+            store::Error::Diverged { .. } => Self::Stale,
             store::Error::Conflict { .. } | store::Error::Held(_) | store::Error::LeaseLost(_) => {
                 Self::Held
             }
@@ -252,9 +253,11 @@ mod tests {
     #[test]
     fn stores_errors() {
         let run = RunId::new("r");
+        let head = |version| store::Head { version, hash: "h".to_owned() };
         let table = [
             (store::Error::NoRun(run.clone()), 64),
             (store::Error::Conflict { expected: 1, found: 2 }, 5),
+            (store::Error::Diverged { run: run.clone(), here: head(2), there: head(1) }, 6),
             (store::Error::LeaseLost(run), 5),
             (store::Error::Unreachable { message: message() }, 69),
             (store::Error::Busy { message: message() }, 69),

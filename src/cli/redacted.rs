@@ -7,7 +7,9 @@
 use async_trait::async_trait;
 
 use crate::run::{Actor, Event, Redact, RunId, Timestamp};
-use crate::store::{Claimant, Entry, Error, Lease, RunHeader, SharedStore, StepProgress, Store};
+use crate::store::{
+    Arrival, Claimant, Entry, Error, Fit, Lease, RunHeader, SharedStore, StepProgress, Store,
+};
 
 /// A store whose records hide something.
 #[derive(Debug)]
@@ -96,6 +98,18 @@ impl Store for Redacted {
 
     async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error> {
         self.inner.progress(run).await
+    }
+
+    async fn import(
+        &self,
+        arrival: &Arrival,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Fit, Error> {
+        self.inner.import(arrival, is_dead).await
+    }
+
+    async fn taken_up_to(&self, run: &RunId) -> Result<Option<u64>, Error> {
+        self.inner.taken_up_to(run).await
     }
 
     async fn close(&self) {

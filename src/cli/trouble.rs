@@ -30,6 +30,17 @@ pub fn of_store(error: &store::Error, desk: &Desk) -> Failure {
         }
         store::Error::LeaseLost(_) => Failure::new(exit, error.to_string())
             .help("another runner may have taken over; `status` shows who drives the run"),
+        store::Error::Diverged { run, here, there } => Failure::new(
+            exit,
+            format!("run {run} is in this state store with another journal than the export's"),
+        )
+        .because(format!("here its last record is {}, with the hash {}", here.version, here.hash))
+        .because(format!("in the export it is {}, with the hash {}", there.version, there.hash))
+        .help(if there.version < here.version {
+            "the export is older, or the run was driven on here: export it again where it was driven last"
+        } else {
+            "the run was driven on in both stores: the targets know which of them is right; see `history --verify`"
+        }),
         store::Error::NoRun(_)
         | store::Error::Unreachable { .. }
         | store::Error::Busy { .. }
@@ -101,17 +112,24 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
     let program = line.map_or("phasegate", |line| line.program.as_str());
     let program = program.split(" --").next().unwrap_or(program);
     let store = holder.store.split_once(" at ").map_or("STORE", |(_, location)| location);
+    let there = format!("{program} --state {}", quoted(store));
     let mut failure = overlapping(holder, target)
         .because(format!(
             "it was last driven by pid {} on {}, since {}, with state store {}",
             holder.pid, holder.host, holder.since, holder.store
         ))
         .help(format!(
-            "to adopt it, go on with that run from its own state store: `{program} --state {} status {}`",
-            quoted(store),
+            "to adopt it, go on with that run from its own state store: `{there} status {}`",
             holder.run
         ))
-        .help("or end it there first, with `rollback` or `abort`");
+        .help(format!(
+            "or bring it into this one, while nobody drives it: `{there} state export {} --out FILE` there, then \
+             `state import FILE` here",
+            holder.run
+        ));
+    if holder.over != Shared::Run {
+        failure = failure.help("or end it there first, with `rollback` or `abort`");
+    }
     if let Shared::Mapping(_) = holder.over {
         failure = failure.help("or give the mapping of this plan another name");
     }
@@ -134,6 +152,13 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
 fn overlapping(holder: &Holder, target: &TargetName) -> Failure {
     let held = format!("target {target} is held by run {} of plan {}", holder.run, holder.plan);
     match &holder.over {
+        Shared::Run => Failure::new(
+            Exit::Held,
+            format!(
+                "target {target}: run {} of plan {} is driven from another state store",
+                holder.run, holder.plan
+            ),
+        ),
         Shared::Database => Failure::new(Exit::Held, held),
         Shared::Table(name) => {
             Failure::new(Exit::Held, held).because(format!("both work on table {name}"))

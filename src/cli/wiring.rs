@@ -12,7 +12,7 @@ use crate::engine;
 use crate::plan::{self, SchemaKind};
 use crate::report::{CommandLine, words};
 use crate::run::{self, EnvironmentName, Pin, Policy, Program, Redact, TargetName};
-use crate::store::{self, Create, SharedStore};
+use crate::store::{self, Archive, Create, SharedStore};
 
 use super::answer::Failure;
 use super::args;
@@ -147,6 +147,12 @@ fn refused(findings: plan::Findings) -> Failure {
 pub async fn open_store(location: &str, create: Create) -> Result<SharedStore, Failure> {
     let shown = if location.contains("://") { "the URL given" } else { location };
     store::open(location, create).await.map_err(|error| trouble::opening(&error, shown))
+}
+
+/// Opens the state store for reading only, as damaged as it may be.
+pub async fn open_archive(location: &str) -> Result<Box<dyn Archive>, Failure> {
+    let shown = if location.contains("://") { "the URL given" } else { location };
+    store::open_archive(location).await.map_err(|error| trouble::opening(&error, shown))
 }
 
 /// Opens every database of a plan. References in URLs are resolved here and nowhere else; files are relative to the

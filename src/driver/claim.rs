@@ -6,6 +6,8 @@ use std::fmt;
 
 use crate::run::{Digest, MappingName, RunId};
 
+use super::Head;
+
 /// Who works on a target for a run, as the target itself records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -27,9 +29,56 @@ pub struct Claim {
     pub mappings: Vec<MappingName>,
     /// How many of its steps work there at once, each with slots of its own.
     pub parallel: u32,
+    /// What of another state store's claim for this run may be taken over: the run came from there. None for a run that began
+    /// in this store.
+    pub adopts: Option<Adoption>,
 }
 
-/// A claim found in a target that overlaps with ours.
+/// How far another store's claim is one that this store knows all about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// The newest token that had been given when the run left the other store.
+    pub up_to_token: u64,
+    /// The head that the target keeps, which is in this store's journal; none where it kept none.
+    pub head: Option<Head>,
+}
+
+/// What a target has of a run before it is entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entered {
+    /// The store of whoever entered it last.
+    pub store: String,
+    /// The newest token of its slots; 0 where there are none.
+    pub token: u64,
+    /// The head of the journal.
+    pub head: Option<Head>,
+}
+
+impl Claim {
+    /// Whether it is a claim of a store, wherever that stands now.
+    pub(super) fn is_of(&self, store: &str) -> bool {
+        store_identity(&self.store) == store_identity(store)
+    }
+
+    /// Whether what a target has of this run is this store's to go on with: its own, or one that came here whole. Whoever
+    /// drove it in the other store since then has raised the token there, or moved the head.
+    pub(super) fn may_go_on(&self, entered: &Entered) -> bool {
+        if self.is_of(&entered.store) {
+            return true;
+        }
+        self.adopts.as_ref().is_some_and(|adopts| {
+            entered.token <= adopts.up_to_token && entered.head == adopts.head
+        })
+    }
+}
+
+/// A store's identity, out of what claims say of it. The rest is where it was found, which may change.
+#[must_use]
+pub fn store_identity(store: &str) -> &str {
+    store.split_once(" at ").map_or(store, |(identity, _)| identity)
+}
+
+/// A claim found in a target that keeps ours out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The run that holds it.
@@ -51,6 +100,8 @@ pub struct Holder {
 /// What two runs both want, so that only one of them can be under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shared {
+    /// The run itself, which another state store drives now.
+    Run,
     /// Everything: one of them claims the whole database.
     Database,
     /// A table.
@@ -62,6 +113,7 @@ pub enum Shared {
 impl fmt::Display for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Run => write!(f, "the run itself"),
             Self::Database => write!(f, "the whole database"),
             Self::Table(name) => write!(f, "table {name}"),
             Self::Mapping(name) => write!(f, "mapping {name}"),
@@ -101,5 +153,33 @@ impl Fence {
     #[must_use]
     pub const fn token(&self) -> u64 {
         self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fixture::claim;
+
+    #[test]
+    fn a_claim_of_another_store_is_taken_over_only_as_it_was_left() {
+        let head = |version: u64| Head { version, hash: Digest::of_bytes(&version.to_le_bytes()) };
+        let left = Entered { store: "old at a.db".into(), token: 3, head: Some(head(7)) };
+        let of = |adopts| Claim { store: "new at b.db".into(), adopts, ..claim("r1") };
+        let adopts = |up_to_token, head| Some(Adoption { up_to_token, head });
+        let table = [
+            (of(None), false),
+            (of(adopts(3, Some(head(7)))), true),
+            (of(adopts(4, Some(head(7)))), true),
+            // Driven on over there since the run was exported.
+            (of(adopts(2, Some(head(7)))), false),
+            (of(adopts(3, Some(head(6)))), false),
+            (of(adopts(3, None)), false),
+            // The same store, wherever it stands now.
+            (Claim { store: "old at elsewhere.db".into(), ..of(None) }, true),
+        ];
+        for (claim, expected) in table {
+            assert_eq!(claim.may_go_on(&left), expected, "{claim:?}");
+        }
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn claim(run: &str) -> Claim {
         objects: vec![],
         mappings: vec![],
         parallel: 1,
+        adopts: None,
     }
 }
 

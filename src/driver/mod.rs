@@ -46,7 +46,7 @@ mod survey;
 mod tx_kind;
 mod work;
 
-pub use claim::{Claim, Fence, Holder, Shared};
+pub use claim::{Adoption, Claim, Fence, Holder, Shared, store_identity};
 use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
 pub use parking::Parker;
@@ -197,12 +197,13 @@ pub trait Session: Send + Sync + fmt::Debug {
     /// Who it is.
     async fn identity(&self) -> Result<Identity, Error>;
 
-    /// An unfinished claim of another run that overlaps with this one, if there is any. Changes nothing.
+    /// An unfinished claim of another run that overlaps with this one, or this run's own where another state store has it now
+    /// ([`Shared::Run`], but for what [`Claim::adopts`] allows), if there is any. Changes nothing.
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error>;
 
     /// Makes our objects where they are missing, checks for overlap and enters the claim in the same transaction, ends the
     /// sessions of an earlier runner, and writes the token to every slot. From here on fences of a lower token can't
-    /// commit. [`Error::Held`] when another run has it.
+    /// commit. [`Error::Held`] when another run has it, or another state store the run.
     ///
     /// Returns a fence for each slot: [`Claim::parallel`] blocks of `1 + copy_workers`, of which the first is a step's own
     /// and the others are for its workers. Steps that run at the same time have blocks of their own, so that none waits for

@@ -4,14 +4,18 @@
 //! was restored, or the URL leads to another database now. What is missing there was never done as far as the data are
 //! concerned, and whatever builds on it would be wrong.
 //!
+//! The other way round a state store can go back behind its targets: an older copy was put in its place, its log was lost, or
+//! the run went on in another store. Then the target keeps a head that the journal doesn't have.
+//!
 //! Invariant: nothing was changed yet when this says no. Absent on purpose: going back, which asks the ledger of each step
 //! by itself, and looking at the data, which is verify's.
 
-use crate::driver::{Error as DriverError, SharedDriver};
-use crate::run::{FailureClass, Progress, Standing, State, StepId, TargetName, Way};
+use crate::driver::{Claim, Error as DriverError, Head, Shared, SharedDriver};
+use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
+use crate::store::{self, SharedStore};
 
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
-use super::start::at;
+use super::start::{at, claim};
 use super::{Context, Error, is_signalled};
 
 /// How many steps are named.
@@ -62,4 +66,62 @@ pub(super) async fn confirm(
                 database: name the one that has them; if they are lost for good, go back with phasegate rollback, and run \
                 the plan anew";
     Err(at(target, DriverError::failed(FailureClass::Stale, message).with_help(help)))
+}
+
+/// The head that a target keeps of a run, which the journal has. Fails where it hasn't: with who drives the run now, if that is
+/// another store, and otherwise because this one has lost its newest records.
+pub(super) async fn known(
+    ctx: &Context,
+    (target, driver): (&TargetName, &SharedDriver),
+    claim: &Claim,
+) -> Result<Option<Head>, Error> {
+    if is_signalled(ctx) {
+        return Ok(None);
+    }
+    let asked = patiently(|| is_signalled(ctx), || driver.head(&claim.run));
+    let head = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
+    let Some(head) = head else { return Ok(None) };
+    if has(&ctx.store, &claim.run, &head).await? {
+        return Ok(Some(head));
+    }
+    let asked = patiently(|| is_signalled(ctx), || driver.holder(claim));
+    let holder = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
+    if let Some(holder) = holder.filter(|holder| holder.over == Shared::Run) {
+        return Err(at(target, DriverError::Held(Box::new(holder))));
+    }
+    let newest = ctx.store.version(&claim.run).await?;
+    Err(store::Error::Damaged {
+        message: format!(
+            "the journal of run {} ends at record {newest}, and target {target} knows record {} of it, which is not there: \
+             the state store was put back to an older copy, or has lost its newest records (those of a SQLite file may \
+             stand in the -wal file beside it)",
+            claim.run, head.version
+        ),
+    }
+    .into())
+}
+
+/// Whether a journal has a record with its hash.
+async fn has(store: &SharedStore, run: &RunId, head: &Head) -> Result<bool, Error> {
+    let Some(before) = head.version.checked_sub(1) else { return Ok(false) };
+    match store.read(run, before, 1).await {
+        Ok(entries) => Ok(entries.first().is_some_and(|entry| entry.hash == head.hash)),
+        Err(store::Error::Conflict { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails where another state store drives a run now. A target that doesn't answer says nothing.
+pub async fn is_here(ctx: &Context, state: &State) -> Result<(), Error> {
+    for (target, driver) in &ctx.drivers {
+        let Some(claim) = claim(ctx, state.program(), state.run(), target) else { continue };
+        let holder = within(ANSWER_WITHIN_MS, driver.holder(&claim)).await;
+        match holder {
+            Ok(Some(holder)) if holder.over == Shared::Run => {
+                return Err(at(target, DriverError::Held(Box::new(holder))));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -80,9 +80,12 @@ async fn drive_leased(
 ) -> Result<Driven, Error> {
     let keeper = Keeper::start(ctx.store.clone(), lease.clone());
     let mut slots = BTreeMap::new();
+    let taken_up_to = ctx.store.taken_up_to(journal.state.run()).await?;
     for (target, driver) in &ctx.drivers {
         let (program, run) = (journal.state.program(), journal.state.run());
-        let Some(claim) = claim(ctx, program, run, target) else { continue };
+        let Some(mut claim) = claim(ctx, program, run, target) else { continue };
+        let head = confirm::known(ctx, (target, driver), &claim).await?;
+        claim.adopts = taken_up_to.map(|up_to_token| driver::Adoption { up_to_token, head });
         confirm::confirm(ctx, &journal.state, (target, driver)).await?;
         let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
         let entered = within(ANSWER_WITHIN_MS, entered).await;

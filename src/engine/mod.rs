@@ -30,6 +30,7 @@ mod step;
 mod throttle;
 mod window;
 
+pub use confirm::is_here;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;

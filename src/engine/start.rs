@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::driver::{
-    Claim, CreatedObject, Finding, Purpose, Severity, Survey, SurveyedMapping, TableUse,
+    Claim, CreatedObject, Finding, Holder, Purpose, Severity, Survey, SurveyedMapping, TableUse,
+    store_identity,
 };
 use crate::run::{
     Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
     QueryCheck, Retire, RetireShape, RunId, Signal, State, Step, StepId, TargetName, Undo, UsedBy,
     Verify, report,
 };
-use crate::store::{RunHeader, SharedStore};
+use crate::store::{self, RunHeader, SharedStore};
 
 use super::journal::Journal;
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
@@ -36,6 +37,9 @@ pub struct Started {
 /// Begins a run, after looking whether the targets are as the plan needs them and free. Changes nothing in them.
 pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let program = &pin.program;
+    let run = RunId::new(Uuid::now_v7().to_string());
+    // Before the survey, which would find in the way what a lost run of this store has made.
+    let held = held(ctx, program, &run).await?;
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);
@@ -46,14 +50,8 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     if findings.iter().any(|(_, finding)| finding.severity == Severity::Error) {
         return Err(Error::Findings(findings));
     }
-    let run = RunId::new(Uuid::now_v7().to_string());
-    for (target, driver) in &ctx.drivers {
-        let Some(claim) = claim(ctx, program, &run, target) else { continue };
-        let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
-        let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
-        if let Some(holder) = holder {
-            return Err(at(target, crate::driver::Error::Held(Box::new(holder))));
-        }
+    if let Some((target, holder)) = held {
+        return Err(at(&target, crate::driver::Error::Held(Box::new(holder))));
     }
     let header = RunHeader {
         run: run.clone(),
@@ -65,6 +63,41 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let started = Event::RunStarted { run: run.clone(), pin: Box::new(pin) };
     ctx.store.create(&header, &ctx.actor, started).await?;
     Ok(Started { run, warnings: findings })
+}
+
+/// Another run that keeps this one out, and of which target.
+async fn held(
+    ctx: &Context,
+    program: &Program,
+    run: &RunId,
+) -> Result<Option<(TargetName, Holder)>, Error> {
+    for (target, driver) in &ctx.drivers {
+        let Some(claim) = claim(ctx, program, run, target) else { continue };
+        let holder = patiently(|| is_signalled(ctx), || driver.holder(&claim));
+        let holder = within(ANSWER_WITHIN_MS, holder).await.map_err(|source| at(target, source))?;
+        if let Some(holder) = holder {
+            lost_here(ctx, target, &holder).await?;
+            return Ok(Some((target.clone(), holder)));
+        }
+    }
+    Ok(None)
+}
+
+/// Fails where a run is one of this very store, which doesn't have it: then the store has lost its newest records.
+async fn lost_here(ctx: &Context, target: &TargetName, holder: &Holder) -> Result<(), Error> {
+    if store_identity(&holder.store) != ctx.store.identity() {
+        return Ok(());
+    }
+    match ctx.store.version(&holder.run).await {
+        Err(store::Error::NoRun(run)) => Err(store::Error::Damaged {
+            message: format!(
+                "target {target} is held by run {run} of this state store, which doesn't have it: the store was put back to \
+                 an older copy, or has lost its newest records (those of a SQLite file may stand in the -wal file beside it)"
+            ),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 /// Asks something of a run, from whichever terminal. Whoever drives it sees the records at the next look.
@@ -110,6 +143,7 @@ pub(super) fn claim(
         objects,
         mappings: worked_on(program, target),
         parallel: program.targets().get(target).map_or(1, |target| target.parallel),
+        adopts: None,
     })
 }
 

@@ -110,6 +110,15 @@ impl Printer {
         self.result(&format!("{document:#}"));
     }
 
+    /// Writes a result that is worth nothing unless all of it arrives.
+    pub fn whole(&self, text: &str) -> io::Result<()> {
+        self.bars.suspend(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        })
+    }
+
     /// Writes one line of newline-delimited JSON.
     pub fn line(&self, document: &Value) {
         self.result(&document.to_string());

@@ -12,20 +12,81 @@ use crate::run::{Actor, Digest, Event, Record, RunId, Timestamp};
 use super::{Entry, Error, wire};
 
 /// The end of a journal as a store keeps it.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
     /// The version of the last record; 0 for a journal that has none yet.
     pub version: u64,
     /// The hash of the chain up to it, in hexadecimal digits.
     pub hash: String,
 }
 
-/// A record as it is stored.
-#[derive(Clone, Debug)]
-pub(super) struct Stored {
+/// A record as it is stored, unchecked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its number, as the database holds it.
     pub version: i64,
+    /// Its exact bytes, in the wire format.
     pub body: Vec<u8>,
+    /// The hash of the chain up to it, in hexadecimal digits.
     pub hash: String,
+}
+
+/// What is wrong with a journal, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The record; none where it is the run as a whole.
+    pub version: Option<u64>,
+    /// Of which kind it is.
+    pub kind: FlawKind,
+    /// What is wrong, as what follows the record's number in a sentence.
+    pub how: String,
+}
+
+/// Kinds of flaws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlawKind {
+    /// What is stored is not what was written.
+    Damaged,
+    /// It was written by a newer version of this program.
+    Newer,
+}
+
+impl Flaw {
+    /// Damage at a record.
+    pub(super) fn at(version: u64, how: impl Into<String>) -> Self {
+        Self { version: Some(version), kind: FlawKind::Damaged, how: how.into() }
+    }
+
+    /// Damage of a run as a whole.
+    pub(super) fn of_run(how: impl Into<String>) -> Self {
+        Self { version: None, kind: FlawKind::Damaged, how: how.into() }
+    }
+
+    /// As a sentence about a run.
+    #[must_use]
+    pub fn sentence(&self, run: &RunId) -> String {
+        let Self { version, how, .. } = self;
+        match (version, self.kind) {
+            (Some(version), FlawKind::Damaged) => {
+                format!("the journal of run {run} is damaged: record {version} {how}")
+            }
+            (None, FlawKind::Damaged) => format!("the journal of run {run} is damaged: {how}"),
+            (Some(version), FlawKind::Newer) => format!("record {version} of run {run} {how}"),
+            (None, FlawKind::Newer) => format!("run {run} {how}"),
+        }
+    }
+
+    fn into_error(self, run: &RunId) -> Error {
+        let sentence = self.sentence(run);
+        match self.kind {
+            FlawKind::Damaged => Error::Damaged {
+                message: format!(
+                    "{sentence}; nothing was changed, restore the state store from a backup"
+                ),
+            },
+            FlawKind::Newer => Error::Newer { message: format!("{sentence}; use that version") },
+        }
+    }
 }
 
 /// A record ready to be stored, with the bytes that its hash is over.
@@ -67,6 +128,7 @@ impl Page {
 
 impl Head {
     /// The head of a run's journal before its first record.
+    #[must_use]
     pub fn origin(run: &RunId) -> Self {
         let mut bytes = b"phasegate journal\0".to_vec();
         bytes.extend_from_slice(run.as_str().as_bytes());
@@ -130,26 +192,32 @@ pub(super) fn check(
     if page.after_version > head.version {
         return Err(Error::Conflict { expected: page.after_version, found: head.version });
     }
+    inspect(run, page, head, rows).map_err(|flaw| flaw.into_error(run))
+}
+
+/// The same for a page within the journal, with what is wrong as a [`Flaw`].
+pub(super) fn inspect(
+    run: &RunId,
+    page: Page,
+    head: &Head,
+    rows: Vec<Stored>,
+) -> Result<Vec<Entry>, Flaw> {
     let mut rows = rows.into_iter();
     let mut previous = match page.after_version {
         0 => Head::origin(run),
-        after => anchor(run, after, rows.next())?,
+        after => anchor(after, rows.next())?,
     };
     let mut entries = Vec::new();
     for row in rows.take(usize::try_from(page.limit).unwrap_or(usize::MAX)) {
         let version = previous.version + 1;
         if row.version != version.cast_signed() {
-            return Err(damaged(run, version, "is missing"));
+            return Err(Flaw::at(version, "is missing"));
         }
         let hash = link(&previous.hash, &row.body);
         if hash.as_str() != row.hash {
-            return Err(damaged(
-                run,
-                version,
-                "is not what was written: the chain of hashes breaks",
-            ));
+            return Err(Flaw::at(version, "is not what was written: the chain of hashes breaks"));
         }
-        let record = decode(run, version, &row.body)?;
+        let record = decode(version, &row.body)?;
         previous = Head { version, hash: row.hash };
         entries.push(Entry { record, hash });
     }
@@ -157,47 +225,37 @@ pub(super) fn check(
     if previous.version > head.version
         || (previous.version == head.version && previous.hash != head.hash)
     {
-        return Err(damaged(run, previous.version, "is not the one that the journal's head names"));
+        return Err(Flaw::at(previous.version, "is not the one that the journal's head names"));
     }
     if is_last_page && previous.version < head.version {
-        return Err(damaged(run, previous.version + 1, "is missing"));
+        return Err(Flaw::at(previous.version + 1, "is missing"));
     }
     Ok(entries)
 }
 
 /// The place that a page goes on from.
-fn anchor(run: &RunId, after: u64, row: Option<Stored>) -> Result<Head, Error> {
+fn anchor(after: u64, row: Option<Stored>) -> Result<Head, Flaw> {
     match row {
         Some(row) if row.version == after.cast_signed() => {
             Ok(Head { version: after, hash: row.hash })
         }
-        _ => Err(damaged(run, after, "is missing")),
+        _ => Err(Flaw::at(after, "is missing")),
     }
 }
 
-fn decode(run: &RunId, version: u64, body: &[u8]) -> Result<Record, Error> {
+fn decode(version: u64, body: &[u8]) -> Result<Record, Flaw> {
     let record = wire::decode(body).map_err(|error| match error {
-        wire::Error::Newer { .. } => Error::Newer {
-            message: format!(
-                "record {version} of run {run} was written by a newer version of this program: {error}; \
-                 use that version"
-            ),
+        wire::Error::Newer { .. } => Flaw {
+            version: Some(version),
+            kind: FlawKind::Newer,
+            how: format!("was written by a newer version of this program: {error}"),
         },
-        error => damaged(run, version, &format!("is not what was written: {error}")),
+        error => Flaw::at(version, format!("is not what was written: {error}")),
     })?;
     if record.version == version {
         Ok(record)
     } else {
-        Err(damaged(run, version, &format!("says that it is record {}", record.version)))
-    }
-}
-
-fn damaged(run: &RunId, version: u64, how: &str) -> Error {
-    Error::Damaged {
-        message: format!(
-            "the journal of run {run} is damaged: record {version} {how}; nothing was changed, restore the state \
-             store from a backup"
-        ),
+        Err(Flaw::at(version, format!("says that it is record {}", record.version)))
     }
 }
 

@@ -21,7 +21,11 @@ use crate::run::{
     Actor, Digest, EnvironmentName, Event, Record, RunId, StepId, Throttled, Timestamp,
 };
 
+pub mod archive;
 mod chain;
+pub mod check;
+pub mod export;
+mod history;
 mod lease;
 pub mod postgres;
 mod rows;
@@ -29,6 +33,10 @@ mod schema;
 pub mod sqlite;
 pub mod wire;
 mod write;
+
+pub use archive::{Archive, open_archive};
+pub use chain::{Flaw, FlawKind, Head, Stored};
+pub use history::{Fit, History, Kept};
 
 /// A shared store.
 pub type SharedStore = Arc<dyn Store>;
@@ -53,13 +61,17 @@ pub async fn open(location: &str, create: Create) -> Result<SharedStore, Error> 
             "postgres" | "postgresql" => {
                 Ok(Arc::new(postgres::PostgresStore::open(location, create).await?))
             }
-            // The rest of the location may hold a password, so it is not repeated.
-            _ => Err(Error::Unreachable {
-                message: format!(
-                    "a state store can't be kept at {scheme}://: give a path (SQLite) or a postgres:// URL"
-                ),
-            }),
+            _ => Err(no_store_at(&scheme)),
         },
+    }
+}
+
+/// The rest of such a location may hold a password, so it is not repeated.
+fn no_store_at(scheme: &str) -> Error {
+    Error::Unreachable {
+        message: format!(
+            "a state store can't be kept at {scheme}://: give a path (SQLite) or a postgres:// URL"
+        ),
     }
 }
 
@@ -147,6 +159,26 @@ pub struct StepProgress {
     pub throttled: Vec<Throttled>,
 }
 
+/// A run that comes from another state store.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Its journal, checked.
+    pub history: History,
+    /// The identity of the store that it comes from.
+    pub store: String,
+    /// The newest token that store had given for the run, and for each of its relays; 0 where there was none.
+    pub tokens: Vec<(RunId, u64)>,
+}
+
+impl Arrival {
+    /// The newest token for driving it.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        let own = self.tokens.iter().find(|(of, _)| of == self.history.run());
+        own.map_or(0, |(_, token)| *token)
+    }
+}
+
 /// A place for journals. See the room's contract.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
@@ -207,6 +239,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How far steps had come when it was last written down.
     async fn progress(&self, run: &RunId) -> Result<Vec<StepProgress>, Error>;
 
+    /// Writes a run that comes from another store, or what it has more than ours, in one transaction. [`Error::Diverged`] when
+    /// ours has other records, or more; [`Error::Held`] while somebody drives it here.
+    ///
+    /// From then on this store's tokens for the run are above those of the other, and [`Store::taken_up_to`] is the other's.
+    async fn import(
+        &self,
+        arrival: &Arrival,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Fit, Error>;
+
+    /// The newest token that another store had given for a run when the run came from there: a claim on a target under a
+    /// token up to this one was made before, and is this store's to take over. None for a run that began here.
+    async fn taken_up_to(&self, run: &RunId) -> Result<Option<u64>, Error>;
+
     /// Closes every connection.
     async fn close(&self);
 }
@@ -221,6 +267,19 @@ pub enum Error {
         expected: u64,
         /// What is there.
         found: u64,
+    },
+    /// An import and this store have different journals of one run.
+    #[error(
+        "run {run} is here with another journal: record {} ({}) is its last, and record {} ({}) is that of the import",
+        .here.version, .here.hash, .there.version, .there.hash
+    )]
+    Diverged {
+        /// The run.
+        run: RunId,
+        /// The end of this store's journal.
+        here: Head,
+        /// The end of the import's.
+        there: Head,
     },
     /// No such run.
     #[error("no run {0} in this state store")]

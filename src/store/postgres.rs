@@ -17,13 +17,19 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use crate::run::{Actor, Event, RunId, Timestamp};
 
-use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::chain::{self, Append, Head, Page, Sealed, Stamp, Stored};
 use super::write::{Writing, is_end};
-use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
+use super::{
+    Arrival, Claimant, Create, Entry, Error, Fit, Lease, RunHeader, StepProgress, Store, lease,
+    rows,
+};
 
+mod archive;
 mod error;
 mod presence;
 mod server;
+
+pub use archive::PostgresArchive;
 
 use error::{explain, unreachable};
 use presence::{Presence, SessionId};
@@ -107,20 +113,6 @@ impl Write<'_> {
         self.tx.commit().await.map_err(|error| explain(self.place, &error))
     }
 
-    /// Whether the session of whoever holds the lease of a run is gone for sure.
-    async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
-        let failed = |error| explain(self.place, &error);
-        let row: Option<(Option<i32>, Option<i64>)> = sqlx::query_as(HOLDERS_SESSION)
-            .bind(run.as_str())
-            .fetch_optional(&mut *self.tx)
-            .await
-            .map_err(failed)?;
-        match row.and_then(|(pid, began_us)| SessionId::new(pid, began_us)) {
-            Some(session) => presence::is_gone(&mut self.tx, session).await.map_err(failed),
-            None => Ok(false),
-        }
-    }
-
     async fn create(
         &mut self,
         header: &RunHeader,
@@ -129,23 +121,8 @@ impl Write<'_> {
     ) -> Result<Entry, Error> {
         let stamp = Stamp { by, at: self.now().await? };
         let first = chain::first(&header.run, &stamp, started)?;
-        let inserted = sqlx::query(
-            "INSERT INTO phasegate.state_runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
-             VALUES ($1, $2, $3, $4, $5, 1, $6) ON CONFLICT (run) DO NOTHING",
-        )
-        .bind(header.run.as_str())
-        .bind(&header.plan)
-        .bind(header.environment.as_str())
-        .bind(header.started_at.as_unix_ms())
-        .bind(header.ended)
-        .bind(first.entry.hash.as_str())
-        .execute(&mut *self.tx)
-        .await
-        .map_err(|error| explain(self.place, &error))?;
-        if inserted.rows_affected() == 0 {
-            let found = self.head(&header.run).await?.version;
-            return Err(Error::Conflict { expected: 0, found });
-        }
+        let head = Head { version: 1, hash: first.entry.hash.as_str().to_owned() };
+        self.put_run(header, &head).await?;
         let entry = first.entry.clone();
         self.insert(&header.run, vec![first]).await?;
         Ok(entry)
@@ -222,6 +199,99 @@ impl Writing for Write<'_> {
         Ok(entries)
     }
 
+    /// Whether the session of whoever holds the lease of a run is gone for sure.
+    async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
+        let failed = |error| explain(self.place, &error);
+        let row: Option<(Option<i32>, Option<i64>)> = sqlx::query_as(HOLDERS_SESSION)
+            .bind(run.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map_err(failed)?;
+        match row.and_then(|(pid, began_us)| SessionId::new(pid, began_us)) {
+            Some(session) => presence::is_gone(&mut self.tx, session).await.map_err(failed),
+            None => Ok(false),
+        }
+    }
+
+    async fn insert_stored(&mut self, run: &RunId, records: &[Stored]) -> Result<(), Error> {
+        for record in records {
+            sqlx::query(
+                "INSERT INTO phasegate.state_records (run, version, body, hash) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(run.as_str())
+            .bind(record.version)
+            .bind(&record.body)
+            .bind(&record.hash)
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        }
+        Ok(())
+    }
+
+    async fn put_run(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error> {
+        let inserted = sqlx::query(
+            "INSERT INTO phasegate.state_runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run) DO NOTHING",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(head.version.cast_signed())
+        .bind(&head.hash)
+        .execute(&mut *self.tx)
+        .await
+        .map_err(|error| explain(self.place, &error))?;
+        if inserted.rows_affected() == 0 {
+            let found = self.head(&header.run).await?.version;
+            return Err(Error::Conflict { expected: 0, found });
+        }
+        Ok(())
+    }
+
+    async fn move_head(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error> {
+        sqlx::query("UPDATE phasegate.state_runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
+            .bind(header.run.as_str())
+            .bind(head.version.cast_signed())
+            .bind(&head.hash)
+            .bind(header.ended)
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(())
+    }
+
+    async fn raise_token(&mut self, of: &RunId, token: u64) -> Result<(), Error> {
+        sqlx::query(RAISE_TOKEN)
+            .bind(of.as_str())
+            .bind(token.cast_signed())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(())
+    }
+
+    async fn taken_up_to(&mut self, run: &RunId) -> Result<Option<u64>, Error> {
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
+            .bind(run.as_str())
+            .fetch_optional(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
+    }
+
+    async fn put_taken_up_to(&mut self, run: &RunId, token: u64) -> Result<(), Error> {
+        sqlx::query("UPDATE phasegate.state_runs SET taken_up_to = $2 WHERE run = $1")
+            .bind(run.as_str())
+            .bind(token.cast_signed())
+            .execute(&mut *self.tx)
+            .await
+            .map_err(|error| explain(self.place, &error))?;
+        Ok(())
+    }
+
     async fn put_head(&mut self, run: &RunId, last: &Entry) -> Result<(), Error> {
         sqlx::query("UPDATE phasegate.state_runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
             .bind(run.as_str())
@@ -251,6 +321,14 @@ const PUT_LEASE: &str = "INSERT INTO phasegate.state_leases (run, token, holder_
      holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
      since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms, \
      session_pid = excluded.session_pid, session_began_us = excluded.session_began_us";
+
+/// A lease that was given back, if there was none; otherwise only its token changes.
+const RAISE_TOKEN: &str = "INSERT INTO phasegate.state_leases AS known (run, token, holder_id, holder_name, holder_host, \
+     holder_boot, holder_pid, holder_pid_started, since_ms, renewed_ms, expires_ms) \
+     VALUES ($1, $2, NULL, '', '', '', 0, 0, 0, 0, 0) \
+     ON CONFLICT (run) DO UPDATE SET token = greatest(known.token, excluded.token)";
+
+const TAKEN_UP_TO: &str = "SELECT taken_up_to FROM phasegate.state_runs WHERE run = $1";
 
 const PUT_PROGRESS: &str = "INSERT INTO phasegate.state_progress (run, step, rows_done, rows_total, at_ms, throttled) \
      VALUES ($1, $2, $3, $4, $5, $6) \
@@ -417,6 +495,27 @@ impl Store for PostgresStore {
         .await
         .map_err(self.failed())?;
         Ok(rows.into_iter().map(StepProgress::from).collect())
+    }
+
+    async fn import(
+        &self,
+        arrival: &Arrival,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Fit, Error> {
+        let mut write = self.write().await?;
+        let fit = write.import(&self.identity, arrival, is_dead).await?;
+        // A commit whose answer is lost needs no looking up: importing it again finds out, and changes nothing twice.
+        write.commit().await?;
+        Ok(fit)
+    }
+
+    async fn taken_up_to(&self, run: &RunId) -> Result<Option<u64>, Error> {
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
+            .bind(run.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(self.failed())?;
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
     }
 
     async fn close(&self) {

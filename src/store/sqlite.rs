@@ -18,12 +18,18 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::run::{Actor, Event, RunId, Timestamp};
 
-use super::chain::{self, Append, Head, Page, Sealed, Stamp};
+use super::chain::{self, Append, Head, Page, Sealed, Stamp, Stored};
 use super::write::{Writing, is_end};
-use super::{Claimant, Create, Entry, Error, Lease, RunHeader, StepProgress, Store, lease, rows};
+use super::{
+    Arrival, Claimant, Create, Entry, Error, Fit, Lease, RunHeader, StepProgress, Store, lease,
+    rows,
+};
 
+mod archive;
 mod error;
 mod file;
+
+pub use archive::SqliteArchive;
 
 use error::explain;
 
@@ -108,23 +114,6 @@ impl Write<'_> {
         }
     }
 
-    async fn put_run(&mut self, header: &RunHeader, first: &Entry) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
-             VALUES ($1, $2, $3, $4, $5, 1, $6)",
-        )
-        .bind(header.run.as_str())
-        .bind(&header.plan)
-        .bind(header.environment.as_str())
-        .bind(header.started_at.as_unix_ms())
-        .bind(header.ended)
-        .bind(first.hash.as_str())
-        .execute(&mut self.db)
-        .await
-        .map_err(|error| explain(self.path, &error))?;
-        Ok(())
-    }
-
     async fn create(
         &mut self,
         header: &RunHeader,
@@ -138,7 +127,8 @@ impl Write<'_> {
         }
         let stamp = Stamp { by, at: self.now().await? };
         let first = chain::first(&header.run, &stamp, started)?;
-        self.put_run(header, &first.entry).await?;
+        let head = Head { version: 1, hash: first.entry.hash.as_str().to_owned() };
+        self.put_run(header, &head).await?;
         let entry = first.entry.clone();
         self.insert(&header.run, vec![first]).await?;
         Ok(entry)
@@ -235,6 +225,79 @@ impl Writing for Write<'_> {
         Ok(entries)
     }
 
+    async fn insert_stored(&mut self, run: &RunId, records: &[Stored]) -> Result<(), Error> {
+        for record in records {
+            sqlx::query("INSERT INTO records (run, version, body, hash) VALUES ($1, $2, $3, $4)")
+                .bind(run.as_str())
+                .bind(record.version)
+                .bind(&record.body)
+                .bind(&record.hash)
+                .execute(&mut self.db)
+                .await
+                .map_err(|error| explain(self.path, &error))?;
+        }
+        Ok(())
+    }
+
+    async fn put_run(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO runs (run, plan, environment, started_ms, ended, head_version, head_hash) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(header.run.as_str())
+        .bind(&header.plan)
+        .bind(header.environment.as_str())
+        .bind(header.started_at.as_unix_ms())
+        .bind(header.ended)
+        .bind(head.version.cast_signed())
+        .bind(&head.hash)
+        .execute(&mut self.db)
+        .await
+        .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn move_head(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error> {
+        sqlx::query("UPDATE runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
+            .bind(header.run.as_str())
+            .bind(head.version.cast_signed())
+            .bind(&head.hash)
+            .bind(header.ended)
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn raise_token(&mut self, of: &RunId, token: u64) -> Result<(), Error> {
+        sqlx::query(RAISE_TOKEN)
+            .bind(of.as_str())
+            .bind(token.cast_signed())
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
+    async fn taken_up_to(&mut self, run: &RunId) -> Result<Option<u64>, Error> {
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
+            .bind(run.as_str())
+            .fetch_optional(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
+    }
+
+    async fn put_taken_up_to(&mut self, run: &RunId, token: u64) -> Result<(), Error> {
+        sqlx::query("UPDATE runs SET taken_up_to = $2 WHERE run = $1")
+            .bind(run.as_str())
+            .bind(token.cast_signed())
+            .execute(&mut self.db)
+            .await
+            .map_err(|error| explain(self.path, &error))?;
+        Ok(())
+    }
+
     async fn put_head(&mut self, run: &RunId, last: &Entry) -> Result<(), Error> {
         sqlx::query("UPDATE runs SET head_version = $2, head_hash = $3, ended = $4 WHERE run = $1")
             .bind(run.as_str())
@@ -260,6 +323,13 @@ const PUT_LEASE: &str = "INSERT INTO leases (run, token, holder_id, holder_name,
      holder_name = excluded.holder_name, holder_host = excluded.holder_host, holder_boot = excluded.holder_boot, \
      holder_pid = excluded.holder_pid, holder_pid_started = excluded.holder_pid_started, \
      since_ms = excluded.since_ms, renewed_ms = excluded.renewed_ms, expires_ms = excluded.expires_ms";
+
+/// A lease that was given back, if there was none; otherwise only its token changes.
+const RAISE_TOKEN: &str = "INSERT INTO leases (run, token, holder_id, holder_name, holder_host, holder_boot, holder_pid, \
+     holder_pid_started, since_ms, renewed_ms, expires_ms) VALUES ($1, $2, NULL, '', '', '', 0, 0, 0, 0, 0) \
+     ON CONFLICT (run) DO UPDATE SET token = max(token, excluded.token)";
+
+const TAKEN_UP_TO: &str = "SELECT taken_up_to FROM runs WHERE run = $1";
 
 const PUT_PROGRESS: &str = "INSERT INTO progress (run, step, rows_done, rows_total, at_ms, throttled) \
      VALUES ($1, $2, $3, $4, $5, $6) \
@@ -405,6 +475,25 @@ impl Store for SqliteStore {
         Ok(rows.into_iter().map(StepProgress::from).collect())
     }
 
+    async fn import(
+        &self,
+        arrival: &Arrival,
+        is_dead: &(dyn for<'a> Fn(&'a Claimant) -> bool + Send + Sync),
+    ) -> Result<Fit, Error> {
+        let mut write = self.write().await?;
+        let imported = write.import(&self.identity, arrival, is_dead).await;
+        write.finish(imported).await
+    }
+
+    async fn taken_up_to(&self, run: &RunId) -> Result<Option<u64>, Error> {
+        let row: Option<(Option<i64>,)> = sqlx::query_as(TAKEN_UP_TO)
+            .bind(run.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(self.failed())?;
+        Ok(row.and_then(|(token,)| token).map(i64::cast_unsigned))
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         if let Some(db) = self.writer.lock().await.take() {
@@ -493,7 +582,8 @@ mod tests {
             started_at: at,
             ended: false,
         };
-        write.put_run(&header, &first[0].entry).await.unwrap();
+        let head = Head { version: 1, hash: first[0].entry.hash.as_str().to_owned() };
+        write.put_run(&header, &head).await.unwrap();
         write.insert(run, first).await.unwrap();
         write.finish(Ok(())).await.unwrap();
     }

@@ -4,8 +4,12 @@ use async_trait::async_trait;
 
 use crate::run::{Event, RunId, Timestamp};
 
-use super::chain::{self, Append, Head, Sealed, Stamp};
-use super::{Entry, Error, Lease, lease};
+use super::chain::{self, Append, Head, Sealed, Stamp, Stored};
+use super::{Arrival, Entry, Error, Fit, Lease, RunHeader, lease};
+
+/// How far above the tokens of another store's relays those of this one begin. A relay of the other that had begun again since
+/// its run was exported has a token above the exported one; it would have to begin this often to come up to ours.
+const RELAYS_ABOVE: u64 = 1 << 20;
 
 /// A transaction that keeps every other writer of the run out, from its first look at the run on.
 #[async_trait]
@@ -21,6 +25,30 @@ pub(super) trait Writing: Send {
 
     /// Enters records.
     async fn insert(&mut self, run: &RunId, sealed: Vec<Sealed>) -> Result<Vec<Entry>, Error>;
+
+    /// Enters records as another store has them.
+    async fn insert_stored(&mut self, run: &RunId, records: &[Stored]) -> Result<(), Error>;
+
+    /// Enters a run's row with the end of its journal. [`Error::Conflict`] when somebody else has done so in this moment.
+    async fn put_run(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error>;
+
+    /// Moves the end of a run's journal to where another store has it.
+    async fn move_head(&mut self, header: &RunHeader, head: &Head) -> Result<(), Error>;
+
+    /// Raises the token of a lease that nobody holds; it never falls.
+    async fn raise_token(&mut self, of: &RunId, token: u64) -> Result<(), Error>;
+
+    /// See [`super::Store::taken_up_to`].
+    async fn taken_up_to(&mut self, run: &RunId) -> Result<Option<u64>, Error>;
+
+    /// Writes that down.
+    async fn put_taken_up_to(&mut self, run: &RunId, token: u64) -> Result<(), Error>;
+
+    /// Whether whoever holds the lease of a run has left for sure, as far as the database itself can tell.
+    async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
+        let _ = run;
+        Ok(false)
+    }
 
     /// Makes a record the last one of its run, which is over when that is what it says.
     async fn put_head(&mut self, run: &RunId, last: &Entry) -> Result<(), Error>;
@@ -49,6 +77,65 @@ pub(super) trait Writing: Send {
             self.put_head(to.run, last).await?;
         }
         Ok(entries)
+    }
+
+    /// Writes what a store called `identity` lacks of an arrival.
+    async fn import(
+        &mut self,
+        identity: &str,
+        arrival: &Arrival,
+        is_dead: lease::IsDead<'_>,
+    ) -> Result<Fit, Error> {
+        let (history, run) = (&arrival.history, arrival.history.run());
+        let present = match self.head(run).await {
+            Ok(head) => Some(head),
+            Err(Error::NoRun(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let fit = history.fit(present.as_ref())?;
+        let is_from_elsewhere = arrival.store != identity;
+        let taken = match fit {
+            Fit::New => None,
+            Fit::Same | Fit::Extends(_) => self.taken_up_to(run).await?,
+        };
+        let is_known = !is_from_elsewhere || taken.is_some_and(|taken| taken >= arrival.token());
+        if fit == Fit::Same && is_known {
+            return Ok(fit);
+        }
+        self.refuse_held(run, is_dead).await?;
+        match fit {
+            Fit::New => {
+                self.put_run(history.header(), history.head()).await?;
+                self.insert_stored(run, history.records()).await?;
+            }
+            Fit::Extends(after) => {
+                let behind = usize::try_from(after).unwrap_or(usize::MAX);
+                let more = history.records().get(behind..).unwrap_or_default();
+                self.insert_stored(run, more).await?;
+                self.move_head(history.header(), history.head()).await?;
+            }
+            Fit::Same => {}
+        }
+        for (of, token) in arrival.tokens.iter().filter(|(_, token)| *token > 0) {
+            let is_relays = is_from_elsewhere && of != run;
+            self.raise_token(of, if is_relays { token + RELAYS_ABOVE } else { *token }).await?;
+        }
+        if is_from_elsewhere {
+            self.put_taken_up_to(run, taken.unwrap_or(0).max(arrival.token())).await?;
+        }
+        Ok(fit)
+    }
+
+    /// [`Error::Held`] while somebody drives a run.
+    async fn refuse_held(&mut self, run: &RunId, is_dead: lease::IsDead<'_>) -> Result<(), Error> {
+        let now = self.now().await?;
+        let Some(held) = self.lease(run).await?.and_then(|row| row.into_lease(run)) else {
+            return Ok(());
+        };
+        if held.expires_at <= now || is_dead(&held.holder) || self.is_left_alone(run).await? {
+            return Ok(());
+        }
+        Err(Error::Held(Box::new(held)))
     }
 }
 

@@ -7,11 +7,14 @@ use phasegate::cli::exit::Exit;
 
 use super::tool::Tool;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "validate", "graph", "dry-run", "run", "advance", "pause", "resume", "retry", "abort",
     "rollback", "amend", "tune", "relay", "gates", "approve", "reject", "revoke", "status",
-    "history", "events", "schema", "explain", "version",
+    "history", "events", "state", "schema", "explain", "version",
 ];
+
+/// Those of a command that has commands of its own, which stand behind it.
+const OF_STATE: [&str; 3] = ["state check", "state export", "state import"];
 
 fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
@@ -23,8 +26,12 @@ const GLOBAL: &str = "\nGlobal options:";
 fn reference() -> String {
     let tool = Tool::new();
     let mut text = String::new();
-    for command in [""].iter().chain(&COMMANDS) {
-        let words: Vec<&str> = [*command, "--help"].into_iter().filter(|w| !w.is_empty()).collect();
+    let commands = COMMANDS.iter().flat_map(|command| {
+        let own: &[&str] = if *command == "state" { &OF_STATE } else { &[] };
+        std::iter::once(command).chain(own)
+    });
+    for command in [""].iter().chain(commands) {
+        let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = tool.run(&words).code(0);
         assert_eq!(help.err, "", "help is a result");
         let (own, _global) =

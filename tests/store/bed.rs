@@ -42,6 +42,11 @@ impl Bed {
         &self.location
     }
 
+    /// Whether it is a file.
+    pub const fn is_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
+
     /// Opens the store, and makes it when it is missing.
     pub async fn open(&self) -> SharedStore {
         store::open(&self.location, Create::IfMissing).await.unwrap()

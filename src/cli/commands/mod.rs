@@ -19,6 +19,7 @@ mod revoke;
 mod rollback;
 mod run;
 mod schema;
+mod state;
 mod status;
 mod tune;
 mod validate;
@@ -57,6 +58,7 @@ pub async fn perform(session: &Session, command: Command) -> Result<Answer, Fail
         Command::Status(args) => status::perform(session, &args).await,
         Command::History(args) => history::perform(session, &args).await,
         Command::Events(args) => events::perform(session, &args).await,
+        Command::State(args) => state::perform(session, &args.command).await,
         Command::Schema(args) => Ok(schema::perform(&args)),
         Command::Explain(args) => explain::perform(session, &args),
         Command::Version => Ok(version::perform()),

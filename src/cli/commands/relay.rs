@@ -25,6 +25,7 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
         return answer(session, &run, "The run is over: there is nothing to carry.\n").await;
     }
     let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
+    engine::is_here(&cockpit.ctx, run.state()).await.map_err(|error| run.failure(&error))?;
     session.catch_signals();
     let mut signal = session.signal.clone();
     let mut carrying = Relays::start(&cockpit.ctx, run.state());

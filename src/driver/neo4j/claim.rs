@@ -18,6 +18,8 @@ use super::landing;
 use super::ledger::{self, ending_name, get, signed, unsigned};
 use super::script::Begun;
 use crate::clock::Stopwatch;
+use crate::driver::claim::Entered;
+use crate::driver::ledger as words;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared, TxKind};
 use crate::run::{Ending, FailureClass, RunId};
 
@@ -60,6 +62,41 @@ fn read_holder(rows: &[neo4rs::Row]) -> Result<Option<Holder>, Error> {
     }))
 }
 
+/// What the database has of this run, and whose it is; the newest token is that of its slots.
+const OWN: &str = "MATCH (r:phasegate_runs {run_id: $run}) \
+     OPTIONAL MATCH (s:phasegate_slots {run_id: $run}) \
+     WITH r, coalesce(max(s.token), 0) AS token \
+     RETURN r.run_id AS run, r.plan AS plan, r.store AS store, r.host AS host, r.pid AS pid, \
+     toString(r.started_at) AS since, token, r.head_version AS version, r.head_hash AS hash";
+
+/// This run, where another state store drives it now. Changes nothing.
+pub(super) async fn elsewhere(
+    connections: &Connections,
+    claim: &Claim,
+) -> Result<Option<Holder>, Error> {
+    let mut reader = connections.read().await?;
+    let rows = reader.rows(query(OWN).param("run", claim.run.as_str())).await;
+    let holder = read_elsewhere(&rows.map_err(failed("look who drives this run"))?, claim)?;
+    reader.release();
+    Ok(holder)
+}
+
+fn read_elsewhere(rows: &[neo4rs::Row], claim: &Claim) -> Result<Option<Holder>, Error> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let version: Option<i64> = get(row, "version")?;
+    let hash: Option<String> = get(row, "hash")?;
+    let head = match version.zip(hash) {
+        Some((version, hash)) => Some(words::head(version, hash).map_err(damaged)?),
+        None => None,
+    };
+    let entered = Entered { store: get(row, "store")?, token: unsigned(get(row, "token")?)?, head };
+    if claim.may_go_on(&entered) {
+        return Ok(None);
+    }
+    let holder = read_holder(rows)?;
+    Ok(holder.map(|holder| Holder { over: Shared::Run, ..holder }))
+}
+
 /// Begins a transaction that only one may have open at a time.
 async fn only_one(connections: &Connections, kind: TxKind) -> Result<Tx<'_>, Error> {
     let mut tx = connections.begin_unfenced(kind).await?;
@@ -93,6 +130,11 @@ pub(super) async fn enter(
     let mut tx = only_one(connections, TxKind::Enter).await?;
     let rows = tx.rows(query(HOLDER).param("run", claim.run.as_str())).await;
     if let Some(holder) = read_holder(&rows.map_err(failed("look for other runs"))?)? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    let rows = tx.rows(query(OWN).param("run", claim.run.as_str())).await;
+    let rows = rows.map_err(failed("look who drives this run"))?;
+    if let Some(holder) = read_elsewhere(&rows, claim)? {
         return Err(Error::Held(Box::new(holder)));
     }
     ledger::create_others(connections).await?;

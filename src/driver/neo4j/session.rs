@@ -36,7 +36,10 @@ impl Session for Neo4j {
     }
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
-        claim::holder(&self.connections, &claim.run).await
+        match claim::holder(&self.connections, &claim.run).await? {
+            Some(holder) => Ok(Some(holder)),
+            None => claim::elsewhere(&self.connections, claim).await,
+        }
     }
 
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue;
@@ -15,6 +15,8 @@ use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, ending_name, signed, unsigned};
 use super::outbox::{called, slots_of};
 use super::shape::id_of_name;
+use crate::driver::claim::Entered;
+use crate::driver::ledger as words;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, FailureClass, MappingName, RunId};
 
@@ -42,6 +44,79 @@ pub(super) async fn holder(
         .await
         .map_err(failed("look for other runs"))?;
     overlapping(&rows, claim)
+}
+
+/// This run, where another state store drives it now. Changes nothing.
+pub(super) async fn elsewhere(
+    reader: &mut Reader<'_>,
+    claim: &Claim,
+) -> Result<Option<Holder>, Error> {
+    let (runs, slots) = (reader.ours(RUNS), reader.ours("slots"));
+    if !ledger::has_table(reader.conn()?, &runs).await? {
+        return Ok(None);
+    }
+    // A run that has left has its row, and may have left no other table.
+    let has_slots = ledger::has_table(reader.conn()?, &slots).await?;
+    own(reader.conn()?, (&runs, has_slots.then_some(slots.as_str())), claim).await
+}
+
+async fn own(
+    conn: &mut PgConnection,
+    (runs, slots): (&str, Option<&str>),
+    claim: &Claim,
+) -> Result<Option<Holder>, Error> {
+    let doing = "look who drives this run";
+    let sql = format!(
+        "SELECT plan, store, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
+            head_version, head_hash
+         FROM {runs} WHERE run_id = $1"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(claim.run.as_str())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(failed(doing))?;
+    let Some(row) = row else { return Ok(None) };
+    let text = |at| row.try_get::<String, _>(at).map_err(failed(doing));
+    // Of a run of this store nothing more is asked: the table of slots goes with the last run that leaves.
+    if claim.is_of(&text(1)?) {
+        return Ok(None);
+    }
+    let version: Option<i64> = row.try_get(5).map_err(failed(doing))?;
+    let hash: Option<String> = row.try_get(6).map_err(failed(doing))?;
+    let head = match version.zip(hash) {
+        Some((version, hash)) => Some(words::head(version, hash).map_err(damaged)?),
+        None => None,
+    };
+    let token = match slots.filter(|_| claim.adopts.is_some()) {
+        Some(slots) => newest_token(conn, slots, &claim.run).await?,
+        None => 0,
+    };
+    let entered = Entered { store: text(1)?, token, head };
+    if claim.may_go_on(&entered) {
+        return Ok(None);
+    }
+    let pid: i64 = row.try_get(3).map_err(failed(doing))?;
+    Ok(Some(Holder {
+        run: claim.run.clone(),
+        plan: text(0)?,
+        store: entered.store,
+        host: text(2)?,
+        pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+        since: text(4)?,
+        over: Shared::Run,
+    }))
+}
+
+async fn newest_token(conn: &mut PgConnection, slots: &str, run: &RunId) -> Result<u64, Error> {
+    let sql = format!("SELECT coalesce(max(token), 0) FROM {slots} WHERE run_id = $1");
+    let newest = sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .fetch_one(conn)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("check the fencing token"))?;
+    unsigned(newest)
 }
 
 fn overlapping(rows: &[PgRow], claim: &Claim) -> Result<Option<Holder>, Error> {
@@ -124,14 +199,10 @@ pub(super) async fn enter(
     if let Some(holder) = overlapping(&rows, claim)? {
         return Err(Error::Held(Box::new(holder)));
     }
-    let newest = format!("SELECT coalesce(max(token), 0) FROM {slots} WHERE run_id = $1");
-    let newest = sqlx::query(AssertSqlSafe(newest))
-        .bind(claim.run.as_str())
-        .fetch_one(tx.conn()?)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(failed("check the fencing token"))?;
-    let newest = unsigned(newest)?;
+    if let Some(holder) = own(tx.conn()?, (&runs, Some(&slots)), claim).await? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    let newest = newest_token(tx.conn()?, &slots, &claim.run).await?;
     if newest > token {
         return Err(Error::Fenced { ours: token, newest });
     }

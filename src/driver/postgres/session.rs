@@ -62,7 +62,10 @@ impl Session for Postgres {
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         let mut reader = self.connections.read().await?;
-        let holder = claim::holder(&mut reader, claim).await?;
+        let mut holder = claim::holder(&mut reader, claim).await?;
+        if holder.is_none() {
+            holder = claim::elsewhere(&mut reader, claim).await?;
+        }
         reader.release().await;
         Ok(holder)
     }
@@ -70,6 +73,13 @@ impl Session for Postgres {
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error> {
         // What is open under an earlier token of ours must not be taken for a rival's.
         self.connections.close().await;
+        // Before anybody's session is ended: those of another store that has the run now are not earlier ones.
+        let mut reader = self.connections.read().await?;
+        let elsewhere = claim::elsewhere(&mut reader, claim).await?;
+        reader.release().await;
+        if let Some(holder) = elsewhere {
+            return Err(Error::Held(Box::new(holder)));
+        }
         self.end_earlier(&claim.run, token).await?;
         let mut tx = self.connections.begin_unfenced(TxKind::Enter).await?;
         let schema = self.connections.schema().to_owned();

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::catalogue::quote;
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, ending_name, signed, unsigned};
+use crate::driver::claim::Entered;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
 use crate::run::{Ending, RunId};
 
@@ -42,6 +43,61 @@ pub(super) async fn holder(
     }))
 }
 
+/// This run, where another state store drives it now. Changes nothing.
+pub(super) async fn elsewhere(
+    conn: &mut SqliteConnection,
+    claim: &Claim,
+) -> Result<Option<Holder>, Error> {
+    let doing = "look who drives this run";
+    if !ledger::has_table(conn, RUNS).await? {
+        return Ok(None);
+    }
+    let row = sqlx::query(
+        "SELECT plan, store, host, pid, started_at FROM phasegate_runs WHERE run_id = ?1",
+    )
+    .bind(claim.run.as_str())
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(failed(doing))?;
+    let Some(row) = row else { return Ok(None) };
+    let text = |at| row.try_get::<String, _>(at).map_err(failed(doing));
+    // Of a run of this store nothing more is asked: the table of slots goes with the last run that leaves.
+    if claim.is_of(&text(1)?) {
+        return Ok(None);
+    }
+    let token = if claim.adopts.is_some() && ledger::has_table(conn, "phasegate_slots").await? {
+        newest_token(conn, &claim.run).await?
+    } else {
+        0
+    };
+    let head = ledger::head(conn, &claim.run).await?;
+    let entered = Entered { store: text(1)?, token, head };
+    if claim.may_go_on(&entered) {
+        return Ok(None);
+    }
+    let pid: i64 = row.try_get(3).map_err(failed(doing))?;
+    Ok(Some(Holder {
+        run: claim.run.clone(),
+        plan: text(0)?,
+        store: entered.store,
+        host: text(2)?,
+        pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+        since: text(4)?,
+        over: Shared::Run,
+    }))
+}
+
+async fn newest_token(conn: &mut SqliteConnection, run: &RunId) -> Result<u64, Error> {
+    let newest =
+        sqlx::query("SELECT coalesce(max(token), 0) FROM phasegate_slots WHERE run_id = ?1")
+            .bind(run.as_str())
+            .fetch_one(conn)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed("check the fencing token"))?;
+    unsigned(newest)
+}
+
 /// Enters a claim and writes the token to every slot: to so many, and to those that an earlier runner may have had beyond.
 pub(super) async fn enter(
     conn: &mut SqliteConnection,
@@ -53,14 +109,10 @@ pub(super) async fn enter(
     if let Some(holder) = holder(conn, &claim.run).await? {
         return Err(Error::Held(Box::new(holder)));
     }
-    let newest =
-        sqlx::query("SELECT coalesce(max(token), 0) FROM phasegate_slots WHERE run_id = ?1")
-            .bind(claim.run.as_str())
-            .fetch_one(&mut *conn)
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(failed("check the fencing token"))?;
-    let newest = unsigned(newest)?;
+    if let Some(holder) = elsewhere(conn, claim).await? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    let newest = newest_token(conn, &claim.run).await?;
     if newest > token {
         return Err(Error::Fenced { ours: token, newest });
     }

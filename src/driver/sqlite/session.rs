@@ -30,7 +30,10 @@ impl Session for Sqlite {
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         let mut reader = self.connections.read().await?;
-        let holder = claim::holder(reader.conn(), &claim.run).await?;
+        let mut holder = claim::holder(reader.conn(), &claim.run).await?;
+        if holder.is_none() {
+            holder = claim::elsewhere(reader.conn(), claim).await?;
+        }
         reader.release().await;
         Ok(holder)
     }

@@ -57,6 +57,30 @@ pub(super) async fn set_up(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(SETTINGS).execute(db).await.map(|_| ())
 }
 
+async fn connect(options: &PgConnectOptions, place: &str) -> Result<PgConnection, Error> {
+    let failed = |error: sqlx::Error| explain(place, &error);
+    let mut db = tokio::time::timeout(CONNECT_TIMEOUT, options.connect())
+        .await
+        .map_err(|_| unreachable(place, "the server did not answer in time"))?
+        .map_err(failed)?;
+    set_up(&mut db).await.map_err(failed)?;
+    Ok(db)
+}
+
+/// Opens a connection for reading only, after looking whether there is a store that this program knows.
+pub(super) async fn look_at(
+    options: &PgConnectOptions,
+    place: &str,
+) -> Result<PgConnection, Error> {
+    let failed = |error: sqlx::Error| explain(place, &error);
+    let mut db = connect(options, place).await?;
+    sqlx::query("SET default_transaction_read_only = on").execute(&mut db).await.map_err(failed)?;
+    match standing(place, &mut db).await? {
+        Some(_) => Ok(db),
+        None => Err(Error::Unreachable { message: format!("there is no state store at {place}") }),
+    }
+}
+
 /// Looks at the schema on a connection of its own, makes it or brings it up to date, and gives the store's identity.
 pub(super) async fn prepare(
     options: &PgConnectOptions,
@@ -64,11 +88,7 @@ pub(super) async fn prepare(
     create: Create,
 ) -> Result<String, Error> {
     let failed = |error: sqlx::Error| explain(place, &error);
-    let mut db = tokio::time::timeout(CONNECT_TIMEOUT, options.connect())
-        .await
-        .map_err(|_| unreachable(place, "the server did not answer in time"))?
-        .map_err(failed)?;
-    set_up(&mut db).await.map_err(failed)?;
+    let mut db = connect(options, place).await?;
     match standing(place, &mut db).await? {
         Some(Standing::Current) => {}
         None if create == Create::Never => {

@@ -88,19 +88,58 @@ pub(super) async fn prepare(path: &Path, create: Create) -> Result<String, Error
     Ok(identity)
 }
 
+/// Opens a file for reading only, after looking whether it is a store that this program knows.
+pub(super) async fn look_at(path: &Path) -> Result<SqliteConnection, Error> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            return Err(Error::Unreachable {
+                message: format!(
+                    "the state store {} is a folder; give the path of a file",
+                    path.display()
+                ),
+            });
+        }
+        Ok(found) if found.len() == 0 => return Err(damaged(path, "the file is empty")),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            left_over(path)?;
+            return Err(Error::Unreachable {
+                message: format!("there is no state store at {}", path.display()),
+            });
+        }
+        Err(error) => {
+            return Err(Error::Unreachable {
+                message: format!("the state store {} can't be opened: {error}", path.display()),
+            });
+        }
+    }
+    let options = options(path).read_only(true);
+    let mut db = options.connect().await.map_err(|error| explain(path, &error))?;
+    is_ours(path, &mut db).await?;
+    standing(path, &mut db).await?;
+    Ok(db)
+}
+
+async fn is_ours(path: &Path, db: &mut SqliteConnection) -> Result<(), Error> {
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(db)
+        .await
+        .map_err(|error| explain(path, &error))?;
+    if application == APPLICATION_ID {
+        return Ok(());
+    }
+    Err(Error::Damaged {
+        message: format!(
+            "{} is a SQLite database, but not a state store; a state store wants a file of its own",
+            path.display()
+        ),
+    })
+}
+
 /// Checks that the file is ours and whole, migrates it, sets WAL, and reads the identity.
 async fn inspect(path: &Path, db: &mut SqliteConnection, bytes: u64) -> Result<String, Error> {
     let failed = |error: sqlx::Error| explain(path, &error);
-    let application: i64 =
-        sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *db).await.map_err(failed)?;
-    if application != APPLICATION_ID {
-        return Err(Error::Damaged {
-            message: format!(
-                "{} is a SQLite database, but not a state store; a state store wants a file of its own",
-                path.display()
-            ),
-        });
-    }
+    is_ours(path, db).await?;
     if bytes <= QUICK_CHECK_MAX_BYTES {
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
             .fetch_one(&mut *db)
@@ -190,6 +229,22 @@ async fn use_wal(path: &Path, db: &mut SqliteConnection) -> Result<(), Error> {
 
 /// Makes a new store: builds it beside its place, and links it there when it is whole and on disk.
 async fn make(path: &Path) -> Result<(), Error> {
+    left_over(path)?;
+    let folder = path.parent().unwrap_or(path);
+    make_folder(folder).map_err(|error| not_writable(path, &error))?;
+    let draft = with_suffix(path, &format!(".{}.new", uuid::Uuid::now_v7()));
+    let made = build(&draft).await.map_err(|error| renamed(error, path, &draft));
+    let placed =
+        made.and_then(|()| place(&draft, path).map_err(|error| not_writable(path, &error)));
+    // Whatever came of it, the draft goes; one left over by a crash is in nobody's way.
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let _ = fs::remove_file(with_suffix(&draft, suffix));
+    }
+    placed
+}
+
+/// Refuses where the log of a file is there without it.
+fn left_over(path: &Path) -> Result<(), Error> {
     for suffix in ["-wal", "-journal"] {
         let left_over = with_suffix(path, suffix);
         if fs::metadata(&left_over).is_ok_and(|found| found.len() > 0) {
@@ -202,17 +257,7 @@ async fn make(path: &Path) -> Result<(), Error> {
             ));
         }
     }
-    let folder = path.parent().unwrap_or(path);
-    make_folder(folder).map_err(|error| not_writable(path, &error))?;
-    let draft = with_suffix(path, &format!(".{}.new", uuid::Uuid::now_v7()));
-    let made = build(&draft).await.map_err(|error| renamed(error, path, &draft));
-    let placed =
-        made.and_then(|()| place(&draft, path).map_err(|error| not_writable(path, &error)));
-    // Whatever came of it, the draft goes; one left over by a crash is in nobody's way.
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let _ = fs::remove_file(with_suffix(&draft, suffix));
-    }
-    placed
+    Ok(())
 }
 
 async fn build(draft: &Path) -> Result<(), Error> {

@@ -1,0 +1,5 @@
+//! `state`, as a user has it: runs that go from one store to another, and stores that are damaged.
+
+mod damage;
+mod moving;
+mod postgres;
