@@ -14,6 +14,7 @@ use crate::run::{
 use crate::store::{self, Claimant, Lease, SharedStore};
 
 mod confirm;
+mod doubt;
 mod drive;
 pub mod event;
 mod finish;
@@ -30,6 +31,7 @@ mod step;
 mod throttle;
 mod window;
 
+pub use doubt::doubt;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;

@@ -12,6 +12,7 @@ use super::program::Program;
 use super::record::{
     Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way,
 };
+use super::resolve;
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
@@ -92,6 +93,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         | Event::StepFailed { .. }
         | Event::StepDiffers { .. }
         | Event::StepAmbiguous { .. } => apply_attempt(state, &record.event, at),
+        Event::StepResolved { .. } => resolve::apply(state, record),
         Event::RetryAsked { steps } => {
             for id in steps {
                 retry_asked(state.steps.entry(id.clone()).or_default(), at);
@@ -321,9 +323,15 @@ fn stand(gate: &mut GateState, decision: Decision) {
 /// Steps whose work changed begin anew, gates whose work changed forget who approved.
 fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
     for id in changed {
-        let keep = state.steps.get(id).is_some_and(|entry| entry.progress == Progress::Succeeded);
-        if !keep {
-            state.steps.remove(id);
+        let Some(entry) = state.steps.get(id) else { continue };
+        if entry.progress == Progress::Succeeded {
+            continue;
+        }
+        // The target may still have the mark that was answered for.
+        let resolved = entry.resolved;
+        state.steps.remove(id);
+        if resolved.is_some() {
+            state.steps.insert(id.clone(), StepState { resolved, ..StepState::default() });
         }
     }
     for id in voided {

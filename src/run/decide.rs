@@ -16,6 +16,7 @@ use super::ready::{Goal, is_stale, startable};
 use super::record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, Outcome, PermitRecord, Record, Way,
 };
+use super::resolve;
 use super::retry;
 use super::schedule;
 use super::state::{Progress, Standing, State};
@@ -96,7 +97,10 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             match (ledger, guarded(state, step, now)) {
                 (_, None) => Vec::new(),
                 (Err(failure), Some(step)) => vec![unread(state, step, failure, *jitter, now)],
-                (Ok(is_done), Some(step)) => rechecked(state, step, *is_done, seen, now),
+                (Ok(is_done), Some(step)) => {
+                    let is_done = *is_done || resolve::leaves_nothing_to_do(state, step);
+                    rechecked(state, step, is_done, seen, now)
+                }
             }
         }
         Input::Asked(command) => return operator::answer(state, command, by, now),

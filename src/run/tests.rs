@@ -7,6 +7,7 @@ use super::*;
 mod gates;
 mod histories;
 mod operator;
+mod resolving;
 mod turns;
 
 /// A run in memory. Time moves only when a test says so.
