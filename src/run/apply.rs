@@ -174,13 +174,16 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
         }
         Event::StepFailed { step, attempt, way, failure, retry_at } => {
             let entry = state.steps.entry(step.clone()).or_default();
-            // One that failed before it could be started counts as an attempt too, or it would be tried for ever.
-            if !matches!(entry.progress, Progress::Running { .. }) {
+            // One that failed before it could be started counts as an attempt too, or it would be tried for ever. It says nothing of
+            // what an earlier one may have committed.
+            let was_begun = matches!(entry.progress, Progress::Running { .. });
+            if !was_begun {
                 entry.attempts = *attempt;
                 entry.tried += 1;
             }
             entry.ended_at = Some(at);
-            entry.may_be_done = failure.class == FailureClass::Unknown;
+            let was_open = entry.may_be_done && !was_begun;
+            entry.may_be_done = was_open || failure.class == FailureClass::Unknown;
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },
                 None => Progress::Failed { way: *way, failure: failure.clone() },

@@ -257,14 +257,20 @@ fn guarded<'a>(state: &'a State, step: &StepId, now: Timestamp) -> Option<&'a St
 /// The ledger could not be asked, so nobody knows whether the step has been done. Unknown starts nothing.
 fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Timestamp) -> Event {
     let known = state.step(&step.id);
-    let begun = u32::from(!matches!(known.progress, Progress::Running { .. }));
+    let was_begun = matches!(known.progress, Progress::Running { .. });
+    let begun = u32::from(!was_begun);
+    // Whoever began it may have committed it.
+    let class = match failure.class {
+        class if was_begun && retry::is_transient(class) => FailureClass::Unknown,
+        class => class,
+    };
     let tried = known.tried.saturating_add(begun);
     Event::StepFailed {
         step: step.id.clone(),
         attempt: known.attempts.saturating_add(begun),
         way: Way::Forward,
-        failure: failure.clone(),
-        retry_at: retry::next_attempt(step.retry, tried, failure.class, jitter, now),
+        failure: Failure { class, ..failure.clone() },
+        retry_at: retry::next_attempt(step.retry, tried, class, jitter, now),
     }
 }
 

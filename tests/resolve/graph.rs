@@ -13,10 +13,12 @@ const STEPS: &str = "  - id: copies
       MATCH (n:Lead) CALL (n) { CREATE (:Copy {id: n.id}) } IN TRANSACTIONS OF 10 ROWS;
       CREATE (:Tally {id: 1});
     undo:
-      cypher: MATCH (n:Copy) CALL (n) { DELETE n } IN TRANSACTIONS OF 10 ROWS
+      cypher: |
+        MATCH (n:Copy) CALL (n) { DELETE n } IN TRANSACTIONS OF 10 ROWS
   - id: after
     phase: expand
-    cypher: CREATE (:After {id: 1})
+    cypher: |
+      CREATE (:After {id: 1})
     undo:
       none: it may stay
 ";
