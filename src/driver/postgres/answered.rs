@@ -140,10 +140,8 @@ async fn catalogue(reader: &mut Reader<'_>, statement: &Statement) -> Result<Str
         .await
         .and_then(|row| row.try_get(0))
         .map_err(failed("look for what the statement is about"))?;
-    Ok(match is_there {
-        true => format!("the catalogue has a {word} {name} now"),
-        false => format!("the catalogue has no {word} {name} now"),
-    })
+    let has = if is_there { "a" } else { "no" };
+    Ok(format!("the catalogue has {has} {word} {name} now"))
 }
 
 #[cfg(test)]
