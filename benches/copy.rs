@@ -234,7 +234,14 @@ fn mapping() -> Mapping {
 
 fn work(step: &str) -> Work {
     let head = Head { version: 1, hash: Digest::of_bytes(b"bench") };
-    Work { step: step.into(), way: Way::Forward, head, lock_timeout_ms: None, compared_under: None }
+    Work {
+        step: step.into(),
+        way: Way::Forward,
+        head,
+        lock_timeout_ms: None,
+        compared_under: None,
+        resolved: None,
+    }
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {

@@ -19,6 +19,7 @@ mod plans;
 mod postgres;
 mod quickstart;
 mod redaction;
+mod resolve;
 mod rights;
 mod sandbox;
 mod services;

@@ -53,6 +53,7 @@ fn work(step: &str, way: Way) -> Work {
         head: Head { version: 1, hash: Digest::of_bytes(b"head") },
         lock_timeout_ms: None,
         compared_under: None,
+        resolved: None,
     }
 }
 

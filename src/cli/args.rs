@@ -13,10 +13,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::run::Redact;
 
 mod dry_run;
+mod resolve;
 mod state;
 mod tune;
 
 pub use dry_run::{Depth, DryRun, FailOn, ReportFile, ReportKind};
+pub use resolve::{Outcome, Resolve};
 pub use state::{Export, Import, State, StateCommand};
 pub use tune::{ChunkRows, Tune};
 
@@ -188,6 +190,14 @@ pub enum Command {
     Amend(Amend),
     /// Changes the settings of a backfill that runs or will run
     Tune(Tune),
+    /// Shows what is known of an ambiguous step, or says what came of it
+    ///
+    /// A step is ambiguous (9) when the connection was lost, or the process ended, while a statement ran that no transaction
+    /// holds, and neither ledger nor catalogue tells whether it was done. Without --outcome this shows what there is to go
+    /// by, and changes nothing. With it the answer is recorded, and the run goes on from there when it is driven again: a
+    /// statement that was applied counts as done, and the rest of its step's script still runs; one that was not is run
+    /// again from its beginning. Whatever else the step waits for, gates too, is judged as ever.
+    Resolve(Resolve),
     /// Carries changes to other databases, while nobody drives the run
     ///
     /// Every command that drives a run does that itself. This one does nothing else, until the run is over or it is told to
@@ -485,6 +495,7 @@ impl Command {
             Self::Approve(_) => "approve",
             Self::Reject(_) => "reject",
             Self::Relay(_) => "relay",
+            Self::Resolve(_) => "resolve",
             Self::Revoke(_) => "revoke",
             Self::Status(_) => "status",
             Self::History(_) => "history",

@@ -27,7 +27,14 @@ pub(super) fn head(version: u64) -> Head {
 }
 
 pub(super) fn work(step: &str, way: Way) -> Work {
-    Work { step: step.into(), way, head: head(7), lock_timeout_ms: None, compared_under: None }
+    Work {
+        step: step.into(),
+        way,
+        head: head(7),
+        lock_timeout_ms: None,
+        compared_under: None,
+        resolved: None,
+    }
 }
 
 pub(super) fn script(statements: &[&str]) -> Script {

@@ -22,8 +22,8 @@ use crate::copy::chunk::{Chunk, Key, Planned, Walk};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Method, Permit, Retire,
-    RetireShape, RunId, Runnable, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Marked, Method, Permit,
+    Retire, RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 mod claim;
@@ -231,6 +231,18 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Whether the ledger has this work.
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error>;
+
+    /// What the ledger has of the parts of a step that doesn't run in one transaction, in their order, and what the catalogue says of
+    /// those of which nobody knows whether they ended. `script` is what was being run, where it was one. Changes nothing.
+    async fn marks(
+        &self,
+        run: &RunId,
+        step: &StepId,
+        script: Option<&Script>,
+    ) -> Result<Vec<Marked>, Error> {
+        let _ = (run, step, script);
+        Ok(Vec::new())
+    }
 
     /// Stops whatever is being executed now, as soon as the database allows.
     async fn cancel(&self);

@@ -19,8 +19,8 @@ use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
-    Digest, Direction, Ending, Gauge, Mapping, Method, Parked, Permit, Redact, Retire, RetireShape,
-    RunId, Runnable, StepId, Usage, Value, Way,
+    Digest, Direction, Ending, Gauge, Mapping, Marked, Method, Parked, Permit, Redact, Retire,
+    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
 };
 
 /// A database whose errors hide something.
@@ -101,6 +101,15 @@ impl Session for Redacted {
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
         self.hide(self.inner.is_applied(run, step, way).await)
+    }
+
+    async fn marks(
+        &self,
+        run: &RunId,
+        step: &StepId,
+        script: Option<&Script>,
+    ) -> Result<Vec<Marked>, Error> {
+        self.hide(self.inner.marks(run, step, script).await)
     }
 
     async fn cancel(&self) {

@@ -1,6 +1,8 @@
 //! A piece of work on a target: what it is entered as in the ledger there, and how it went.
 
-use crate::run::{Digest, StepId, Way};
+use crate::run::{Digest, FailureClass, Resolution, Resolved, StepId, Way};
+
+use super::Error;
 
 /// An attempt at a step, as the ledger in the target knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,29 @@ pub struct Work {
     /// Stands for the sync under which the sides were compared on whose equality this rests ([`Basis::of_sync`](super::Basis::of_sync)); none where it
     /// rests on no comparison, or, on the way forward, where the sync is over.
     pub compared_under: Option<Digest>,
+    /// What an operator said of an earlier attempt at the step of which nobody could tell. The ledger's marks from before that are
+    /// brought in line with it before anything else is done.
+    pub resolved: Option<Resolved>,
+}
+
+impl Work {
+    /// Whether an operator says that what was lost of this very work was done.
+    #[must_use]
+    pub fn is_told_done(&self) -> bool {
+        let told = |it: Resolved| it.way == self.way && it.outcome == Resolution::Applied;
+        self.resolved.is_some_and(told)
+    }
+
+    /// The error where that is so and the ledger has nothing that it could be about. Nothing may be done then: that would be doing it
+    /// once more.
+    pub(super) fn unmarked(&self) -> Error {
+        let message = format!(
+            "{} was resolved as applied, and the ledger has no mark of what it had begun",
+            self.step
+        );
+        Error::failed(FailureClass::Stale, message)
+            .with_help("somebody took it away: see in the database what was done, then `phasegate rollback RUN`")
+    }
 }
 
 /// A place in a journal and the hash of the chain up to it.

@@ -67,6 +67,7 @@ async fn end_syncs(
             head: head.clone(),
             lock_timeout_ms: None,
             compared_under: None,
+            resolved: None,
         };
         let is_beside = |other: &Mapping| {
             other.is_pushdown() && other.from.target == *target && other.name != mapping.name
@@ -160,6 +161,7 @@ async fn remove_syncs(
             head: head.clone(),
             lock_timeout_ms: None,
             compared_under: None,
+            resolved: None,
         };
         let removed =
             patiently(|| is_signalled(ctx), || driver.remove(fence, &work, &mapping, *direction));

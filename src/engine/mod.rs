@@ -14,6 +14,7 @@ use crate::run::{
 use crate::store::{self, Claimant, Lease, SharedStore};
 
 mod confirm;
+mod doubt;
 mod drive;
 pub mod event;
 mod finish;
@@ -31,6 +32,7 @@ mod throttle;
 mod window;
 
 pub use confirm::is_here;
+pub use doubt::doubt;
 pub use drive::drive;
 pub use parked::parked;
 pub use patience::patiently;

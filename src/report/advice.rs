@@ -274,14 +274,28 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
             let line = failure_story(failure);
             (format!("Step {id} {what}: {}{end}{help}", sentence_of(&line)), suggestions)
         }
-        Progress::Ambiguous { detail, .. } => (
-            format!("Nobody can tell whether step {id} was done: {}.", sentence_of(detail)),
+        Progress::Ambiguous { way, detail } => (
+            format!(
+                "Nobody can tell whether step {id} was {}: {}.",
+                if *way == Way::Back { "undone" } else { "done" },
+                sentence_of(detail)
+            ),
             vec![
-                suggestion(line.of("history {run}"), "what was tried, and when"),
                 suggestion(
-                    line.of("rollback {run}"),
-                    "goes back; see in the database first whether the step's own undo can run",
+                    line.of(&format!("resolve {{run}} {id}")),
+                    "what there is to go by, and how to say what came of it",
                 ),
+                suggestion(line.of("history {run}"), "what was tried, and when"),
+                match way {
+                    Way::Forward => suggestion(
+                        line.of("rollback {run}"),
+                        "goes back, and runs the step's own undo as if it had been done",
+                    ),
+                    Way::Back => suggestion(
+                        line.of("abort {run} --leave --reason 'why'"),
+                        "ends the run instead, and leaves what is not undone",
+                    ),
+                },
             ],
         ),
         _ => (

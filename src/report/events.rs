@@ -93,6 +93,10 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         Event::StepAmbiguous { step, detail, .. } => {
             Some(Line::new("ambiguous", Tone::Bad, format!("{step}: {detail}")))
         }
+        Event::StepResolved { step, outcome, reason, .. } => {
+            let text = format!("{step}: {}: {reason}", outcome.as_str());
+            Some(Line::new("resolved", Tone::Strong, text))
+        }
         Event::GateOpened { gate, .. } => {
             Some(Line::new("open", Tone::Good, gate_text(gate, state)))
         }

@@ -110,6 +110,13 @@ pub fn sentence(event: &Event) -> String {
         Event::StepAmbiguous { step, detail, .. } => {
             format!("{step}: nobody can tell whether it was done: {detail}")
         }
+        Event::StepResolved { step, attempt, way, outcome, reason } => {
+            format!(
+                "{step}: {} {attempt} resolved as {}: {reason}",
+                attempt_at(*way),
+                outcome.as_str()
+            )
+        }
         Event::RetryAsked { steps } => format!("asked to try {} again", names(steps)),
         Event::GateReached { gate, work, .. } => {
             format!("gate {gate}: takes approvals for digest {work}")
@@ -254,6 +261,16 @@ mod tests {
                     },
                 },
                 "copy: tuned: 2 workers, chunks of 100ms, chunks of 1 row, 50ms between chunks, lag 2.5s, stop off",
+            ),
+            (
+                Event::StepResolved {
+                    step: "copy".into(),
+                    attempt: 2,
+                    way: Way::Back,
+                    outcome: crate::run::Resolution::NotApplied,
+                    reason: "the rows are there".into(),
+                },
+                "copy: undo attempt 2 resolved as not applied: the rows are there",
             ),
             (
                 Event::AbortBegun { leave: true, reason: Some("no longer wanted".into()) },

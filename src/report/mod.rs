@@ -10,6 +10,7 @@
 pub mod advice;
 pub mod deeds;
 mod difference;
+pub mod doubt;
 pub mod dry_run;
 pub mod events;
 #[cfg(test)]

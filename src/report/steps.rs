@@ -193,8 +193,12 @@ fn detail(state: &State, step: &Step, now: Timestamp) -> Option<String> {
     let known = state.step(&step.id);
     match &known.progress {
         Progress::Retrying { at, failure, .. } => {
-            let wait = words::duration(at.since_ms(now));
-            Some(format!("{}; again in {wait}", failure.message))
+            // What an operator had a hand in waits for nothing but to be driven.
+            let when = match at.since_ms(now) {
+                0 => "when the run goes on".to_owned(),
+                wait => format!("in {}", words::duration(wait)),
+            };
+            Some(format!("{}; again {when}", failure.message))
         }
         Progress::Failed { failure, .. } => Some(failure_line(failure)),
         Progress::Ambiguous { detail, .. } => Some(detail.clone()),

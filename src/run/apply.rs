@@ -12,6 +12,7 @@ use super::program::Program;
 use super::record::{
     Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way,
 };
+use super::resolve;
 use super::state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
 };
@@ -92,6 +93,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         | Event::StepFailed { .. }
         | Event::StepDiffers { .. }
         | Event::StepAmbiguous { .. } => apply_attempt(state, &record.event, at),
+        Event::StepResolved { .. } => resolve::apply(state, record),
         Event::RetryAsked { steps } => {
             for id in steps {
                 retry_asked(state.steps.entry(id.clone()).or_default(), at);
@@ -172,13 +174,16 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
         }
         Event::StepFailed { step, attempt, way, failure, retry_at } => {
             let entry = state.steps.entry(step.clone()).or_default();
-            // One that failed before it could be started counts as an attempt too, or it would be tried for ever.
-            if !matches!(entry.progress, Progress::Running { .. }) {
+            // One that failed before it could be started counts as an attempt too, or it would be tried for ever. It says nothing of
+            // what an earlier one may have committed.
+            let was_begun = matches!(entry.progress, Progress::Running { .. });
+            if !was_begun {
                 entry.attempts = *attempt;
                 entry.tried += 1;
             }
             entry.ended_at = Some(at);
-            entry.may_be_done = failure.class == FailureClass::Unknown;
+            let was_open = entry.may_be_done && !was_begun;
+            entry.may_be_done = was_open || failure.class == FailureClass::Unknown;
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },
                 None => Progress::Failed { way: *way, failure: failure.clone() },
@@ -321,9 +326,15 @@ fn stand(gate: &mut GateState, decision: Decision) {
 /// Steps whose work changed begin anew, gates whose work changed forget who approved.
 fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
     for id in changed {
-        let keep = state.steps.get(id).is_some_and(|entry| entry.progress == Progress::Succeeded);
-        if !keep {
-            state.steps.remove(id);
+        let Some(entry) = state.steps.get(id) else { continue };
+        if entry.progress == Progress::Succeeded {
+            continue;
+        }
+        // The target may still have the mark that was answered for.
+        let resolved = entry.resolved;
+        state.steps.remove(id);
+        if resolved.is_some() {
+            state.steps.insert(id.clone(), StepState { resolved, ..StepState::default() });
         }
     }
     for id in voided {

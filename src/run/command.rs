@@ -1,7 +1,7 @@
 //! What an operator asks of a run, and why it may be refused.
 
 use super::name::{GroupName, MappingName, StepId};
-use super::record::{Pin, Tuning};
+use super::record::{Pin, Resolution, Tuning};
 
 /// Something an operator asks.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,15 @@ pub enum Command {
     Resume,
     /// Try failed steps again, a verify that found differences too.
     Retry,
+    /// Say what came of an ambiguous step.
+    Resolve {
+        /// Which.
+        step: StepId,
+        /// What came of it.
+        outcome: Resolution,
+        /// How they know.
+        reason: String,
+    },
     /// Go back.
     Rollback {
         /// Mappings whose writes to the new side alone may be lost.

@@ -16,6 +16,7 @@ use super::ready::{Goal, is_stale, startable};
 use super::record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, Outcome, PermitRecord, Record, Way,
 };
+use super::resolve;
 use super::retry;
 use super::schedule;
 use super::state::{Progress, Standing, State};
@@ -96,7 +97,10 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             match (ledger, guarded(state, step, now)) {
                 (_, None) => Vec::new(),
                 (Err(failure), Some(step)) => vec![unread(state, step, failure, *jitter, now)],
-                (Ok(is_done), Some(step)) => rechecked(state, step, *is_done, seen, now),
+                (Ok(is_done), Some(step)) => {
+                    let is_done = *is_done || resolve::leaves_nothing_to_do(state, step);
+                    rechecked(state, step, is_done, seen, now)
+                }
             }
         }
         Input::Asked(command) => return operator::answer(state, command, by, now),
@@ -253,14 +257,20 @@ fn guarded<'a>(state: &'a State, step: &StepId, now: Timestamp) -> Option<&'a St
 /// The ledger could not be asked, so nobody knows whether the step has been done. Unknown starts nothing.
 fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Timestamp) -> Event {
     let known = state.step(&step.id);
-    let begun = u32::from(!matches!(known.progress, Progress::Running { .. }));
+    let was_begun = matches!(known.progress, Progress::Running { .. });
+    let begun = u32::from(!was_begun);
+    // Whoever began it may have committed it.
+    let class = match failure.class {
+        class if was_begun && retry::is_transient(class) => FailureClass::Unknown,
+        class => class,
+    };
     let tried = known.tried.saturating_add(begun);
     Event::StepFailed {
         step: step.id.clone(),
         attempt: known.attempts.saturating_add(begun),
         way: Way::Forward,
-        failure: failure.clone(),
-        retry_at: retry::next_attempt(step.retry, tried, failure.class, jitter, now),
+        failure: Failure { class, ..failure.clone() },
+        retry_at: retry::next_attempt(step.retry, tried, class, jitter, now),
     }
 }
 

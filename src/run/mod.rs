@@ -15,6 +15,7 @@ mod digest;
 mod expect;
 mod gate;
 mod mapping;
+mod marked;
 mod name;
 mod operator;
 mod parked;
@@ -25,6 +26,7 @@ mod private;
 mod program;
 mod ready;
 mod record;
+mod resolve;
 mod retry;
 mod schedule;
 mod state;
@@ -60,6 +62,7 @@ pub use gate::{
 pub use mapping::{
     CopyColumns, End, Ends, Mapping, OnDelete, OnExisting, Parking, Relation, RowKind, Winner,
 };
+pub use marked::{InLedger, Marked};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
 pub use operator::to_undo;
 pub use parked::{Parked, ParkedRow};
@@ -72,11 +75,12 @@ pub use program::{
 pub use ready::{Effect, Goal, Stop, ready, stop};
 pub use record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, GateFingerprint, Outcome, PermitRecord,
-    Pin, Proof, Record, Tuning, Verdict, Way,
+    Pin, Proof, Record, Resolution, Tuning, Verdict, Way,
 };
+pub use resolve::ambiguous;
 pub use retry::{back_off_ms, is_transient};
 pub use state::{
-    Decision, DecisionVerdict, GateState, Pause, Progress, Standing, State, StepState,
+    Decision, DecisionVerdict, GateState, Pause, Progress, Resolved, Standing, State, StepState,
 };
 pub use throttle::{Bound, Gauge, Limit, Moved, Signal, Throttle, Throttled, Unit};
 pub use time::Timestamp;

@@ -10,6 +10,7 @@ use super::name::{GroupName, MappingName, StepId};
 use super::people::{Unfillable, unfillable};
 use super::program::{Identity, Program, Step};
 use super::record::{Actor, Ending, Event, Pin, Proof, Tuning, Way};
+use super::resolve;
 use super::schedule::leaves_nothing;
 use super::state::{DecisionVerdict, GateState, Progress, Standing, State};
 use super::time::Timestamp;
@@ -44,6 +45,9 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Resume => Err(Refusal::new(RefusalKind::Usage, "the run is not paused")
             .with_help("`phasegate run PLAN` goes on with a run that stopped")),
         Command::Retry => retry(state),
+        Command::Resolve { step, outcome, reason } => {
+            resolve::decide(state, step, *outcome, reason)
+        }
         Command::Rollback { accept_loss } => rollback(state, accept_loss),
         Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
         Command::Amend { pin } => amend(state, pin, by),
@@ -198,7 +202,8 @@ fn left_traces(state: &State, step: &Step) -> bool {
         Progress::Failed { way: Way::Forward, .. } | Progress::Retrying { way: Way::Forward, .. }
     ) && !known.may_be_done
         && !matches!(step.action, Action::Backfill(_))
-        && !commits_in_parts(&step.action);
+        && !commits_in_parts(&step.action)
+        && !resolve::leaves_traces(state, step);
     let only_looked = *progress == Progress::Differs || gate_of(step).is_some();
     !matches!(progress, Progress::Pending | Progress::Undone) && !rolled_back && !only_looked
 }

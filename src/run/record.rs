@@ -173,6 +173,19 @@ pub enum Event {
         /// What is known.
         detail: String,
     },
+    /// An operator said what came of an attempt of which nobody could tell.
+    StepResolved {
+        /// The step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+        /// Done or undone.
+        way: Way,
+        /// What came of it.
+        outcome: Resolution,
+        /// How they know.
+        reason: String,
+    },
     /// An operator wants failed steps tried again.
     RetryAsked {
         /// The steps.
@@ -265,6 +278,27 @@ pub enum Event {
         /// How.
         ending: Ending,
     },
+}
+
+/// What an operator says of what nobody else could tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// It was done.
+    Applied,
+    /// It was not, and is to be done again.
+    NotApplied,
+}
+
+impl Resolution {
+    /// The answer in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::NotApplied => "not applied",
+        }
+    }
 }
 
 /// How a run ends.

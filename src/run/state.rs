@@ -8,7 +8,9 @@ use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
 use super::program::Program;
-use super::record::{Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Tuning, Way};
+use super::record::{
+    Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Resolution, Tuning, Way,
+};
 use super::time::Timestamp;
 use super::usage::Baseline;
 
@@ -84,8 +86,21 @@ pub struct StepState {
     pub permitted_at: Option<Timestamp>,
     /// The last attempt failed, and may have been committed all the same: the ledger could not say that it was not.
     pub may_be_done: bool,
+    /// What an operator last said came of an attempt of which nobody could tell.
+    pub resolved: Option<Resolved>,
     /// Changes to its settings.
     pub tuning: Tuning,
+}
+
+/// What an operator said came of an attempt, for the ledger to agree with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Done or undone.
+    pub way: Way,
+    /// What came of it.
+    pub outcome: Resolution,
+    /// The journal's version that holds the answer. It is about what was begun before that, and says nothing of anything later.
+    pub version: u64,
 }
 
 impl StepState {
@@ -248,6 +263,7 @@ impl State {
             permit: None,
             permitted_at: None,
             may_be_done: false,
+            resolved: None,
             tuning: Tuning::NONE,
         };
         self.steps.get(id).unwrap_or(&UNTOUCHED)

@@ -6,6 +6,7 @@ use super::*;
 
 mod gates;
 mod operator;
+mod resolving;
 mod simulation;
 mod turns;
 

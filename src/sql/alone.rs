@@ -99,6 +99,36 @@ pub fn index_made(statement: &str) -> Option<NewIndex> {
     new_index(statement, &mut Reader::new(statement, &all))
 }
 
+/// Kinds of things that all databases of a server share, and that are in a catalogue by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// A database.
+    Database,
+    /// A place for files.
+    Tablespace,
+    /// A subscription, which only its own database sees.
+    Subscription,
+}
+
+/// What a statement makes or removes of these, by its name as written. Nothing where it changes one that is there before and
+/// after.
+#[must_use]
+pub fn shared_object(statement: &str) -> Option<(Shared, String)> {
+    let all = tokens(Dialect::Postgres, statement, 1).ok()?;
+    let mut reader = Reader::new(statement, &all);
+    if !matches!(reader.word()?.as_str(), "create" | "drop") {
+        return None;
+    }
+    let kind = match reader.word()?.as_str() {
+        "database" => Shared::Database,
+        "tablespace" => Shared::Tablespace,
+        "subscription" => Shared::Subscription,
+        _ => return None,
+    };
+    reader.eats(&["if", "exists"]);
+    Some((kind, path(statement, &mut reader)?))
+}
+
 fn new_index(source: &str, reader: &mut Reader<'_>) -> Option<NewIndex> {
     if !reader.eats(&["create", "index"]) && !reader.eats(&["create", "unique", "index"]) {
         return None;
@@ -227,6 +257,13 @@ mod tests {
         ];
         for (statement, expected) in table {
             assert_eq!(alone(statement), expected, "{statement}");
+        }
+        let made = shared_object("create database \"A b\" OWNER x");
+        assert_eq!(made, Some((Shared::Database, "\"A b\"".to_owned())));
+        let gone = shared_object("DROP SUBSCRIPTION IF EXISTS s");
+        assert_eq!(gone, Some((Shared::Subscription, "s".to_owned())));
+        for other in ["ALTER DATABASE d SET x = 1", "CREATE TABLE database (x int)", "CALL p()"] {
+            assert_eq!(shared_object(other), None, "{other}");
         }
         let plain = index_made("CREATE INDEX IF NOT EXISTS i ON t (x)");
         assert!(plain.is_some_and(|i| !i.is_concurrent && i.name.as_deref() == Some("i")));

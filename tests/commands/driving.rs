@@ -142,6 +142,13 @@ fn an_ambiguous_step_is_nine_and_nothing_is_tried() {
     assert_eq!(sandbox.value("app.db", "SELECT count(*) FROM customers_v2"), "0");
     let said = sandbox.run(&["status"]).expect(0);
     assert!(said.stdout.contains("the connection was lost"), "{said}");
+    let shown =
+        document(&sandbox.run(&["resolve", "customers", "copy", "--format", "json"]).expect(9));
+    assert_eq!(shown["targets"][0]["in_ledger"], false, "{shown:#}");
+    let answer = ["resolve", "customers", "copy", "--outcome", "not-applied", "--reason", "looked"];
+    sandbox.run(&answer).expect(0);
+    sandbox.run(&["run", "plan.yaml"]).expect(4);
+    assert_ne!(sandbox.value("app.db", "SELECT count(*) FROM customers_v2"), "0");
 }
 
 #[test]
@@ -164,7 +171,7 @@ fn what_a_target_lacks_is_shown_in_the_plan_and_explained() {
 fn every_command_answers_with_its_frame_when_it_is_refused_too() {
     let sandbox = sandbox("");
     sandbox.run(&["run", "plan.yaml"]).expect(0);
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &["advance", "customers"],
         &["pause", "customers"],
         &["resume", "customers"],
@@ -176,6 +183,7 @@ fn every_command_answers_with_its_frame_when_it_is_refused_too() {
         &["approve", "customers", "ready"],
         &["reject", "customers", "ready", "--reason", "late"],
         &["revoke", "customers", "ready"],
+        &["resolve", "customers", "ready"],
         &["gates", "nobody"],
         &["history", "nobody"],
         &["status", "nobody"],

@@ -7,10 +7,10 @@ use phasegate::cli::exit::Exit;
 
 use super::tool::Tool;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "validate", "graph", "dry-run", "run", "advance", "pause", "resume", "retry", "abort",
-    "rollback", "amend", "tune", "relay", "gates", "approve", "reject", "revoke", "status",
-    "history", "events", "state", "schema", "explain", "version",
+    "rollback", "amend", "tune", "resolve", "relay", "gates", "approve", "reject", "revoke",
+    "status", "history", "events", "state", "schema", "explain", "version",
 ];
 
 /// Those of a command that has commands of its own, which stand behind it.

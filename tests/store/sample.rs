@@ -99,6 +99,7 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "step_failed", "step": "copy", "attempt": 1, "way": "forward", "failure": failure, "retry_at": 1_700_000_001_000_i64 }),
         json!({ "kind": "step_differs", "step": "compare", "attempt": 1, "evidence": evidence("fail") }),
         json!({ "kind": "step_ambiguous", "step": "drop", "attempt": 1, "way": "forward", "detail": "connection lost" }),
+        json!({ "kind": "step_resolved", "step": "drop", "attempt": 1, "way": "forward", "outcome": "not_applied", "reason": "the table is there" }),
         json!({ "kind": "retry_asked", "steps": ["copy"] }),
         json!({ "kind": "gate_reached", "gate": "ready", "work": digest('b'), "fingerprints": { "app": digest('a') } }),
         json!({ "kind": "gate_opened", "gate": "ready", "work": digest('b') }),
@@ -130,6 +131,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::StepFailed { .. } => "step_failed",
         Event::StepDiffers { .. } => "step_differs",
         Event::StepAmbiguous { .. } => "step_ambiguous",
+        Event::StepResolved { .. } => "step_resolved",
         Event::RetryAsked { .. } => "retry_asked",
         Event::GateReached { .. } => "gate_reached",
         Event::GateOpened { .. } => "gate_opened",
@@ -148,7 +150,7 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// How many kinds [`kind`] tells apart.
-pub const KINDS: usize = 21;
+pub const KINDS: usize = 22;
 
 fn evidence(verdict: &str) -> Value {
     json!({

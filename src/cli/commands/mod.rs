@@ -13,6 +13,7 @@ mod history;
 mod pause;
 mod reject;
 mod relay;
+mod resolve;
 mod resume;
 mod retry;
 mod revoke;
@@ -52,6 +53,7 @@ pub async fn perform(session: &Session, command: Command) -> Result<Answer, Fail
         Command::Tune(args) => tune::perform(session, &args).await,
         Command::Gates(args) => gates::perform(session, &args).await,
         Command::Approve(args) => approve::perform(session, args).await,
+        Command::Resolve(args) => resolve::perform(session, args).await,
         Command::Relay(args) => relay::perform(session, &args).await,
         Command::Reject(args) => reject::perform(session, args).await,
         Command::Revoke(args) => revoke::perform(session, &args).await,

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret as _;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
 
+mod answered;
 mod catalogue;
 mod chunks;
 mod claim;

@@ -6,7 +6,8 @@
 //! - Before a change of schema it has the names that there were, and which transaction it is made in. Where the answer was lost, or we
 //!   died, the names that there are now tell whether it was done: all of it or nothing, as the transaction is one.
 //! - What commits by itself, part after part, is marked as begun and as done. What was begun and isn't known to have ended is
-//!   [`Error::Ambiguous`]: nothing tells how far it came. What failed keeps a mark, as what it had committed stays.
+//!   [`Error::Ambiguous`]: nothing tells how far it came, and an operator says what came of it, which [`answered`] enters in the
+//!   mark. What failed keeps a mark, as what it had committed stays.
 //!
 //! Indexes that a step makes are waited for until they are online; those of others are not looked at.
 
@@ -15,12 +16,12 @@ use std::collections::BTreeSet;
 use neo4rs::query;
 use serde::{Deserialize, Serialize};
 
-use super::Neo4j;
 use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
-use super::ledger::{PREFIX, applied, await_index, forget, get, record};
+use super::ledger::{PREFIX, applied, await_index, forget, get, record, way_name};
+use super::{Neo4j, answered};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
-use crate::run::{FailureClass, Script, Statement, Way, is_transient};
+use crate::run::{FailureClass, Script, Statement, StepId, Way, is_transient};
 use crate::sql::cypher::{SchemaChange, Section, quoted, schema_change, section};
 
 /// How long indexes may take to be online, in seconds: the step's own `timeout` ends it earlier.
@@ -54,6 +55,16 @@ fn parts(script: &Script) -> Vec<Part<'_>> {
     parts
 }
 
+/// The statements of a part, by its number.
+pub(super) fn statements_of(script: &Script, number: usize) -> Vec<&Statement> {
+    parts(script).into_iter().nth(number).map_or_else(Vec::new, |part| part.statements)
+}
+
+/// How the names begin of a step's marks.
+pub(super) fn begin_of(step: &StepId) -> String {
+    format!("{step}/part/")
+}
+
 /// Runs a script, unless the ledger has it.
 pub(super) async fn run(
     neo4j: &Neo4j,
@@ -61,16 +72,21 @@ pub(super) async fn run(
     work: &Work,
     script: &Script,
 ) -> Result<Applied, Error> {
+    answered::settle(neo4j, fence, work).await?;
     let step = work.step.as_str();
-    let begins = format!("{step}/part/");
+    let begins = begin_of(&work.step);
     let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
     if let Some(before) = applied(&mut tx, fence.run(), step, work.way).await? {
         tx.roll_back().await;
         return Ok(before);
     }
+    if work.is_told_done() && !has_marks(&mut tx, fence, (&begins, work.way)).await? {
+        tx.roll_back().await;
+        return Err(work.unmarked());
+    }
     if work.way == Way::Back
         && applied(&mut tx, fence.run(), step, Way::Forward).await?.is_none()
-        && !has_marks(&mut tx, fence, &begins).await?
+        && !has_marks(&mut tx, fence, (&begins, Way::Forward)).await?
     {
         let detail = Some("it had not been done, so there was nothing to undo".to_owned());
         let applied = record(&mut tx, fence, (step, work), (0, detail)).await?;
@@ -101,11 +117,16 @@ pub(super) async fn run(
     Ok(applied)
 }
 
-async fn has_marks(tx: &mut Tx<'_>, fence: &Fence, begins: &str) -> Result<bool, Error> {
+async fn has_marks(
+    tx: &mut Tx<'_>,
+    fence: &Fence,
+    (begins, way): (&str, Way),
+) -> Result<bool, Error> {
     let ask = query(
-        "MATCH (s:phasegate_steps {run_id: $run, way: 'forward'}) WHERE s.step STARTS WITH $begins RETURN 1 AS one LIMIT 1",
+        "MATCH (s:phasegate_steps {run_id: $run, way: $way}) WHERE s.step STARTS WITH $begins RETURN 1 AS one LIMIT 1",
     )
     .param("run", fence.run().as_str())
+    .param("way", way_name(way))
     .param("begins", begins);
     Ok(!tx.rows(ask).await.map_err(failed("read the ledger"))?.is_empty())
 }
@@ -119,10 +140,12 @@ async fn in_transaction(tx: &mut Tx<'_>, statements: &[&Statement]) -> Result<u6
 }
 
 /// What the mark of something that commits by itself says in its detail when it is begun.
-const BEGUN: &str = "begun";
+pub(super) const BEGUN: &str = "begun";
 /// And when the server has said that it failed: parts of it may be committed, so that there may be something to undo, and it may be
 /// tried again.
-const IN_PART: &str = "in part";
+pub(super) const IN_PART: &str = "in part";
+/// What that of a change of schema says when an operator has said that it was done: what it made may not be online yet.
+pub(super) const TOLD_DONE: &str = "told done";
 
 /// What that of a change of schema says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,6 +163,7 @@ pub(super) async fn change_schema(
     name: String,
     texts: &[String],
 ) -> Result<(), Error> {
+    answered::settle(neo4j, fence, work).await?;
     let statement = |text: &String| Statement { text: text.clone(), line: 1 };
     let statements: Vec<Statement> = texts.iter().map(statement).collect();
     let one = One { neo4j, fence, work, name };
@@ -193,6 +217,7 @@ impl One<'_> {
         let (before, is_done) = match self.begun().await? {
             Mark::Done(_) => return Ok(0),
             Mark::None => (now.clone(), false),
+            Mark::Begun(said) if said == TOLD_DONE => (now.clone(), true),
             Mark::Begun(said) => {
                 let begun: Begun = serde_json::from_str(&said)
                     .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
@@ -301,7 +326,7 @@ enum Mark {
 
 /// The names of all indexes, constraints' own included, and of all constraints, but for ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Names {
+pub(super) struct Names {
     indexes: BTreeSet<String>,
     constraints: BTreeSet<String>,
 }
@@ -323,7 +348,7 @@ impl Names {
     }
 }
 
-async fn names(reader: &mut Reader<'_>) -> Result<Names, Error> {
+pub(super) async fn names(reader: &mut Reader<'_>) -> Result<Names, Error> {
     let mut names = Names::default();
     for (text, kind) in [
         ("SHOW INDEXES YIELD name", &mut names.indexes),
@@ -339,6 +364,18 @@ async fn names(reader: &mut Reader<'_>) -> Result<Names, Error> {
         }
     }
     Ok(names)
+}
+
+/// Which of the names that a change of schema makes or takes away there are now.
+pub(super) fn changed(statements: &[&Statement], now: &Names) -> Vec<String> {
+    let changes = statements.iter().filter_map(|statement| schema_change(&statement.text));
+    let named = changes.filter_map(|change| Some((change.name?, change.is_constraint)));
+    let told = named.map(|(name, is_constraint)| {
+        let kind = if is_constraint { "constraint" } else { "index" };
+        let is = if now.has(&name, is_constraint) { "is there now" } else { "is not there now" };
+        format!("{kind} {name} {is}")
+    });
+    told.collect()
 }
 
 /// Whether a change of schema whose end nobody heard of was done, by the names from before it and those that there are now.

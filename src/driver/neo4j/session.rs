@@ -6,12 +6,12 @@ use neo4rs::{BoltType, query};
 use super::connection::Ask as _;
 use super::error::failed;
 use super::ledger::{self, get};
-use super::{Neo4j, claim, script};
+use super::{Neo4j, answered, claim, script};
 use crate::driver::crossing::ChangeSink;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
 };
-use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
+use crate::run::{Ending, FailureClass, Marked, RunId, Runnable, Script, StepId, Value, Way};
 
 /// Workers of a copy.
 const COPY_WORKERS: u32 = 4;
@@ -105,6 +105,15 @@ impl Session for Neo4j {
         let applied = ledger::applied(&mut reader, run, step.as_str(), way).await?;
         reader.release();
         Ok(applied.is_some())
+    }
+
+    async fn marks(
+        &self,
+        run: &RunId,
+        step: &StepId,
+        script: Option<&Script>,
+    ) -> Result<Vec<Marked>, Error> {
+        answered::marks(self, (run, step), script).await
     }
 
     async fn cancel(&self) {

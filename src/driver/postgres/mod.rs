@@ -15,6 +15,7 @@ use crate::run::FailureClass;
 mod ahead;
 #[cfg(test)]
 mod ahead_tests;
+mod answered;
 mod at_once;
 mod beside;
 mod by_name;

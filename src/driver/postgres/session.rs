@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::error::failed;
-use super::{Postgres, claim, ledger, script, statements, value};
+use super::{Postgres, answered, claim, ledger, script, statements, value};
 use crate::clock::Stopwatch;
 use crate::driver::crossing::ChangeSource;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
-use crate::run::{Ending, RunId, Runnable, StepId, Transaction, Value, Way};
+use crate::run::{Ending, Marked, RunId, Runnable, Script, StepId, Transaction, Value, Way};
 
 /// Workers of a copy.
 const COPY_WORKERS: u32 = 8;
@@ -135,6 +135,7 @@ impl Session for Postgres {
         work: &Work,
         script: Runnable<'_>,
     ) -> Result<Applied, Error> {
+        answered::settle(self, fence, work).await?;
         match script.script().transaction {
             Transaction::Auto => script::transactional(self, fence, work, script.script()).await,
             Transaction::None => statements::each(self, fence, work, script.script()).await,
@@ -146,6 +147,15 @@ impl Session for Postgres {
         let applied = ledger::applied_before(&mut reader, run, step, way).await?;
         reader.release().await;
         Ok(applied.is_some())
+    }
+
+    async fn marks(
+        &self,
+        run: &RunId,
+        step: &StepId,
+        script: Option<&Script>,
+    ) -> Result<Vec<Marked>, Error> {
+        answered::marks(self, (run, step), script).await
     }
 
     async fn cancel(&self) {

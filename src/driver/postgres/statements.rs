@@ -4,7 +4,8 @@
 //! - A statement that may be in a transaction is in one of its own, together with its mark in the ledger: done once.
 //! - Before any other the ledger has its mark, with the session that runs it, written under the fence in that very session;
 //!   a second mark when it is done. What is marked as begun and not as done is never repeated blindly: its session is ended
-//!   first, then the catalogue is asked, and where that can't tell it is [`Error::Ambiguous`].
+//!   first, then the catalogue is asked, and where that can't tell it is [`Error::Ambiguous`]: an operator says what came of it, which
+//!   [`answered`](super::answered) enters in the mark.
 //! - While a statement runs outside a transaction, its session has none open and holds no lock of ours. Who takes over ends
 //!   it and waits until it is gone.
 //!
@@ -344,9 +345,12 @@ async fn mark(bare: &mut Bare<'_>, fence: &Fence, work: &Work, at: usize) -> Res
     })
 }
 
+/// How the detail of a mark begins of what was begun and isn't known to have ended.
+pub(super) const BEGUN: &str = "begun in session ";
+
 /// The session that a mark names.
-fn session_in(detail: &str) -> Option<SessionId> {
-    let (pid, began) = detail.strip_prefix("begun in session ")?.split_once(" of ")?;
+pub(super) fn session_in(detail: &str) -> Option<SessionId> {
+    let (pid, began) = detail.strip_prefix(BEGUN)?.split_once(" of ")?;
     Some(SessionId { pid: pid.parse().ok()?, began: began.to_owned() })
 }
 
@@ -358,9 +362,7 @@ async fn write_mark(
 ) -> Result<(), Error> {
     let (rows, detail) = match mark {
         Mark::None => return remove_mark(tx, fence, work, at).await,
-        Mark::Begun(session) => {
-            (0, Some(format!("begun in session {} of {}", session.pid, session.began)))
-        }
+        Mark::Begun(session) => (0, Some(format!("{BEGUN}{} of {}", session.pid, session.began))),
         Mark::Done(rows) => (*rows, None),
     };
     let sql = format!(

@@ -115,6 +115,11 @@ impl Session for Sqlite {
             tx.roll_back().await;
             return Ok(before);
         }
+        // Nothing of ours is ever in doubt here.
+        if work.is_told_done() {
+            tx.roll_back().await;
+            return Err(work.unmarked());
+        }
         // A copy that did not come to its end is in the ledger by its chunks.
         let is_undone_before_done = work.way == Way::Back
             && ledger::applied(conn, fence.run(), &work.step, Way::Forward).await?.is_none()

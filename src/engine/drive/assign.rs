@@ -118,6 +118,7 @@ impl Drive<'_> {
                 head: self.journal.head.clone(),
                 lock_timeout_ms: step.lock_timeout_ms,
                 compared_under: compared_under(state, &step, way),
+                resolved: state.step(id).resolved,
             },
             permit,
             driver,

@@ -131,8 +131,22 @@ fn what_may_have_been_committed_when_the_connection_was_lost_counts_as_done() {
     steps[7].digest = Digest::of_bytes(b"drops something else");
     let amend = Command::Amend { pin: Box::new(pin(steps, Policy::default())) };
     assert_eq!(world.ask("ana", amend).unwrap_err().kind, RefusalKind::Findings);
-    // The ledger could be asked the next time: nothing is committed.
+    // That nobody can ask the ledger says nothing new, before an attempt as behind the death of whoever made one.
+    let unread = |world: &mut World| {
+        let ledger = Err(failure(FailureClass::Unreachable));
+        let (step, seen) = ("drop".into(), Vec::new());
+        world.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+        assert!(matches!(world.is("drop"), Progress::Retrying { .. }), "{:?}", world.is("drop"));
+        assert!(world.ask("ana", rollback(&[])).is_err());
+        world.wait(10_000);
+    };
     world.wait(1_000);
+    unread(&mut world);
+    world.ask("ana", Command::Retry).unwrap();
+    world.up_to("drop");
+    world.wait(10_000);
+    unread(&mut world);
+    // The ledger could be asked the next time: nothing is committed.
     world.up_to("drop");
     world.fails("drop", Way::Forward, FailureClass::Contention);
     world.ask("ana", rollback(&[])).unwrap();

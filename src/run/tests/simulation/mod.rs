@@ -260,7 +260,8 @@ impl History {
             7 | 8 => self.ask("eve", Command::Revoke { gate: gate() }),
             9 | 10 => self.ask("ana", Command::Retry),
             11 => self.ask("ana", Command::Pause { reason: None }),
-            12 | 13 => self.ask("ana", Command::Resume),
+            12 => self.ask("ana", Command::Resume),
+            13 => self.resolve(),
             14 if more % 6 == 0 => {
                 self.ask("ana", Command::Rollback { accept_loss: Vec::new() });
             }
@@ -269,6 +270,21 @@ impl History {
                 self.ask("ana", Command::Abort { leave, reason });
             }
             _ => self.amend(more),
+        }
+    }
+
+    /// Somebody has looked, and says what came of what nobody could tell.
+    fn resolve(&mut self) {
+        let steps = self.world.truth.program().order().to_vec();
+        for step in steps {
+            let is_open =
+                matches!(self.world.truth.step(&step).progress, Progress::Ambiguous { .. });
+            if !is_open || self.world.target.sessions.iter().any(|session| session.step == step) {
+                continue;
+            }
+            let is_there = self.world.target.effects.contains_key(&step);
+            let outcome = if is_there { Resolution::Applied } else { Resolution::NotApplied };
+            self.ask("ana", Command::Resolve { step, outcome, reason: "looked".into() });
         }
     }
 
@@ -315,12 +331,13 @@ impl History {
         self.world.breaks("end", || "it goes on for ever".into());
     }
 
-    /// With the help of operators a run ends, if it is not ambiguous.
+    /// With the help of operators a run ends.
     fn ends(&mut self) {
         self.comes_to_rest();
         for _ in 0..4 {
             self.ask("ana", Command::Resume);
             self.ask("ana", Command::Retry);
+            self.resolve();
             for gate in ["switch", "end"] {
                 self.ask("eve", Command::Revoke { gate: gate.into() });
                 self.approve("ben", gate);
@@ -338,10 +355,8 @@ impl History {
     }
 
     fn ending(&self) -> Option<&'static str> {
-        let truth = &self.world.truth;
-        match (truth.standing(), stop(truth, &Goal::End, &[])) {
-            (Standing::Ended { ending, .. }, _) => Some(ending.as_str()),
-            (_, Some(Stop::Ambiguous { .. })) => Some("ambiguous"),
+        match self.world.truth.standing() {
+            Standing::Ended { ending, .. } => Some(ending.as_str()),
             _ => None,
         }
     }
@@ -389,6 +404,8 @@ fn asked(command: &Command) -> String {
 /// How a history went.
 struct Lived {
     ending: Option<&'static str>,
+    /// Whether somebody had to say what came of a step.
+    was_resolved: bool,
     broken: Option<Broken>,
     told: Vec<String>,
 }
@@ -414,8 +431,10 @@ fn live(seed: u64, moves: &[Move], fault: Option<Fault>, is_told: bool) -> Lived
         history.world.breaks("total", || "the core panics".to_owned());
     }
     let ending = history.ending();
-    let World { broken, told, .. } = history.world;
-    Lived { ending, broken, told: told.unwrap_or_default() }
+    let World { journal, broken, told, .. } = history.world;
+    let was_resolved =
+        journal.iter().any(|record| matches!(record.event, Event::StepResolved { .. }));
+    Lived { ending, was_resolved, broken, told: told.unwrap_or_default() }
 }
 
 fn of_seed(seed: u64) -> Vec<Move> {
@@ -476,6 +495,9 @@ fn histories_keep_the_promises() {
                         return Err(report_of(seed, None, &broken));
                     }
                     *endings.entry(lived.ending).or_insert(0_u64) += 1;
+                    if lived.was_resolved {
+                        *endings.entry(Some("resolved")).or_insert(0) += 1;
+                    }
                 }
                 Ok(endings)
             })
@@ -493,7 +515,7 @@ fn histories_keep_the_promises() {
         all
     });
     // Each ending is met often enough for the way to it to be known.
-    for why in ["completed", "rolled back", "aborted", "ambiguous"] {
+    for why in ["completed", "rolled back", "aborted", "resolved"] {
         let count = endings.get(&Some(why)).copied().unwrap_or_default();
         assert!(count > seeds / 500, "{endings:?}");
     }

@@ -277,8 +277,11 @@ fn at_the_end(world: &mut World, ending: Ending) {
         Ending::Completed if ledger != all => {
             world.breaks("P3", || format!("the run ends completed, having done {ledger:?}"));
         }
-        Ending::RolledBack if !ledger.is_empty() => {
-            world.breaks("P9", || format!("the run ends rolled back, and has left {ledger:?}"));
+        Ending::RolledBack if !ledger.is_empty() || !world.target.effects.is_empty() => {
+            let left = world.target.effects.clone();
+            world.breaks("P9", || {
+                format!("the run ends rolled back, and has left {ledger:?}, {left:?}")
+            });
         }
         _ => {}
     }

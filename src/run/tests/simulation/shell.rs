@@ -241,7 +241,10 @@ impl Runner {
         let definition = world.truth.program().step(&task.step).unwrap().clone();
         let is_outside = matches!(&definition.action, Action::Sql(script) if script.transaction == Transaction::None);
         let is_in = world.target.ledger.contains(&task.step);
-        let is_done = is_in == (task.way == Way::Forward);
+        let is_done = match task.way {
+            Way::Forward => is_in,
+            Way::Back => !is_in && !world.target.marks.contains_key(&task.step),
+        };
         let halts = self.state.paused().is_some()
             || *self.state.standing() != Standing::Forward && task.way == Way::Forward;
         Ok(match (&task.stage, &definition.action) {
@@ -271,7 +274,7 @@ impl Runner {
             }
             (Stage::Asked, _) if is_outside && task.way == Way::Forward => {
                 self.fenced(world, task)?;
-                world.target.marks.insert(task.step.clone());
+                world.target.marks.insert(task.step.clone(), self.state.version());
                 let session = Session { step: task.step.clone(), token: self.token };
                 world.target.sessions.push(session);
                 Stage::Sent
@@ -296,16 +299,18 @@ impl Runner {
     /// What an earlier attempt outside a transaction may have left.
     fn begun_before(&self, world: &World, task: &Task, is_outside: bool) -> Stage {
         let is_blind = world.has(Fault::RetriedBlindly);
-        if !is_outside
-            || task.way == Way::Back
-            || !world.target.marks.contains(&task.step)
-            || is_blind
-        {
-            return Stage::Asked;
-        }
+        let mark = world.target.marks.get(&task.step).filter(|_| is_outside && !is_blind);
+        let (Way::Forward, Some(marked_at)) = (task.way, mark) else { return Stage::Asked };
         if world.target.sessions.iter().any(|session| session.step == task.step) {
             // Somebody is still at it.
             return Stage::Ended(Observation::Failed(failed(FailureClass::Contention)));
+        }
+        // An answer is about what was begun before it.
+        let told = self.state.step(&task.step).resolved.filter(|told| told.version > *marked_at);
+        match told.map(|told| told.outcome) {
+            Some(Resolution::Applied) => return Stage::Answered,
+            Some(Resolution::NotApplied) => return Stage::Asked,
+            None => {}
         }
         if task.step.as_str() == OPAQUE {
             return Stage::Ended(Observation::Ambiguous("it may have been done".to_owned()));

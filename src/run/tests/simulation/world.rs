@@ -75,8 +75,8 @@ pub(super) struct Target {
     pub ledger: BTreeSet<StepId>,
     /// How often what a step does is there: once, or never.
     pub effects: BTreeMap<StepId, u32>,
-    /// Steps outside transactions that have begun.
-    pub marks: BTreeSet<StepId>,
+    /// Steps outside transactions that have begun, with the journal's version then.
+    pub marks: BTreeMap<StepId, u64>,
     pub sessions: Vec<Session>,
     pub copy: Copy,
     /// Whether somebody else has changed the schema.
@@ -246,6 +246,7 @@ fn in_words(event: &Event) -> String {
         }
         Event::StepDiffers { step, .. } => format!("{step} found differences"),
         Event::StepAmbiguous { step, way, .. } => format!("{step} is ambiguous {way:?}"),
+        Event::StepResolved { step, outcome, .. } => format!("{step} was {}", outcome.as_str()),
         Event::GateReached { gate, work, .. } => format!("{gate} is reached for {work}"),
         Event::GateOpened { gate, work } => format!("{gate} opens for {work}"),
         Event::GateShut { gate, reasons } => format!("{gate} shuts: {}", reasons.join("; ")),

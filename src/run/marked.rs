@@ -1,0 +1,31 @@
+//! What the ledger in a target has of a step of which nobody can tell whether it was done, for people who are to say it.
+
+use super::record::Way;
+
+/// What a target's ledger has of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InLedger {
+    /// Whether it has the step itself, in the way that is in doubt.
+    pub is_applied: bool,
+    /// What it has of parts of the step, in their order.
+    pub marks: Vec<Marked>,
+}
+
+/// What a ledger has of a part of a step that can't be in one transaction, and what else can be seen of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Done or undone.
+    pub way: Way,
+    /// What it is, in a word or two: `statement 2`.
+    pub part: String,
+    /// The line of the plan or the file that it begins in, counted from 1.
+    pub line: Option<u32>,
+    /// How it stands, in words: `begun, and not seen to end`.
+    pub stands: String,
+    /// Whether that is so: it was begun, and nobody knows whether it ended.
+    pub is_open: bool,
+    /// When it was marked so, by the database's clock.
+    pub at: String,
+    /// What else there is to see: its session, and the catalogue where that can tell something. One sentence each.
+    pub seen: Vec<String>,
+}
