@@ -11,7 +11,7 @@ use super::bed::Bed;
 use crate::sandbox::{Ran, wait_for};
 
 const PLAN: &str = "plans/lead-graph.yaml";
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Every wait is cut to a second; who may decide is known by name.
 const PROJECT: &str = "apiVersion: phasegate/v1

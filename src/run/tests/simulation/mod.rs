@@ -6,7 +6,7 @@
 //! databases, are models, of which [`shell`] and [`world`] say what they leave out. That they notice what they are meant to notice is seen by
 //! planting faults.
 //!
-//! `PHASEGATE_SEEDS=1000000 cargo test --lib simulation` is the long form, and `PHASEGATE_SEED=7 cargo test --lib one_seed -- --nocapture`
+//! `PHASEGATE_HISTORIES=1000000 cargo test --lib simulation` is the long form, and `PHASEGATE_HISTORY=7 cargo test --lib one_seed -- --nocapture`
 //! tells the history of one seed, cut down to what it takes to break a promise if it breaks one.
 
 use std::collections::BTreeMap;
@@ -147,10 +147,10 @@ impl History {
         match kind {
             Kind::Turn => self.with_a_runner(by, |runner, world| runner.turn(world, luck)),
             Kind::Work => {
-                self.with_a_runner(by, |runner, world| runner.work(world, by >> 12, luck))
+                self.with_a_runner(by, |runner, world| runner.work(world, by >> 12, luck));
             }
             Kind::Look => {
-                self.with_a_runner(by, |runner, world| runner.look(world, by >> 12, luck))
+                self.with_a_runner(by, |runner, world| runner.look(world, by >> 12, luck));
             }
             Kind::Start => self.start(by),
             Kind::Kill => {
@@ -169,7 +169,8 @@ impl History {
                 }
             }
             Kind::Append => {
-                self.world.append_fate = if by % 2 == 0 { Fate::Lost } else { Fate::Unheard };
+                self.world.append_fate =
+                    if by.is_multiple_of(2) { Fate::Lost } else { Fate::Unheard };
             }
             Kind::Pass => self.time_passes(by),
             Kind::Statement => {
@@ -181,10 +182,10 @@ impl History {
                 }
             }
             Kind::Stranger => {
-                self.world.target.is_strange = by % 3 == 0;
+                self.world.target.is_strange = by.is_multiple_of(3);
                 self.world.tell(|| "somebody else has changed the schema".to_owned());
             }
-            Kind::Differ => self.world.differs = by % 2 == 0,
+            Kind::Differ => self.world.differs = by.is_multiple_of(2),
             Kind::Ask => self.operator(by),
         }
     }
@@ -220,7 +221,7 @@ impl History {
         };
         let living: Vec<u64> = self.runners.iter().map(|runner| runner.id).collect();
         let is_dead = |id| !living.contains(&id);
-        self.runners.extend(Runner::start(&mut self.world, self.born, goal, is_dead));
+        self.runners.extend(Runner::start(&mut self.world, self.born, &goal, is_dead));
     }
 
     /// Mostly a little, at times much, and at times the clock goes back.
@@ -262,7 +263,7 @@ impl History {
             11 => self.ask("ana", Command::Pause { reason: None }),
             12 => self.ask("ana", Command::Resume),
             13 => self.resolve(),
-            14 if more % 6 == 0 => {
+            14 if more.is_multiple_of(6) => {
                 self.ask("ana", Command::Rollback { accept_loss: Vec::new() });
             }
             14 if more % 6 == 1 => {
@@ -305,7 +306,7 @@ impl History {
         self.world.differs = false;
         self.world.target.is_strange = false;
         self.born += 1;
-        let started = Runner::start(&mut self.world, self.born, Goal::End, |_| true);
+        let started = Runner::start(&mut self.world, self.born, &Goal::End, |_| true);
         let Some(mut runner) = started else { return };
         for _ in 0..CALM_TURNS {
             let before = (self.world.truth.version(), self.world.now, self.world.target.token);
@@ -468,7 +469,7 @@ fn report_of(seed: u64, fault: Option<Fault>, broken: &Broken) -> String {
     let lived = live(seed, &moves, fault, true);
     format!(
         "seed {seed} breaks {}: {}\n{} moves of it do, and this is what happens:\n{}\n\
-         PHASEGATE_SEED={seed} cargo test --lib one_seed -- --nocapture",
+         PHASEGATE_HISTORY={seed} cargo test --lib one_seed -- --nocapture",
         broken.promise,
         broken.what,
         moves.len(),
@@ -483,7 +484,7 @@ fn number(name: &str) -> Option<u64> {
 /// Any history keeps the promises, and comes to an end or to a reason.
 #[test]
 fn histories_keep_the_promises() {
-    let seeds = number("PHASEGATE_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("PHASEGATE_HISTORIES").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let endings = std::thread::scope(|scope| {
         let lived = (0..threads).map(|first| {
@@ -550,10 +551,10 @@ fn planted_faults_are_found() {
     }
 }
 
-/// A history is the same whenever it is lived through. `PHASEGATE_SEED` says which, and has it told.
+/// A history is the same whenever it is lived through. `PHASEGATE_HISTORY` says which, and has it told.
 #[test]
 fn one_seed_is_one_history() {
-    let asked = number("PHASEGATE_SEED");
+    let asked = number("PHASEGATE_HISTORY");
     let seed = asked.unwrap_or(1);
     let lived = live(seed, &of_seed(seed), None, true);
     if let Some(broken) = &lived.broken {

@@ -24,10 +24,10 @@ pub(super) fn of_event(world: &mut World, event: &Event, seen: &[(StepId, Observ
         Event::StepStarted { step, way: Way::Forward, permit, .. } => {
             begins(world, step, permit.as_ref(), seen);
         }
-        Event::StepStarted { step, way: Way::Back, .. } => {
-            if *world.truth.standing() != Standing::Back {
-                world.breaks("P9", || format!("{step} is to be undone in a run that goes forward"));
-            }
+        Event::StepStarted { step, way: Way::Back, .. }
+            if *world.truth.standing() != Standing::Back =>
+        {
+            world.breaks("P9", || format!("{step} is to be undone in a run that goes forward"));
         }
         Event::StepSucceeded { step, way, outcome, .. } => {
             if let Some(evidence) = &outcome.evidence {

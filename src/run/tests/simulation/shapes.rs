@@ -57,15 +57,12 @@ pub(super) fn drawn(dice: &mut Dice) -> Vec<Step> {
                 needs(&mut steps, "end", &["switch"]);
             }
         }
-        1 => {
-            // A second comparison, which only the end needs.
-            if !shared {
-                let again =
-                    step("again", Phase::Contract, &["switch"], super::super::full_verify());
-                let at = steps.iter().position(|step| step.id.as_str() == "end").unwrap();
-                steps.insert(at, again);
-                needs(&mut steps, "end", &["retire", "switch"]);
-            }
+        // A second comparison, which only the end needs.
+        1 if !shared => {
+            let again = step("again", Phase::Contract, &["switch"], super::super::full_verify());
+            let at = steps.iter().position(|step| step.id.as_str() == "end").unwrap();
+            steps.insert(at, again);
+            needs(&mut steps, "end", &["retire", "switch"]);
         }
         _ => {}
     }

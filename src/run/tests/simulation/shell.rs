@@ -69,8 +69,11 @@ pub(super) struct Asking {
     of: StepId,
     gates: Vec<StepId>,
     is_recheck: bool,
-    read: Option<(Result<bool, Failure>, Vec<(StepId, Observations)>)>,
+    read: Option<Read>,
 }
+
+/// Whether the ledger has the step, and what was read for each gate.
+type Read = (Result<bool, Failure>, Vec<(StepId, Observations)>);
 
 /// What goes wrong with a stage.
 #[derive(Clone, Copy)]
@@ -85,7 +88,7 @@ impl Runner {
     pub fn start(
         world: &mut World,
         id: u64,
-        goal: Goal,
+        goal: &Goal,
         is_dead: impl Fn(u64) -> bool,
     ) -> Option<Self> {
         let is_free = world
@@ -259,7 +262,7 @@ impl Runner {
                 1 => Stage::Ended(Observation::Interrupted),
                 2..=3 if !is_in => Stage::Ended(Observation::Failed(failed(class(by)))),
                 _ if is_done && !(world.has(Fault::RetriedBlindly) && task.attempt > 1) => {
-                    Stage::Ended(Observation::Done(self.outcome(world, task)))
+                    Stage::Ended(Observation::Done(outcome(world, task)))
                 }
                 _ => {
                     task.moves = unchanged(world);
@@ -326,7 +329,7 @@ impl Runner {
         let lost = |class| Ok(Stage::Ended(Observation::Failed(failed(class))));
         match luck.0 {
             0 => return lost(FailureClass::Unreachable),
-            1 if by % 2 == 0 => return lost(FailureClass::Unknown),
+            1 if by.is_multiple_of(2) => return lost(FailureClass::Unknown),
             _ => {}
         }
         self.fenced(world, task)?;
@@ -353,14 +356,14 @@ impl Runner {
             // It was committed, and nobody hears of it.
             1 | 2 => lost(FailureClass::Unknown),
             3 => Err(Gone),
-            _ => Ok(Stage::Ended(Observation::Done(self.outcome(world, task)))),
+            _ => Ok(Stage::Ended(Observation::Done(outcome(world, task)))),
         }
     }
 
     /// Plans a chunk, copies one that is open, or finds that all are copied.
     fn chunk(&self, world: &mut World, task: &Task, by: u64, luck: Luck) -> Result<Stage, Gone> {
         let open = world.target.copy.open();
-        let plans = world.target.copy.planned < CHUNKS && (open.is_empty() || by % 3 == 0);
+        let plans = world.target.copy.planned < CHUNKS && (open.is_empty() || by.is_multiple_of(3));
         if !plans && open.is_empty() {
             return self.commit(world, task, by, luck);
         }
@@ -400,11 +403,6 @@ impl Runner {
         }
         world.tell(|| format!("process {} is shut out with {}", self.id, task.step));
         Err(Gone)
-    }
-
-    fn outcome(&self, world: &World, task: &Task) -> Outcome {
-        let rows = (task.step.as_str() == "copy").then_some(world.target.copy.rows);
-        Outcome { rows, fingerprints: world.moved(&task.moves), ..Outcome::default() }
     }
 
     /// Reads what a gate or a guarded step asks, or tells the loop what was read.
@@ -495,6 +493,11 @@ impl Runner {
             _ => None,
         })
     }
+}
+
+fn outcome(world: &World, task: &Task) -> Outcome {
+    let rows = (task.step.as_str() == "copy").then_some(world.target.copy.rows);
+    Outcome { rows, fingerprints: world.moved(&task.moves), ..Outcome::default() }
 }
 
 fn engine() -> Actor {
