@@ -6,7 +6,7 @@
 //! - `{"kind":"end","runs":…,"records":…,"digest":…}`: how many there are, and the SHA-256 of all bytes before this line.
 //!
 //! Invariants:
-//! - [`write`] takes histories only, so nothing damaged is carried on. [`read`] gives runs only when the whole file holds: the
+//! - [`write()`] takes histories only, so nothing damaged is carried on. [`read`] gives runs only when the whole file holds: the
 //!   trailer, the chain and the replay of each run.
 //! - A file that was cut, changed or added to shows. Whoever makes a new trailer and new chains can forge it all the same;
 //!   the head kept in the targets is what that is held against.
