@@ -243,10 +243,15 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
         for writer in writers {
             committed += writer.await.unwrap();
         }
-        done.store(true, Ordering::Relaxed);
         committed
     };
-    let (read, token, committed, repaired) = tokio::join!(copy, relay, writing, repair);
+    // What is repaired last is entered when the writers have ended, and is to be carried as well.
+    let changing = async {
+        let changed = tokio::join!(writing, repair);
+        done.store(true, Ordering::Relaxed);
+        changed
+    };
+    let (read, token, (committed, repaired)) = tokio::join!(copy, relay, changing);
     for page in read {
         sink.page(page);
     }
