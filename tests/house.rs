@@ -252,7 +252,9 @@ mod can_fail {
         }
         let files = [
             Source::new("src/run/mod.rs", "#[cfg(test)]\nmod fixture;\nmod state;"),
-            Source::new("src/run/fixture.rs", "use tokio::test;"),
+            Source::new("src/run/fixture.rs", "mod world; use tokio::test;"),
+            Source::new("src/run/fixture/world/mod.rs", "mod dice; use tokio::test;"),
+            Source::new("src/run/fixture/world/dice.rs", "use tokio::test;"),
             Source::new("src/run/state.rs", "use tokio::sync::watch;"),
         ];
         let found = rules::broken(&files, &["tokio".to_owned()]);

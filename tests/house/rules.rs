@@ -69,20 +69,23 @@ const DRIVER_FILES: [&str; 7] =
 /// Lines of a file, its tests aside.
 const LINES_MAX: usize = 600;
 
-/// Files that are test code as a whole, because the module they are is.
+/// Files that are test code as a whole, because the module they are, or one around it, is.
 fn test_files(sources: &[Source]) -> BTreeSet<String> {
-    let mut files = BTreeSet::new();
+    let mut stems = BTreeSet::new();
     for source in sources {
-        let stem = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let stem = source.stem();
         for module in without_tests(&source.tokens()).test_modules {
             let beside = stem.rsplit_once('/').map_or("", |(folder, _)| folder);
-            for folder in [stem, beside] {
-                files.insert(format!("{folder}/{module}.rs"));
-                files.insert(format!("{folder}/{module}/mod.rs"));
-            }
+            stems.extend([stem, beside].map(|folder| format!("{folder}/{module}")));
         }
     }
-    files
+    // What a test's module declares is in a folder of the module's name, at any depth.
+    let is_test = |stem: &str| {
+        let folders = stem.match_indices('/').map(|(at, _)| &stem[..at]);
+        folders.chain([stem]).any(|stem| stems.contains(stem))
+    };
+    let tests = sources.iter().filter(|source| is_test(source.stem()));
+    tests.map(|source| source.path.clone()).collect()
 }
 
 /// Everything that breaks a rule in the files of `src`.

@@ -29,6 +29,11 @@ impl Source {
         parts
     }
 
+    /// Its path without what marks it as a file of Rust: a module's own folder is named so, too.
+    pub fn stem(&self) -> &str {
+        self.path.trim_end_matches(".rs").trim_end_matches("/mod")
+    }
+
     /// The room it stands in; none for the crate's root.
     pub fn room(&self) -> Option<String> {
         self.module().first().cloned()
