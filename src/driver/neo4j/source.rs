@@ -16,7 +16,7 @@ use super::shape::{Pattern, Shape, Which};
 use super::{Neo4j, chunks, values};
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
-use crate::run::Mapping;
+use crate::run::{FailureClass, Mapping};
 use crate::sql::cypher::quoted;
 
 #[async_trait]
@@ -92,9 +92,14 @@ pub(super) fn columns(key: &[String]) -> (String, Vec<String>) {
     (columns.join(", "), names)
 }
 
-/// The key in a row with those columns.
+/// The key in a row with those columns. One without a value was found by one, and is of a row that went meanwhile.
 pub(super) fn read_key(row: &Row, parts: usize) -> Result<Key, Error> {
-    let cells = (0..parts).map(|at| values::cell(get::<BoltType>(row, &format!("k{at}"))?));
+    let cells = (0..parts).map(|at| match get::<BoltType>(row, &format!("k{at}"))? {
+        BoltType::Null(_) => {
+            Err(Error::failed(FailureClass::Contention, "a row went while its key was read"))
+        }
+        value => values::cell(value),
+    });
     cells.collect::<Result<_, _>>().map(Key)
 }
 

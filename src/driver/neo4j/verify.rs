@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use neo4rs::{BoltList, BoltMap, BoltType, Query, query};
+use neo4rs::{BoltList, BoltType, Query, query};
 
 use super::connection::{Ask, Reader, Tx};
 use super::error::failed;
@@ -205,8 +205,11 @@ fn read_rows(shape: &Shape, rows: Vec<neo4rs::Row>) -> Result<Vec<Row>, Error> {
         let key: BoltList = get(&row, "key")?;
         let key: Result<Option<Vec<Datum>>, Error> =
             key.value.into_iter().map(values::datum).collect();
-        let key = key?.ok_or_else(|| super::error::damaged("a row has no key"))?;
-        let mut values = values::properties(get::<BoltMap>(&row, "row")?)?;
+        // What went between its being found and its values being read has none of them.
+        let (Some(key), BoltType::Map(found)) = (key?, get::<BoltType>(&row, "row")?) else {
+            continue;
+        };
+        let mut values = values::properties(found)?;
         values.retain(|name, _| !own.contains(&name));
         read.push(Row { key, values });
     }

@@ -97,14 +97,18 @@ fn text(side: &Side, whole: bool) -> String {
     )
 }
 
-/// A row; none where what was found has another key: the server takes 1 and 1.0 for the same.
+/// A row; none where what was found has another key, since the server takes 1 and 1.0 for the same, and none where it went between its
+/// being found and its values being read: then there is no map, or a key without a value.
 fn read(side: &Side, key: &[Datum], found: BoltType) -> Result<Option<Row>, Error> {
     let unreadable = || damaged("a row can't be read");
     let BoltType::List(BoltList { value }) = found else { return Err(unreadable()) };
-    let [BoltType::List(walked), BoltType::Map(properties), BoltType::List(ends)] =
-        <[BoltType; 3]>::try_from(value).map_err(|_| unreadable())?
-    else {
-        return Err(unreadable());
+    let parts = <[BoltType; 3]>::try_from(value).map_err(|_| unreadable())?;
+    let (walked, properties, ends) = match parts {
+        [_, BoltType::Null(_), _] => return Ok(None),
+        [BoltType::List(walked), BoltType::Map(properties), BoltType::List(ends)] => {
+            (walked, properties, ends)
+        }
+        _ => return Err(unreadable()),
     };
     let walked: Result<Option<Vec<Datum>>, Error> =
         walked.value.into_iter().map(values::datum).collect();
@@ -139,4 +143,37 @@ fn of_ends(side: &Side, ends: BoltList) -> Result<BTreeMap<String, Datum>, Error
         }
     }
     Ok(values)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use neo4rs::{BoltMap, BoltNull, BoltType};
+
+    use super::super::fixture::people;
+    use super::{Datum, Side, read};
+    use crate::driver::Error;
+    use crate::run::FailureClass;
+
+    fn found(key: BoltType, properties: BoltType) -> BoltType {
+        let parts: [BoltType; 3] = [vec![key].into(), properties, Vec::<BoltType>::new().into()];
+        BoltType::List(parts.to_vec().into())
+    }
+
+    #[test]
+    fn what_went_while_it_was_read_is_not_there() {
+        let side = Side::of(&people()).unwrap();
+        let (none, key) = (BoltType::Null(BoltNull), [Datum::Integer(1)]);
+        let there = |key: BoltType| found(key, BoltType::Map(BoltMap::default()));
+        assert!(read(&side, &key, there(1_i64.into())).unwrap().is_some());
+        assert!(read(&side, &key, there(2_i64.into())).unwrap().is_none());
+        assert!(read(&side, &key, there(none.clone())).unwrap().is_none());
+        assert!(read(&side, &key, found(1_i64.into(), none.clone())).unwrap().is_none());
+        let other = read(&side, &key, found(1_i64.into(), 1_i64.into())).unwrap_err();
+        assert!(
+            matches!(&other, Error::Failed(it) if it.class == FailureClass::Damaged),
+            "{other:?}"
+        );
+        assert!(read(&side, &key, none).is_err());
+    }
 }
