@@ -96,7 +96,8 @@ fn a_table_of_somebody_else_is_said_with_what_helps_before_the_first_change() {
 
 /// Starts a run whose chunks rest a while, and waits until some of them are committed.
 pub fn in_the_middle_of_the_copy(example: &Example) -> std::process::Child {
-    edit(example, "pause_between: 0s", "pause_between: 300ms");
+    // Long enough for whoever acts in between; what is stopped by it waits no longer than that.
+    edit(example, "pause_between: 0s", "pause_between: 1s");
     let plan = example.plan();
     let child = example
         .command(&["run", &plan])
