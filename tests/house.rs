@@ -256,10 +256,14 @@ mod can_fail {
             Source::new("src/run/fixture/world/mod.rs", "mod dice; use tokio::test;"),
             Source::new("src/run/fixture/world/dice.rs", "use tokio::test;"),
             Source::new("src/run/state.rs", "use tokio::sync::watch;"),
+            // Of the same name as a test's module elsewhere.
+            Source::new("src/engine/mod.rs", "#[cfg(test)]\nmod copy;"),
+            Source::new("src/copy/chunk.rs", "use tokio::sync::watch;"),
         ];
         let found = rules::broken(&files, &["tokio".to_owned()]);
-        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("src/run/state.rs"), "{found:?}");
+        assert!(found[1].starts_with("src/copy/chunk.rs"), "{found:?}");
     }
 
     #[test]

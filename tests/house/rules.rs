@@ -73,11 +73,9 @@ const LINES_MAX: usize = 600;
 fn test_files(sources: &[Source]) -> BTreeSet<String> {
     let mut stems = BTreeSet::new();
     for source in sources {
-        let stem = source.stem();
-        for module in without_tests(&source.tokens()).test_modules {
-            let beside = stem.rsplit_once('/').map_or("", |(folder, _)| folder);
-            stems.extend([stem, beside].map(|folder| format!("{folder}/{module}")));
-        }
+        let folder = source.folder();
+        let modules = without_tests(&source.tokens()).test_modules;
+        stems.extend(modules.iter().map(|module| format!("{folder}/{module}")));
     }
     // What a test's module declares is in a folder of the module's name, at any depth.
     let is_test = |stem: &str| {

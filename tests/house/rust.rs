@@ -34,6 +34,13 @@ impl Source {
         self.path.trim_end_matches(".rs").trim_end_matches("/mod")
     }
 
+    /// Where the modules that it declares stand: a crate's root has them beside itself.
+    pub fn folder(&self) -> &str {
+        let is_root = self.module().is_empty();
+        let beside = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if is_root { beside } else { self.stem() }
+    }
+
     /// The room it stands in; none for the crate's root.
     pub fn room(&self) -> Option<String> {
         self.module().first().cloned()

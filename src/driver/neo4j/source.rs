@@ -159,3 +159,34 @@ async fn nth_key(
 ) -> Result<Option<Key>, Error> {
     key_of(tx, shape, (range, ""), rows.max(1) - 1).await
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use neo4rs::{BoltList, BoltNull, BoltType, Row};
+
+    use super::read_key;
+    use crate::copy::chunk::{Cell, Key};
+    use crate::driver::Error;
+    use crate::run::FailureClass;
+
+    #[test]
+    fn a_key_of_what_went_meanwhile_is_read_once_more() {
+        let row = |values: [BoltType; 2]| {
+            let fields: [BoltType; 2] = ["k0".into(), "k1".into()];
+            Row::new(BoltList::from(fields.to_vec()), BoltList::from(values.to_vec()))
+        };
+        let key = read_key(&row([1_i64.into(), "a".into()]), 2).unwrap();
+        assert_eq!(key, Key(vec![Cell::Integer(1), Cell::Text("a".into())]));
+        let gone = read_key(&row([1_i64.into(), BoltType::Null(BoltNull)]), 2).unwrap_err();
+        assert!(
+            matches!(&gone, Error::Failed(it) if it.class == FailureClass::Contention),
+            "{gone:?}"
+        );
+        let other = read_key(&row([1_i64.into(), true.into()]), 2).unwrap_err();
+        assert!(
+            matches!(&other, Error::Failed(it) if it.class == FailureClass::Refused),
+            "{other:?}"
+        );
+    }
+}

@@ -205,10 +205,13 @@ fn read_rows(shape: &Shape, rows: Vec<neo4rs::Row>) -> Result<Vec<Row>, Error> {
         let key: BoltList = get(&row, "key")?;
         let key: Result<Option<Vec<Datum>>, Error> =
             key.value.into_iter().map(values::datum).collect();
-        // What went between its being found and its values being read has none of them.
-        let (Some(key), BoltType::Map(found)) = (key?, get::<BoltType>(&row, "row")?) else {
-            continue;
+        let found = match get::<BoltType>(&row, "row")? {
+            BoltType::Map(found) => Some(found),
+            BoltType::Null(_) => None,
+            _ => return Err(super::error::damaged("a row can't be read")),
         };
+        // What went between its being found and its values being read has none of them.
+        let (Some(key), Some(found)) = (key?, found) else { continue };
         let mut values = values::properties(found)?;
         values.retain(|name, _| !own.contains(&name));
         read.push(Row { key, values });
