@@ -23,7 +23,7 @@ use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
     Digest, Direction, Ending, Engine, FailureClass, Gauge, Mapping, Marked, Method, Permit,
-    Retire, RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
+    Retire, RetireShape, RunId, Runnable, Script, StepId, Traced, Usage, Value, Way,
 };
 
 mod claim;
@@ -233,15 +233,25 @@ pub trait Session: Send + Sync + fmt::Debug {
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error>;
 
     /// What the ledger has of the parts of a step that doesn't run in one transaction, in their order, and what the catalogue says of
-    /// those of which nobody knows whether they ended. `script` is what was being run, where it was one. Changes nothing.
+    /// those of which nobody knows whether they ended. `script` is what was being run that way, where it was one. Changes nothing.
     async fn marks(
         &self,
         run: &RunId,
         step: &StepId,
-        script: Option<&Script>,
+        script: Option<(Way, &Script)>,
     ) -> Result<Vec<Marked>, Error> {
         let _ = (run, step, script);
         Ok(Vec::new())
+    }
+
+    /// How much of this work the ledger has. Changes nothing.
+    async fn traced(&self, run: &RunId, step: &StepId, way: Way) -> Result<Traced, Error> {
+        if self.is_applied(run, step, way).await? {
+            return Ok(Traced::Whole);
+        }
+        let marks = self.marks(run, step, None).await?;
+        let has_begun = marks.iter().any(|mark| mark.way == way);
+        Ok(if has_begun { Traced::Parts } else { Traced::Nothing })
     }
 
     /// Stops whatever is being executed now, as soon as the database allows.

@@ -20,7 +20,7 @@ use crate::copy::compare::Compared;
 use crate::copy::throttle::Part;
 use crate::run::{
     Digest, Direction, Ending, Gauge, Mapping, Marked, Method, Parked, Permit, Redact, Retire,
-    RetireShape, RunId, Runnable, Script, StepId, Usage, Value, Way,
+    RetireShape, RunId, Runnable, Script, StepId, Traced, Usage, Value, Way,
 };
 
 /// A database whose errors hide something.
@@ -103,11 +103,15 @@ impl Session for Redacted {
         self.hide(self.inner.is_applied(run, step, way).await)
     }
 
+    async fn traced(&self, run: &RunId, step: &StepId, way: Way) -> Result<Traced, Error> {
+        self.hide(self.inner.traced(run, step, way).await)
+    }
+
     async fn marks(
         &self,
         run: &RunId,
         step: &StepId,
-        script: Option<&Script>,
+        script: Option<(Way, &Script)>,
     ) -> Result<Vec<Marked>, Error> {
         self.hide(self.inner.marks(run, step, script).await)
     }

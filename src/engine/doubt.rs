@@ -21,6 +21,7 @@ pub async fn doubt(
     let (run, id) = (state.run(), &step.id);
     let told = |error| driver.told(error).to_string();
     let is_applied = asked(|| driver.is_applied(run, id, way)).await.map_err(told)?;
-    let marks = asked(|| driver.marks(run, id, script)).await.map_err(told)?;
+    let marks =
+        asked(|| driver.marks(run, id, script.map(|script| (way, script)))).await.map_err(told)?;
     Ok(InLedger { is_applied, marks })
 }

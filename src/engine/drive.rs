@@ -17,7 +17,7 @@ use crate::driver;
 use crate::run::{
     self, Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation,
     Observations, Permit, Progress as StepAt, Refusal, RefusalKind, RunId, Standing, State, StepId,
-    Stop, Target, TargetName, Tuning, Way, ready, report, stop,
+    Stop, Target, TargetName, Traced, Tuning, Way, ready, report, stop,
 };
 use crate::store::{self, Entry, Lease};
 
@@ -81,12 +81,17 @@ async fn drive_leased(
     let keeper = Keeper::start(ctx.store.clone(), lease.clone());
     let mut slots = BTreeMap::new();
     let taken_up_to = ctx.store.taken_up_to(journal.state.run()).await?;
+    // All of them are looked at before the first learns of us: what one refuses leaves no trace in another.
+    let mut claims = Vec::new();
     for (target, driver) in &ctx.drivers {
         let (program, run) = (journal.state.program(), journal.state.run());
         let Some(mut claim) = claim(ctx, program, run, target) else { continue };
         let head = confirm::known(ctx, (target, driver), &claim).await?;
         claim.adopts = taken_up_to.map(|up_to_token| driver::Adoption { up_to_token, head });
         confirm::confirm(ctx, &journal.state, (target, driver)).await?;
+        claims.push((target, driver, claim));
+    }
+    for (target, driver, claim) in claims {
         let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
         let entered = within(ANSWER_WITHIN_MS, entered).await;
         if entered.is_err() && is_signalled(ctx) {
@@ -151,7 +156,7 @@ struct Shut {
 enum Came {
     Step { step: StepId, attempt: u32, way: Way, end: End },
     Gate { gate: StepId, version: u64, seen: Observations },
-    Recheck { step: StepId, ledger: Result<bool, Failure>, seen: Vec<(StepId, Observations)> },
+    Recheck { step: StepId, ledger: Result<Traced, Failure>, seen: Vec<(StepId, Observations)> },
 }
 
 struct Drive<'a> {
@@ -261,7 +266,7 @@ impl Drive<'_> {
         self.tasks.spawn(async move {
             let end = match job {
                 Ok(job) => (*job).perform().await,
-                Err(error) => End::Seen(Observation::Failed(failure_of(error))),
+                Err(error) => End::Seen(Observation::Failed(failure_of(error), None)),
             };
             Came::Step { step: id, attempt, way, end }
         });
@@ -302,12 +307,12 @@ impl Drive<'_> {
         let id = step.clone();
         let asking = self.tasks.spawn(async move {
             let ledger = match target.and_then(|target| drivers.get(&target)) {
-                Some(driver) => asked(|| driver.is_applied(&run, &step, Way::Forward)).await,
+                Some(driver) => asked(|| driver.traced(&run, &step, Way::Forward)).await,
                 None => Err(driver::Error::failed(FailureClass::Stale, "no such target")),
             };
             let mut seen = Vec::new();
             for (gate, questions) in questions {
-                if ledger == Ok(false) {
+                if matches!(ledger, Ok(Traced::Nothing | Traced::Parts)) {
                     seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }

@@ -151,6 +151,27 @@ pub fn shut_gates(state: &State) -> impl Iterator<Item = &Step> {
 /// What to say of a run. `driver` is the lease of whoever drives it now, if anybody does; `now` is the store's clock.
 #[must_use]
 pub fn advise(state: &State, driver: Option<&Lease>, line: &CommandLine, now: Timestamp) -> Advice {
+    let mut advice = of_standing(state, driver, line, now);
+    let goes_forward = *state.standing() == Standing::Forward;
+    if goes_forward && run::beyond_return(state).next().is_some() {
+        let (back, leave) =
+            (line.of("rollback {run}"), line.of("abort {run} --leave --reason 'why'"));
+        for one in advice.suggestions.iter_mut().filter(|one| one.command == back) {
+            *one = suggestion(
+                leave.clone(),
+                "ends the run, and leaves what is done: it can't go back",
+            );
+        }
+    }
+    advice
+}
+
+fn of_standing(
+    state: &State,
+    driver: Option<&Lease>,
+    line: &CommandLine,
+    now: Timestamp,
+) -> Advice {
     let name = format!("The run of plan {}", state.program().plan());
     match state.standing() {
         Standing::Ended { ending, at } => return ended(state, *ending, *at, line),
@@ -261,6 +282,9 @@ fn troubled(state: &State, step: &Step, progress: &Progress, line: &CommandLine)
                 let leave =
                     suggestion(leave, "ends the run instead, and leaves what is not undone");
                 [Some(retry), gives_up, Some(leave)].into_iter().flatten().collect()
+            } else if state.step(id).may_be_done && step.action.changes_data() {
+                // What has begun is not amended.
+                vec![retry, rollback]
             } else {
                 vec![retry, amend, rollback]
             };

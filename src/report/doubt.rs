@@ -49,7 +49,7 @@ impl DoubtView<'_> {
         let open: Vec<u32> = marks
             .flat_map(|found| &found.marks)
             .filter(|mark| mark.is_open && mark.way == self.way)
-            .filter_map(|mark| mark.line)
+            .flat_map(|mark| mark.lines.iter().copied())
             .collect();
         self.statements().iter().filter(|statement| open.contains(&statement.line)).collect()
     }
@@ -62,27 +62,34 @@ impl DoubtView<'_> {
     }
 
     fn command(&self, outcome: &str) -> String {
-        let step = &self.step.id;
-        self.line.of(&format!("resolve {{run}} {step} --outcome {outcome} --reason 'how you know'"))
+        let (step, attempt) = (&self.step.id, self.state.step(&self.step.id).attempts);
+        self.line.of(&format!(
+            "resolve {{run}} {step} --attempt {attempt} --outcome {outcome} --reason 'how you know'"
+        ))
     }
 
     /// Each answer: its command, and what it does.
     fn answers(&self) -> [(String, String); 2] {
-        let is_one = self.statements().len() <= 1;
-        let (applied, again) = if is_one {
-            (
+        let (applied, again) = match (self.statements().len(), self.in_doubt().len()) {
+            (0 | 1, _) => (
                 format!(
                     "if it was: the step counts as {}, and nothing of it is done again",
                     self.done()
                 ),
                 "if it was not: it is done again from its beginning".to_owned(),
-            )
-        } else {
-            (
+            ),
+            (_, 0 | 1) => (
                 "if it was: the statement in doubt counts as done, and the rest of the script still runs"
                     .to_owned(),
                 "if it was not: the script goes on with that statement, from its beginning".to_owned(),
-            )
+            ),
+            _ => (
+                "if all of them were: the statements in doubt count as done, and the rest of the script still runs"
+                    .to_owned(),
+                "if not all of them were: the script goes on with the first of them; take back first what would not bear \
+                 being done once more"
+                    .to_owned(),
+            ),
         };
         [(self.command("applied"), applied), (self.command("not-applied"), again)]
     }
@@ -183,7 +190,12 @@ fn render_target(
 
 /// What a ledger has of a part, in a sentence.
 fn sentence(mark: &Marked) -> String {
-    let line = mark.line.map_or(String::new(), |line| format!(" (line {line})"));
+    let lines: Vec<String> = mark.lines.iter().map(u32::to_string).collect();
+    let line = match lines.as_slice() {
+        [] => String::new(),
+        [one] => format!(" (line {one})"),
+        several => format!(" (lines {})", several.join(", ")),
+    };
     let undo = if mark.way == Way::Back { " of the undo" } else { "" };
     let at = if mark.at.is_empty() { String::new() } else { format!(", {}", mark.at) };
     format!("{}{undo}{line}: {}{at}", mark.part, mark.stands)
@@ -202,7 +214,8 @@ fn target_document((target, found): &(TargetName, Result<InLedger, String>)) -> 
 fn mark_document(mark: &Marked) -> Value {
     json!({
         "part": mark.part,
-        "line": mark.line,
+        "line": mark.lines.first(),
+        "lines": mark.lines,
         "undoing": mark.way == Way::Back,
         "in_doubt": mark.is_open,
         "stands": mark.stands,

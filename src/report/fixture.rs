@@ -178,7 +178,14 @@ pub fn failed(step: &str) -> Event {
         line: Some(7),
         private: Vec::new(),
     };
-    Event::StepFailed { step: step.into(), attempt: 1, way: Way::Forward, failure, retry_at: None }
+    Event::StepFailed {
+        step: step.into(),
+        attempt: 1,
+        way: Way::Forward,
+        failure,
+        retry_at: None,
+        committed: None,
+    }
 }
 
 pub fn evidence(verdict: Verdict, different: u64) -> Evidence {

@@ -96,7 +96,7 @@ pub fn sentence(event: &Event) -> String {
             };
             format!("{step}: {done}{}", came_of_it(outcome))
         }
-        Event::StepFailed { step, attempt, way, failure, retry_at } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at, .. } => {
             let again = match retry_at {
                 Some(at) => format!("; again at {}", words::moment(*at)),
                 None => String::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
+use super::planted::{Fault, is_planted};
 use super::program::Program;
 use super::record::{
     Event, Evidence, Failure, FailureClass, Outcome, Record, Tuning, Verdict, Way,
@@ -156,6 +157,8 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             let is_idle = !matches!(entry.progress, Progress::Running { .. });
             let idle = entry.ended_at.filter(|_| is_idle).map(|ended| at.since_ms(ended));
             entry.idle_ms += idle.unwrap_or_default();
+            // Whoever made the attempt before is gone, and nobody knows how far it came.
+            entry.may_be_done |= !is_idle;
             entry.progress = Progress::Running { way: *way };
             entry.attempts = *attempt;
             entry.tried += 1;
@@ -172,18 +175,18 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
         Event::StepSucceeded { step, way: Way::Forward, outcome, .. } => {
             succeeded(state, step, outcome, at);
         }
-        Event::StepFailed { step, attempt, way, failure, retry_at } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at, committed } => {
             let entry = state.steps.entry(step.clone()).or_default();
-            // One that failed before it could be started counts as an attempt too, or it would be tried for ever. It says nothing of
-            // what an earlier one may have committed.
+            // One that failed before it could be started counts as an attempt too, or it would be tried for ever.
             let was_begun = matches!(entry.progress, Progress::Running { .. });
             if !was_begun {
                 entry.attempts = *attempt;
                 entry.tried += 1;
             }
             entry.ended_at = Some(at);
-            let was_open = entry.may_be_done && !was_begun;
-            entry.may_be_done = was_open || failure.class == FailureClass::Unknown;
+            // Where nobody asked the ledger, what was known of earlier attempts is still so.
+            let is_open = entry.may_be_done || failure.class == FailureClass::Unknown;
+            entry.may_be_done = committed.unwrap_or(is_open) && !is_planted(Fault::TracesForgotten);
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },
                 None => Progress::Failed { way: *way, failure: failure.clone() },

@@ -23,6 +23,8 @@ pub enum Command {
         outcome: Resolution,
         /// How they know.
         reason: String,
+        /// The attempt that they looked at, where they say so.
+        attempt: Option<u32>,
     },
     /// Go back.
     Rollback {

@@ -9,6 +9,7 @@ use super::action::Hazard;
 use super::command::{Command, Refusal};
 use super::digest::Digest;
 use super::gate::{self, ConditionVerdict, GateReport, Observations};
+use super::marked::Traced;
 use super::name::{StepId, TargetName};
 use super::operator;
 use super::program::Step;
@@ -51,8 +52,8 @@ pub enum Input {
     Rechecked {
         /// The step.
         step: StepId,
-        /// Whether the ledger already has it, or why that can't be told.
-        ledger: Result<bool, Failure>,
+        /// How much of it the ledger already has, or why that can't be told.
+        ledger: Result<Traced, Failure>,
         /// A random number from 0 to 1, to spread retries.
         jitter: f64,
         /// What was read, by gate.
@@ -71,8 +72,8 @@ pub enum Observation {
     Done(Outcome),
     /// A comparison found differences.
     Differs(Evidence),
-    /// It failed, and nothing of it is committed that the ledger doesn't know.
-    Failed(Failure),
+    /// It failed. Whether something of it is committed, or may be, is as the ledger says; `None` where nobody asked.
+    Failed(Failure, Option<bool>),
     /// Neither ledger nor catalogue can tell.
     Ambiguous(String),
     /// It was stopped before its end on purpose (pause, signal, lease lost): nothing is recorded, it goes on later.
@@ -97,9 +98,10 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             match (ledger, guarded(state, step, now)) {
                 (_, None) => Vec::new(),
                 (Err(failure), Some(step)) => vec![unread(state, step, failure, *jitter, now)],
-                (Ok(is_done), Some(step)) => {
-                    let is_done = *is_done || resolve::leaves_nothing_to_do(state, step);
-                    rechecked(state, step, is_done, seen, now)
+                (Ok(traced), Some(step)) => {
+                    let is_told_done = resolve::leaves_nothing_to_do(state, step);
+                    let traced = if is_told_done { Traced::Whole } else { *traced };
+                    rechecked(state, step, traced, seen, now)
                 }
             }
         }
@@ -153,10 +155,11 @@ fn ended(
         Observation::Ambiguous(detail) => {
             Event::StepAmbiguous { step, attempt, way, detail: detail.clone() }
         }
-        Observation::Failed(failure) => {
+        Observation::Failed(failure, committed) => {
             let policy = state.program().step(&step).map(|s| s.retry).unwrap_or_default();
             let retry_at = retry::next_attempt(policy, known.tried, failure.class, jitter, now);
-            Event::StepFailed { step, attempt, way, failure: failure.clone(), retry_at }
+            let (failure, committed) = (failure.clone(), *committed);
+            Event::StepFailed { step, attempt, way, failure, retry_at, committed }
         }
     }]
 }
@@ -174,8 +177,10 @@ fn probed(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) -> 
         // What the run's own steps changed since the gate was reached is no change of the work.
         let as_reached = known.filter(|known| known.expected == fingerprints);
         let reached = as_reached.map_or(&fingerprints, |known| &known.reached);
-        let is_same = known.and_then(|known| known.work.as_ref())
-            == Some(&gate::work(state, gate, &identities, reached));
+        // Where they are not as expected, they may be as they were when it was reached first: it is for that work again, then.
+        let is_same = as_reached.is_some_and(|known| {
+            known.work.as_ref() == Some(&gate::work(state, gate, &identities, reached))
+        });
         if !is_same {
             let work = gate::work(state, gate, &identities, &fingerprints);
             let event = Event::GateReached { gate: gate.clone(), work, fingerprints };
@@ -271,6 +276,7 @@ fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Times
         way: Way::Forward,
         failure: Failure { class, ..failure.clone() },
         retry_at: retry::next_attempt(step.retry, tried, class, jitter, now),
+        committed: was_begun.then_some(true),
     }
 }
 
@@ -279,7 +285,7 @@ fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Times
 fn rechecked(
     state: &State,
     definition: &Step,
-    is_done: bool,
+    traced: Traced,
     seen: &[(StepId, Observations)],
     now: Timestamp,
 ) -> Vec<Event> {
@@ -292,14 +298,14 @@ fn rechecked(
         way: Way::Forward,
         permit: Some(permit),
     };
-    if let Some(permit) = known.permit.clone().filter(|_| is_done) {
+    if let Some(permit) = known.permit.clone().filter(|_| traced == Traced::Whole) {
         return vec![start(permit)];
     }
     // A gate that was voided or shut since has to open first.
     let is_free = |need| state.step(need).progress == Progress::Succeeded;
     let was_begun = matches!(known.progress, Progress::Running { .. });
     if was_begun && !definition.needs.iter().all(is_free) {
-        return vec![shut_out(step, known.attempts, now)];
+        return vec![shut_out(step, known.attempts, traced, now)];
     }
     let mut gates = Vec::new();
     let mut events = Vec::new();
@@ -313,9 +319,11 @@ fn rechecked(
         }
     }
     if !events.is_empty() {
-        // Started and not done: it waits for its gate like any other.
-        if was_begun {
-            events.push(shut_out(step, known.attempts, now));
+        // Started and not done: it waits for its gate like any other. And where the ledger could not be asked before, it has been now.
+        let is_begun = traced != Traced::Nothing;
+        let is_waiting = matches!(known.progress, Progress::Retrying { .. });
+        if was_begun || is_waiting && known.may_be_done != is_begun {
+            events.push(shut_out(step, known.attempts, traced, now));
         }
         return events;
     }
@@ -325,8 +333,10 @@ fn rechecked(
     vec![start(PermitRecord { gates })]
 }
 
-/// An attempt that had been started, did nothing, and may not begin any more.
-fn shut_out(step: &StepId, attempt: u32, now: Timestamp) -> Event {
+/// An attempt that had been started, by a process that is gone, and may not go on: it did nothing, or some of what it was to do.
+fn shut_out(step: &StepId, attempt: u32, traced: Traced, now: Timestamp) -> Event {
+    let is_begun = traced != Traced::Nothing;
+    let when = if is_begun { "in the middle of it" } else { "before it had done anything" };
     Event::StepFailed {
         step: step.clone(),
         attempt,
@@ -334,13 +344,14 @@ fn shut_out(step: &StepId, attempt: u32, now: Timestamp) -> Event {
         failure: Failure {
             class: FailureClass::Stale,
             code: None,
-            message: format!("the gate before {step} shut before it had done anything"),
+            message: format!("the gate before {step} shut {when}"),
             detail: None,
             help: None,
             line: None,
             private: Vec::new(),
         },
         retry_at: Some(now),
+        committed: Some(is_begun),
     }
 }
 
@@ -360,6 +371,7 @@ fn ungated(step: &StepId, attempt: u32) -> Event {
             private: Vec::new(),
         },
         retry_at: None,
+        committed: None,
     }
 }
 

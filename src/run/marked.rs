@@ -2,6 +2,17 @@
 
 use super::record::Way;
 
+/// How much of a step a target's ledger has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traced {
+    /// Nothing: it was never begun, or what was begun is undone with its transaction.
+    Nothing,
+    /// Parts of it, of a step that doesn't run in one transaction: some are done, or may be.
+    Parts,
+    /// All of it.
+    Whole,
+}
+
 /// What a target's ledger has of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InLedger {
@@ -18,8 +29,8 @@ pub struct Marked {
     pub way: Way,
     /// What it is, in a word or two: `statement 2`.
     pub part: String,
-    /// The line of the plan or the file that it begins in, counted from 1.
-    pub line: Option<u32>,
+    /// The lines of the plan or the file that its statements begin in, counted from 1; none where they are not known.
+    pub lines: Vec<u32>,
     /// How it stands, in words: `begun, and not seen to end`.
     pub stands: String,
     /// Whether that is so: it was begun, and nobody knows whether it ended.

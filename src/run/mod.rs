@@ -62,9 +62,9 @@ pub use gate::{
 pub use mapping::{
     CopyColumns, End, Ends, Mapping, OnDelete, OnExisting, Parking, Relation, RowKind, Winner,
 };
-pub use marked::{InLedger, Marked};
+pub use marked::{InLedger, Marked, Traced};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
-pub use operator::to_undo;
+pub use operator::{beyond_return, to_undo};
 pub use parked::{Parked, ParkedRow};
 pub use people::{Unfillable, lacking, unfillable};
 pub use permit::{Permit, PermitError, Runnable};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::action::{Action, Gate, Language, Transaction};
+use super::action::{Action, Gate};
 use super::command::{Command, Refusal, RefusalKind};
 use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
@@ -45,8 +45,8 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Resume => Err(Refusal::new(RefusalKind::Usage, "the run is not paused")
             .with_help("`phasegate run PLAN` goes on with a run that stopped")),
         Command::Retry => retry(state),
-        Command::Resolve { step, outcome, reason } => {
-            resolve::decide(state, step, *outcome, reason)
+        Command::Resolve { step, outcome, reason, attempt } => {
+            resolve::decide(state, (step, *attempt), *outcome, reason)
         }
         Command::Rollback { accept_loss } => rollback(state, accept_loss),
         Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
@@ -159,11 +159,7 @@ fn rollback(state: &State, accept_loss: &[MappingName]) -> Decided {
     if *state.standing() == Standing::Back {
         return Ok(accept_more(state, accept_loss));
     }
-    let passed: Vec<String> = state
-        .program()
-        .steps()
-        .iter()
-        .filter(|step| step.irreversible.is_some() && left_traces(state, step))
+    let passed: Vec<String> = beyond_return(state)
         .map(|step| format!("{} ({})", step.id, step.irreversible.as_deref().unwrap_or_default()))
         .collect();
     if !passed.is_empty() {
@@ -176,6 +172,12 @@ fn rollback(state: &State, accept_loss: &[MappingName]) -> Decided {
         ));
     }
     Ok(vec![Event::RollbackBegun { accept_loss: accept_loss.to_vec() }])
+}
+
+/// The steps that can't be undone and have, or may have, changed something: behind one of them a run can't go back.
+pub fn beyond_return(state: &State) -> impl Iterator<Item = &Step> {
+    let steps = state.program().steps().iter();
+    steps.filter(|step| step.irreversible.is_some() && left_traces(state, step))
 }
 
 /// What a run that goes back makes of losses accepted on the way: they are added to those accepted before, and the undoing
@@ -192,26 +194,18 @@ fn accept_more(state: &State, accept_loss: &[MappingName]) -> Vec<Event> {
     std::iter::once(Event::RollbackBegun { accept_loss: all }).chain(again).collect()
 }
 
-/// Whether a step may have changed something: statements that failed were rolled back with their transaction, if they were in one; a
-/// copy that failed keeps its chunks, and where the connection was lost nobody knows until the ledger is asked again.
+/// Whether a step may have changed something: of one that failed the ledger has told whether anything of it is committed, and where it
+/// could not be asked nobody knows. A copy that failed keeps its chunks.
 fn left_traces(state: &State, step: &Step) -> bool {
     let known = state.step(&step.id);
     let progress = &known.progress;
     let rolled_back = matches!(
         progress,
         Progress::Failed { way: Way::Forward, .. } | Progress::Retrying { way: Way::Forward, .. }
-    ) && !known.may_be_done
-        && !matches!(step.action, Action::Backfill(_))
-        && !commits_in_parts(&step.action)
-        && !resolve::leaves_traces(state, step);
+    ) && !(known.may_be_done && step.action.changes_data())
+        && !matches!(step.action, Action::Backfill(_));
     let only_looked = *progress == Progress::Differs || gate_of(step).is_some();
     !matches!(progress, Progress::Pending | Progress::Undone) && !rolled_back && !only_looked
-}
-
-/// Whether what a step has done before it failed stays: a script of a graph without a transaction of its own.
-fn commits_in_parts(action: &Action) -> bool {
-    matches!(action, Action::Sql(script)
-        if script.language == Language::Cypher && script.transaction == Transaction::None)
 }
 
 fn abort(state: &State, leave: bool, reason: Option<&String>) -> Decided {

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     NeedForgotten,
     /// A step is undone before those that needed it.
     UndoneTooEarly,
+    /// A step of which something is committed passes for one that has done nothing, once it has failed.
+    TracesForgotten,
 }
 
 /// Whether a fault is planted.

@@ -152,6 +152,9 @@ pub enum Event {
         failure: Failure,
         /// When the engine tries again by itself; `None` when it does not.
         retry_at: Option<Timestamp>,
+        /// Whether something of it is committed, or may be, by the target's ledger; `None` where nobody asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        committed: Option<bool>,
     },
     /// A verify found differences: it ended, and it is not a success.
     StepDiffers {

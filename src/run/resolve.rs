@@ -47,9 +47,20 @@ pub fn ambiguous<'a>(state: &'a State, id: &StepId) -> Result<(Way, &'a str), Re
     Err(usage(format!("step {id} is not ambiguous: {stands}")).with_help(help))
 }
 
-/// The record that an answer comes to.
-pub(super) fn decide(state: &State, id: &StepId, outcome: Resolution, reason: &str) -> Decided {
+/// The record that an answer comes to. Whoever says which attempt they looked at has not looked at any later one.
+pub(super) fn decide(
+    state: &State,
+    (id, looked_at): (&StepId, Option<u32>),
+    outcome: Resolution,
+    reason: &str,
+) -> Decided {
     let (way, _) = ambiguous(state, id)?;
+    let lost = state.step(id).attempts;
+    if let Some(other) = looked_at.filter(|looked_at| *looked_at != lost) {
+        let message = format!("attempt {lost} at step {id} is in doubt, not attempt {other}");
+        return Err(Refusal::new(RefusalKind::Stale, message)
+            .with_help(format!("look again: `phasegate resolve RUN {id}`")));
+    }
     if reason.trim().is_empty() {
         let message = "an answer needs a reason: nothing else tells later how it was known";
         return Err(Refusal::new(RefusalKind::Usage, message).with_help("add --reason"));
@@ -61,9 +72,11 @@ pub(super) fn decide(state: &State, id: &StepId, outcome: Resolution, reason: &s
 /// What becomes of the step: it waits for its next attempt, which is handed the answer.
 pub(super) fn apply(state: &mut State, record: &Record) {
     let Event::StepResolved { step, way, outcome, reason, .. } = &record.event else { return };
+    let is_only = state.program().step(step).is_some_and(is_only_statement);
     let entry = state.steps.entry(step.clone()).or_default();
     entry.tried = 0;
-    entry.may_be_done = false;
+    // It was done, or it was not and others of its statements may have been: until the ledger is asked the next time.
+    entry.may_be_done = *outcome == Resolution::Applied || !is_only;
     entry.resolved = Some(Resolved { way: *way, outcome: *outcome, version: record.version });
     entry.progress = Progress::Retrying {
         way: *way,
@@ -86,13 +99,6 @@ pub(super) fn leaves_nothing_to_do(state: &State, step: &Step) -> bool {
     let told = state.step(&step.id).resolved;
     told.is_some_and(|it| it.way == Way::Forward && it.outcome == Resolution::Applied)
         && is_only_statement(step)
-}
-
-/// Whether a step has changed something, by what an operator said of it: it was done, or it was not and others of its statements may
-/// have been.
-pub(super) fn leaves_traces(state: &State, step: &Step) -> bool {
-    let told = state.step(&step.id).resolved.filter(|it| it.way == Way::Forward);
-    told.is_some_and(|it| it.outcome == Resolution::Applied || !is_only_statement(step))
 }
 
 fn is_only_statement(step: &Step) -> bool {

@@ -84,7 +84,7 @@ pub struct StepState {
     pub permit: Option<PermitRecord>,
     /// Since when that permit counts, until something is decided that it was made without.
     pub permitted_at: Option<Timestamp>,
-    /// The last attempt failed, and may have been committed all the same: the ledger could not say that it was not.
+    /// An attempt failed or died, and something of it is committed or may be: the ledger has not said that there is nothing of it.
     pub may_be_done: bool,
     /// What an operator last said came of an attempt of which nobody could tell.
     pub resolved: Option<Resolved>,

@@ -24,6 +24,18 @@ fn actor(name: &str) -> Actor {
     Actor { name: name.into(), proof: Proof::Claimed, host: "here".into() }
 }
 
+fn failure(class: FailureClass) -> Failure {
+    Failure {
+        class,
+        code: None,
+        message: "no".into(),
+        detail: None,
+        help: None,
+        line: None,
+        private: Vec::new(),
+    }
+}
+
 fn facts(fingerprint: &str) -> Observations {
     let facts = TargetFacts {
         identity: "system / database as role".into(),
@@ -233,7 +245,7 @@ impl World {
             }
             Effect::Recheck { step, gates } => {
                 let seen = gates.into_iter().map(|gate| (gate, self.seen.clone())).collect();
-                let ledger = Ok(self.ledger.contains(&step));
+                let ledger = Ok(self.traced(&step));
                 self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
             }
             Effect::WakeAt(at) => self.now = self.now.max(at),
@@ -245,8 +257,12 @@ impl World {
 
     fn recheck(&mut self, step: &str, seen: Vec<(StepId, Observations)>) -> Vec<Event> {
         let step = StepId::from(step);
-        let ledger = Ok(self.ledger.contains(&step));
+        let ledger = Ok(self.traced(&step));
         self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen })
+    }
+
+    fn traced(&self, step: &StepId) -> Traced {
+        if self.ledger.contains(step) { Traced::Whole } else { Traced::Nothing }
     }
 
     fn outcome(&self, step: &StepId, way: Way) -> Outcome {
@@ -560,7 +576,7 @@ fn contention_is_tried_again_and_refusal_is_not() {
     };
     for attempt in 1..=3 {
         world.feed(&Input::Tick);
-        let result = Observation::Failed(failure(FailureClass::Contention));
+        let result = Observation::Failed(failure(FailureClass::Contention), None);
         let (step, way) = ("create".into(), Way::Forward);
         world.feed(&Input::Ended { step, attempt, way, result, jitter: 1.0 });
         world.wait(1_000);
@@ -569,7 +585,7 @@ fn contention_is_tried_again_and_refusal_is_not() {
     assert!(world.feed(&Input::Tick).is_empty(), "a failed step waits for an operator");
     world.ask("ana", Command::Retry).unwrap();
     world.feed(&Input::Tick);
-    let result = Observation::Failed(failure(FailureClass::Refused));
+    let result = Observation::Failed(failure(FailureClass::Refused), None);
     let (step, way) = ("create".into(), Way::Forward);
     world.feed(&Input::Ended { step, attempt: 4, way, result, jitter: 0.0 });
     assert!(matches!(world.is("create"), Progress::Failed { .. }));

@@ -130,8 +130,9 @@ fn an_answer_brings_the_run_to_its_end_with_every_effect_once() {
             "is gone",
             "nothing in the catalogue tells",
             "attempt 1 began",
-            "resolve counted fill --outcome applied --reason",
-            "resolve counted fill --outcome not-applied --reason",
+            "resolve counted fill --attempt ",
+            "--outcome applied --reason",
+            "--outcome not-applied --reason",
             "the rest of the script still runs",
         ] {
             assert!(shown.stdout.contains(words), "{words}: {shown}");
@@ -274,6 +275,106 @@ fn what_destroys_waits_for_its_gate_again_and_what_was_done_does_not() {
         bed.phasegate(&["run", "plan.yaml"]).expect(0);
         assert_eq!(bed.count(), "1", "{outcome}");
     }
+}
+
+/// Whoever was to destroy is gone, and its gate shuts before anybody has asked how far it came: that is not to have done nothing.
+#[test]
+fn what_had_begun_to_destroy_is_past_the_point_of_no_return_though_its_gate_is_shut() {
+    for (point, skipped) in [(DONE, 1), (NOT_DONE, 0)] {
+        let Some(bed) = Bed::new(PURGE) else { return };
+        bed.phasegate(&["run", "plan.yaml"]).expect(4);
+        approve(&bed);
+        let armed = format!("{point}={skipped}*off->1*return->off");
+        let died = bed.dying(&["run", "plan.yaml"], &armed);
+        assert_eq!(died.code, None, "{died}");
+        bed.phasegate(&["revoke", "counted", "ready", "--as", "dee"]).expect(0);
+        bed.phasegate(&["run", "plan.yaml"]).expect(4);
+        for args in [&["rollback", "counted", "--yes"][..], &["abort", "counted"]] {
+            let refused = bed.phasegate(args).expect(77);
+            assert!(refused.stderr.contains("purge"), "{refused}");
+        }
+        let history = bed.phasegate(&["history", "counted"]).expect(0);
+        assert!(history.stdout.contains("shut in the middle of it"), "{history}");
+        let status = bed.phasegate(&["status", "counted"]).expect(0);
+        assert!(!status.stdout.contains("rollback"), "{status}");
+        // With the gate open again nobody can tell, and somebody says.
+        approve(&bed);
+        bed.phasegate(&["run", "plan.yaml"]).expect(9);
+        let outcome = if point == DONE { "applied" } else { "not-applied" };
+        bed.phasegate(&answer("purge", outcome)).expect(0);
+        bed.phasegate(&["run", "plan.yaml"]).expect(0);
+        assert_eq!(bed.count(), "1");
+    }
+}
+
+/// Statements are known by their places in the script: one that is done in part can't be another script.
+#[test]
+fn a_script_is_amended_where_nothing_of_it_is_done_and_not_otherwise() {
+    for (broken, is_begun) in [("INSERT INTO seen VALUES ('first')", false), ("CALL add(1)", true)]
+    {
+        let steps = FILL.replacen(broken, "VACUUM nothing_of_the_kind", 1);
+        let Some(bed) = Bed::new(&steps) else { return };
+        bed.phasegate(&["run", "plan.yaml"]).expect(1);
+        assert_eq!(bed.seen().len(), usize::from(is_begun));
+        let plan = std::fs::read_to_string(bed.sandbox.path("plan.yaml")).unwrap();
+        let mended = plan.replace("VACUUM nothing_of_the_kind", broken);
+        bed.sandbox.write("plan.yaml", &mended);
+        let amended = bed.phasegate(&["amend", "counted", "plan.yaml"]);
+        if is_begun {
+            assert!(amended.stderr.contains("fill has begun and is changed"), "{amended}");
+            bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);
+        } else {
+            amended.expect(0);
+            bed.phasegate(&["run", "plan.yaml"]).expect(0);
+            assert_eq!((bed.count().as_str(), bed.seen().len()), ("1", 3));
+        }
+    }
+}
+
+/// A procedure that commits and then fails, and an index that can't be unique: the server says that they failed, and something is left.
+#[test]
+fn what_failed_and_left_something_is_undone() {
+    for (statement, undo, left) in [
+        ("CALL add_and_fail(1)", "CALL add(-1)", "SELECT n::text FROM counted"),
+        (
+            "CREATE UNIQUE INDEX CONCURRENTLY twice_what ON twice (what)",
+            "DROP INDEX CONCURRENTLY twice_what",
+            "SELECT (to_regclass('twice_what') IS NOT NULL)::int::text",
+        ),
+    ] {
+        let steps = format!(
+            "  - id: fill\n    phase: expand\n    target: app\n    transaction: none\n    reviewed: it is meant to\n    \
+             sql: {statement}\n    undo:\n      sql: {undo}\n"
+        );
+        let Some(bed) = Bed::new(&steps) else { return };
+        bed.database.run(
+            "CREATE TABLE twice (what text); INSERT INTO twice VALUES ('a'), ('a');
+             CREATE PROCEDURE add_and_fail(more int) LANGUAGE plpgsql AS
+               'BEGIN UPDATE counted SET n = n + more; COMMIT; RAISE EXCEPTION ''no''; END'",
+        );
+        let failed = bed.phasegate(&["run", "plan.yaml"]);
+        assert!(failed.code.is_some_and(|code| code != 0), "{failed}");
+        assert_eq!(bed.database.value(left), "1", "{statement}");
+        bed.phasegate(&["abort", "counted"]).expect(77);
+        bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);
+        assert_eq!(bed.database.value(left), "0", "{statement}");
+    }
+}
+
+#[test]
+fn an_answer_is_about_the_attempt_that_was_looked_at() {
+    let Some(bed) = Bed::new(FILL) else { return };
+    let (point, skipped) = lost(false);
+    bed.lose(&["run", "plan.yaml"], point, skipped);
+    let other = [&answer("fill", "applied")[..], &["--attempt", "7"]].concat();
+    let refused = bed.phasegate(&other).expect(6);
+    assert!(refused.stderr.contains("not attempt 7"), "{refused}");
+    let shown = bed.phasegate(&["resolve", "counted", "fill", "--format", "json"]).expect(9).json();
+    let attempt = shown["attempt"].to_string();
+    let this = [&answer("fill", "not-applied")[..], &["--attempt", &attempt]].concat();
+    bed.phasegate(&this).expect(0);
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    assert_eq!((bed.count().as_str(), bed.seen().len()), ("1", 3));
 }
 
 fn approve(bed: &Bed) {

@@ -116,6 +116,7 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "run_ended", "ending": "completed" }),
         json!({ "kind": "run_ended", "ending": "rolled_back" }),
         json!({ "kind": "run_ended", "ending": "aborted" }),
+        json!({ "kind": "step_failed", "step": "make", "attempt": 1, "way": "forward", "failure": failure, "retry_at": null, "committed": true }),
     ];
     events.into_iter().map(event).collect()
 }

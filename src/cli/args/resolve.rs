@@ -22,6 +22,9 @@ pub struct Resolve {
         hide_possible_values = true
     )]
     pub outcome: Option<Outcome>,
+    /// The attempt that was looked at: the answer is refused where another one is in doubt by now
+    #[arg(long, value_name = "N", requires = "outcome")]
+    pub attempt: Option<u32>,
     /// How that is known; needed with --outcome, and kept in the history
     #[arg(long, value_name = "TEXT", requires = "outcome")]
     pub reason: Option<String>,

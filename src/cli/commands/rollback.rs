@@ -8,7 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::session::{OpenRun, Session};
 use crate::cli::suggest;
 use crate::report::{Tone, steps, words};
-use crate::run::{Command, Ending, MappingName, Standing, to_undo};
+use crate::run::{self, Command, Ending, MappingName, Standing, to_undo};
 
 pub async fn perform(session: &Session, args: &Rollback) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
@@ -46,14 +46,9 @@ fn mappings(run: &OpenRun, typed: &[String]) -> Result<Vec<MappingName>, Failure
 }
 
 /// Nobody is asked to confirm what can't be done. The core refuses it too.
-fn refuse_past_no_return(run: &OpenRun) -> Result<(), Failure> {
-    let state = run.state();
-    let gone = state.program().steps().iter().filter(|step| {
-        step.irreversible.is_some()
-            && state.step(&step.id).attempts > 0
-            && state.is_applied(&step.id)
-    });
-    let gone: Vec<String> = gone
+fn refuse_past_no_return(open: &OpenRun) -> Result<(), Failure> {
+    let state = open.state();
+    let gone: Vec<String> = run::beyond_return(state)
         .map(|step| format!("{}: {}", step.id, step.irreversible.as_deref().unwrap_or_default()))
         .collect();
     if gone.is_empty() {
@@ -64,7 +59,7 @@ fn refuse_past_no_return(run: &OpenRun) -> Result<(), Failure> {
         "the run is past its point of no return: what these steps did can't be undone",
     );
     failure.causes = gone;
-    Err(failure.help(format!("`{}` goes on to the end", run.line.go_on(state))))
+    Err(failure.help(format!("`{}` goes on to the end", open.line.go_on(state))))
 }
 
 /// The steps in the order in which they will be undone, each with its statements.

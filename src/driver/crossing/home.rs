@@ -9,7 +9,7 @@ use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Finding, Head, Holder, Identity, Introspect,
     Probed, Session, Signals, Survey, TableSize, Work,
 };
-use crate::run::{Digest, Ending, Gauge, RunId, Runnable, StepId, Usage, Value, Way};
+use crate::run::{Digest, Ending, Gauge, RunId, Runnable, StepId, Traced, Usage, Value, Way};
 
 #[async_trait]
 impl Session for Crossing {
@@ -58,6 +58,15 @@ impl Session for Crossing {
                     && self.new.is_applied(run, step, way).await?
             }
         })
+    }
+
+    async fn traced(&self, run: &RunId, step: &StepId, way: Way) -> Result<Traced, Error> {
+        if matches!(self.entered, Entered::Home) {
+            return self.home().traced(run, step, way).await;
+        }
+        let old = self.old.traced(run, step, way).await?;
+        let new = self.new.traced(run, step, way).await?;
+        Ok(if old == new { old } else { Traced::Parts })
     }
 
     async fn cancel(&self) {

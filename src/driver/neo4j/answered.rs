@@ -48,7 +48,7 @@ pub(super) async fn settle(neo4j: &Neo4j, fence: &Fence, work: &Work) -> Result<
 pub(super) async fn marks(
     neo4j: &Neo4j,
     (run, step): (&RunId, &StepId),
-    script: Option<&Script>,
+    script: Option<(Way, &Script)>,
 ) -> Result<Vec<Marked>, Error> {
     let mut reader = neo4j.connections.read().await?;
     let ask = query(
@@ -70,14 +70,17 @@ pub(super) async fn marks(
 async fn mark(
     reader: &mut Reader<'_>,
     row: &Row,
-    script: Option<&Script>,
+    script: Option<(Way, &Script)>,
 ) -> Result<Marked, Error> {
     let (part, way): (String, String) = (get(row, "part")?, get(row, "way")?);
     let detail: Option<String> = get(row, "detail")?;
     let at: Option<String> = get(row, "at")?;
     let number = part.parse::<usize>().ok();
+    let way = if way == way_name(Way::Back) { Way::Back } else { Way::Forward };
     let statements = match (script, number) {
-        (Some(script), Some(number)) => super::script::statements_of(script, number),
+        (Some((of, script)), Some(number)) if of == way => {
+            super::script::statements_of(script, number)
+        }
         _ => Vec::new(),
     };
     let mut seen = Vec::new();
@@ -95,12 +98,12 @@ async fn mark(
         }
     };
     Ok(Marked {
-        way: if way == way_name(Way::Back) { Way::Back } else { Way::Forward },
+        way,
         part: match number {
             Some(number) => format!("part {}", number + 1),
             None => format!("its {part}"),
         },
-        line: statements.first().map(|statement| statement.line),
+        lines: statements.iter().map(|statement| statement.line).collect(),
         stands: stands.to_owned(),
         is_open,
         at: at.unwrap_or_default(),

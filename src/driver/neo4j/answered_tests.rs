@@ -87,9 +87,9 @@ async fn a_change_of_schema_that_somebody_else_mixed_with_is_answered_for_too() 
         assert!(matches!(lost, Err(Error::Ambiguous(_))), "{lost:?}");
         let run = "r1".into();
         let shown = script(&statements);
-        let marks = neo4j.marks(&run, &"index".into(), Some(&shown)).await.unwrap();
+        let marks = neo4j.marks(&run, &"index".into(), Some((Way::Forward, &shown))).await.unwrap();
         let [mark] = marks.as_slice() else { panic!("{marks:?}") };
-        assert!(mark.is_open && mark.line == Some(10), "{mark:?}");
+        assert!(mark.is_open && mark.lines == [10, 11], "{mark:?}");
         assert_eq!(mark.seen, ["index a is there now", "index b is not there now"]);
         if outcome == Resolution::NotApplied {
             database.run("DROP INDEX a").await;

@@ -111,7 +111,7 @@ impl Session for Neo4j {
         &self,
         run: &RunId,
         step: &StepId,
-        script: Option<&Script>,
+        script: Option<(Way, &Script)>,
     ) -> Result<Vec<Marked>, Error> {
         answered::marks(self, (run, step), script).await
     }

@@ -13,7 +13,7 @@ use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{self, has_table, signed, way_name};
 use super::leftovers;
-use super::statements::{BEGUN, has_marks, session_in};
+use super::statements::{BEGUN, IN_PART, has_marks, session_in};
 use crate::driver::{Error, Fence, TxKind, Work};
 use crate::run::{Marked, Resolution, Resolved, RunId, Script, Statement, StepId, Way};
 use crate::sql::{Alone, Shared, alone, shared_object};
@@ -57,7 +57,7 @@ async fn enter(tx: &mut Tx<'_>, fence: &Fence, work: &Work, answer: Resolved) ->
 pub(super) async fn marks(
     postgres: &Postgres,
     (run, step): (&RunId, &StepId),
-    script: Option<&Script>,
+    script: Option<(Way, &Script)>,
 ) -> Result<Vec<Marked>, Error> {
     let mut reader = postgres.connections.read().await?;
     let marks = read(&mut reader, (run, step), script).await?;
@@ -68,7 +68,7 @@ pub(super) async fn marks(
 async fn read(
     reader: &mut Reader<'_>,
     (run, step): (&RunId, &StepId),
-    script: Option<&Script>,
+    script: Option<(Way, &Script)>,
 ) -> Result<Vec<Marked>, Error> {
     let steps = reader.ours("steps");
     if !has_table(reader.conn()?, &steps).await? {
@@ -93,7 +93,9 @@ async fn read(
             fields().map_err(failed("read the ledger"))?;
         let way = if way == way_name(Way::Back) { Way::Back } else { Way::Forward };
         let at_script = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let statement = script.zip(at_script).and_then(|(script, at)| script.statements.get(at));
+        let script = script.filter(|(of, _)| *of == way);
+        let statement =
+            script.zip(at_script).and_then(|((_, script), at)| script.statements.get(at));
         let session = detail.as_deref().and_then(session_in);
         let mut seen = Vec::new();
         if let Some(session) = &session {
@@ -107,10 +109,11 @@ async fn read(
         marks.push(Marked {
             way,
             part: format!("statement {number}"),
-            line: statement.map(|statement| statement.line),
-            stands: match session {
-                Some(_) => "begun, and not seen to end".to_owned(),
-                None => "done".to_owned(),
+            lines: statement.iter().map(|statement| statement.line).collect(),
+            stands: match (&session, detail.as_deref()) {
+                (Some(_), _) => "begun, and not seen to end".to_owned(),
+                (None, Some(IN_PART)) => format!("{IN_PART}; it is to be done again"),
+                (None, _) => "done".to_owned(),
             },
             is_open: session.is_some(),
             at,

@@ -111,10 +111,11 @@ async fn marks_are_shown_with_what_else_there_is_to_see() {
         ("DROP DATABASE IF EXISTS postgres", "the catalogue has a database postgres now"),
     ] {
         let statements = alone_script(&["UPDATE t SET n = 1", text]);
-        let marks = postgres.marks(&run, &"lost".into(), Some(&statements)).await.unwrap();
+        let marks =
+            postgres.marks(&run, &"lost".into(), Some((Way::Forward, &statements))).await.unwrap();
         assert_eq!(marks.iter().map(|mark| mark.is_open).collect::<Vec<_>>(), [false, true]);
         let open = &marks[1];
-        assert_eq!((open.part.as_str(), open.line), ("statement 2", Some(11)));
+        assert_eq!((open.part.as_str(), &open.lines[..]), ("statement 2", &[11][..]));
         assert!(open.seen[0].ends_with("is gone"), "{open:?}");
         assert_eq!(open.seen[1], told);
     }

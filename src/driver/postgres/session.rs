@@ -153,7 +153,7 @@ impl Session for Postgres {
         &self,
         run: &RunId,
         step: &StepId,
-        script: Option<&Script>,
+        script: Option<(Way, &Script)>,
     ) -> Result<Vec<Marked>, Error> {
         answered::marks(self, (run, step), script).await
     }

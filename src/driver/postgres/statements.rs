@@ -23,7 +23,7 @@ use super::{Postgres, hints};
 use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, Way};
-use crate::sql::{Alone, alone};
+use crate::sql::{Alone, alone, shared_object};
 
 /// How long a session that was ended may take to be gone, in milliseconds: the server notices between rows.
 const GONE_WITHIN_MS: u64 = 20_000;
@@ -38,6 +38,8 @@ enum Mark {
     Begun(SessionId),
     /// Done, with the rows it changed.
     Done(u64),
+    /// It failed, and has left something all the same: it is done once more, and undone like something that was done.
+    InPart,
 }
 
 /// Everything that the statements of one step share.
@@ -190,8 +192,10 @@ impl Steps<'_> {
             // Whether it was done is found out by whoever comes next.
             Err(error @ Error::Unknown(_)) => return Err(error),
             Err(error) => {
-                // The server has said that it was not done, so there is nothing to be found out.
-                if let Ok(bare) = self.marked(bare, at, &Mark::None).await {
+                // The server has said that it was not done, so there is nothing to be found out but what it left.
+                let has_left = self.has_left(&mut bare, statement, kind).await;
+                let mark = if has_left { Mark::InPart } else { Mark::None };
+                if let Ok(bare) = self.marked(bare, at, &mark).await {
                     bare.close().await;
                 }
                 return Err(hints::explain(self.postgres, error, statement, self.file).await);
@@ -209,6 +213,24 @@ impl Steps<'_> {
             ));
         }
         Ok((rows, self.marked(bare, at, &Mark::Done(rows)).await?))
+    }
+
+    /// Whether a statement that failed may have left something: an index that is not valid, a partition that is half detached, what a
+    /// procedure committed before.
+    async fn has_left(&self, bare: &mut Bare<'_>, statement: &Statement, kind: &Alone) -> bool {
+        let Ok(conn) = bare.conn() else { return true };
+        match kind {
+            Alone::Opaque => shared_object(&statement.text).is_none(),
+            Alone::BuildsIndex(index) => !matches!(
+                leftovers::index(conn, index).await,
+                Ok(None | Some(IndexState::Absent | IndexState::Valid))
+            ),
+            Alone::Detaches { parent, partition } => !matches!(
+                leftovers::partition(conn, parent, partition).await,
+                Ok(None | Some(false))
+            ),
+            _ => false,
+        }
     }
 
     /// What the catalogue says is to be done for a statement.
@@ -339,14 +361,18 @@ async fn mark(bare: &mut Bare<'_>, fence: &Fence, work: &Work, at: usize) -> Res
     let Some(row) = row else { return Ok(Mark::None) };
     let rows = row.try_get(0).map_err(failed("read the ledger"))?;
     let detail: Option<String> = row.try_get(1).map_err(failed("read the ledger"))?;
-    Ok(match detail.as_deref().and_then(session_in) {
-        Some(session) => Mark::Begun(session),
-        None => Mark::Done(unsigned(rows)?),
+    Ok(match (detail.as_deref(), detail.as_deref().and_then(session_in)) {
+        (_, Some(session)) => Mark::Begun(session),
+        (Some(IN_PART), None) => Mark::InPart,
+        (_, None) => Mark::Done(unsigned(rows)?),
     })
 }
 
 /// How the detail of a mark begins of what was begun and isn't known to have ended.
 pub(super) const BEGUN: &str = "begun in session ";
+
+/// The detail of a mark of what failed and has left something.
+pub(super) const IN_PART: &str = "failed, and has left something";
 
 /// The session that a mark names.
 pub(super) fn session_in(detail: &str) -> Option<SessionId> {
@@ -364,6 +390,7 @@ async fn write_mark(
         Mark::None => return remove_mark(tx, fence, work, at).await,
         Mark::Begun(session) => (0, Some(format!("{BEGUN}{} of {}", session.pid, session.began))),
         Mark::Done(rows) => (*rows, None),
+        Mark::InPart => (0, Some(IN_PART.to_owned())),
     };
     let sql = format!(
         "INSERT INTO {} (run_id, step, way, rows, detail, token, head_version, committed_at)

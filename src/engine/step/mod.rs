@@ -11,7 +11,7 @@ use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
     MappingName, Observation, Outcome, Permit, Program, Redact, Retire, RetireShape, Step, StepId,
-    TargetName, Throttled, Tuning, Value, Way, Writer, is_transient,
+    TargetName, Throttled, Traced, Tuning, Value, Way, Writer, is_transient,
 };
 use crate::store::{self, SharedStore};
 
@@ -173,10 +173,10 @@ impl Job {
                 End::Seen(Observation::Interrupted)
             }
             Err(Fault::Failed(failure)) => {
-                let failure = self.as_the_ledger_has_it(failure).await;
+                let (failure, committed) = self.as_the_ledger_has_it(failure).await;
                 let mut failure = self.with_what_is_gone(failure).await;
                 failure.redact(self.redact);
-                End::Seen(Observation::Failed(failure))
+                End::Seen(Observation::Failed(failure, committed))
             }
             Err(Fault::Differs(evidence)) => End::Seen(Observation::Differs(evidence)),
             Err(Fault::Fenced(by)) => End::Fenced(by),
@@ -204,30 +204,35 @@ impl Job {
             (Action::Drop { .. }, Way::Forward) => drop::perform(self).await,
             (Action::StopDualWrite { .. }, Way::Forward) => stop_dual_write::perform(self).await,
             (Action::StopDualWrite { .. }, Way::Back) => stop_dual_write::undo(self).await,
-            (Action::Verify(_) | Action::Gate(_), _) | (Action::Drop { .. }, Way::Back) => {
-                Ok(Outcome::default())
-            }
+            (Action::Drop { .. }, Way::Back) => self.has_nothing_to_undo().await,
+            (Action::Verify(_) | Action::Gate(_), _) => Ok(Outcome::default()),
         }
     }
 
     /// A failure says that nothing was committed, and only the ledger knows that: the connection may have been lost while
-    /// it was, or a process that is gone may have done it, so that this attempt did not even come as far as to find out.
-    async fn as_the_ledger_has_it(&self, failure: Failure) -> Failure {
+    /// it was, or a process that is gone may have done it, so that this attempt did not even come as far as to find out. And whether
+    /// something of the step is committed, or may be; `None` where nobody could ask.
+    async fn as_the_ledger_has_it(&self, failure: Failure) -> (Failure, Option<bool>) {
+        if !self.step.action.changes_data() {
+            return (failure, Some(false));
+        }
+        let Some(fence) = self.fences.first() else { return (failure, None) };
+        let (step, way) = (&self.work.step, self.work.way);
+        let traced = asked(|| self.driver.traced(fence.run(), step, way)).await;
         // What a `retire` carries over is checked behind its commit.
         let may_stand = matches!(self.step.action, Action::Retire(_));
-        let can_tell = self.step.action.changes_data()
-            && (failure.class != FailureClass::Refused || may_stand);
-        let (true, Some(fence)) = (can_tell, self.fences.first()) else { return failure };
-        let (step, way) = (&self.work.step, self.work.way);
-        let in_ledger = asked(|| self.driver.is_applied(fence.run(), step, way)).await;
         let is_open = is_transient(failure.class) || failure.class == FailureClass::TimedOut;
-        let class = match in_ledger {
-            Ok(true) => FailureClass::Unknown,
+        let class = match traced {
+            _ if failure.class == FailureClass::Refused && !may_stand => failure.class,
+            Ok(Traced::Whole) => FailureClass::Unknown,
             Err(_) if is_open => FailureClass::Unknown,
-            Ok(false) if failure.class == FailureClass::Unknown => FailureClass::Unreachable,
-            Ok(false) | Err(_) => failure.class,
+            Ok(Traced::Nothing) if failure.class == FailureClass::Unknown => {
+                FailureClass::Unreachable
+            }
+            Ok(Traced::Nothing | Traced::Parts) | Err(_) => failure.class,
         };
-        Failure { class, ..failure }
+        let committed = !matches!(traced, Ok(Traced::Nothing));
+        (Failure { class, ..failure }, Some(committed))
     }
 
     /// A failure of a step whose mapping is kept in step, and a table of which somebody took away, is about clients too: going
@@ -272,6 +277,17 @@ impl Job {
     /// Whether the ledger has the way forward of a step that is being undone.
     async fn was_done(&self) -> Result<bool, Fault> {
         self.ledger_has(&self.work.step, Way::Forward).await
+    }
+
+    /// Of what can't be undone: an attempt of which nothing was committed has left nothing that would have to be.
+    async fn has_nothing_to_undo(&self) -> Result<Outcome, Fault> {
+        let (run, step) = (self.fence()?.run(), &self.work.step);
+        let traced = self.patient(|| self.driver.traced(run, step, Way::Forward)).await?;
+        if traced == Traced::Nothing {
+            return Ok(Outcome::default());
+        }
+        let why = self.step.irreversible.as_deref().unwrap_or_default();
+        Err(Fault::failed(FailureClass::Unsafe, format!("{step} can't be undone: {why}")))
     }
 
     /// Makes a call that changes nothing, or nothing that can't be done twice, again while others are in the way.

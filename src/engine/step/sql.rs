@@ -12,16 +12,7 @@ pub(super) async fn undo(job: &mut Job) -> Result<Outcome, Fault> {
     match job.step.undo.clone() {
         Undo::Script(script) => run(job, &script).await,
         Undo::None(_) | Undo::Derived => Ok(Outcome::default()),
-        // An attempt that never committed left nothing that would have to be undone.
-        Undo::Impossible if !job.was_done().await? => Ok(Outcome::default()),
-        Undo::Impossible => Err(Fault::failed(
-            FailureClass::Unsafe,
-            format!(
-                "{} can't be undone: {}",
-                job.step.id,
-                job.step.irreversible.as_deref().unwrap_or("")
-            ),
-        )),
+        Undo::Impossible => job.has_nothing_to_undo().await,
     }
 }
 

@@ -353,7 +353,7 @@ fn a_failed_step_uses_its_approvals_again() {
         line: None,
         private: Vec::new(),
     };
-    let (result, way) = (Observation::Failed(failure), Way::Forward);
+    let (result, way) = (Observation::Failed(failure, None), Way::Forward);
     world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
     assert!(matches!(world.is("retire"), Progress::Failed { .. }));
     world.ask("ana", Command::Retry).unwrap();

@@ -58,31 +58,49 @@ fn abort_ends_an_untouched_run_and_is_refused_later_in_favour_of_rollback() {
     assert!(world.state.is_ended());
 }
 
-/// What committed part after part until it failed is still there.
+/// What committed part after part until it failed is still there, as the ledger says.
 #[test]
-fn a_script_that_failed_without_a_transaction_has_left_traces() {
-    for (language, transaction, leaves_traces) in
-        [(Language::Cypher, Transaction::None, true), (Language::Cypher, Transaction::Auto, false)]
-    {
+fn a_script_that_failed_has_left_what_the_ledger_says() {
+    for committed in [None, Some(false), Some(true)] {
         let mut steps = leads_steps(gate(), gate());
-        let script = Script { language, transaction, ..script("RETURN 1") };
+        let script = Script { transaction: Transaction::None, ..script("RETURN 1") };
         steps[0].action = Action::Sql(script);
         let mut world = World::new(steps);
         world.feed(&Input::Tick);
-        let result = Observation::Failed(Failure {
-            class: FailureClass::Refused,
-            code: None,
-            message: "no".into(),
-            detail: None,
-            help: None,
-            line: None,
-            private: Vec::new(),
-        });
+        let result = Observation::Failed(failure(FailureClass::Refused), committed);
         let (step, way) = ("create".into(), Way::Forward);
         world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.5 });
         let abort = world.ask("ana", Command::Abort { leave: false, reason: None });
-        assert_eq!(abort.is_err(), leaves_traces, "{abort:?}");
+        assert_eq!(abort.is_err(), committed == Some(true), "{abort:?}");
     }
+}
+
+/// The gate is shut and the ledger, which could not be asked before, has nothing of it: that is known from then on.
+#[test]
+fn what_the_ledger_says_at_last_is_known_though_the_gate_is_shut() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    for _ in 0..20 {
+        if matches!(world.is("drop"), Progress::Running { .. }) {
+            break;
+        }
+        world.feed(&Input::Tick);
+        for effect in ready(&world.state, &Goal::End, world.now) {
+            if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "drop") {
+                world.perform(effect);
+            }
+        }
+    }
+    world.wait(10_000);
+    let recheck = |world: &mut World, ledger| {
+        let seen = vec![("end".into(), Observations::default())];
+        world.feed(&Input::Rechecked { step: "drop".into(), ledger, jitter: 0.5, seen })
+    };
+    recheck(&mut world, Err(failure(FailureClass::Unreachable)));
+    let back = || Command::Rollback { accept_loss: Vec::new() };
+    assert_eq!(world.ask("ana", back()).unwrap_err().kind, RefusalKind::NotPermitted);
+    world.wait(10_000);
+    recheck(&mut world, Ok(Traced::Nothing));
+    world.ask("ana", back()).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 fn resolve(step: &str, outcome: Resolution) -> Command {
-    Command::Resolve { step: step.into(), outcome, reason: "looked".into() }
+    Command::Resolve { step: step.into(), outcome, reason: "looked".into(), attempt: None }
 }
 
 /// Steps whose last one runs these statements, may destroy, and stands behind a gate that asks for an approval.
@@ -52,8 +52,13 @@ fn only_what_is_ambiguous_now_is_answered_for_and_with_a_reason() {
     }
     world.loses("create");
     let reason = " ".to_owned();
-    let mute = Command::Resolve { step: "create".into(), outcome: Resolution::Applied, reason };
+    let (outcome, attempt) = (Resolution::Applied, Some(1));
+    let mute = Command::Resolve { step: "create".into(), outcome, reason, attempt };
     assert!(world.ask("ana", mute).unwrap_err().message.contains("reason"));
+    // What was seen of another attempt says nothing of this one.
+    let reason = "looked".to_owned();
+    let late = Command::Resolve { step: "create".into(), outcome, reason, attempt: Some(2) };
+    assert_eq!(world.ask("ana", late).unwrap_err().kind, RefusalKind::Stale);
     let events = world.ask("ana", resolve("create", Resolution::Applied)).unwrap();
     let [Event::StepResolved { attempt: 1, way: Way::Forward, .. }] = events.as_slice() else {
         panic!("{events:?}")
@@ -186,7 +191,7 @@ fn what_was_not_done_has_left_nothing_and_what_was_has() {
             private: Vec::new(),
         };
         let (step, way) = ("drop".into(), Way::Forward);
-        let result = Observation::Failed(failure);
+        let result = Observation::Failed(failure, None);
         world.feed(&Input::Ended { step, attempt, way, result, jitter: 0.0 });
         assert!(matches!(world.is("drop"), Progress::Retrying { .. }), "{:?}", world.is("drop"));
         assert_eq!(world.ask("ana", back()).is_err(), leaves_traces, "{statements:?} {outcome:?}");

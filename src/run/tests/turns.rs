@@ -2,18 +2,6 @@
 
 use super::*;
 
-fn failure(class: FailureClass) -> Failure {
-    Failure {
-        class,
-        code: None,
-        message: "no".into(),
-        detail: None,
-        help: None,
-        line: None,
-        private: Vec::new(),
-    }
-}
-
 fn rollback(accept: &[&str]) -> Command {
     Command::Rollback { accept_loss: accept.iter().map(|name| (*name).into()).collect() }
 }
@@ -41,7 +29,8 @@ impl World {
 
     fn fails(&mut self, step: &str, way: Way, class: FailureClass) {
         let attempt = self.state.step(&step.into()).attempts;
-        let result = Observation::Failed(failure(class));
+        // As the ledger says where it can be asked.
+        let result = Observation::Failed(failure(class), Some(class == FailureClass::Unknown));
         self.feed(&Input::Ended { step: step.into(), attempt, way, result, jitter: 0.5 });
     }
 
@@ -152,6 +141,63 @@ fn what_may_have_been_committed_when_the_connection_was_lost_counts_as_done() {
     world.ask("ana", rollback(&[])).unwrap();
 }
 
+/// A step outside a transaction whose process died, and whose gate is found shut: what the ledger has of it decides what it counts as.
+#[test]
+fn what_had_begun_when_its_gate_shut_is_not_taken_for_undone() {
+    for (traced, is_begun) in [(Traced::Nothing, false), (Traced::Parts, true)] {
+        let mut world = World::new(leads_steps(gate(), gate()));
+        world.up_to("drop");
+        world.wait(10_000);
+        let gate = StepId::from("end");
+        let seen = vec![(gate, Observations::default())];
+        let (step, ledger) = ("drop".into(), Ok(traced));
+        let events = world.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+        let failed = events.iter().find_map(|event| match event {
+            Event::StepFailed { failure, committed, .. } => Some((failure, *committed)),
+            _ => None,
+        });
+        let (failure, committed) = failed.unwrap();
+        assert_eq!(committed, Some(is_begun));
+        let words = if is_begun { "in the middle of it" } else { "before it had done anything" };
+        assert!(failure.message.ends_with(words), "{}", failure.message);
+        let mut steps = leads_steps(super::gate(), super::gate());
+        steps[7].digest = Digest::of_bytes(b"drops something else");
+        let amend = Command::Amend { pin: Box::new(pin(steps, Policy::default())) };
+        assert_eq!(world.ask("ana", amend).is_err(), is_begun);
+        assert_eq!(world.ask("ana", rollback(&[])).is_err(), is_begun);
+    }
+}
+
+/// Whatever a step outside a transaction ends with, it is the ledger that tells whether it did nothing.
+#[test]
+fn a_failure_of_any_class_may_have_left_something() {
+    for class in [FailureClass::TimedOut, FailureClass::Contention, FailureClass::Refused] {
+        for committed in [None, Some(false), Some(true)] {
+            let mut world = World::new(leads_steps(gate(), gate()));
+            world.up_to("drop");
+            let result = Observation::Failed(failure(class), committed);
+            let (step, way) = ("drop".into(), Way::Forward);
+            world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.5 });
+            let is_refused = world.ask("ana", rollback(&[])).is_err();
+            assert_eq!(is_refused, committed == Some(true), "{class:?} {committed:?}");
+        }
+    }
+    // One that died is not known to have done nothing until the ledger says so, however the next one fails.
+    for (committed, is_refused) in [(None, true), (Some(false), false)] {
+        let mut world = World::new(leads_steps(gate(), gate()));
+        world.up_to("drop");
+        world.wait(10_000);
+        let seen = vec![("end".into(), world.seen.clone())];
+        world.recheck("drop", seen);
+        let attempt = world.state.step(&"drop".into()).attempts;
+        assert_eq!(attempt, 2);
+        let result = Observation::Failed(failure(FailureClass::Refused), committed);
+        let (step, way) = ("drop".into(), Way::Forward);
+        world.feed(&Input::Ended { step, attempt, way, result, jitter: 0.5 });
+        assert_eq!(world.ask("ana", rollback(&[])).is_err(), is_refused, "{committed:?}");
+    }
+}
+
 #[test]
 fn nobody_tries_an_ambiguous_undo_again() {
     let mut world = World::new(leads_steps(gate(), gate()));
@@ -167,25 +213,28 @@ fn nobody_tries_an_ambiguous_undo_again() {
 
 #[test]
 fn what_the_run_itself_changed_voids_no_approval_when_its_gate_shuts() {
-    let mut steps = leads_steps(Gate { approvals: approvals("dba", 1), ..gate() }, gate());
-    let drop = steps.pop().unwrap();
-    steps.truncate(6);
-    steps.push(Step { needs: BTreeSet::from(["retire".into()]), ..drop });
-    let mut world = World::new(steps);
-    world.go();
-    world.approve("dee", "switch").unwrap();
-    world.up_to("retire");
-    world.seen = facts("after retire");
-    let fingerprint = Digest::of_bytes(b"after retire");
-    let moved = GateFingerprint { gate: "switch".into(), target: "app".into(), fingerprint };
-    let outcome = Outcome { fingerprints: vec![moved], ..Outcome::default() };
-    let (result, way) = (Observation::Done(outcome), Way::Forward);
-    world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
-    // Somebody's change shuts it, and is taken back.
-    world.recheck("drop", vec![("switch".into(), facts("somebody was here"))]);
-    assert!(!world.has("switch"));
-    world.go();
-    assert_eq!(world.ended(), Some(Ending::Completed), "{:?}", world.missing("switch"));
+    // Somebody's change is taken back, or what the run had changed with it: then it is as it was when the gate was reached.
+    for left in ["after retire", "before"] {
+        let mut steps = leads_steps(Gate { approvals: approvals("dba", 1), ..gate() }, gate());
+        let drop = steps.pop().unwrap();
+        steps.truncate(6);
+        steps.push(Step { needs: BTreeSet::from(["retire".into()]), ..drop });
+        let mut world = World::new(steps);
+        world.go();
+        world.approve("dee", "switch").unwrap();
+        world.up_to("retire");
+        world.seen = facts("after retire");
+        let fingerprint = Digest::of_bytes(b"after retire");
+        let moved = GateFingerprint { gate: "switch".into(), target: "app".into(), fingerprint };
+        let outcome = Outcome { fingerprints: vec![moved], ..Outcome::default() };
+        let (result, way) = (Observation::Done(outcome), Way::Forward);
+        world.feed(&Input::Ended { step: "retire".into(), attempt: 1, way, result, jitter: 0.0 });
+        world.recheck("drop", vec![("switch".into(), facts("somebody was here"))]);
+        assert!(!world.has("switch"));
+        world.seen = facts(left);
+        world.go();
+        assert_eq!(world.ended(), Some(Ending::Completed), "{left}: {:?}", world.missing("switch"));
+    }
 }
 
 #[test]

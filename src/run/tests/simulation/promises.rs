@@ -45,8 +45,9 @@ pub(super) fn of_event(world: &mut World, event: &Event, seen: &[(StepId, Observ
         }
         Event::PlanAmended { changed, .. } => {
             for step in changed {
-                if world.target.ledger.contains(step) {
-                    world.breaks("P8", || format!("{step} is done, and is amended"));
+                let target = &world.target;
+                if target.ledger.contains(step) || target.marks.contains_key(step) {
+                    world.breaks("P8", || format!("{step} has begun, and is amended"));
                 }
             }
         }
@@ -273,15 +274,27 @@ fn at_the_end(world: &mut World, ending: Ending) {
         .map(|step| step.id.clone())
         .collect();
     let ledger = world.target.ledger.clone();
+    let times: BTreeMap<StepId, u32> = all.iter().map(|step| (step.clone(), 1)).collect();
+    let is_left = !world.target.is_untouched();
     match ending {
         Ending::Completed if ledger != all => {
             world.breaks("P3", || format!("the run ends completed, having done {ledger:?}"));
         }
-        Ending::RolledBack if !ledger.is_empty() || !world.target.effects.is_empty() => {
+        Ending::Completed if world.target.effects != times => {
+            let effects = world.target.effects.clone();
+            world.breaks("P3", || format!("the run ends completed, having done {effects:?}"));
+        }
+        Ending::RolledBack if is_left => {
             let left = world.target.effects.clone();
             world.breaks("P9", || {
                 format!("the run ends rolled back, and has left {ledger:?}, {left:?}")
             });
+        }
+        Ending::Aborted
+            if is_left && *world.truth.standing() == (Standing::Aborting { leave: false }) =>
+        {
+            let left = world.target.effects.clone();
+            world.breaks("P9", || format!("the run is aborted, and has left {ledger:?}, {left:?}"));
         }
         _ => {}
     }

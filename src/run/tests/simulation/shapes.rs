@@ -36,10 +36,14 @@ pub(super) fn drawn(dice: &mut Dice) -> Vec<Step> {
     }
     if dice.one_in(3) {
         // It destroys and can be undone.
-        let scrub = step("scrub", Phase::Contract, &["switch"], Action::Sql(script("DELETE")));
+        let transaction = if dice.one_in(2) { Transaction::None } else { script("").transaction };
+        let script = Script { transaction, ..script("DELETE") };
+        let scrub = step("scrub", Phase::Contract, &["switch"], Action::Sql(script));
         let at = steps.iter().position(|step| step.id.as_str() == "switch").unwrap() + 1;
         let hazard = Hazard::Destructive("removes rows".into());
-        steps.insert(at, Step { hazard, ..scrub });
+        let irreversible = dice.one_in(3).then(|| "the rows are gone".to_owned());
+        let undo = irreversible.as_ref().map_or(scrub.undo.clone(), |_| Undo::Impossible);
+        steps.insert(at, Step { hazard, irreversible, undo, ..scrub });
     }
     match dice.roll(4) {
         0 => {

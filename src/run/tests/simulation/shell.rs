@@ -72,8 +72,8 @@ pub(super) struct Asking {
     read: Option<Read>,
 }
 
-/// Whether the ledger has the step, and what was read for each gate.
-type Read = (Result<bool, Failure>, Vec<(StepId, Observations)>);
+/// How much the ledger has of the step, and what was read for each gate.
+type Read = (Result<Traced, Failure>, Vec<(StepId, Observations)>);
 
 /// What goes wrong with a stage.
 #[derive(Clone, Copy)]
@@ -246,21 +246,21 @@ impl Runner {
         let is_in = world.target.ledger.contains(&task.step);
         let is_done = match task.way {
             Way::Forward => is_in,
-            Way::Back => !is_in && !world.target.marks.contains_key(&task.step),
+            Way::Back => traced(world, &task.step, Way::Back) == Traced::Whole,
         };
         let halts = self.state.paused().is_some()
             || *self.state.standing() != Standing::Forward && task.way == Way::Forward;
         Ok(match (&task.stage, &definition.action) {
             (Stage::Begun, Action::Verify(_)) => Stage::Compares(world.now, world.differs),
             (Stage::Compares(began, differs), _) => match luck.0 {
-                0 => Stage::Ended(Observation::Failed(failed(FailureClass::Unreachable))),
+                0 => failing(world, task, FailureClass::Unreachable),
                 1 => Stage::Ended(Observation::Interrupted),
                 _ => Stage::Ended(compared(world, *began, *differs)),
             },
             (Stage::Begun, _) => match luck.0 {
-                0 => Stage::Ended(Observation::Failed(failed(FailureClass::Unknown))),
+                0 => failing(world, task, FailureClass::Unknown),
                 1 => Stage::Ended(Observation::Interrupted),
-                2..=3 if !is_in => Stage::Ended(Observation::Failed(failed(class(by)))),
+                2..=3 if !is_in => failing(world, task, class(by)),
                 _ if is_done && !(world.has(Fault::RetriedBlindly) && task.attempt > 1) => {
                     Stage::Ended(Observation::Done(outcome(world, task)))
                 }
@@ -285,12 +285,20 @@ impl Runner {
             (Stage::Sent, _) => {
                 if luck.0 == 0 {
                     // The connection is lost, and the statement goes on.
-                    return Ok(Stage::Ended(Observation::Failed(failed(FailureClass::Unknown))));
+                    return Ok(failing(world, task, FailureClass::Unknown));
                 }
                 let sessions = &mut world.target.sessions;
                 if let Some(at) = sessions.iter().position(|session| session.step == task.step) {
                     sessions.remove(at);
+                    if luck.0 == 1 {
+                        // The server says that nothing came of it, and the mark goes.
+                        world.target.marks.remove(&task.step);
+                        return Ok(failing(world, task, FailureClass::Refused));
+                    }
                     add_effect(world, &task.step);
+                } else if !world.target.effects.contains_key(&task.step) {
+                    // Somebody ended it.
+                    return Ok(failing(world, task, FailureClass::Unknown));
                 }
                 Stage::Answered
             }
@@ -306,7 +314,7 @@ impl Runner {
         let (Way::Forward, Some(marked_at)) = (task.way, mark) else { return Stage::Asked };
         if world.target.sessions.iter().any(|session| session.step == task.step) {
             // Somebody is still at it.
-            return Stage::Ended(Observation::Failed(failed(FailureClass::Contention)));
+            return failing(world, task, FailureClass::Contention);
         }
         // An answer is about what was begun before it.
         let told = self.state.step(&task.step).resolved.filter(|told| told.version > *marked_at);
@@ -326,10 +334,10 @@ impl Runner {
 
     /// Commits what a step does together with its row in the ledger.
     fn commit(&self, world: &mut World, task: &Task, by: u64, luck: Luck) -> Result<Stage, Gone> {
-        let lost = |class| Ok(Stage::Ended(Observation::Failed(failed(class))));
+        let lost = |world: &World, class| Ok(failing(world, task, class));
         match luck.0 {
-            0 => return lost(FailureClass::Unreachable),
-            1 if by.is_multiple_of(2) => return lost(FailureClass::Unknown),
+            0 => return lost(world, FailureClass::Unreachable),
+            1 if by.is_multiple_of(2) => return lost(world, FailureClass::Unknown),
             _ => {}
         }
         self.fenced(world, task)?;
@@ -354,7 +362,7 @@ impl Runner {
         world.tell(|| format!("process {} commits {} {:?}", self.id, task.step, task.way));
         match luck.0 {
             // It was committed, and nobody hears of it.
-            1 | 2 => lost(FailureClass::Unknown),
+            1 | 2 => lost(world, FailureClass::Unknown),
             3 => Err(Gone),
             _ => Ok(Stage::Ended(Observation::Done(outcome(world, task)))),
         }
@@ -368,7 +376,7 @@ impl Runner {
             return self.commit(world, task, by, luck);
         }
         if luck.0 == 0 {
-            return Ok(Stage::Ended(Observation::Failed(failed(FailureClass::Unreachable))));
+            return Ok(failing(world, task, FailureClass::Unreachable));
         }
         self.fenced(world, task)?;
         promises::of_commit(world, self.token, (&task.step, task.attempt, task.way));
@@ -390,8 +398,8 @@ impl Runner {
             world.breaks("P3", || format!("chunk {seq} is copied twice"));
         }
         Ok(match luck.0 {
-            1 => Stage::Ended(Observation::Failed(failed(FailureClass::Unknown))),
-            2 => Stage::Ended(Observation::Failed(failed(FailureClass::Contention))),
+            1 => failing(world, task, FailureClass::Unknown),
+            2 => failing(world, task, FailureClass::Contention),
             _ => Stage::Asked,
         })
     }
@@ -412,7 +420,7 @@ impl Runner {
             let unread = || Err(failed(FailureClass::Unreachable));
             let asking = &mut self.asking[at];
             let ledger =
-                if luck.0 == 0 { unread() } else { Ok(world.target.ledger.contains(&asking.of)) };
+                if luck.0 == 0 { unread() } else { Ok(traced(world, &asking.of, Way::Forward)) };
             let one = || if luck.0 == 1 { unreadable() } else { world.seen() };
             let seen = asking.gates.iter().map(|gate| (gate.clone(), one())).collect();
             asking.read = Some((ledger, seen));
@@ -539,6 +547,37 @@ fn compared(world: &World, began_at: Timestamp, differs: bool) -> Observation {
     } else {
         Observation::Done(Outcome { evidence: Some(evidence), ..Outcome::default() })
     }
+}
+
+/// How much of a step the ledger has.
+fn traced(world: &World, step: &StepId, way: Way) -> Traced {
+    let (is_in, is_marked) =
+        (world.target.ledger.contains(step), world.target.marks.contains_key(step));
+    let is_begun = is_marked || step.as_str() == "copy" && world.target.copy.planned > 0;
+    match way {
+        Way::Forward if is_in => Traced::Whole,
+        // Of a copy only its end is in that part of the ledger.
+        Way::Forward if is_marked => Traced::Parts,
+        Way::Back if !is_in && !is_begun => Traced::Whole,
+        Way::Forward | Way::Back => Traced::Nothing,
+    }
+}
+
+/// A failure with what the ledger has of it, as the engine makes it. Now and then the ledger doesn't answer.
+fn failing(world: &World, task: &Task, class: FailureClass) -> Stage {
+    let changes = world.truth.program().step(&task.step).unwrap().action.changes_data();
+    let answers = !world.now.since_ms(Timestamp::from_unix_ms(0)).is_multiple_of(5);
+    let is_open = retry::is_transient(class) || class == FailureClass::TimedOut;
+    let traced = traced(world, &task.step, task.way);
+    let class = match traced {
+        _ if !changes || class == FailureClass::Refused => class,
+        _ if !answers && is_open => FailureClass::Unknown,
+        Traced::Whole if answers => FailureClass::Unknown,
+        Traced::Nothing if answers && class == FailureClass::Unknown => FailureClass::Unreachable,
+        _ => class,
+    };
+    let committed = changes && (!answers || traced != Traced::Nothing);
+    Stage::Ended(Observation::Failed(failed(class), Some(committed)))
 }
 
 fn unreadable() -> Observations {

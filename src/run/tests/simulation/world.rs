@@ -85,6 +85,16 @@ pub(super) struct Target {
     pub is_cleared: bool,
 }
 
+impl Target {
+    /// Whether nothing of the run's work is there.
+    pub fn is_untouched(&self) -> bool {
+        self.ledger.is_empty()
+            && self.effects.is_empty()
+            && self.marks.is_empty()
+            && self.copy.planned == 0
+    }
+}
+
 /// A copy in the ledger.
 #[derive(Default)]
 pub(super) struct Copy {
@@ -240,9 +250,12 @@ fn in_words(event: &Event) -> String {
         Event::StepSucceeded { step, attempt, way, .. } => {
             format!("{step} succeeded, attempt {attempt} {way:?}")
         }
-        Event::StepFailed { step, attempt, way, failure, retry_at } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at, committed } => {
             let again = if retry_at.is_some() { ", is tried again" } else { "" };
-            format!("{step} failed, attempt {attempt} {way:?}: {:?}{again}", failure.class)
+            let class = failure.class;
+            format!(
+                "{step} failed, attempt {attempt} {way:?}: {class:?}, committed: {committed:?}{again}"
+            )
         }
         Event::StepDiffers { step, .. } => format!("{step} found differences"),
         Event::StepAmbiguous { step, way, .. } => format!("{step} is ambiguous {way:?}"),
