@@ -312,14 +312,15 @@ fn what_had_begun_to_destroy_is_past_the_point_of_no_return_though_its_gate_is_s
 fn a_script_is_amended_where_nothing_of_it_is_done_and_not_otherwise() {
     for (broken, is_begun) in [("INSERT INTO seen VALUES ('first')", false), ("CALL add(1)", true)]
     {
-        let steps = FILL.replacen(broken, "VACUUM nothing_of_the_kind", 1);
+        const NOTHING: &str = "VACUUM nothing_of_the_kind;\n      ";
+        let steps = FILL.replacen(broken, &format!("{NOTHING}{broken}"), 1);
         let Some(bed) = Bed::new(&steps) else { return };
         bed.phasegate(&["run", "plan.yaml"]).expect(1);
         assert_eq!(bed.seen().len(), usize::from(is_begun));
         let plan = std::fs::read_to_string(bed.sandbox.path("plan.yaml")).unwrap();
-        let mended = plan.replace("VACUUM nothing_of_the_kind", broken);
+        let mended = plan.replace(NOTHING, "");
         bed.sandbox.write("plan.yaml", &mended);
-        let amended = bed.phasegate(&["amend", "counted", "plan.yaml"]);
+        let amended = bed.phasegate(&["amend", "counted", "plan.yaml", "--yes"]);
         if is_begun {
             assert!(amended.stderr.contains("fill has begun and is changed"), "{amended}");
             bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);

@@ -43,7 +43,7 @@ pub(super) fn drawn(dice: &mut Dice) -> Vec<Step> {
         let hazard = Hazard::Destructive("removes rows".into());
         let irreversible = dice.one_in(3).then(|| "the rows are gone".to_owned());
         let undo = irreversible.as_ref().map_or(scrub.undo.clone(), |_| Undo::Impossible);
-        steps.insert(at, Step { hazard, irreversible, undo, ..scrub });
+        steps.insert(at, Step { undo, irreversible, hazard, ..scrub });
     }
     match dice.roll(4) {
         0 => {
