@@ -14,6 +14,7 @@ mod failures;
 mod gates;
 mod graph;
 mod house;
+mod locks;
 mod oracle;
 mod plans;
 mod postgres;

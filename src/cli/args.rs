@@ -13,11 +13,13 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::run::Redact;
 
 mod dry_run;
+mod lock;
 mod resolve;
 mod state;
 mod tune;
 
 pub use dry_run::{Depth, DryRun, FailOn, ReportFile, ReportKind};
+pub use lock::{Lock, LockCommand, Release};
 pub use resolve::{Outcome, Resolve};
 pub use state::{Export, Import, State, StateCommand};
 pub use tune::{ChunkRows, Tune};
@@ -217,6 +219,8 @@ pub enum Command {
     History(History),
     /// Writes a run's records as newline-delimited JSON
     Events(Events),
+    /// Shows who drives which run, and takes a run away from whoever does
+    Lock(Lock),
     /// Checks the state store, and carries runs from one store to another
     State(State),
     /// Prints the JSON Schema of plans or of the project file
@@ -500,6 +504,10 @@ impl Command {
             Self::Status(_) => "status",
             Self::History(_) => "history",
             Self::Events(_) => "events",
+            Self::Lock(lock) => match lock.command {
+                LockCommand::List(_) => "lock list",
+                LockCommand::Release(_) => "lock release",
+            },
             Self::State(state) => match state.command {
                 StateCommand::Check => "state check",
                 StateCommand::Export(_) => "state export",

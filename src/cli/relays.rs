@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::driver::Access;
 use crate::engine::{self, process};
 use crate::report::relay::{RelayView, Waiting};
+use crate::report::words;
 
 use super::answer::Failure;
 use super::session::{OpenRun, Session};
@@ -53,8 +54,7 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
         };
         let lease = store.lease(&run.id.relay(&from, &into)).await.map_err(of_store)?;
         let lease = lease.filter(|it| it.expires_at > run.now && !process::is_dead(&it.holder));
-        let by = lease
-            .map(|it| format!("{} (pid {} on {})", it.holder.name, it.holder.pid, it.holder.host));
+        let by = lease.map(|it| words::holder(&it.holder));
         let known = progress.iter().find(|one| one.step == step);
         views.push(RelayView {
             mapping: mapping.name,

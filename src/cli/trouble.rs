@@ -79,19 +79,22 @@ fn held(lease: &Lease, desk: &Desk) -> Failure {
     let holder = &lease.holder;
     let line = desk.settings.line(lease.run.to_string());
     let message = format!(
-        "run {} is driven by {} (pid {} on {}) since {}",
+        "run {} is driven by {} since {}",
         lease.run,
-        holder.name,
-        holder.pid,
-        holder.host,
+        words::holder(holder),
         words::moment(lease.since),
     );
     Failure::new(Exit::Held, message)
         .because(format!("its lease in state store {} is renewed and not free", desk.store.location()))
+        .because(format!("its last heartbeat was at {}", words::moment(lease.renewed_at)))
         .help(format!("`{}` shows how it goes", line.of("status {run} --watch")))
         .help(format!(
             "when that process is gone the lease lapses by itself at {}; then the same command goes on",
             words::moment(lease.expires_at)
+        ))
+        .help(format!(
+            "where it hangs and can't be ended: `{}`",
+            line.of("lock release {run} --force --reason 'why'")
         ))
         .with(
             "holder",
@@ -101,6 +104,7 @@ fn held(lease: &Lease, desk: &Desk) -> Failure {
                 "host": holder.host,
                 "pid": holder.pid,
                 "since": words::rfc3339(lease.since),
+                "last_heartbeat": words::rfc3339(lease.renewed_at),
                 "store": desk.store.location(),
             }),
         )

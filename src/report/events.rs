@@ -127,7 +127,8 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         | Event::UsageSeen { .. }
         | Event::Approved { .. }
         | Event::Rejected { .. }
-        | Event::Revoked { .. } => None,
+        | Event::Revoked { .. }
+        | Event::LockReleased { .. } => None,
     }
 }
 

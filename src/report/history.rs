@@ -133,6 +133,9 @@ pub fn sentence(event: &Event) -> String {
             format!("gate {gate}: rejected digest {work}: {reason}")
         }
         Event::Revoked { gate } => format!("gate {gate}: took back the own decision"),
+        Event::LockReleased { lock, holder, reason } => {
+            format!("took lock {lock} away from {holder}: {reason}")
+        }
         Event::UsageSeen { mapping, usage } => {
             format!(
                 "the old side of {mapping}: {} uses counted; its time unused counts from here",

@@ -3,6 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::run::{Actor, Proof, Timestamp, Value};
+use crate::store::Claimant;
 
 /// A number with its thousands apart: `200,000`.
 #[must_use]
@@ -69,6 +70,12 @@ pub fn rfc3339(at: Timestamp) -> Option<String> {
 
 fn utc(at: Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(at.as_unix_ms())
+}
+
+/// Whoever holds a lock.
+#[must_use]
+pub fn holder(holder: &Claimant) -> String {
+    format!("{} (pid {} on {})", holder.name, holder.pid, holder.host)
 }
 
 /// Who, and how the name is known: a claimed name is marked as such everywhere.

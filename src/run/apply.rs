@@ -83,7 +83,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         }
     }
     match &record.event {
-        Event::RunStarted { .. } => {}
+        Event::RunStarted { .. } | Event::LockReleased { .. } => {}
         Event::PlanAmended { pin, changed, voided } => {
             state.author = record.by.clone();
             state.pin = Arc::new((**pin).clone());

@@ -1,6 +1,6 @@
 //! What an operator asks of a run, and why it may be refused.
 
-use super::name::{GroupName, MappingName, StepId};
+use super::name::{GroupName, MappingName, RunId, StepId};
 use super::record::{Pin, Resolution, Tuning};
 
 /// Something an operator asks.
@@ -25,6 +25,15 @@ pub enum Command {
         reason: String,
         /// The attempt that they looked at, where they say so.
         attempt: Option<u32>,
+    },
+    /// Take a lease away from whoever holds it.
+    ReleaseLock {
+        /// The lease: of the run, or of a relay of it.
+        lock: RunId,
+        /// Who holds it, in words.
+        holder: String,
+        /// Why.
+        reason: String,
     },
     /// Go back.
     Rollback {

@@ -6,7 +6,7 @@ use super::action::{Action, Gate};
 use super::command::{Command, Refusal, RefusalKind};
 use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
-use super::name::{GroupName, MappingName, StepId};
+use super::name::{GroupName, MappingName, RunId, StepId};
 use super::people::{Unfillable, unfillable};
 use super::program::{Identity, Program, Step};
 use super::record::{Actor, Ending, Event, Pin, Proof, Tuning, Way};
@@ -48,6 +48,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         Command::Resolve { step, outcome, reason, attempt } => {
             resolve::decide(state, (step, *attempt), *outcome, reason)
         }
+        Command::ReleaseLock { lock, holder, reason } => release(lock, holder, reason),
         Command::Rollback { accept_loss } => rollback(state, accept_loss),
         Command::Abort { leave, reason } => abort(state, *leave, reason.as_ref()),
         Command::Amend { pin } => amend(state, pin, by),
@@ -89,6 +90,16 @@ fn settled(state: &State, command: &Command) -> Option<Decided> {
         }
         _ => None,
     }
+}
+
+/// The history keeps who took a lease away, from whom, and why.
+fn release(lock: &RunId, holder: &str, reason: &str) -> Decided {
+    if reason.trim().is_empty() {
+        let message = "taking a lock away needs a reason: whoever held it will ask";
+        return Err(usage(message).with_help("add --reason"));
+    }
+    let (lock, holder, reason) = (lock.clone(), holder.to_owned(), reason.to_owned());
+    Ok(vec![Event::LockReleased { lock, holder, reason }])
 }
 
 /// Where policy asks who somebody is, a name that was merely given decides nothing, whatever the command line was told.

@@ -245,6 +245,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Somebody took a lease away from whoever held it.
+    LockReleased {
+        /// The lease: of the run, or of a relay of it.
+        lock: RunId,
+        /// Who held it, in words.
+        holder: String,
+        /// Why.
+        reason: String,
+    },
     /// Somebody took back their own approval or rejection.
     Revoked {
         /// The gate.

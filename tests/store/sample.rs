@@ -117,6 +117,7 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "run_ended", "ending": "rolled_back" }),
         json!({ "kind": "run_ended", "ending": "aborted" }),
         json!({ "kind": "step_failed", "step": "make", "attempt": 1, "way": "forward", "failure": failure, "retry_at": null, "committed": true }),
+        json!({ "kind": "lock_released", "lock": "0190aaaa-0000-7000-8000-000000000001", "holder": "ana (pid 7 on box)", "reason": "it hangs" }),
     ];
     events.into_iter().map(event).collect()
 }
@@ -140,6 +141,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Approved { .. } => "approved",
         Event::Rejected { .. } => "rejected",
         Event::Revoked { .. } => "revoked",
+        Event::LockReleased { .. } => "lock_released",
         Event::UsageSeen { .. } => "usage_seen",
         Event::Paused { .. } => "paused",
         Event::Resumed => "resumed",
@@ -151,7 +153,7 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// How many kinds [`kind`] tells apart.
-pub const KINDS: usize = 22;
+pub const KINDS: usize = 23;
 
 fn evidence(verdict: &str) -> Value {
     json!({

@@ -10,6 +10,7 @@ mod explain;
 mod gates;
 mod graph;
 mod history;
+mod lock;
 mod pause;
 mod reject;
 mod relay;
@@ -60,6 +61,7 @@ pub async fn perform(session: &Session, command: Command) -> Result<Answer, Fail
         Command::Status(args) => status::perform(session, &args).await,
         Command::History(args) => history::perform(session, &args).await,
         Command::Events(args) => events::perform(session, &args).await,
+        Command::Lock(args) => lock::perform(session, args.command).await,
         Command::State(args) => state::perform(session, &args.command).await,
         Command::Schema(args) => Ok(schema::perform(&args)),
         Command::Explain(args) => explain::perform(session, &args),
