@@ -7,13 +7,14 @@ use phasegate::cli::exit::Exit;
 
 use super::tool::Tool;
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "validate", "graph", "dry-run", "run", "advance", "pause", "resume", "retry", "abort",
     "rollback", "amend", "tune", "resolve", "relay", "gates", "approve", "reject", "revoke",
-    "status", "history", "events", "state", "schema", "explain", "version",
+    "status", "history", "events", "lock", "state", "schema", "explain", "version",
 ];
 
 /// Those of a command that has commands of its own, which stand behind it.
+const OF_LOCK: [&str; 2] = ["lock list", "lock release"];
 const OF_STATE: [&str; 3] = ["state check", "state export", "state import"];
 
 fn page(name: &str) -> PathBuf {
@@ -27,7 +28,11 @@ fn reference() -> String {
     let tool = Tool::new();
     let mut text = String::new();
     let commands = COMMANDS.iter().flat_map(|command| {
-        let own: &[&str] = if *command == "state" { &OF_STATE } else { &[] };
+        let own: &[&str] = match *command {
+            "state" => &OF_STATE,
+            "lock" => &OF_LOCK,
+            _ => &[],
+        };
         std::iter::once(command).chain(own)
     });
     for command in [""].iter().chain(commands) {
