@@ -5,7 +5,8 @@
 #   neo4j.sh fetch               fetches what the server is made of, if it isn't there
 #   neo4j.sh stop DIR            ends that server at once and removes DIR
 #
-# PHASEGATE_NEO4J_SETTINGS, if set, is a file of further settings, which win over those for tests.
+# PHASEGATE_NEO4J_SETTINGS, if set, is a file of further settings, which win over those for tests; PHASEGATE_NEO4J_JAVA is further options
+# of Java, likewise. A server that lives for more than two minutes is worth Java's second compiler (-XX:TieredStopAtLevel=4).
 #
 # Needs a JDK 17 or newer (Debian: openjdk-17-jdk-headless) and, once, Maven, which fetches 214 files of 116 MB. They are kept in
 # PHASEGATE_NEO4J_LIB, by default below ~/.cache.
@@ -59,7 +60,11 @@ CONF
         # A setting that comes twice is the last one's.
         awk -F= '/^[^#]/ { line[$1] = $0 } END { for (key in line) print line[key] }' "$dir/neo4j.conf" >"$dir/neo4j.conf.new"
         mv "$dir/neo4j.conf.new" "$dir/neo4j.conf"
-        nohup java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+        # What an earlier server has said there is not this one's.
+        rm -f "$dir/server.log"
+        # Code has room enough not to be thrown away and compiled again, which took a fifth of the server's time.
+        # shellcheck disable=SC2086 # several options
+        nohup java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m ${PHASEGATE_NEO4J_JAVA:-} \
             --add-opens=java.base/java.nio=ALL-UNNAMED --add-opens=java.base/java.io=ALL-UNNAMED \
             --add-opens=java.base/sun.nio.ch=ALL-UNNAMED -cp "$lib/*" "$own/Server.java" "$dir" \
             >"$dir/server.log" 2>&1 </dev/null &
