@@ -10,6 +10,7 @@
 //! removed); `PHASEGATE_BENCH_ROWS` (200000) and `PHASEGATE_BENCH_EDGES` (as many) change it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,92 +115,62 @@ struct Bench {
     sql: PgConnection,
 }
 
+/// How often everything is measured; what is printed is the median, of ratios that of the rounds' ratios: servers clean up and
+/// compile when they please.
+const ROUNDS: usize = 3;
+
+/// What a round has measured, by name.
+type Figures = BTreeMap<&'static str, f64>;
+
 #[tokio::main]
 async fn main() {
     let rows = setting("PHASEGATE_BENCH_ROWS", 200_000);
     let edges = setting("PHASEGATE_BENCH_EDGES", rows);
     Bench::new(rows.min(WARM_UP), edges.min(WARM_UP)).await.warm_up().await;
-    let mut bench = Bench::new(rows, edges).await;
-    println!("{rows} nodes, {edges} relationships");
-    let mut bare = Vec::new();
-    for from in [Rows::Read, Rows::InMemory] {
-        let nodes = bench.bare(&PEOPLE, from).await;
-        bare.push([rate(rows, nodes), rate(edges, bench.bare(&KNOWS, from).await)]);
-        bench.clear().await;
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push(Bench::new(rows, edges).await.round(rows, edges).await);
     }
-    let [reading, in_memory] = bare.as_slice() else { return };
-    let mut bulk = 0.0;
-    for (at, (to, what, wanted)) in
-        [("copy-people", "nodes", rows), ("copy-knows", "relationships", edges)]
-            .into_iter()
-            .enumerate()
-    {
-        bench.run(to);
-        let ours = rate(wanted, bench.took(to));
+    println!("{rows} nodes, {edges} relationships, medians of {ROUNDS} rounds");
+    let of = |figure: &dyn Fn(&Figures) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(figure).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let median = |name: &str| of(&|round| round[name]);
+    let ratio = |one: &str, other: &str| of(&|round| round[one] / round[other]);
+    for [what, ours, bare, in_memory] in [
+        ["nodes", "copied people", "people read", "people in memory"],
+        ["relationships", "copied knows", "knows read", "knows in memory"],
+    ] {
         println!(
-            "{what}: bare {:.0}/s, ours {ours:.0}/s; ratio ours/bare {:.2} (wanted 0.90); bare with rows in memory {:.0}/s, ratio {:.2}",
-            reading[at],
-            ours / reading[at],
-            in_memory[at],
-            ours / in_memory[at]
-        );
-        if at == 0 {
-            bulk = ours;
-        }
-    }
-    for (step, of) in [("compare-people", rows), ("compare-knows", edges)] {
-        bench.run(step);
-        println!("{step}: {:.0} rows/s", rate(of, bench.took(step)));
-    }
-    for mapping in ["people", "knows"] {
-        println!(
-            "{mapping}: read from PostgreSQL at {:.0} rows/s (wanted 100000)",
-            bench.read(mapping).await
+            "{what}: bare {:.0}/s, ours {:.0}/s; ratio ours/bare {:.2} (wanted 0.90); bare with rows in memory {:.0}/s, ratio {:.2}",
+            median(bare),
+            median(ours),
+            ratio(ours, bare),
+            median(in_memory),
+            ratio(ours, in_memory)
         );
     }
-    // A backlog.
-    bench.write("UPDATE people SET name = name || '+'").await;
-    let backlog = bench.waiting().await;
-    let began = Instant::now();
-    let relay = bench.relay();
-    // Not often: to count is work for the same server.
-    while bench.is_waiting().await {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+    for compared in ["compare-people", "compare-knows"] {
+        println!("{compared}: {:.0} rows/s", median(compared));
     }
-    let took = began.elapsed();
-    let drained = rate(backlog, took.as_secs_f64());
-    println!(
-        "backlog of {backlog}: drained at {drained:.0}/s; ratio to our copy {:.2} (wanted 0.50), to bare nodes {:.2}",
-        drained / bulk,
-        drained / reading[0]
-    );
-    // A client at half that rate.
-    let per_tick = u64::max(1, backlog * 1_000 / u64::try_from(took.as_millis()).unwrap() / 2 / 20);
-    let (mut lags, mut at) = (Vec::new(), 0);
-    for tick in 0..200 {
-        let next = Instant::now() + Duration::from_millis(50);
-        let lo = at % (rows - per_tick);
-        at += per_tick;
-        bench
-            .write(&format!(
-                "UPDATE people SET name = 'at {tick}' WHERE id > {lo} AND id <= {lo} + {per_tick}"
-            ))
-            .await;
-        if tick % 10 == 9 {
-            lags.push(bench.oldest_ms().await);
-        }
-        tokio::time::sleep_until(next.into()).await;
+    for [mapping, read] in [["people", "read of people"], ["knows", "read of knows"]] {
+        println!("{mapping}: read from PostgreSQL at {:.0} rows/s (wanted 100000)", median(read));
     }
-    lags.sort_by(f64::total_cmp);
     println!(
-        "lag while a client writes {} rows/s: median {:.0} ms, longest {:.0} ms",
-        per_tick * 20,
-        lags[lags.len() / 2],
-        lags[lags.len() - 1]
+        "backlog of {:.0}: drained at {:.0}/s; ratio to our copy {:.2} (wanted 0.50), to bare nodes {:.2}",
+        median("backlog"),
+        median("drained"),
+        ratio("drained", "copied people"),
+        ratio("drained", "people read")
     );
-    drop(relay);
-    bench.run("contract");
-    bench.clear().await;
+    println!(
+        "lag while a client writes {:.0} rows/s: median {:.0} ms, longest {:.0} ms",
+        median("written"),
+        median("lag"),
+        rounds.iter().map(|round| round["longest lag"]).fold(0.0, f64::max)
+    );
 }
 
 /// A mapping of the plan.
@@ -323,6 +294,77 @@ impl Bench {
         self.write("UPDATE people SET name = name || '+'").await;
         self.run("contract");
         self.clear().await;
+    }
+
+    /// Measures everything once, and leaves nothing.
+    async fn round(mut self, rows: u64, edges: u64) -> Figures {
+        let mut figures = Figures::new();
+        for (from, [people, knows]) in [
+            (Rows::Read, ["people read", "knows read"]),
+            (Rows::InMemory, ["people in memory", "knows in memory"]),
+        ] {
+            figures.insert(people, rate(rows, self.bare(&PEOPLE, from).await));
+            figures.insert(knows, rate(edges, self.bare(&KNOWS, from).await));
+            self.clear().await;
+        }
+        for (step, name, of) in [
+            ("copy-people", "copied people", rows),
+            ("copy-knows", "copied knows", edges),
+            ("compare-people", "compare-people", rows),
+            ("compare-knows", "compare-knows", edges),
+        ] {
+            self.run(step);
+            figures.insert(name, rate(of, self.took(step)));
+        }
+        for (mapping, name) in [("people", "read of people"), ("knows", "read of knows")] {
+            figures.insert(name, self.read(mapping).await);
+        }
+        let relay = self.backlog(&mut figures).await;
+        self.lag(&mut figures, rows).await;
+        drop(relay);
+        self.run("contract");
+        self.clear().await;
+        figures
+    }
+
+    /// What clients have written while no relay was at work is drained by one, which goes on.
+    #[allow(clippy::cast_precision_loss)]
+    async fn backlog(&mut self, figures: &mut Figures) -> Relay {
+        self.write("UPDATE people SET name = name || '+'").await;
+        let backlog = self.waiting().await;
+        let began = Instant::now();
+        let relay = self.relay();
+        // Not often: to look is work for the same server.
+        while self.is_waiting().await {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        figures.insert("backlog", backlog as f64);
+        figures.insert("drained", rate(backlog, began.elapsed().as_secs_f64()));
+        relay
+    }
+
+    /// How far the graph is behind a client who writes at half the rate that the relay has drained with.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    async fn lag(&mut self, figures: &mut Figures, rows: u64) {
+        let per_tick = u64::max(1, (figures["drained"] / 2.0 / 20.0) as u64);
+        let (mut lags, mut at) = (Vec::new(), 0);
+        for tick in 0..200 {
+            let next = Instant::now() + Duration::from_millis(50);
+            let lo = at % (rows - per_tick);
+            at += per_tick;
+            self.write(&format!(
+                "UPDATE people SET name = 'at {tick}' WHERE id > {lo} AND id <= {lo} + {per_tick}"
+            ))
+            .await;
+            if tick % 10 == 9 {
+                lags.push(self.oldest_ms().await);
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
+        lags.sort_by(f64::total_cmp);
+        figures.insert("written", per_tick as f64 * 20.0);
+        figures.insert("lag", lags[lags.len() / 2]);
+        figures.insert("longest lag", lags[lags.len() - 1]);
     }
 
     /// How many rows a second of a mapping can be read to be compared.

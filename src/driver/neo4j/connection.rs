@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::error::{damaged, failed, unknown};
 use super::ledger;
+use super::undelayed::undelay;
 use super::url::Address;
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence, TxKind};
@@ -65,10 +66,11 @@ impl Connections {
         &self.address.user
     }
 
-    fn graph(&self) -> Result<Graph, Error> {
+    /// One that is kept, or a new one, with whether it is new.
+    fn graph(&self) -> Result<(Graph, bool), Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(graph) = idle {
-            return Ok(graph);
+            return Ok((graph, false));
         }
         let mut config = ConfigBuilder::new()
             .uri(&self.address.server)
@@ -83,7 +85,11 @@ impl Connections {
         if let Some(ca) = &self.address.ca {
             config = config.with_client_certificate(ca);
         }
-        config.build().and_then(Graph::connect).map_err(failed("connect"))
+        config
+            .build()
+            .and_then(Graph::connect)
+            .map(|graph| (graph, true))
+            .map_err(failed("connect"))
     }
 
     fn keep(&self, graph: Graph) {
@@ -95,9 +101,12 @@ impl Connections {
 
     /// A connection that has greeted.
     async fn greeted(&self) -> Result<Graph, Error> {
-        let graph = self.graph()?;
+        let (graph, is_new) = self.graph()?;
         let greeting = Box::pin(async {
             let greeted = graph.start_txn().await?;
+            if is_new {
+                undelay();
+            }
             greeted.rollback().await
         });
         match tokio::time::timeout(CONNECT_WITHIN, greeting).await {
@@ -137,11 +146,14 @@ impl Connections {
             let message = "the database was opened for looking only";
             return Err(Error::failed(FailureClass::NotPermitted, message));
         }
-        let graph = self.graph()?;
+        let (graph, is_new) = self.graph()?;
         let txn = match tokio::time::timeout(CONNECT_WITHIN, Box::pin(graph.start_txn())).await {
             Ok(begun) => begun.map_err(failed("connect"))?,
             Err(_) => return Err(self.silent()),
         };
+        if is_new {
+            undelay();
+        }
         let cancelled = self.cancelled.subscribe();
         Ok(Tx { connections: self, cancelled, txn, graph, kind })
     }

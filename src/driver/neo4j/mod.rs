@@ -38,6 +38,7 @@ mod shape;
 mod sink;
 mod source;
 mod survey;
+mod undelayed;
 mod url;
 mod values;
 mod verify;
