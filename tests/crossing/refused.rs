@@ -52,6 +52,9 @@ fn a_wrong_password_is_told_at_once_and_a_relay_waits_for_the_right_one() {
     let bed = bed.reached_at(wire.url.clone());
     bed.phasegate(&["run", PLAN, "--to", "compare-follows"]).expect(0);
     let (mut relay, said) = at_work(&bed);
+    // It has the lease before it has been let in.
+    bed.database.run("UPDATE users SET bio = 'heard' WHERE id <= 50");
+    bed.is_synced();
     server.change_password("first", "second");
     wire.cut();
     wire.mend();
@@ -86,7 +89,9 @@ fn a_graph_that_takes_no_writes_any_more_stops_the_copy_and_loses_nothing() {
     says(&stopped.expect(77), &why);
     assert!(users() != ["0"] && users() != ["3000"], "{:?}", users());
     bed.database.run("UPDATE users SET bio = 'meanwhile' WHERE id <= 50");
-    let (mut relay, said) = at_work(&bed);
+    // It has the lease for moments only.
+    let mut relay = bed.relay();
+    let said = heard(&mut relay);
     wait_to_hear(&said, "target graph: could not take the relay's slot");
     assert!(relay.0.try_wait().unwrap().is_none(), "the relay gave up");
     let refused = bed.phasegate(&["run", PLAN]).expect(77);

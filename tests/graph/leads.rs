@@ -140,6 +140,8 @@ async fn once(
     kind: i64,
     rolls_back: bool,
 ) -> Result<(), Error> {
+    // Of `SET l.status = l.status` the right side would be read before the lock is had.
+    const LOCKED: &str = "MATCH (l:Lead {id: $id}) SET l.held = true REMOVE l.held";
     const STATUSES: [&str; 3] = ["OPEN", "Won", "LOST"];
     let status = STATUSES[usize::try_from(agent % 3).unwrap()];
     let statements: &[&str] = match kind {
@@ -156,11 +158,12 @@ async fn once(
             "MATCH (v:LeadV2 {id: $id}) DETACH DELETE v",
         ],
         7 => &[
+            LOCKED,
             "MATCH (l:Lead {id: $id})-[r:ASSIGNED_TO]->(:Agent {id: $agent}) DELETE r",
             "MATCH (v:LeadV2 {id: $id})-[r:ASSIGNED_TO]->(:Agent {id: $agent}) DELETE r",
         ],
         _ => &[
-            "MATCH (l:Lead {id: $id}) SET l.status = l.status",
+            LOCKED,
             "MATCH (l:Lead {id: $id}), (a:Agent {id: $other}) CREATE (l)-[:ASSIGNED_TO {weight: $agent}]->(a)",
             "MATCH (l:Lead {id: $id}), (v:LeadV2 {id: $id}), (a:Agent {id: $other}) CREATE (v)-[:ASSIGNED_TO {weight: $agent}]->(a)",
         ],
