@@ -2,15 +2,16 @@
 //! writes, the server goes away in the middle of a chunk, tables change under the copy, locks cross. Nothing is lost, and
 //! what can't go on says why.
 
-mod dying;
+pub mod dying;
 mod midway;
 mod refused;
 mod retiring;
-mod returning;
+pub mod returning;
 pub mod server;
-mod writer;
+pub mod writer;
 
 use crate::examples::Example;
+use crate::lives::rows_done;
 use crate::services;
 
 /// Rows that these tests begin with: few, for there are many runs.
@@ -82,7 +83,6 @@ pub fn check_rows(example: &Example) {
 /// The rows that a run counted as copied.
 #[track_caller]
 pub fn rows_copied(example: &Example) -> u64 {
-    let status = example.phasegate(&["status", example.name, "--format", "json"]).expect(0).json();
-    let steps = status["steps"].as_array().unwrap();
-    steps.iter().find(|step| step["id"] == "copy-leads").unwrap()["rows_done"].as_u64().unwrap()
+    let status = example.phasegate(&["status", example.name, "--format", "json"]).expect(0);
+    rows_done(&status, "copy-leads")
 }

@@ -14,6 +14,8 @@ mod failures;
 mod gates;
 mod graph;
 mod house;
+mod kills;
+mod lives;
 mod locks;
 mod oracle;
 mod plans;

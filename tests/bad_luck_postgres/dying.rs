@@ -13,7 +13,7 @@ pub fn killed_at(example: &Example, args: &[&str], point: &str, hits: u32) -> Op
 }
 
 #[track_caller]
-fn check_end(example: &Example, case: &str) {
+pub fn check_end(example: &Example, case: &str) {
     // What a failed assertion says names no case, so the case is said before.
     #[allow(clippy::print_stderr)]
     {

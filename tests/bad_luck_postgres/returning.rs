@@ -10,7 +10,7 @@ use crate::examples::database::{block_on, connect};
 
 /// Everything is as the client made it, and nothing of ours is left but the run's one row.
 #[track_caller]
-fn is_back(example: &Example, case: &str) {
+pub fn is_back(example: &Example, case: &str) {
     let columns = "SELECT id, name, email, status, score, created_at FROM";
     example.same_rows(&format!("{columns} kept.leads"), &format!("{columns} leads"));
     let tables = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'";

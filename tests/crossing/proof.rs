@@ -3,11 +3,11 @@
 //! `PHASEGATE_SOAK` has it with 50,000 users, 100,000 relations and ten kills in place of a few thousand and four;
 //! `PHASEGATE_SEED` repeats the moments of the kills.
 
-use std::process::Child;
 use std::time::Duration;
 
 use super::bed::{Application, Bed, PLAN};
 use super::social::Watcher;
+use crate::lives::Lives;
 use crate::oracle::{Random, first_seed, say};
 use crate::sandbox::Ran;
 
@@ -42,10 +42,9 @@ fn killed_at_random_while_clients_write_all_the_time() {
     let watcher = Watcher::start(&bed.graph.url);
     // Where the run comes to the gate before its kills are used up, they are relays'.
     let of_relays = size.kills / 4;
-    let (mut of_runs, mut at_gate) = (0, false);
+    let (mut of_runs, mut at_gate, mut lives) = (0, false, Lives::default());
     while of_runs < size.kills - of_relays && !at_gate {
-        let run = bed.start(&["run", PLAN], "");
-        match killed(run, within(300, 4_000)) {
+        match killed(&bed, &mut lives, (&["run", PLAN], within(300, 4_000))) {
             None => of_runs += 1,
             Some(ended) => {
                 ended.expect(4);
@@ -58,8 +57,8 @@ fn killed_at_random_while_clients_write_all_the_time() {
         bed.phasegate(&["run", PLAN]).expect(4);
     }
     for _ in 0..size.kills - of_runs {
-        let relay = bed.start(&["relay", "social-graph"], "");
-        let ended = killed(relay, within(200, 1_500));
+        let relay = &["relay", "social-graph"];
+        let ended = killed(&bed, &mut lives, (relay, within(200, 1_500)));
         assert!(ended.is_none(), "a relay ended by itself: {}", ended.unwrap());
     }
     let written = application.end();
@@ -70,9 +69,9 @@ fn killed_at_random_while_clients_write_all_the_time() {
     // The end of it, under other writers, and killed once more.
     let application = Application::among(&bed, 4, size.users);
     bed.released();
-    let finish = bed.start(&["run", PLAN, "--wait", "60s"], "");
-    let ended = match killed(finish, within(500, 3_000)) {
-        None => bed.phasegate(&["run", PLAN, "--wait", "60s"]),
+    let finish = &["run", PLAN, "--wait", "60s"];
+    let ended = match killed(&bed, &mut lives, (finish, within(500, 3_000))) {
+        None => bed.phasegate(finish),
         Some(ended) => ended,
     };
     drop(application);
@@ -81,18 +80,23 @@ fn killed_at_random_while_clients_write_all_the_time() {
     bed.phasegate(&["history", "social-graph", "--verify"]).expect(0);
     let seen = watcher.end();
     say(&format!(
-        "{of_runs} kills of runs, {written} transactions, {seen} changes of hot users seen"
+        "{of_runs} kills of runs, {}, {written} transactions, {seen} changes of hot users seen",
+        lives.told()
     ));
     assert!(written > 500 && seen > 10, "{written} transactions, {seen} changes seen");
 }
 
-/// Kills a process after a while; `Some` where it had ended before.
-fn killed(mut process: Child, after: Duration) -> Option<Ran> {
+/// Starts the program and kills it after a while; `Some` where it had ended before.
+fn killed(bed: &Bed, lives: &mut Lives, (args, after): (&[&str], Duration)) -> Option<Ran> {
+    lives.begins();
+    let mut process = bed.start(args, "");
     std::thread::sleep(after);
-    let is_over = process.try_wait().unwrap().is_some();
-    if !is_over {
-        process.kill().unwrap();
+    if process.try_wait().unwrap().is_some() {
+        return Some(process.wait_with_output().unwrap().into());
     }
-    let output = process.wait_with_output().unwrap();
-    is_over.then(|| output.into())
+    process.kill().unwrap();
+    let pid = process.id();
+    process.wait_with_output().unwrap();
+    lives.was_killed(pid, "social-graph", |args| bed.phasegate(args));
+    None
 }

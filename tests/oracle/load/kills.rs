@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::lives::Lives;
 use crate::oracle::Random;
 use crate::sandbox::Sandbox;
 
@@ -28,6 +29,7 @@ pub struct Kills {
     left: Vec<(&'static str, u32)>,
     /// By step; [`BETWEEN`] where no step was under way.
     pub fell: BTreeMap<String, u32>,
+    pub lives: Lives,
     random: Random,
 }
 
@@ -35,7 +37,7 @@ const BETWEEN: &str = "between";
 
 impl Kills {
     pub fn new(deaths: Deaths, random: Random) -> Self {
-        Self { left: deaths.to_vec(), fell: BTreeMap::new(), random }
+        Self { left: deaths.to_vec(), fell: BTreeMap::new(), lives: Lives::default(), random }
     }
 
     /// The place in the list that a kill in this step is taken from.
@@ -69,6 +71,7 @@ impl Kills {
     pub fn kill_what_is_left(&mut self, sandbox: &Sandbox) {
         while let Some(place) = self.left.iter().position(|(_, left)| *left > 0) {
             let mut command = sandbox.command(&["run", "plan.yaml"]);
+            self.lives.begins();
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(self.random.below(30)));
             self.die(place, sandbox, &mut child);
@@ -78,6 +81,7 @@ impl Kills {
     fn die(&mut self, place: usize, sandbox: &Sandbox, child: &mut Child) {
         child.kill().unwrap();
         child.wait().unwrap();
+        self.lives.was_killed(child.id(), "load", |args| sandbox.run(args));
         let fell = under_way(sandbox).unwrap_or_else(|| BETWEEN.to_owned());
         *self.fell.entry(fell).or_default() += 1;
         self.left[place].1 -= 1;

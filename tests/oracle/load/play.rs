@@ -15,6 +15,7 @@ use super::kills::Kills;
 use super::labels::{CARRIED, label, labelled};
 use super::watch::{Seen, look_on};
 use crate::examples::database::Database;
+use crate::lives::{chunks_were_once, note_chunks, rows_done};
 use crate::oracle::Random;
 use crate::sandbox::{Ran, Sandbox, wait_for};
 
@@ -82,6 +83,9 @@ impl Play {
             labels: None,
         };
         play.to("create").expect(0);
+        if !load.kills.is_empty() {
+            note_chunks(&play.database);
+        }
         if load.kind.is_both() {
             // Clients of the new shape write the new table; others need no right to it, nor to anything of ours.
             play.database.run(&format!("{writes} {role}"));
@@ -116,6 +120,7 @@ impl Play {
         loop {
             let mut command = self.sandbox.command(&first);
             command.args(to).env("FAILPOINTS", &self.failpoints);
+            self.kills.lives.begins();
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             self.kills.kill(goal, (&self.sandbox, &mut child));
             if goal == "copy" && self.pauses_left > 0 {
@@ -307,6 +312,11 @@ impl Play {
             assert_eq!(self.differing(&pair), [""; 0], "{case}: beside the table");
         }
         self.sandbox.run(&["history", "load", "--verify"]).expect(0);
+        if !self.load.kills.is_empty() {
+            let copied =
+                rows_done(&self.sandbox.run(&["status", "load", "--format", "json"]), "copy");
+            chunks_were_once(&self.database, ("copy", copied));
+        }
     }
 
     /// Says what clients saw, and that there was something to see.
@@ -337,9 +347,10 @@ impl Play {
                 "{}: {commits} transactions of {CLIENTS} clients ({prepared} in two phases, {large} of the whole table, {truncated} \
                  emptied it), {rolled_back} rolled back; told {told:?}; refused like the twin {refused:?}; views astride of retire \
                  {straddled}, rows written under them {own}, looks by name {looked}; our transactions seen beside clients' {beside}, in each other's way {contended}; labelled {labels}, of which {carried} have another key now; \
-                 killed {:?}; held back {} times; compared again {} times; {}",
+                 killed {:?} ({}); held back {} times; compared again {} times; {}",
                 self.case,
                 self.kills.fell,
+                self.kills.lives.told(),
                 self.held_back,
                 self.compared_again,
                 took.join(", ")
