@@ -69,9 +69,9 @@ fn once(turn: Option<&str>, random: &mut Random) -> Option<u32> {
     let kills = killer.kills;
     writer.ends_well();
     if turn.is_none() {
-        check_end(&example, &case)
+        check_end(&example, &case);
     } else {
-        is_back(&example, &case)
+        is_back(&example, &case);
     }
     example.phasegate(&["history", example.name, "--verify"]).expect(0);
     Some(kills)

@@ -1,16 +1,18 @@
 //! Driving a run: opens its databases, shows how it goes, and says how it ended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::driver::SharedDriver;
 use crate::engine::event::Observer;
 use crate::engine::{self, Context, Driven, Options, Signal, process};
 use crate::report::gates::GateView;
 use crate::report::status::StatusView;
 use crate::report::{Bars, CommandLine, Format, Plain, summary};
-use crate::run::{Ending, GateReport, Goal, Pin, Stop, Way};
+use crate::run::{Ending, GateReport, Goal, Pin, Stop, TargetName, Way};
 
 use super::answer::{Answer, Failure};
 use super::args::Drive;
@@ -72,6 +74,16 @@ impl Cockpit {
         line: &CommandLine,
     ) -> Result<Self, Failure> {
         let drivers = wiring::open_drivers(pin, line, session.global.redact()).await?;
+        Ok(Self::over(session, desk, pin, drivers))
+    }
+
+    /// Over databases that are open.
+    pub fn over(
+        session: &Session,
+        desk: &Desk,
+        pin: &Pin,
+        drivers: BTreeMap<TargetName, SharedDriver>,
+    ) -> Self {
         let bars =
             session.printer.shows_bars().then(|| Arc::new(Bars::new(session.printer.clone())));
         let observer: Arc<dyn Observer> = match &bars {
@@ -88,7 +100,7 @@ impl Cockpit {
             redact: session.global.redact(),
             other_policy: pinned::watch(session, desk, pin),
         };
-        Ok(Self { ctx, bars })
+        Self { ctx, bars }
     }
 
     /// Takes the bars away and closes the databases.

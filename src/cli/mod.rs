@@ -12,6 +12,7 @@ mod difference;
 mod drive;
 pub mod exit;
 mod goal;
+mod here;
 mod logging;
 mod outlook;
 mod people;

@@ -14,6 +14,7 @@ use crate::store::{Create, Lease, RunHeader, SharedStore};
 
 use super::answer::Failure;
 use super::args::Global;
+use super::here;
 use super::people;
 use super::redacted::Redacted;
 use super::select;
@@ -173,8 +174,18 @@ impl OpenRun {
         (lease.expires_at > self.now && !process::is_dead(&lease.holder)).then_some(lease)
     }
 
-    /// Asks something of it as an operator; the state is the one after that.
-    pub async fn ask(&mut self, command: Command) -> Result<(), Failure> {
+    /// Asks something of it as an operator; the state is the one after that. Where another store has the run nothing is recorded.
+    pub async fn ask(&mut self, session: &Session, command: Command) -> Result<(), Failure> {
+        let refused = engine::may_ask(self.state(), self.desk.actor(), &command, self.now);
+        refused.map_err(|error| self.failure(&error))?;
+        // Whoever drives it for this store has it.
+        if self.driver().is_none() {
+            let goes_on = matches!(
+                command,
+                Command::Resume | Command::Retry | Command::Rollback { .. } | Command::Abort { .. }
+            );
+            here::is_here(session, self, goes_on).await?;
+        }
         let asked = engine::ask(&self.desk.store, &self.id, self.desk.actor(), command).await;
         self.loaded.state = asked.map_err(|error| self.failure(&error))?;
         Ok(())

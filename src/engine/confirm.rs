@@ -10,13 +10,13 @@
 //! Invariant: nothing was changed yet when this says no. Absent on purpose: going back, which asks the ledger of each step
 //! by itself, and looking at the data, which is verify's.
 
-use crate::driver::{Claim, Error as DriverError, Head, Shared, SharedDriver};
+use crate::driver::{Adoption, Claim, Error as DriverError, Head, Shared, SharedDriver};
 use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
-use crate::store::{self, SharedStore};
+use crate::store::{self, Lease, SharedStore};
 
 use super::patience::{ANSWER_WITHIN_MS, patiently, within};
 use super::start::{at, claim};
-use super::{Context, Error, is_signalled};
+use super::{Context, Error, is_signalled, process};
 
 /// How many steps are named.
 const NAMED_MAX: usize = 5;
@@ -108,6 +108,64 @@ async fn has(store: &SharedStore, run: &RunId, head: &Head) -> Result<bool, Erro
         Ok(entries) => Ok(entries.first().is_some_and(|entry| entry.hash == head.hash)),
         Err(store::Error::Conflict { .. }) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails where a run is not to be driven from here, before a token is drawn for it: by the newest one that this store has given another
+/// store may take the run over. Whoever is at work for this store is not looked behind: the lease refuses by itself.
+pub(super) async fn may_draw(
+    ctx: &Context,
+    state: &State,
+    lease: Option<&Lease>,
+) -> Result<(), Error> {
+    if let Some(lease) = lease
+        && lease.expires_at > ctx.store.now().await?
+        && !process::is_dead(&lease.holder)
+    {
+        return Ok(());
+    }
+    match is_ours(ctx, state).await?.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Fails where a run isn't this store's to write about: another store has it, or this one is an older copy. Gives the targets that
+/// couldn't be asked, and why. One that is over is nobody's.
+pub async fn is_ours(ctx: &Context, state: &State) -> Result<Vec<(TargetName, Error)>, Error> {
+    if state.is_ended() {
+        return Ok(Vec::new());
+    }
+    let taken_up_to = ctx.store.taken_up_to(state.run()).await?;
+    let mut silent = Vec::new();
+    for (target, driver) in &ctx.drivers {
+        match is_ours_in((target, driver), ctx, (state, taken_up_to)).await {
+            Ok(()) => {}
+            Err(
+                error @ Error::Target {
+                    source: DriverError::Failed(_) | DriverError::Unknown(_),
+                    ..
+                },
+            ) => silent.push((target.clone(), error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(silent)
+}
+
+async fn is_ours_in(
+    (target, driver): (&TargetName, &SharedDriver),
+    ctx: &Context,
+    (state, taken_up_to): (&State, Option<u64>),
+) -> Result<(), Error> {
+    let Some(mut claim) = claim(ctx, state.program(), state.run(), target) else { return Ok(()) };
+    let head = known(ctx, (target, driver), &claim).await?;
+    claim.adopts = taken_up_to.map(|up_to_token| Adoption { up_to_token, head });
+    let asked = patiently(|| is_signalled(ctx), || driver.holder(&claim));
+    let holder = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
+    match holder.filter(|holder| holder.over == Shared::Run) {
+        Some(holder) => Err(at(target, DriverError::Held(Box::new(holder)))),
+        None => Ok(()),
     }
 }
 

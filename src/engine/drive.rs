@@ -49,10 +49,13 @@ const PROGRESS_QUEUE: usize = 64;
 /// Drives a run until it is over, the goal is reached, a gate is shut, a step needs an operator, or a signal comes.
 pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driven, Error> {
     let mut journal = Journal::load(&ctx.store, run).await?;
+    let before = ctx.store.lease(run).await?;
     if let Some(stop) = stop(&journal.state, &options.goal, &[]) {
+        // How it stands here is not how it stands where another store has it.
+        confirm::is_ours(ctx, &journal.state).await?;
         return Ok(Driven::Stopped(stop));
     }
-    let before = ctx.store.lease(run).await?;
+    confirm::may_draw(ctx, &journal.state, before.as_ref()).await?;
     let lease = ctx.store.acquire(run, &ctx.claimant, TTL_MS, &process::is_dead).await?;
     journal.lease = Some(lease.clone());
     // Others may have appended between the first look and the lease.

@@ -26,9 +26,10 @@ pub async fn locks(store: &SharedStore, state: &State) -> Result<Vec<Lease>, Err
     Ok(held)
 }
 
-/// Takes a lease away from whoever has it. Nobody has it then.
-pub async fn seize(store: &SharedStore, lock: &RunId, by: &Claimant) -> Result<(), Error> {
-    let taken = store.acquire(lock, by, TTL_MS, &|_| true).await?;
+/// Takes a lease away from whom it was seen with. Nobody has it then. Who came after them keeps it, and is named.
+pub async fn seize(store: &SharedStore, seen: &Lease, by: &Claimant) -> Result<(), Error> {
+    let is_seen = |holder: &Claimant| holder.id == seen.holder.id;
+    let taken = store.acquire(&seen.run, by, TTL_MS, &is_seen).await?;
     store.release(&taken).await?;
     Ok(())
 }

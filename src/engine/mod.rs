@@ -32,7 +32,7 @@ mod step;
 mod throttle;
 mod window;
 
-pub use confirm::is_here;
+pub use confirm::{is_here, is_ours};
 pub use doubt::doubt;
 pub use drive::drive;
 pub use locks::{locks, seize};
@@ -41,7 +41,7 @@ pub use patience::patiently;
 pub use probe::{behind, capture_broken};
 pub use relay::{Relays, captured};
 pub use stakes::{Stake, stakes};
-pub use start::{Started, ask, inspect, load, start, survey};
+pub use start::{Started, ask, inspect, load, may_ask, start, survey};
 
 use event::Observer;
 

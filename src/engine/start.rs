@@ -10,8 +10,8 @@ use crate::driver::{
 };
 use crate::run::{
     Action, Actor, Command, Direction, Event, GateReport, Goal, Input, MappingName, Pin, Program,
-    QueryCheck, Retire, RetireShape, RunId, Signal, State, Step, StepId, TargetName, Undo, UsedBy,
-    Verify, report,
+    QueryCheck, Retire, RetireShape, RunId, Signal, State, Step, StepId, TargetName, Timestamp,
+    Undo, UsedBy, Verify, decide, report,
 };
 use crate::store::{self, RunHeader, SharedStore};
 
@@ -98,6 +98,12 @@ async fn lost_here(ctx: &Context, target: &TargetName, holder: &Holder) -> Resul
         .into()),
         _ => Ok(()),
     }
+}
+
+/// Whether a run, as it is known here, may be asked this. Nothing is recorded.
+pub fn may_ask(state: &State, by: &Actor, command: &Command, now: Timestamp) -> Result<(), Error> {
+    decide(state, &Input::Asked(command.clone()), &Goal::End, by, now)?;
+    Ok(())
 }
 
 /// Asks something of a run, from whichever terminal. Whoever drives it sees the records at the next look.

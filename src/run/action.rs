@@ -99,6 +99,14 @@ pub struct Script {
     pub is_opaque: bool,
 }
 
+impl Script {
+    /// Whether some of it may be committed though it failed: it runs outside a transaction.
+    #[must_use]
+    pub fn commits_in_parts(&self) -> bool {
+        self.transaction == Transaction::None
+    }
+}
+
 /// What statements are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

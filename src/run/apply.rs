@@ -176,6 +176,9 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             succeeded(state, step, outcome, at);
         }
         Event::StepFailed { step, attempt, way, failure, retry_at, committed } => {
+            let in_parts = state.program().step(step).is_some_and(
+                |step| matches!(&step.action, Action::Sql(script) if script.commits_in_parts()),
+            );
             let entry = state.steps.entry(step.clone()).or_default();
             // One that failed before it could be started counts as an attempt too, or it would be tried for ever.
             let was_begun = matches!(entry.progress, Progress::Running { .. });
@@ -184,8 +187,11 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
                 entry.tried += 1;
             }
             entry.ended_at = Some(at);
-            // Where nobody asked the ledger, what was known of earlier attempts is still so.
-            let is_open = entry.may_be_done || failure.class == FailureClass::Unknown;
+            // Where nobody has asked the ledger, what was known of earlier attempts is still so, and what runs outside a transaction may
+            // have left something.
+            let is_open = entry.may_be_done
+                || failure.class == FailureClass::Unknown
+                || was_begun && in_parts;
             entry.may_be_done = committed.unwrap_or(is_open) && !is_planted(Fault::TracesForgotten);
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },

@@ -291,6 +291,10 @@ fn rechecked(
 ) -> Vec<Event> {
     let step = &definition.id;
     let known = state.step(step);
+    let waits = matches!(known.progress, Progress::Retrying { .. });
+    let is_told =
+        waits && !known.may_be_done && resolve::is_told_undone(definition, known.resolved);
+    let traced = if is_told && traced == Traced::Parts { Traced::Nothing } else { traced };
     let attempt = known.attempts + 1;
     let start = |permit| Event::StepStarted {
         step: step.clone(),
@@ -321,8 +325,7 @@ fn rechecked(
     if !events.is_empty() {
         // Started and not done: it waits for its gate like any other. And where the ledger could not be asked before, it has been now.
         let is_begun = traced != Traced::Nothing;
-        let is_waiting = matches!(known.progress, Progress::Retrying { .. });
-        if was_begun || is_waiting && known.may_be_done != is_begun {
+        if was_begun || waits && known.may_be_done != is_begun {
             events.push(shut_out(step, known.attempts, traced, now));
         }
         return events;

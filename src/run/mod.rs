@@ -64,7 +64,7 @@ pub use mapping::{
 };
 pub use marked::{InLedger, Marked, Traced};
 pub use name::{EnvironmentName, GroupName, MappingName, RunId, StepId, TargetName};
-pub use operator::{beyond_return, to_undo};
+pub use operator::{beyond_return, changed, to_undo};
 pub use parked::{Parked, ParkedRow};
 pub use people::{Unfillable, lacking, unfillable};
 pub use permit::{Permit, PermitError, Runnable};
@@ -77,7 +77,7 @@ pub use record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, GateFingerprint, Outcome, PermitRecord,
     Pin, Proof, Record, Resolution, Tuning, Verdict, Way,
 };
-pub use resolve::ambiguous;
+pub use resolve::{ambiguous, is_told_undone};
 pub use retry::{back_off_ms, is_transient};
 pub use state::{
     Decision, DecisionVerdict, GateState, Pause, Progress, Resolved, Standing, State, StepState,

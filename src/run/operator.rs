@@ -191,6 +191,12 @@ pub fn beyond_return(state: &State) -> impl Iterator<Item = &Step> {
     steps.filter(|step| step.irreversible.is_some() && left_traces(state, step))
 }
 
+/// The steps that have, or may have, changed something.
+pub fn changed(state: &State) -> impl Iterator<Item = &Step> {
+    let steps = state.program().steps().iter();
+    steps.filter(|step| step.action.changes_data() && left_traces(state, step))
+}
+
 /// What a run that goes back makes of losses accepted on the way: they are added to those accepted before, and the undoing
 /// that failed for want of them is tried again.
 fn accept_more(state: &State, accept_loss: &[MappingName]) -> Vec<Event> {
@@ -220,13 +226,7 @@ fn left_traces(state: &State, step: &Step) -> bool {
 }
 
 fn abort(state: &State, leave: bool, reason: Option<&String>) -> Decided {
-    let changed: Vec<&str> = state
-        .program()
-        .steps()
-        .iter()
-        .filter(|step| step.action.changes_data() && left_traces(state, step))
-        .map(|step| step.id.as_str())
-        .collect();
+    let changed: Vec<&str> = changed(state).map(|step| step.id.as_str()).collect();
     if !leave && !changed.is_empty() {
         let message = format!("{} already changed the targets", changed.join(", "));
         return Err(not_permitted(message).with_help(

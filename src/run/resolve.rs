@@ -6,7 +6,7 @@
 //!   it does anything.
 //! - An answer is about the attempts before it. What is begun after it and lost as well is in doubt anew.
 
-use super::action::Action;
+use super::action::{Action, Language};
 use super::command::{Refusal, RefusalKind};
 use super::decide::Decided;
 use super::name::StepId;
@@ -72,11 +72,11 @@ pub(super) fn decide(
 /// What becomes of the step: it waits for its next attempt, which is handed the answer.
 pub(super) fn apply(state: &mut State, record: &Record) {
     let Event::StepResolved { step, way, outcome, reason, .. } = &record.event else { return };
-    let is_only = state.program().step(step).is_some_and(is_only_statement);
+    let is_whole = state.program().step(step).is_some_and(is_done_at_once);
     let entry = state.steps.entry(step.clone()).or_default();
     entry.tried = 0;
     // It was done, or it was not and others of its statements may have been: until the ledger is asked the next time.
-    entry.may_be_done = *outcome == Resolution::Applied || !is_only;
+    entry.may_be_done = *outcome == Resolution::Applied || !is_whole;
     entry.resolved = Some(Resolved { way: *way, outcome: *outcome, version: record.version });
     entry.progress = Progress::Retrying {
         way: *way,
@@ -99,6 +99,22 @@ pub(super) fn leaves_nothing_to_do(state: &State, step: &Step) -> bool {
     let told = state.step(&step.id).resolved;
     told.is_some_and(|it| it.way == Way::Forward && it.outcome == Resolution::Applied)
         && is_only_statement(step)
+}
+
+/// Whether an operator has said that a step which does all it does at once was not done. The ledger learns of that with the next attempt
+/// only, and has it as begun until then.
+#[must_use]
+pub fn is_told_undone(step: &Step, told: Option<Resolved>) -> bool {
+    told.is_some_and(|it| it.way == Way::Forward && it.outcome == Resolution::NotApplied)
+        && is_done_at_once(step)
+}
+
+/// Whether a step that was not done has done nothing: it is one statement, and not one that commits batch after batch, of which
+/// "not done" says that it did not come to its end.
+fn is_done_at_once(step: &Step) -> bool {
+    is_only_statement(step)
+        && !matches!(&step.action, Action::Sql(script)
+            if script.language == Language::Cypher && script.commits_in_parts())
 }
 
 fn is_only_statement(step: &Step) -> bool {

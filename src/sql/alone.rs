@@ -92,6 +92,13 @@ pub fn alone(statement: &str) -> Alone {
     }
 }
 
+/// Whether a statement runs code that may commit by itself: a procedure, or an anonymous block.
+#[must_use]
+pub fn runs_code(statement: &str) -> bool {
+    let Ok(all) = tokens(Dialect::Postgres, statement, 1) else { return false };
+    Reader::new(statement, &all).word().is_some_and(|first| first == "call" || first == "do")
+}
+
 /// The index that a statement makes, concurrently or not.
 #[must_use]
 pub fn index_made(statement: &str) -> Option<NewIndex> {

@@ -29,7 +29,7 @@ mod token;
 
 use crate::run::Engine;
 
-pub use alone::{Alone, NewIndex, Reindexed, Shared, alone, index_made, shared_object};
+pub use alone::{Alone, NewIndex, Reindexed, Shared, alone, index_made, runs_code, shared_object};
 pub use classify::classify;
 pub use drops::drops_one;
 pub use expression::{calls_known_only, column_refs, plain_column};

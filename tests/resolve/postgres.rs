@@ -362,6 +362,38 @@ fn what_failed_and_left_something_is_undone() {
     }
 }
 
+/// What the server refused before any of it ran has left nothing: it is mended, given up, and never undone.
+#[test]
+fn a_call_that_the_server_does_not_take_has_done_nothing() {
+    for mend in [true, false] {
+        let steps = "  - id: fill\n    phase: expand\n    target: app\n    transaction: none\n    reviewed: it is meant to\n    \
+             sql: CALL ad(1)\n    undo:\n      sql: CALL add(-1)\n";
+        let Some(bed) = Bed::new(steps) else { return };
+        bed.phasegate(&["run", "plan.yaml"]).expect(1);
+        if mend {
+            let plan = std::fs::read_to_string(bed.sandbox.path("plan.yaml")).unwrap();
+            bed.sandbox.write("plan.yaml", &plan.replace("CALL ad(1)", "CALL add(1)"));
+            bed.phasegate(&["amend", "counted", "plan.yaml", "--yes"]).expect(0);
+            bed.phasegate(&["run", "plan.yaml"]).expect(0);
+        } else {
+            bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);
+        }
+        assert_eq!(bed.count(), i32::from(mend).to_string());
+    }
+}
+
+/// Nobody had asked the ledger since: the run goes back all the same, for there is nothing to undo.
+#[test]
+fn what_destroys_and_was_not_done_keeps_nobody_from_going_back() {
+    let Some(bed) = Bed::new(PURGE) else { return };
+    bed.phasegate(&["run", "plan.yaml"]).expect(4);
+    approve(&bed);
+    bed.lose(&["run", "plan.yaml"], NOT_DONE, 0);
+    bed.phasegate(&answer("purge", "not-applied")).expect(0);
+    bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);
+    assert_eq!(bed.count(), "0");
+}
+
 #[test]
 fn an_answer_is_about_the_attempt_that_was_looked_at() {
     let Some(bed) = Bed::new(FILL) else { return };

@@ -81,6 +81,84 @@ fn a_run_goes_on_in_another_store_and_no_longer_in_its_own() {
     assert!(behind.stdout.contains("BROKEN"), "{behind}");
 }
 
+/// What an operator asks of a run is recorded where the run is, or nowhere.
+#[test]
+fn every_command_that_writes_is_refused_where_another_store_has_the_run() {
+    let sandbox = at_the_gate();
+    export(&sandbox, "moved.jsonl");
+    let look = ["gates", "customers", "ready", "--show", "--format", "json"];
+    let digest = sandbox.run(&look).json()["gates"][0]["work"].as_str().unwrap().to_owned();
+    in_new(&sandbox, &["state", "import", "moved.jsonl"]).expect(0);
+    in_new(&sandbox, &["run", "plan.yaml"]).expect(4);
+    let records = || head(&sandbox.run(&["history", "customers", "--format", "json"]));
+    let before = records();
+    for command in [
+        &["approve", "customers", "ready", "--digest", &digest][..],
+        &["reject", "customers", "ready", "--reason", "no"],
+        &["pause", "customers"],
+        &["rollback", "customers", "--yes"],
+        &["abort", "customers", "--leave", "--reason", "no"],
+    ] {
+        let refused = sandbox.run(&[command, &["--format", "json"]].concat()).expect(5);
+        let holder = &refused.json()["holder"];
+        assert!(holder["store"].as_str().unwrap().ends_with("new.db"), "{refused}");
+        assert!(refused.stdout.contains("state export"), "{refused}");
+    }
+    assert_eq!(records(), before, "something was recorded");
+    // Had anything been, the histories had parted and this were refused.
+    in_new(&sandbox, &["state", "export", "--out", "back.jsonl"]).expect(0);
+    sandbox.run(&["state", "import", "back.jsonl"]).expect(0);
+    sandbox.run(&["pause", "customers"]).expect(0);
+    sandbox.run(&["resume", "customers"]).expect(4);
+    in_new(&sandbox, &["pause", "customers"]).expect(5);
+}
+
+/// A database that doesn't answer keeps nobody from pausing; what would drive the run records nothing.
+#[test]
+fn where_a_database_can_not_be_asked_it_is_said_and_nothing_is_driven() {
+    let sandbox = at_the_gate();
+    let away = || fs::rename(sandbox.path("app.db"), sandbox.path("away.db")).unwrap();
+    let back = || fs::rename(sandbox.path("away.db"), sandbox.path("app.db")).unwrap();
+    let records = || head(&sandbox.run(&["history", "customers", "--format", "json"]));
+    away();
+    let paused = sandbox.run(&["pause", "customers"]).expect(0);
+    assert!(paused.stderr.contains("target app was not asked"), "{paused}");
+    let before = records();
+    let refused = sandbox.run(&["resume", "customers"]);
+    assert!(refused.code.is_some_and(|code| code != 0 && code != 4), "{refused}");
+    assert!(refused.stderr.contains("nothing was recorded"), "{refused}");
+    assert_eq!(records(), before);
+    back();
+    sandbox.run(&["resume", "customers"]).expect(4);
+}
+
+/// What was recorded here last is not how the run stands elsewhere.
+#[test]
+fn a_run_that_was_paused_and_left_is_not_called_paused() {
+    let sandbox = at_the_gate();
+    sandbox.run(&["pause", "customers"]).expect(0);
+    export(&sandbox, "moved.jsonl");
+    in_new(&sandbox, &["state", "import", "moved.jsonl"]).expect(0);
+    in_new(&sandbox, &["resume", "customers"]).expect(4);
+    sandbox.run(&["run", "plan.yaml"]).expect(5);
+}
+
+/// A store that is refused draws no token, so that it hands on no more than it had.
+#[test]
+fn a_store_that_was_refused_hands_nothing_on() {
+    let sandbox = at_the_gate();
+    export(&sandbox, "moved.jsonl");
+    in_new(&sandbox, &["state", "import", "moved.jsonl"]).expect(0);
+    in_new(&sandbox, &["run", "plan.yaml"]).expect(4);
+    for _ in 0..3 {
+        sandbox.run(&["run", "plan.yaml"]).expect(5);
+    }
+    export(&sandbox, "late.jsonl");
+    sandbox.run(&["--state", "third.db", "state", "import", "late.jsonl"]).expect(0);
+    let refused = sandbox.run(&["--state", "third.db", "run", "plan.yaml"]).expect(5);
+    assert!(refused.stderr.contains("new.db"), "{refused}");
+}
+
 #[test]
 fn what_was_driven_on_after_its_export_is_not_taken_over() {
     let sandbox = at_the_gate();

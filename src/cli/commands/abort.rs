@@ -6,13 +6,13 @@ use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Abort;
 use crate::cli::drive::{Journey, drive};
 use crate::cli::session::{OpenRun, Session};
-use crate::run::{Command, Ending, Standing};
+use crate::run::{self, Command, Ending, Standing};
 
 pub async fn perform(session: &Session, args: Abort) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
     let is_aborting = matches!(run.state().standing(), Standing::Aborting { .. });
     if !is_aborting {
-        run.ask(Command::Abort { leave: args.leave, reason: args.reason }).await?;
+        run.ask(session, Command::Abort { leave: args.leave, reason: args.reason }).await?;
     }
     if run.driver().is_some() {
         return Ok(super::recorded(session, &run, "Given up: its driver ends it."));
@@ -30,12 +30,9 @@ pub async fn perform(session: &Session, args: Abort) -> Result<Answer, Failure> 
     Ok(answer.with("stays", json!(stays)))
 }
 
-/// The steps whose changes stay where they are.
-fn staying(run: &OpenRun) -> Vec<String> {
-    let state = run.state();
-    let steps = state.program().steps().iter();
-    steps
-        .filter(|step| step.action.changes_data() && state.is_applied(&step.id))
+/// The steps whose changes stay where they are, those that failed in part and those in doubt among them.
+fn staying(open: &OpenRun) -> Vec<String> {
+    run::changed(open.state())
         .map(|step| match &step.description {
             Some(description) => format!("{} ({}): {description}", step.id, step.action.name()),
             None => format!("{} ({})", step.id, step.action.name()),

@@ -38,7 +38,7 @@ pub async fn perform(session: &Session, args: &Amend) -> Result<Answer, Failure>
     changes.extend(wiring::policy_difference(old, new));
     let shown = difference::render(&changes, session.printer.message_colour());
     confirm::confirm(session, Agreed::from(args.yes), &shown, "Amend the plan?").await?;
-    run.ask(Command::Amend { pin: Box::new(plan.pin) }).await?;
+    run.ask(session, Command::Amend { pin: Box::new(plan.pin) }).await?;
     let sentence = format!(
         "Amended: {}; digest {} now. Gates whose work changed want new approvals.",
         words::plural(changes.len() as u64, "change"),

@@ -18,12 +18,15 @@ pub async fn perform(session: &Session, args: Approve) -> Result<Answer, Failure
         Some(digest) => Some(digest),
         None => agreed(session, &run, &gate).await?,
     };
-    run.ask(Command::Approve {
-        gate: gate.clone(),
-        work,
-        group: args.group.map(GroupName::new),
-        comment: args.comment,
-    })
+    run.ask(
+        session,
+        Command::Approve {
+            gate: gate.clone(),
+            work,
+            group: args.group.map(GroupName::new),
+            comment: args.comment,
+        },
+    )
     .await?;
     let work = run.state().gate(&gate).and_then(|known| known.work.as_ref());
     let work = work.map_or(String::new(), |work| format!(" for digest {work}"));

@@ -144,8 +144,8 @@ async fn release(session: &Session, args: Release) -> Result<Answer, Failure> {
         // What is written first stands in the history though we end here; taken once more, it is there twice.
         let (lock, holder) = (one.lease.run.clone(), words::holder(&one.lease.holder));
         let reason = reason.clone();
-        run.ask(Command::ReleaseLock { lock: lock.clone(), holder, reason }).await?;
-        let seized = engine::seize(&run.desk.store, &lock, &claimant).await;
+        run.ask(session, Command::ReleaseLock { lock: lock.clone(), holder, reason }).await?;
+        let seized = engine::seize(&run.desk.store, &one.lease, &claimant).await;
         seized.map_err(|error| run.failure(&error))?;
         taken.push(lock);
     }

@@ -7,7 +7,7 @@ use crate::run::Command;
 
 pub async fn perform(session: &Session, args: Pause) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
-    run.ask(Command::Pause { reason: args.reason }).await?;
+    run.ask(session, Command::Pause { reason: args.reason }).await?;
     let sentence = match run.driver() {
         Some(lease) => {
             format!("Paused: {} stops before its next chunk or step.", lease.holder.name)

@@ -23,7 +23,7 @@ pub async fn perform(session: &Session, args: Resolve) -> Result<Answer, Failure
         args::Outcome::NotApplied => Resolution::NotApplied,
     };
     let attempt = args.attempt;
-    run.ask(Command::Resolve { step: step.clone(), outcome, reason, attempt }).await?;
+    run.ask(session, Command::Resolve { step: step.clone(), outcome, reason, attempt }).await?;
     let by = words::actor(run.desk.actor());
     let sentence = format!("Step {step} resolved as {} by {by}.", outcome.as_str());
     Ok(super::recorded(session, &run, &sentence).with("step", step.as_str().into()))

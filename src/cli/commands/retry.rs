@@ -12,7 +12,7 @@ pub async fn perform(session: &Session, args: &GoOn) -> Result<Answer, Failure> 
     let mut run = session.open(&args.run.run).await?;
     pinned::refuse_other_policy(session, &run)?;
     let goal = goal::to(run.state().program(), args.to.as_deref())?;
-    run.ask(Command::Retry).await?;
+    run.ask(session, Command::Retry).await?;
     if run.driver().is_some() {
         return Ok(super::recorded(session, &run, "Its driver tries again."));
     }

@@ -9,7 +9,7 @@ use crate::run::{Command, StepId};
 pub async fn perform(session: &Session, args: &GateArg) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
     let gate = StepId::new(&args.gate);
-    run.ask(Command::Revoke { gate: gate.clone() }).await?;
+    run.ask(session, Command::Revoke { gate: gate.clone() }).await?;
     let by = words::actor(run.desk.actor());
     let sentence = format!("Gate {gate}: the decision of {by} is taken back.");
     Ok(super::recorded(session, &run, &sentence).with("gate", gate.as_str().into()))

@@ -23,7 +23,7 @@ pub async fn perform(session: &Session, args: &Rollback) -> Result<Answer, Failu
     }
     // A rollback that was interrupted goes on as it is; what is asked again is only a loss that was not accepted before.
     if !goes_back || !accept_loss.is_empty() {
-        run.ask(Command::Rollback { accept_loss }).await?;
+        run.ask(session, Command::Rollback { accept_loss }).await?;
     }
     if run.driver().is_some() {
         return Ok(super::recorded(session, &run, "Its driver goes back from here."));

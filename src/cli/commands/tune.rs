@@ -19,7 +19,7 @@ pub async fn perform(session: &Session, args: &Tune) -> Result<Answer, Failure> 
         workers: args.workers,
         limits: args.limits.iter().cloned().collect(),
     };
-    run.ask(Command::Tune { step: args.step.as_ref().map(StepId::new), tuning }).await?;
+    run.ask(session, Command::Tune { step: args.step.as_ref().map(StepId::new), tuning }).await?;
     let sentence = if run.driver().is_some() {
         "Tuned: its driver takes that up within a second."
     } else {

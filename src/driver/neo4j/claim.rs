@@ -128,13 +128,13 @@ pub(super) async fn enter(
     let connections = &neo4j.connections;
     ledger::create_runs(connections).await?;
     let mut tx = only_one(connections, TxKind::Enter).await?;
-    let rows = tx.rows(query(HOLDER).param("run", claim.run.as_str())).await;
-    if let Some(holder) = read_holder(&rows.map_err(failed("look for other runs"))?)? {
-        return Err(Error::Held(Box::new(holder)));
-    }
     let rows = tx.rows(query(OWN).param("run", claim.run.as_str())).await;
     let rows = rows.map_err(failed("look who drives this run"))?;
     if let Some(holder) = read_elsewhere(&rows, claim)? {
+        return Err(Error::Held(Box::new(holder)));
+    }
+    let rows = tx.rows(query(HOLDER).param("run", claim.run.as_str())).await;
+    if let Some(holder) = read_holder(&rows.map_err(failed("look for other runs"))?)? {
         return Err(Error::Held(Box::new(holder)));
     }
     ledger::create_others(connections).await?;

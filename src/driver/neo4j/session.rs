@@ -36,9 +36,9 @@ impl Session for Neo4j {
     }
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
-        match claim::holder(&self.connections, &claim.run).await? {
+        match claim::elsewhere(&self.connections, claim).await? {
             Some(holder) => Ok(Some(holder)),
-            None => claim::elsewhere(&self.connections, claim).await,
+            None => claim::holder(&self.connections, &claim.run).await,
         }
     }
 

@@ -196,10 +196,10 @@ pub(super) async fn enter(
         .fetch_all(tx.conn()?)
         .await
         .map_err(failed("look for other runs"))?;
-    if let Some(holder) = overlapping(&rows, claim)? {
+    if let Some(holder) = own(tx.conn()?, (&runs, Some(&slots)), claim).await? {
         return Err(Error::Held(Box::new(holder)));
     }
-    if let Some(holder) = own(tx.conn()?, (&runs, Some(&slots)), claim).await? {
+    if let Some(holder) = overlapping(&rows, claim)? {
         return Err(Error::Held(Box::new(holder)));
     }
     let newest = newest_token(tx.conn()?, &slots, &claim.run).await?;

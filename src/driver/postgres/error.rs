@@ -190,6 +190,12 @@ fn said_by_client(error: &sqlx::Error) -> String {
     }
 }
 
+/// Whether the server has refused a statement before any of it ran: it isn't valid, names what isn't there, or is not permitted. What
+/// goes wrong in the middle of a procedure has a context.
+pub(super) fn is_refused_unrun(error: &sqlx::Error) -> bool {
+    given(error).is_some_and(|error| error.code().starts_with("42") && error.r#where().is_none())
+}
+
 /// The character of the statement that the server points at, counted from 1.
 pub(super) fn position(error: &sqlx::Error) -> Option<usize> {
     match given(error)?.position()? {

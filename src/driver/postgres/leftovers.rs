@@ -144,6 +144,17 @@ pub(super) async fn is_there(conn: &mut PgConnection, name: &str) -> Result<bool
         .map_err(failed("look for the index"))
 }
 
+/// Whether an index is there and of no use: who drops it concurrently and fails has made it so.
+pub(super) async fn is_invalid(conn: &mut PgConnection, name: &str) -> Result<bool, Error> {
+    let ask = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)";
+    sqlx::query(ask)
+        .bind(name)
+        .fetch_one(conn)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(failed("look for the index"))
+}
+
 /// Whether a partition is attached, and whether its detaching was begun and not ended.
 pub(super) async fn partition(
     conn: &mut PgConnection,

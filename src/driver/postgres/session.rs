@@ -62,9 +62,9 @@ impl Session for Postgres {
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         let mut reader = self.connections.read().await?;
-        let mut holder = claim::holder(&mut reader, claim).await?;
+        let mut holder = claim::elsewhere(&mut reader, claim).await?;
         if holder.is_none() {
-            holder = claim::elsewhere(&mut reader, claim).await?;
+            holder = claim::holder(&mut reader, claim).await?;
         }
         reader.release().await;
         Ok(holder)

@@ -16,14 +16,14 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::{Bare, SessionId, Tx};
-use super::error::{failed, is_lost, unknown};
+use super::error::{failed, is_lost, is_refused_unrun, unknown};
 use super::ledger::{self, signed, unsigned, way_name};
 use super::leftovers::{self, IndexState};
 use super::{Postgres, hints};
 use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, Way};
-use crate::sql::{Alone, alone, shared_object};
+use crate::sql::{Alone, alone, runs_code};
 
 /// How long a session that was ended may take to be gone, in milliseconds: the server notices between rows.
 const GONE_WITHIN_MS: u64 = 20_000;
@@ -102,7 +102,7 @@ impl Steps<'_> {
         let mark = mark(&mut bare, self.fence, self.work, at).await?;
         match (&kind, mark) {
             (Alone::Session, _) => {
-                self.run(&mut bare, statement).await?;
+                self.run(&mut bare, statement).await.map_err(|failed| failed.error)?;
                 Ok((0, bare))
             }
             (_, Mark::Done(rows)) => Ok((rows, bare)),
@@ -177,23 +177,28 @@ impl Steps<'_> {
         let watcher = bare.wait_for_locks(lock_ms).await?;
         let changed = async {
             for name in &leftovers {
-                leftovers::drop_index(bare.conn()?, name)
-                    .await
-                    .map_err(|e| given(&e, statement))?;
+                let conn = bare.conn().map_err(Failed::before)?;
+                let dropped = leftovers::drop_index(conn, name).await;
+                // It is there as it was, or gone: of itself the statement has done nothing yet.
+                dropped
+                    .map_err(|error| Failed { error: given(&error, statement), has_run: true })?;
             }
             let text = instead.as_deref().unwrap_or(&statement.text);
             let statement = Statement { text: text.to_owned(), line: statement.line };
             self.run(&mut bare, &statement).await
         };
-        let changed = changed.await.map_err(|error| watcher.explain(error));
+        let changed = changed.await.map_err(|failed| Failed {
+            error: watcher.explain(failed.error),
+            has_run: failed.has_run,
+        });
         drop(watcher);
         let rows = match changed {
             Ok(rows) => rows,
             // Whether it was done is found out by whoever comes next.
-            Err(error @ Error::Unknown(_)) => return Err(error),
-            Err(error) => {
+            Err(Failed { error: error @ Error::Unknown(_), .. }) => return Err(error),
+            Err(Failed { error, has_run }) => {
                 // The server has said that it was not done, so there is nothing to be found out but what it left.
-                let has_left = self.has_left(&mut bare, statement, kind).await;
+                let has_left = has_run && self.has_left(&mut bare, statement, kind).await;
                 let mark = if has_left { Mark::InPart } else { Mark::None };
                 if let Ok(bare) = self.marked(bare, at, &mark).await {
                     bare.close().await;
@@ -215,12 +220,16 @@ impl Steps<'_> {
         Ok((rows, self.marked(bare, at, &Mark::Done(rows)).await?))
     }
 
-    /// Whether a statement that failed may have left something: an index that is not valid, a partition that is half detached, what a
-    /// procedure committed before.
+    /// Whether a statement that ran and failed may have left something: an index that is not valid, a partition that is half detached,
+    /// what a procedure committed before.
     async fn has_left(&self, bare: &mut Bare<'_>, statement: &Statement, kind: &Alone) -> bool {
         let Ok(conn) = bare.conn() else { return true };
         match kind {
-            Alone::Opaque => shared_object(&statement.text).is_none(),
+            Alone::Opaque => runs_code(&statement.text),
+            Alone::DropsIndex(name) => leftovers::is_invalid(conn, name).await.unwrap_or(true),
+            Alone::Reindexes(Some(what)) => {
+                leftovers::rebuilt(conn, what).await.map_or(true, |left| !left.is_empty())
+            }
             Alone::BuildsIndex(index) => !matches!(
                 leftovers::index(conn, index).await,
                 Ok(None | Some(IndexState::Absent | IndexState::Valid))
@@ -277,12 +286,16 @@ impl Steps<'_> {
     }
 
     /// Runs a text outside any transaction. An answer that did not come is [`Error::Unknown`].
-    async fn run(&self, bare: &mut Bare<'_>, statement: &Statement) -> Result<u64, Error> {
+    async fn run(&self, bare: &mut Bare<'_>, statement: &Statement) -> Result<u64, Failed> {
+        let conn = bare.conn().map_err(Failed::before)?;
         let done = sqlx::query(AssertSqlSafe(statement.text.clone()))
             .persistent(false)
-            .execute(bare.conn()?)
+            .execute(conn)
             .await;
-        done.map(|done| done.rows_affected()).map_err(|error| given(&error, statement))
+        done.map(|done| done.rows_affected()).map_err(|error| Failed {
+            error: given(&error, statement),
+            has_run: !is_refused_unrun(&error),
+        })
     }
 
     /// Writes a statement's mark under the fence, in the session that runs it.
@@ -292,6 +305,19 @@ impl Steps<'_> {
             Ok(()) => tx.commit_bare().await,
             Err(error) => Err(tx.give_up(error).await),
         }
+    }
+}
+
+/// A statement that failed.
+struct Failed {
+    error: Error,
+    /// Whether any of it may have run.
+    has_run: bool,
+}
+
+impl Failed {
+    const fn before(error: Error) -> Self {
+        Self { error, has_run: false }
     }
 }
 

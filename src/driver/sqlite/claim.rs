@@ -106,10 +106,10 @@ pub(super) async fn enter(
     slots_count: u32,
 ) -> Result<Vec<Fence>, Error> {
     ledger::create(conn).await?;
-    if let Some(holder) = holder(conn, &claim.run).await? {
+    if let Some(holder) = elsewhere(conn, claim).await? {
         return Err(Error::Held(Box::new(holder)));
     }
-    if let Some(holder) = elsewhere(conn, claim).await? {
+    if let Some(holder) = holder(conn, &claim.run).await? {
         return Err(Error::Held(Box::new(holder)));
     }
     let newest = newest_token(conn, &claim.run).await?;

@@ -30,9 +30,9 @@ impl Session for Sqlite {
 
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         let mut reader = self.connections.read().await?;
-        let mut holder = claim::holder(reader.conn(), &claim.run).await?;
+        let mut holder = claim::elsewhere(reader.conn(), claim).await?;
         if holder.is_none() {
-            holder = claim::elsewhere(reader.conn(), claim).await?;
+            holder = claim::holder(reader.conn(), &claim.run).await?;
         }
         reader.release().await;
         Ok(holder)

@@ -11,7 +11,7 @@ use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
     MappingName, Observation, Outcome, Permit, Program, Redact, Retire, RetireShape, Step, StepId,
-    TargetName, Throttled, Traced, Tuning, Value, Way, Writer, is_transient,
+    TargetName, Throttled, Traced, Tuning, Value, Way, Writer, is_told_undone, is_transient,
 };
 use crate::store::{self, SharedStore};
 
@@ -283,7 +283,8 @@ impl Job {
     async fn has_nothing_to_undo(&self) -> Result<Outcome, Fault> {
         let (run, step) = (self.fence()?.run(), &self.work.step);
         let traced = self.patient(|| self.driver.traced(run, step, Way::Forward)).await?;
-        if traced == Traced::Nothing {
+        let is_told = is_told_undone(&self.step, self.work.resolved);
+        if traced == Traced::Nothing || traced == Traced::Parts && is_told {
             return Ok(Outcome::default());
         }
         let why = self.step.irreversible.as_deref().unwrap_or_default();

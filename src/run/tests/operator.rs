@@ -71,7 +71,8 @@ fn a_script_that_failed_has_left_what_the_ledger_says() {
         let (step, way) = ("create".into(), Way::Forward);
         world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.5 });
         let abort = world.ask("ana", Command::Abort { leave: false, reason: None });
-        assert_eq!(abort.is_err(), committed == Some(true), "{abort:?}");
+        // Where the ledger was not asked nobody knows.
+        assert_eq!(abort.is_err(), committed != Some(false), "{abort:?}");
     }
 }
 

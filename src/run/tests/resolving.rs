@@ -162,10 +162,14 @@ fn what_destroys_and_was_done_is_only_entered_unless_statements_are_left() {
 #[test]
 fn what_was_not_done_has_left_nothing_and_what_was_has() {
     let back = || Command::Rollback { accept_loss: Vec::new() };
-    for (statements, outcome, leaves_traces) in [
-        (&["CALL purge()"][..], Resolution::NotApplied, false),
-        (&["CALL purge()"], Resolution::Applied, true),
-        (&["CALL purge()", "CALL more()"], Resolution::NotApplied, true),
+    // What the ledger says of it after the next attempt, which does not come as far as to do anything; where nobody can ask it, nobody knows.
+    for (statements, outcome, committed, leaves_traces) in [
+        (&["CALL purge()"][..], Resolution::NotApplied, Some(false), false),
+        (&["CALL purge()"], Resolution::NotApplied, None, true),
+        (&["CALL purge()"], Resolution::Applied, Some(true), true),
+        (&["CALL purge()"], Resolution::Applied, None, true),
+        (&["CALL purge()", "CALL more()"], Resolution::NotApplied, Some(true), true),
+        (&["CALL purge()", "CALL more()"], Resolution::NotApplied, None, true),
     ] {
         let mut world = World::new(purging(statements));
         world.go();
@@ -173,7 +177,10 @@ fn what_was_not_done_has_left_nothing_and_what_was_has() {
         world.loses("drop");
         assert!(world.ask("ana", back()).is_err(), "nobody knows");
         world.ask("ana", resolve("drop", outcome)).unwrap();
-        // An attempt that does not come as far as to do anything changes nothing of that.
+        let what = format!("{statements:?} {outcome:?} {committed:?}");
+        let is_only = statements.len() == 1;
+        let is_told = is_only && outcome == Resolution::NotApplied;
+        assert_eq!(world.state.step(&"drop".into()).may_be_done, !is_told, "{what}");
         world.feed(&Input::Tick);
         for effect in ready(&world.state, &Goal::End, world.now) {
             if matches!(effect, Effect::Recheck { .. }) {
@@ -191,10 +198,10 @@ fn what_was_not_done_has_left_nothing_and_what_was_has() {
             private: Vec::new(),
         };
         let (step, way) = ("drop".into(), Way::Forward);
-        let result = Observation::Failed(failure, None);
+        let result = Observation::Failed(failure, committed);
         world.feed(&Input::Ended { step, attempt, way, result, jitter: 0.0 });
         assert!(matches!(world.is("drop"), Progress::Retrying { .. }), "{:?}", world.is("drop"));
-        assert_eq!(world.ask("ana", back()).is_err(), leaves_traces, "{statements:?} {outcome:?}");
+        assert_eq!(world.ask("ana", back()).is_err(), leaves_traces, "{what}");
     }
 }
 
