@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
+
 use crate::examples::database::Database;
 use crate::sandbox::Ran;
 
@@ -15,8 +17,9 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(15);
 /// Lives of a run, one behind the other.
 #[derive(Default)]
 pub struct Lives {
-    /// The rows of each step that were counted last.
-    counted: BTreeMap<String, u64>,
+    /// The rows of each step that were counted last. Those of a comparison are of one pass, by its number: a gate that finds its evidence
+    /// too old has it made again from the beginning, over what the tables have by then.
+    counted: BTreeMap<(String, usize), u64>,
     began: Option<SystemTime>,
     /// How long a life took at most to have the run.
     slowest: Duration,
@@ -34,7 +37,14 @@ impl Lives {
     pub fn was_killed(&mut self, pid: u32, run: &str, ask: impl Fn(&[&str]) -> Ran) {
         self.kills += 1;
         let began = self.began.take().expect("a life that began");
-        let locks = ask(&["lock", "list", run, "--format", "json"]).expect(0).json();
+        let locks = ask(&["lock", "list", run, "--format", "json"]);
+        if self.counted.is_empty() && locks.code == Some(64) {
+            // It died while it looked at the databases, before there was a run.
+            let took = began.elapsed().unwrap_or_default();
+            assert!(took < TAKEN_WITHIN, "kill {}: no run was begun for {took:?}", self.kills);
+            return;
+        }
+        let locks = locks.expect(0).json();
         let locks = locks["locks"].as_array().unwrap();
         let took = match locks.iter().find(|lock| lock["pid"] == pid) {
             Some(lock) => {
@@ -47,10 +57,12 @@ impl Lives {
         assert!(took < TAKEN_WITHIN, "kill {}: the run was not had for {took:?}", self.kills);
         self.slowest = self.slowest.max(took);
         let status = ask(&["status", run, "--format", "json"]).expect(0).json();
+        let history = ask(&["history", run, "--format", "json"]).expect(0).json();
         for step in status["steps"].as_array().unwrap() {
             let (id, rows) = (step["id"].as_str().unwrap(), step["rows_done"].as_u64());
             let rows = rows.unwrap_or(0);
-            let before = self.counted.insert(id.to_owned(), rows).unwrap_or(0);
+            let pass = if step["action"] == "verify" { pass(step, &history) } else { 0 };
+            let before = self.counted.insert((id.to_owned(), pass), rows).unwrap_or(0);
             assert!(rows >= before, "kill {}: {id} has {rows} rows, and had {before}", self.kills);
         }
     }
@@ -60,6 +72,18 @@ impl Lives {
         let Self { kills, slowest, .. } = self;
         format!("{kills} kills, after each of which the run was had again within {slowest:?}")
     }
+}
+
+/// Which pass of a comparison a run is at, or was last: from 1.
+fn pass(step: &Value, history: &Value) -> usize {
+    let ended = |record: &&Value| {
+        let event = &record["event"];
+        event["step"] == step["id"]
+            && (event["kind"] == "step_succeeded" || event["kind"] == "step_differs")
+    };
+    let ended = history["records"].as_array().unwrap().iter().filter(ended).count();
+    let is_over = step["state"] == "succeeded" || step["state"] == "differs";
+    if is_over { ended } else { ended + 1 }
 }
 
 /// Has the database note each chunk that is committed: of a run that has entered it.
