@@ -7,6 +7,7 @@
 //! - A copy's node outlives its chunks until the run leaves, so that its totals can be asked for again.
 
 use neo4rs::{Query, Row, query};
+use serde::Deserialize;
 
 use super::connection::{Ask, Reader, Tx};
 use super::error::{damaged, failed};
@@ -220,13 +221,22 @@ pub(super) async fn commit(
     }
 }
 
-/// Chunks that are not folded, with the copy that they are of: all in one statement.
+/// Chunks that are not folded, with the copy that they are of: all in one statement, which looks at each of them once. Other chunks are
+/// committed while it runs, and it sees that from then on.
 const STATE: &str = "MATCH (p:phasegate_copies {run_id: $run, step: $step}) \
      OPTIONAL MATCH (c:phasegate_chunks {run_id: $run, step: $step}) WITH p, c ORDER BY c.seq WITH p, collect(c) AS all \
      RETURN p.seq AS seq, p.hi AS hi, p.frozen AS frozen, p.ended AS ended, p.watermark AS watermark, \
      p.rows_read + reduce(sum = 0, it IN all | sum + it.rows_read) AS rows_read, \
      p.rows_written + reduce(sum = 0, it IN all | sum + it.rows_written) AS rows_written, \
-     [it IN all WHERE NOT it.committed | it.seq] AS open, [it IN all WHERE NOT it.committed | [it.lo, it.hi]] AS bounds";
+     [it IN all WHERE NOT it.committed | {seq: it.seq, lo: it.lo, hi: it.hi}] AS open";
+
+/// A chunk as the ledger has it.
+#[derive(Deserialize)]
+struct Open {
+    seq: i64,
+    lo: Option<String>,
+    hi: Option<String>,
+}
 
 /// What the ledger knows of a copy: the beginning of one when it knows nothing.
 pub(super) async fn state(
@@ -250,10 +260,9 @@ fn read_state(rows: &[Row]) -> Result<CopyState, Error> {
         });
     };
     let copy = read_copy(row)?;
-    let (seqs, bounds): (Vec<i64>, Vec<[Option<String>; 2]>) =
-        (get(row, "open")?, get(row, "bounds")?);
-    let mut open = Vec::with_capacity(seqs.len());
-    for (seq, [lo, hi]) in seqs.into_iter().zip(bounds) {
+    let found: Vec<Open> = get(row, "open")?;
+    let mut open = Vec::with_capacity(found.len());
+    for Open { seq, lo, hi } in found {
         let chunk = Chunk { lo: from_json(lo.as_deref())?, hi: from_json(hi.as_deref())? };
         open.push(Planned { seq: unsigned(seq)?, chunk });
     }

@@ -195,6 +195,40 @@ async fn chunks_are_taken_back_as_far_as_none_behind_them_is_committed() {
     assert_eq!(neo4j.finish_copy(&fences[0], &step).await.unwrap().rows, 1_000);
 }
 
+/// Whoever reads the ledger while others commit reads no chunk under another one's bounds.
+#[tokio::test]
+async fn chunks_keep_their_bounds_while_others_are_committed() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("UNWIND range(1, 300) AS id CREATE (:Lead {id: id})").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let (step, mapping) = (work("copy", Way::Forward), leads());
+    install(&neo4j, &fences[0], &mapping).await;
+    let size = Window { rows: 1, count: 301, is_fixed: true };
+    let planned = neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap().open;
+    assert!(planned.len() >= 300);
+    let is_over = std::cell::Cell::new(false);
+    let copying = async {
+        for chunk in &planned {
+            neo4j.copy_chunk(&fences[1], &step, &mapping, FORWARD, chunk).await.unwrap();
+        }
+        is_over.set(true);
+    };
+    let looking = async {
+        let mut seen = 0;
+        while !is_over.get() {
+            let state = neo4j.copy_state(fences[0].run(), &step.step).await.unwrap();
+            let other = state.open.iter().find(|open| !planned.contains(open));
+            assert_eq!(other, None, "of {}", state.open.len());
+            seen += state.open.len();
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(copying, looking);
+    assert!(seen > planned.len());
+    assert_eq!(neo4j.finish_copy(&fences[0], &step).await.unwrap().rows, 300);
+}
+
 /// An application that removes a row, on both sides, has not come to the new one yet.
 #[tokio::test]
 async fn a_row_that_is_being_removed_leaves_no_copy() {
