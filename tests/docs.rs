@@ -1,12 +1,15 @@
-//! The pages under `docs/` say what is so: the tutorial is followed word for word, and the reference names every key.
+//! The pages under `docs/` say what is so: the tutorial and the drills are followed word for word, and the reference names every key.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::examples::database::programs;
-use crate::sandbox::Sandbox;
+use crate::failures::signal;
+use crate::sandbox::{Ran, Sandbox, wait_for};
 use crate::services;
 
 fn page(name: &str) -> String {
@@ -46,6 +49,8 @@ struct Terminal {
     exported: Vec<(String, String)>,
     /// The folder of the private server that the tutorial starts: one of this test's own stands in its place.
     server: PathBuf,
+    /// The process in the background.
+    job: Option<Child>,
 }
 
 impl Terminal {
@@ -59,6 +64,7 @@ impl Terminal {
             sandbox: Sandbox::new(),
             exported: vec![clone],
             server: std::env::temp_dir().join(name),
+            job: None,
         }
     }
 
@@ -67,6 +73,10 @@ impl Terminal {
         let (command, comment) = line.split_once("   #").unwrap_or((line, ""));
         let typed = words(command);
         let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+        let code = comment.trim().strip_prefix("exits with ").map_or(0, |text| {
+            let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
+            text[..digits].parse().unwrap()
+        });
         match typed.as_slice() {
             ["sqlite3", database, "<", file] => {
                 let text = std::fs::read_to_string(self.sandbox.path(file)).unwrap();
@@ -77,21 +87,55 @@ impl Terminal {
                 self.sandbox.rows(database, query).join("\n")
             }
             ["sqlite3", database, statement] => {
-                self.sandbox.sql(database, statement);
+                // The shell's folder is not the test's.
+                let here = format!("VACUUM INTO '{}/", self.sandbox.path("").display());
+                self.sandbox.sql(database, &statement.replace("VACUUM INTO '", &here));
+                String::new()
+            }
+            ["phasegate", arguments @ .., "&"] => {
+                self.start(arguments);
                 String::new()
             }
             ["phasegate", arguments @ ..] => {
-                let code = comment.trim().strip_prefix("exits with ");
-                let code = code.map_or(0, |text| text[..1].parse().unwrap());
                 let mut command = self.sandbox.command(arguments);
                 let ran = command.envs(self.exported.clone()).output().unwrap();
-                let ran = crate::sandbox::Ran::from(ran).expect(code);
-                format!("{}\n{}", ran.stdout, ran.stderr)
+                printed(&Ran::from(ran).expect(code))
             }
-            ["eval" | "export" | "psql", ..] => self.shell(command),
+            ["kill", "-9", "%1"] => {
+                let mut job = self.job.take().unwrap();
+                job.kill().unwrap();
+                job.wait().unwrap();
+                String::new()
+            }
+            ["kill", sent, "%1"] => {
+                signal(self.job.as_ref().unwrap().id(), sent.trim_start_matches('-'));
+                self.wait(code)
+            }
+            ["wait", "%1"] => self.wait(code),
+            ["eval" | "export" | "psql" | "sed" | "mv" | "cp" | "rm" | "mkdir", ..] => {
+                self.shell(command)
+            }
             [] | [..] if command.starts_with('"') => self.shell(command),
             _ => panic!("nobody knows how to follow {line}"),
         }
+    }
+
+    /// Starts a process in the background, which takes its lease before the reader has typed anything more.
+    fn start(&mut self, arguments: &[&str]) {
+        let mut command = self.sandbox.command(arguments);
+        let child =
+            command.envs(self.exported.clone()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.job = Some(child.spawn().unwrap());
+        let has_lease = || {
+            let locks = self.sandbox.run(&["lock", "list", "--format", "json"]).json();
+            locks["locks"].as_array().is_some_and(|all| all.iter().any(|it| it["free"] == false))
+        };
+        assert!(wait_for(Duration::from_mins(1), has_lease), "{arguments:?} does not begin");
+    }
+
+    fn wait(&mut self, code: i32) -> String {
+        let ended = self.job.take().unwrap().wait_with_output().unwrap();
+        printed(&Ran::from(ended).expect(code))
     }
 
     /// A command of the shell, as it is; what it exports is there for the next.
@@ -121,10 +165,18 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        if let Some(job) = &mut self.job {
+            let _ = job.kill();
+            let _ = job.wait();
+        }
         // The tutorial stops its server itself, unless it wasn't followed to the end.
         let script = format!("{}/tests/services/postgres.sh", env!("CARGO_MANIFEST_DIR"));
         let _ = std::process::Command::new(script).arg("stop").arg(&self.server).status();
     }
+}
+
+fn printed(ran: &Ran) -> String {
+    format!("{}\n{}", ran.stdout, ran.stderr)
 }
 
 fn plain(text: &str) -> String {
@@ -181,6 +233,12 @@ fn the_tutorial_goes_on_with_postgresql_word_for_word() {
     let (_, on_postgres) = text.split_once(ON_POSTGRES).unwrap();
     let commands = follow(on_postgres, &mut Terminal::new());
     assert!(commands >= 20, "only {commands} commands were found");
+}
+
+#[test]
+fn the_drills_are_done_word_for_word() {
+    let commands = follow(&page("docs/recovery.md"), &mut Terminal::new());
+    assert!(commands >= 60, "only {commands} commands were found");
 }
 
 fn keys(schema: &Value, found: &mut BTreeSet<String>) {

@@ -64,7 +64,7 @@ fn one_that_was_stopped_while_it_waits_is_followed_and_says_so_when_it_comes_bac
     assert!(wait_for(Duration::from_mins(1), follows), "nobody could follow");
     signal(first.id(), "CONT");
     let first = Ran::from(first.wait_with_output().unwrap()).expect(5);
-    assert!(first.stderr.contains("customers"), "{first}");
+    assert!(first.stderr.contains("the lease is not its own any more: it lapsed"), "{first}");
 }
 
 #[test]
@@ -90,7 +90,8 @@ fn one_that_hangs_is_taken_off_by_force_and_with_a_reason() {
     sandbox.run(&forced).expect(64);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     signal(first.id(), "CONT");
-    Ran::from(first.wait_with_output().unwrap()).expect(5);
+    let ousted = Ran::from(first.wait_with_output().unwrap()).expect(5);
+    assert!(ousted.stderr.contains("`phasegate lock release` took it away"), "{ousted}");
     let history = sandbox.run(&["history", "customers", "--verify"]).expect(0);
     assert_eq!(history.stdout.matches("it hangs").count(), 1, "{history}");
     assert!(history.stdout.contains(&format!("(pid {pid} on ")), "{history}");

@@ -72,6 +72,7 @@ conformance! {
     cases::an_abandoned_append_harms_nothing,
     imports::a_run_comes_over_whole_and_goes_on,
     imports::what_is_here_is_left_or_gets_what_it_lacks,
+    imports::relays_that_had_not_begun_stay_below,
     imports::a_run_goes_there_and_back,
     imports::a_check_names_each_run_that_is_damaged_and_no_other,
     leases::a_lease_is_held_renewed_lapses_and_is_taken,

@@ -89,7 +89,7 @@ fn a_loss_that_is_accepted_later_lets_the_way_back_go_on() {
     let before = sandbox.rows("app.db", "SELECT * FROM customers");
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     sandbox.sql("app.db", "INSERT INTO customers_v2 VALUES (999999, 'only here', NULL, NULL)");
-    sandbox.run(&["rollback", "customers", "--yes"]).expect(1);
+    sandbox.run(&["rollback", "customers", "--yes"]).expect(9);
     let args = ["rollback", "customers", "--yes", "--accept-loss", "customers"];
     sandbox.run(&args).expect(0);
     assert_eq!(sandbox.rows("app.db", "SELECT * FROM customers"), before);

@@ -4,7 +4,7 @@
 
 use crate::driver;
 use crate::engine::{self, Driven, Signal, Urgent};
-use crate::run::{Ending, FailureClass, RefusalKind, Stop};
+use crate::run::{Ending, FailureClass, RefusalKind, Stop, Way};
 use crate::store;
 
 /// How the process ends.
@@ -28,8 +28,8 @@ pub enum Exit {
     Differs,
     /// Paused on purpose.
     Paused,
-    /// Nobody can tell whether something was done.
-    Ambiguous,
+    /// Nobody can tell whether something was done, or it could not be undone.
+    Stuck,
     /// The command makes no sense.
     Usage,
     /// A plan, a project file, a database or the state store is unreadable or damaged.
@@ -56,7 +56,7 @@ impl Exit {
         Self::Stale,
         Self::Differs,
         Self::Paused,
-        Self::Ambiguous,
+        Self::Stuck,
         Self::Usage,
         Self::Damaged,
         Self::Unreachable,
@@ -78,7 +78,7 @@ impl Exit {
             Self::Stale => 6,
             Self::Differs => 7,
             Self::Paused => 8,
-            Self::Ambiguous => 9,
+            Self::Stuck => 9,
             Self::Usage => 64,
             Self::Damaged => 65,
             Self::Unreachable => 69,
@@ -101,7 +101,7 @@ impl Exit {
             Self::Stale => "stale",
             Self::Differs => "differs",
             Self::Paused => "paused",
-            Self::Ambiguous => "ambiguous",
+            Self::Stuck => "stuck",
             Self::Usage => "usage",
             Self::Damaged => "damaged",
             Self::Unreachable => "unreachable",
@@ -165,7 +165,7 @@ impl Exit {
                 class => Self::of_failure(class),
             },
             driver::Error::Unknown(_) => Self::Unreachable,
-            driver::Error::Ambiguous(_) => Self::Ambiguous,
+            driver::Error::Ambiguous(_) => Self::Stuck,
             driver::Error::Held(_) | driver::Error::Fenced { .. } => Self::Held,
         }
     }
@@ -216,9 +216,10 @@ impl Exit {
             },
             Stop::ReachedGoal => Self::Done,
             Stop::AtGate(_) => Self::AtGate,
+            // What could not be undone is between both sides, whatever the cause: somebody has to see to it.
+            Stop::Ambiguous { .. } | Stop::StepFailed { way: Way::Back, .. } => Self::Stuck,
             Stop::StepFailed { failure, .. } => Self::of_failure(failure.class),
             Stop::Differs { .. } => Self::Differs,
-            Stop::Ambiguous { .. } => Self::Ambiguous,
             Stop::Paused { .. } => Self::Paused,
         }
     }
@@ -228,7 +229,7 @@ impl Exit {
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
     use super::*;
-    use crate::run::{Evidence, Failure, Refusal, RunId, Timestamp, Verdict, Way};
+    use crate::run::{Evidence, Failure, Refusal, RunId, Timestamp, Verdict};
 
     fn failure(class: FailureClass) -> Failure {
         match driver::Error::failed(class, "no") {
@@ -330,6 +331,8 @@ mod tests {
         };
         let failed =
             |class| Stop::StepFailed { step: step(), way: Way::Forward, failure: failure(class) };
+        let undone =
+            |class| Stop::StepFailed { step: step(), way: Way::Back, failure: failure(class) };
         let table = [
             (Stop::Ended(Ending::Completed), 0),
             (Stop::Ended(Ending::RolledBack), 1),
@@ -346,6 +349,8 @@ mod tests {
             (Stop::Differs { step: step(), evidence }, 7),
             (Stop::Ambiguous { step: step(), detail: message() }, 9),
             (Stop::Paused { reason: None }, 8),
+            (undone(FailureClass::Refused), 9),
+            (undone(FailureClass::Unreachable), 9),
         ];
         for (stop, code) in table {
             let driven = Driven::Stopped(stop);

@@ -37,6 +37,10 @@ impl Store for Redacted {
         self.inner.location()
     }
 
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+
     async fn now(&self) -> Result<Timestamp, Error> {
         self.inner.now().await
     }

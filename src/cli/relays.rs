@@ -53,7 +53,7 @@ pub async fn look(session: &Session, run: &OpenRun) -> Result<Vec<RelayView>, Fa
             (None, why) => Err(why.cloned().unwrap_or_default()),
         };
         let lease = store.lease(&run.id.relay(&from, &into)).await.map_err(of_store)?;
-        let lease = lease.filter(|it| it.expires_at > run.now && !process::is_dead(&it.holder));
+        let lease = lease.filter(|lease| process::is_held(lease, run.now));
         let by = lease.map(|it| words::holder(&it.holder));
         let known = progress.iter().find(|one| one.step == step);
         views.push(RelayView {

@@ -171,7 +171,7 @@ impl OpenRun {
     #[must_use]
     pub fn driver(&self) -> Option<&Lease> {
         let lease = self.loaded.lease.as_ref()?;
-        (lease.expires_at > self.now && !process::is_dead(&lease.holder)).then_some(lease)
+        process::is_held(lease, self.now).then_some(lease)
     }
 
     /// Asks something of it as an operator; the state is the one after that. Where another store has the run nothing is recorded.

@@ -250,8 +250,15 @@ pub trait Session: Send + Sync + fmt::Debug {
             return Ok(Traced::Whole);
         }
         let marks = self.marks(run, step, None).await?;
-        let has_begun = marks.iter().any(|mark| mark.way == way);
-        Ok(if has_begun { Traced::Parts } else { Traced::Nothing })
+        let of_it: Vec<bool> =
+            marks.iter().filter(|mark| mark.way == way).map(|mark| mark.has_left).collect();
+        Ok(if of_it.is_empty() {
+            Traced::Nothing
+        } else if of_it.contains(&true) {
+            Traced::Parts
+        } else {
+            Traced::InDoubt
+        })
     }
 
     /// Stops whatever is being executed now, as soon as the database allows.

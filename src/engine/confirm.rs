@@ -10,7 +10,7 @@
 //! Invariant: nothing was changed yet when this says no. Absent on purpose: going back, which asks the ledger of each step
 //! by itself, and looking at the data, which is verify's.
 
-use crate::driver::{Adoption, Claim, Error as DriverError, Head, Shared, SharedDriver};
+use crate::driver::{Adoption, Claim, Error as DriverError, Head, Holder, Shared, SharedDriver};
 use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
 use crate::store::{self, Lease, SharedStore};
 
@@ -119,8 +119,7 @@ pub(super) async fn may_draw(
     lease: Option<&Lease>,
 ) -> Result<(), Error> {
     if let Some(lease) = lease
-        && lease.expires_at > ctx.store.now().await?
-        && !process::is_dead(&lease.holder)
+        && process::is_held(lease, ctx.store.now().await?)
     {
         return Ok(());
     }
@@ -167,6 +166,13 @@ async fn is_ours_in(
         Some(holder) => Err(at(target, DriverError::Held(Box::new(holder)))),
         None => Ok(()),
     }
+}
+
+/// The other state store that has a run, as a target says.
+pub async fn driven_elsewhere(ctx: &Context, state: &State, target: &TargetName) -> Option<Holder> {
+    let claim = claim(ctx, state.program(), state.run(), target)?;
+    let holder = within(ANSWER_WITHIN_MS, ctx.drivers.get(target)?.holder(&claim)).await;
+    holder.ok().flatten().filter(|holder| holder.over == Shared::Run)
 }
 
 /// Fails where another state store drives a run now. A target that doesn't answer says nothing.

@@ -315,7 +315,7 @@ impl Drive<'_> {
             };
             let mut seen = Vec::new();
             for (gate, questions) in questions {
-                if matches!(ledger, Ok(Traced::Nothing | Traced::Parts)) {
+                if matches!(ledger, Ok(Traced::Nothing | Traced::InDoubt | Traced::Parts)) {
                     seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }

@@ -80,6 +80,7 @@ pub(super) async fn lost_to(store: &SharedStore, lost: &Lease) -> String {
             "{} (pid {} on {}) took over the run",
             lease.holder.name, lease.holder.pid, lease.holder.host
         ),
-        _ => "the lease lapsed before it was renewed".to_owned(),
+        _ => "the lease is not its own any more: it lapsed before it was renewed, or `phasegate lock release` took it away"
+            .to_owned(),
     }
 }

@@ -4,23 +4,16 @@
 //! the store from then on, and is given back at once. What that holder still has under way in a database commits as long as nobody
 //! else has entered there: then it is the only one, as before.
 
-use std::collections::BTreeSet;
-
-use crate::run::{RunId, State};
+use crate::run::State;
 use crate::store::{Claimant, Lease, SharedStore};
 
 use super::Error;
 use super::lease::TTL_MS;
 
-/// The leases of a run that somebody has, or had when it lapsed: its own, and those of its relays.
+/// The leases of a run that somebody has, or had when they lapsed: its own, and those of its relays.
 pub async fn locks(store: &SharedStore, state: &State) -> Result<Vec<Lease>, Error> {
-    let mappings = state.program().mappings().values();
-    let across = mappings.filter(|mapping| !mapping.is_pushdown());
-    let relays: BTreeSet<RunId> = across
-        .map(|mapping| state.run().relay(&mapping.from.target, &mapping.into.target))
-        .collect();
     let mut held = Vec::new();
-    for lock in std::iter::once(state.run().clone()).chain(relays) {
+    for lock in std::iter::once(state.run().clone()).chain(state.relays()) {
         held.extend(store.lease(&lock).await?);
     }
     Ok(held)

@@ -32,7 +32,7 @@ mod step;
 mod throttle;
 mod window;
 
-pub use confirm::{is_here, is_ours};
+pub use confirm::{driven_elsewhere, is_here, is_ours};
 pub use doubt::doubt;
 pub use drive::drive;
 pub use locks::{locks, seize};

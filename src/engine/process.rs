@@ -8,7 +8,8 @@ use std::fs;
 
 use uuid::Uuid;
 
-use crate::store::Claimant;
+use crate::run::Timestamp;
+use crate::store::{Claimant, Lease};
 
 /// This process, as the holder of leases.
 #[must_use]
@@ -39,6 +40,18 @@ pub fn is_dead(holder: &Claimant) -> bool {
         None => true,
         Some(started) => holder.pid_started != 0 && started != holder.pid_started,
     }
+}
+
+/// Whether the holder of a lease is gone for sure: its process is, seen from this machine, or its session, as the store saw.
+#[must_use]
+pub fn is_left(lease: &Lease) -> bool {
+    lease.is_left_alone || is_dead(&lease.holder)
+}
+
+/// Whether somebody has a lease: it has not lapsed, and its holder may be alive.
+#[must_use]
+pub fn is_held(lease: &Lease, now: Timestamp) -> bool {
+    lease.expires_at > now && !is_left(lease)
 }
 
 fn boot() -> String {

@@ -143,7 +143,7 @@ pub(super) fn claim(
         run: run.clone(),
         plan: program.plan().to_owned(),
         digest: program.digest().clone(),
-        store: format!("{} at {}", ctx.store.identity(), ctx.store.location()),
+        store: format!("{} at {}", ctx.store.identity(), ctx.store.place()),
         host: ctx.claimant.host.clone(),
         pid: ctx.claimant.pid,
         objects,

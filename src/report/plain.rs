@@ -84,11 +84,12 @@ impl Observer for Plain {
             && let Event::StepStarted { step, way, attempt, .. } = &entry.record.event
         {
             let action = state.program().step(step).map_or("", |step| step.action.name());
-            let label = match way {
-                Way::Forward => "begun",
-                Way::Back => "undoing",
+            let (label, is_again) = match way {
+                Way::Forward => ("begun", *attempt > 1),
+                // Those there are counted, too.
+                Way::Back => ("undoing", state.step(step).tried > 1),
             };
-            let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
+            let again = if is_again { format!(" (attempt {attempt})") } else { String::new() };
             self.printer.message(&format!("{label:>9} {:<24} {action}{again}", step.as_str()));
             return;
         }

@@ -325,7 +325,8 @@ mod tests {
             pid_started: 1,
         };
         let (run, token) = (crate::report::fixture::RUN.into(), 1);
-        Lease { run, holder, token, since: at(1), renewed_at: at(29), expires_at: at(40) }
+        let (since, renewed_at, expires_at) = (at(1), at(29), at(40));
+        Lease { run, holder, token, since, renewed_at, expires_at, is_left_alone: false }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::action::{Action, QueryCheck, Verify};
 use super::name::StepId;
+use super::operator;
 use super::planted::{Fault, is_planted};
 use super::program::Program;
 use super::record::{
@@ -151,7 +152,7 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
     match event {
         Event::StepStarted { step, attempt, way, permit } => {
             let entry = state.steps.entry(step.clone()).or_default();
-            if *attempt == 1 {
+            if entry.progress.way().is_none_or(|before| before != *way) {
                 entry.tried = 0;
             }
             let is_idle = !matches!(entry.progress, Progress::Running { .. });
@@ -205,9 +206,10 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             entry.passing_since = None;
             entry.evidence = Some(evidence.clone());
         }
-        Event::StepAmbiguous { step, way, detail, .. } => {
+        Event::StepAmbiguous { step, way, detail, has_left, .. } => {
             let entry = state.steps.entry(step.clone()).or_default();
             entry.ended_at = Some(at);
+            entry.may_be_done = *has_left;
             entry.progress = Progress::Ambiguous { way: *way, detail: detail.clone() };
         }
         _ => {}
@@ -285,7 +287,13 @@ fn apply_gate(state: &mut State, record: &Record) {
     let at = record.at;
     match &record.event {
         Event::GateReached { gate, work, fingerprints } => {
+            let is_used = has_released(state, gate);
             let known = state.gates.entry(gate.clone()).or_default();
+            if is_used {
+                // Somebody has changed what the run's own steps had made of it. Though it look as it did when it was approved, what is
+                // to be done to it now is something else.
+                known.decisions.retain(|it| matches!(it.verdict, DecisionVerdict::Rejected(_)));
+            }
             known.work = Some(work.clone());
             known.reached.clone_from(fingerprints);
             known.expected.clone_from(fingerprints);
@@ -332,6 +340,11 @@ fn stand(gate: &mut GateState, decision: Decision) {
     gate.decisions.push(decision);
 }
 
+/// Whether a step that this gate has let go may have changed something.
+fn has_released(state: &State, gate: &StepId) -> bool {
+    state.program().released_by(gate).any(|step| operator::has_changed(state, step))
+}
+
 /// Steps whose work changed begin anew, gates whose work changed forget who approved.
 fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
     for id in changed {
@@ -339,12 +352,10 @@ fn amended(state: &mut State, changed: &[StepId], voided: &[StepId]) {
         if entry.progress == Progress::Succeeded {
             continue;
         }
-        // The target may still have the mark that was answered for.
-        let resolved = entry.resolved;
-        state.steps.remove(id);
-        if resolved.is_some() {
-            state.steps.insert(id.clone(), StepState { resolved, ..StepState::default() });
-        }
+        // The target may still have the mark that was answered for, and no two attempts have the same number while the plan has the step.
+        let (resolved, attempts) = (entry.resolved, entry.attempts);
+        let anew = StepState { attempts, resolved, ..StepState::default() };
+        state.steps.insert(id.clone(), anew);
     }
     for id in voided {
         state.gates.remove(id);

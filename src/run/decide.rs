@@ -75,7 +75,12 @@ pub enum Observation {
     /// It failed. Whether something of it is committed, or may be, is as the ledger says; `None` where nobody asked.
     Failed(Failure, Option<bool>),
     /// Neither ledger nor catalogue can tell.
-    Ambiguous(String),
+    Ambiguous {
+        /// What is known.
+        detail: String,
+        /// Whether something of the step is committed beside what is in doubt, or may be.
+        has_left: bool,
+    },
     /// It was stopped before its end on purpose (pause, signal, lease lost): nothing is recorded, it goes on later.
     Interrupted,
 }
@@ -152,8 +157,9 @@ fn ended(
         Observation::Differs(evidence) => {
             Event::StepDiffers { step, attempt, evidence: evidence.clone() }
         }
-        Observation::Ambiguous(detail) => {
-            Event::StepAmbiguous { step, attempt, way, detail: detail.clone() }
+        Observation::Ambiguous { detail, has_left } => {
+            let (detail, has_left) = (detail.clone(), *has_left);
+            Event::StepAmbiguous { step, attempt, way, detail, has_left }
         }
         Observation::Failed(failure, committed) => {
             let policy = state.program().step(&step).map(|s| s.retry).unwrap_or_default();
@@ -294,7 +300,7 @@ fn rechecked(
     let waits = matches!(known.progress, Progress::Retrying { .. });
     let is_told =
         waits && !known.may_be_done && resolve::is_told_undone(definition, known.resolved);
-    let traced = if is_told && traced == Traced::Parts { Traced::Nothing } else { traced };
+    let traced = if is_told && traced == Traced::InDoubt { Traced::Nothing } else { traced };
     let attempt = known.attempts + 1;
     let start = |permit| Event::StepStarted {
         step: step.clone(),

@@ -7,7 +7,9 @@ use super::record::Way;
 pub enum Traced {
     /// Nothing: it was never begun, or what was begun is undone with its transaction.
     Nothing,
-    /// Parts of it, of a step that doesn't run in one transaction: some are done, or may be.
+    /// Of a step that doesn't run in one transaction, what was begun and not seen to end, and nothing else.
+    InDoubt,
+    /// Parts of it, of a step that doesn't run in one transaction: some are done, or have failed in the middle.
     Parts,
     /// All of it.
     Whole,
@@ -35,6 +37,8 @@ pub struct Marked {
     pub stands: String,
     /// Whether that is so: it was begun, and nobody knows whether it ended.
     pub is_open: bool,
+    /// Whether something of it is committed for certain: it is done, or an attempt at it failed and left something.
+    pub has_left: bool,
     /// When it was marked so, by the database's clock.
     pub at: String,
     /// What else there is to see: its session, and the catalogue where that can tell something. One sentence each.

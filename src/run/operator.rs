@@ -194,7 +194,7 @@ pub fn beyond_return(state: &State) -> impl Iterator<Item = &Step> {
 /// The steps that have, or may have, changed something.
 pub fn changed(state: &State) -> impl Iterator<Item = &Step> {
     let steps = state.program().steps().iter();
-    steps.filter(|step| step.action.changes_data() && left_traces(state, step))
+    steps.filter(|step| has_changed(state, step))
 }
 
 /// What a run that goes back makes of losses accepted on the way: they are added to those accepted before, and the undoing
@@ -209,6 +209,11 @@ fn accept_more(state: &State, accept_loss: &[MappingName]) -> Vec<Event> {
         steps_where(state, |progress| matches!(progress, Progress::Failed { way: Way::Back, .. }));
     let again = (!failed.is_empty()).then_some(Event::RetryAsked { steps: failed });
     std::iter::once(Event::RollbackBegun { accept_loss: all }).chain(again).collect()
+}
+
+/// Whether a step may have changed a database.
+pub(super) fn has_changed(state: &State, step: &Step) -> bool {
+    step.action.changes_data() && left_traces(state, step)
 }
 
 /// Whether a step may have changed something: of one that failed the ledger has told whether anything of it is committed, and where it

@@ -118,7 +118,8 @@ impl Goal {
     }
 }
 
-/// Whether an attempt at a step could begin at `now`: it waits, and everything it needs has succeeded.
+/// Whether an attempt at a step could begin at `now`: it waits, and everything it needs has succeeded. What is guarded waits for its gates
+/// too where it does not need them itself: one of them may have shut since what stands between has been done.
 pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
     let waits = match &state.step(&step.id).progress {
         Progress::Pending => true,
@@ -127,7 +128,10 @@ pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
     };
     let is_done =
         |need| state.step(need).progress == Progress::Succeeded || is_planted(Fault::NeedForgotten);
-    waits && *state.standing() == Standing::Forward && step.needs.iter().all(is_done)
+    waits
+        && *state.standing() == Standing::Forward
+        && step.needs.iter().all(is_done)
+        && (!is_guarded(step) || state.program().releasing_gates(&step.id).all(is_done))
 }
 
 /// What is to be performed now. Attempts that the journal says have begun are among it, whether this process began them or

@@ -175,6 +175,9 @@ pub enum Event {
         way: Way,
         /// What is known.
         detail: String,
+        /// Whether something of the step is committed beside what is in doubt, or may be.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        has_left: bool,
     },
     /// An operator said what came of an attempt of which nobody could tell.
     StepResolved {

@@ -75,8 +75,9 @@ pub(super) fn apply(state: &mut State, record: &Record) {
     let is_whole = state.program().step(step).is_some_and(is_done_at_once);
     let entry = state.steps.entry(step.clone()).or_default();
     entry.tried = 0;
-    // It was done, or it was not and others of its statements may have been: until the ledger is asked the next time.
-    entry.may_be_done = *outcome == Resolution::Applied || !is_whole;
+    // It was done, or it was not and others of its statements, or attempts before it, may have left something: until the ledger is asked
+    // the next time.
+    entry.may_be_done |= *outcome == Resolution::Applied || !is_whole;
     entry.resolved = Some(Resolved { way: *way, outcome: *outcome, version: record.version });
     entry.progress = Progress::Retrying {
         way: *way,

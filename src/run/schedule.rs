@@ -98,8 +98,7 @@ fn back(state: &State, now: Timestamp) -> Vec<Event> {
         let attempt = match &known.progress {
             Progress::Pending | Progress::Undone | Progress::Running { way: Way::Back } => continue,
             Progress::Retrying { way: Way::Back, at, .. } if *at > now => continue,
-            Progress::Retrying { way: Way::Back, .. } => known.attempts + 1,
-            _ => 1,
+            _ => known.attempts + 1,
         };
         if leaves_nothing(step) {
             settled_now.push(id);

@@ -1,6 +1,6 @@
 //! What a journal adds up to. Made only by [`apply`](super::apply), from records only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action::{Action, Direction, DualWrite, Value};
@@ -64,7 +64,7 @@ pub enum Standing {
 pub struct StepState {
     /// Its progress.
     pub progress: Progress,
-    /// Attempts begun, in the present way.
+    /// Attempts begun, there and back: no two have the same number while the plan has the step.
     pub attempts: u32,
     /// Attempts begun since an operator last had a hand in it; what the retry policy counts.
     pub tried: u32,
@@ -159,6 +159,22 @@ pub enum Progress {
     Undone,
 }
 
+impl Progress {
+    /// Which way its last attempt went, if there was one.
+    #[must_use]
+    pub const fn way(&self) -> Option<Way> {
+        match self {
+            Self::Pending => None,
+            Self::Running { way }
+            | Self::Retrying { way, .. }
+            | Self::Failed { way, .. }
+            | Self::Ambiguous { way, .. } => Some(*way),
+            Self::Succeeded | Self::Differs => Some(Way::Forward),
+            Self::Undone => Some(Way::Back),
+        }
+    }
+}
+
 /// What is known of a gate beside its progress as a step.
 #[derive(Clone, Debug, Default)]
 pub struct GateState {
@@ -203,6 +219,14 @@ impl State {
     #[must_use]
     pub const fn run(&self) -> &RunId {
         &self.run
+    }
+
+    /// The names of its relays, one for each pair of databases that rows are carried between.
+    #[must_use]
+    pub fn relays(&self) -> BTreeSet<RunId> {
+        let mappings = self.program().mappings().values();
+        let across = mappings.filter(|mapping| !mapping.is_pushdown());
+        across.map(|it| self.run.relay(&it.from.target, &it.into.target)).collect()
     }
 
     /// How many records made this state: the version of the next append is one more.

@@ -38,6 +38,7 @@ impl Row {
             since: Timestamp::from_unix_ms(self.since_ms),
             renewed_at: Timestamp::from_unix_ms(self.renewed_ms),
             expires_at: Timestamp::from_unix_ms(self.expires_ms),
+            is_left_alone: false,
         })
     }
 }
@@ -74,6 +75,7 @@ pub(super) fn claim(
         since: claim.now,
         renewed_at: claim.now,
         expires_at: claim.now.plus_ms(claim.ttl_ms),
+        is_left_alone: false,
     })
 }
 

@@ -142,6 +142,8 @@ pub struct Lease {
     pub renewed_at: Timestamp,
     /// When it lapses unless renewed.
     pub expires_at: Timestamp,
+    /// Whether its holder's session was gone for sure when it was read, as far as the store itself can see that.
+    pub is_left_alone: bool,
 }
 
 /// Rows done by a step, for people who look from another terminal. Not part of the journal: the ledger is the truth.
@@ -187,6 +189,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What people call it: a path, or a URL without secrets.
     fn location(&self) -> String;
+
+    /// The same for whoever reads it in another folder.
+    fn place(&self) -> String {
+        self.location()
+    }
 
     /// What time it is, by this store's clock.
     async fn now(&self) -> Result<Timestamp, Error>;

@@ -13,7 +13,7 @@
 
 use async_trait::async_trait;
 use sqlx::Postgres;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
 use crate::run::{Actor, Event, RunId, Timestamp};
 
@@ -201,16 +201,7 @@ impl Writing for Write<'_> {
 
     /// Whether the session of whoever holds the lease of a run is gone for sure.
     async fn is_left_alone(&mut self, run: &RunId) -> Result<bool, Error> {
-        let failed = |error| explain(self.place, &error);
-        let row: Option<(Option<i32>, Option<i64>)> = sqlx::query_as(HOLDERS_SESSION)
-            .bind(run.as_str())
-            .fetch_optional(&mut *self.tx)
-            .await
-            .map_err(failed)?;
-        match row.and_then(|(pid, began_us)| SessionId::new(pid, began_us)) {
-            Some(session) => presence::is_gone(&mut self.tx, session).await.map_err(failed),
-            None => Ok(false),
-        }
+        is_left_alone(&mut self.tx, run).await.map_err(|error| explain(self.place, &error))
     }
 
     async fn insert_stored(&mut self, run: &RunId, records: &[Stored]) -> Result<(), Error> {
@@ -340,6 +331,16 @@ const READ: &str = "SELECT r.head_version, r.head_hash, e.version, e.body, e.has
      LEFT JOIN phasegate.state_records e ON e.run = r.run AND e.version >= $2 \
      WHERE r.run = $1 ORDER BY e.version LIMIT $3";
 
+/// Whether the session of whoever holds the lease of a run is gone for sure.
+async fn is_left_alone(conn: &mut PgConnection, run: &RunId) -> Result<bool, sqlx::Error> {
+    let row: Option<(Option<i32>, Option<i64>)> =
+        sqlx::query_as(HOLDERS_SESSION).bind(run.as_str()).fetch_optional(&mut *conn).await?;
+    match row.and_then(|(pid, began_us)| SessionId::new(pid, began_us)) {
+        Some(session) => presence::is_gone(conn, session).await,
+        None => Ok(false),
+    }
+}
+
 #[async_trait]
 impl Store for PostgresStore {
     fn identity(&self) -> &str {
@@ -459,12 +460,16 @@ impl Store for PostgresStore {
     }
 
     async fn lease(&self, run: &RunId) -> Result<Option<Lease>, Error> {
+        let mut conn = self.pool.acquire().await.map_err(self.failed())?;
+        // Asked first: whoever takes the lease meanwhile is not taken for one who left it.
+        let is_left_alone = is_left_alone(&mut conn, run).await.map_err(self.failed())?;
         let row: Option<lease::Row> = sqlx::query_as(LEASE)
             .bind(run.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *conn)
             .await
             .map_err(self.failed())?;
-        Ok(row.and_then(|row| row.into_lease(run)))
+        let lease = row.and_then(|row| row.into_lease(run));
+        Ok(lease.map(|lease| Lease { is_left_alone, ..lease }))
     }
 
     async fn put_progress(&self, run: &RunId, progress: &[StepProgress]) -> Result<(), Error> {

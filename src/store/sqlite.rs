@@ -350,6 +350,11 @@ impl Store for SqliteStore {
         self.location.clone()
     }
 
+    fn place(&self) -> String {
+        let absolute = std::path::absolute(&self.path);
+        absolute.map_or_else(|_| self.location.clone(), |path| path.display().to_string())
+    }
+
     async fn now(&self) -> Result<Timestamp, Error> {
         let ms: i64 =
             sqlx::query_scalar(NOW).fetch_one(&self.readers).await.map_err(self.failed())?;

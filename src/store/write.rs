@@ -1,5 +1,7 @@
 //! What appending to a journal is, whatever database keeps it: the order in which a transaction looks, decides and writes.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::run::{Event, RunId, Timestamp};
@@ -116,9 +118,19 @@ pub(super) trait Writing: Send {
             }
             Fit::Same => {}
         }
-        for (of, token) in arrival.tokens.iter().filter(|(_, token)| *token > 0) {
-            let is_relays = is_from_elsewhere && of != run;
-            self.raise_token(of, if is_relays { token + RELAYS_ABOVE } else { *token }).await?;
+        let mut tokens: BTreeMap<RunId, u64> = arrival.tokens.iter().cloned().collect();
+        if is_from_elsewhere {
+            // A relay that had no token yet when its run was exported may have begun since.
+            for relay in history.state().relays() {
+                tokens.entry(relay).or_insert(0);
+            }
+        }
+        for (of, token) in tokens {
+            let is_relays = is_from_elsewhere && of != *run;
+            let least = if is_relays { token + RELAYS_ABOVE } else { token };
+            if least > 0 {
+                self.raise_token(&of, least).await?;
+            }
         }
         if is_from_elsewhere {
             self.put_taken_up_to(run, taken.unwrap_or(0).max(arrival.token())).await?;

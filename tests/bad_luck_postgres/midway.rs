@@ -144,7 +144,7 @@ fn what_only_the_new_table_was_told_is_given_up_by_name_alone() {
         "INSERT INTO leads (id, name, status, status_code, created_at) VALUES (99999, 'Late', 'NEW', 'new', now())",
     );
     let refused = example.phasegate(&["rollback", example.name, "--yes"]);
-    assert_eq!(refused.code, Some(1), "{refused}");
+    assert_eq!(refused.code, Some(9), "{refused}");
     mentions(&refused, &["1 are only there", "--accept-loss leads"]);
     assert_eq!(example.database.value("SELECT count(*) FROM leads WHERE id = 99999"), "1");
     let wrong = ["rollback", example.name, "--yes", "--accept-loss", "laeds"];

@@ -131,13 +131,14 @@ fn an_ambiguous_step_is_nine_and_nothing_is_tried() {
         let (step, attempt, way) = ("copy".into(), 1, Way::Forward);
         let begun = Event::StepStarted { step, attempt, way, permit: None };
         let detail = "the connection was lost".to_owned();
-        let lost = Event::StepAmbiguous { step: "copy".into(), attempt, way, detail };
+        let lost =
+            Event::StepAmbiguous { step: "copy".into(), attempt, way, detail, has_left: false };
         let by = Actor { name: "ana".into(), proof: Proof::Claimed, host: "db1".into() };
         store.append(&id, version, None, &by, vec![begun, lost]).await.unwrap();
         store.close().await;
     });
     let stuck = document(&sandbox.run(&["run", "plan.yaml", "--format", "json"]).expect(9));
-    assert_eq!(stuck["exit"]["reason"], "ambiguous");
+    assert_eq!(stuck["exit"]["reason"], "stuck");
     assert_eq!(stuck["stop"]["step"], "copy", "{stuck:#}");
     assert_eq!(sandbox.value("app.db", "SELECT count(*) FROM customers_v2"), "0");
     let said = sandbox.run(&["status"]).expect(0);

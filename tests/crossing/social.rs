@@ -125,7 +125,7 @@ fn from_every_point_before_the_end_everything_can_be_taken_back() {
     // What the graph alone has is not taken away without a word.
     bed.phasegate(&["run", PLAN, "--new"]).expect(4);
     bed.graph.cypher("CREATE (:User {id: 99999})");
-    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(1);
+    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(9);
     assert!(format!("{refused}").contains("--accept-loss users"), "{refused}");
     let accepted = ["rollback", "social-graph", "--yes", "--accept-loss", "users"];
     bed.phasegate(&accepted).expect(0);
@@ -150,7 +150,7 @@ fn a_sync_that_was_stopped_can_be_taken_back_where_both_sides_are_the_same() {
         "{status}"
     );
     bed.database.run("UPDATE users SET bio = 'nobody follows' WHERE id = 5");
-    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(1);
+    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(9);
     assert!(format!("{refused}").contains("--accept-loss users"), "{refused}");
     bed.database.run("UPDATE users SET bio = 'Bio of 5' WHERE id = 5");
     bed.phasegate(&["retry", "social-graph"]).expect(0);

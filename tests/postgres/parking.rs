@@ -262,7 +262,7 @@ fn a_rollback_names_what_only_the_new_side_has_though_the_sync_goes_both_ways() 
                FOR name IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'leads_v2'::regclass AND NOT tgisinternal LOOP
                  EXECUTE format('ALTER TABLE leads_v2 ENABLE ALWAYS TRIGGER %I', name); END LOOP; END $$",
         );
-        let ran = bed.phasegate(&["rollback", "leads", "--yes"]).expect(1);
+        let ran = bed.phasegate(&["rollback", "leads", "--yes"]).expect(9);
         mentions(&ran, &["1 row on the new side of leads differ", "--accept-loss leads"]);
         assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 401);
         bed.run("INSERT INTO leads VALUES (900, 'mine') ON CONFLICT DO NOTHING");

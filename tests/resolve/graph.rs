@@ -103,6 +103,25 @@ fn the_way_back_is_answered_for_too_and_goes_on_from_an_answer() {
     }
 }
 
+/// "Not done" says of it that it did not come to its end: nobody takes it for something that never began.
+#[test]
+fn what_commits_part_after_part_is_neither_given_up_nor_amended_after_an_answer() {
+    let Some(bed) = bed("parts") else { return };
+    let plan = std::fs::read_to_string(bed.sandbox.path("plan.yaml")).unwrap();
+    let plan = plan.replace("      CREATE (:Tally {id: 1});\n", "");
+    bed.sandbox.write("plan.yaml", &plan);
+    lose(&bed, &["run", "plan.yaml"], false);
+    bed.phasegate(&answer("copies", "not-applied")).expect(0);
+    bed.phasegate(&["abort", "counted"]).expect(77);
+    let other = plan.replace("CREATE (:Copy {id: n.id})", "CREATE (:Copy {id: n.id, x: 1})");
+    bed.sandbox.write("plan.yaml", &other);
+    let refused = bed.phasegate(&["amend", "counted", "plan.yaml", "--yes"]);
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused}");
+    bed.sandbox.write("plan.yaml", &plan);
+    bed.phasegate(&["run", "plan.yaml"]).expect(0);
+    assert_eq!(counts(&bed), [50, 0, 1]);
+}
+
 #[test]
 fn what_is_lost_again_is_asked_again() {
     let Some(bed) = bed("lost again") else { return };

@@ -139,7 +139,7 @@ fn an_answer_brings_the_run_to_its_end_with_every_effect_once() {
         }
         let shown = bed.phasegate(&["resolve", "counted", "fill", "--format", "json"]).expect(9);
         let document = shown.json();
-        assert_eq!(document["exit"]["reason"], "ambiguous");
+        assert_eq!(document["exit"]["reason"], "stuck");
         assert_eq!(document["statements"][0]["text"], "CALL add(1)", "{document:#}");
         let marks = &document["targets"][0]["marks"];
         assert_eq!((&marks[0]["in_doubt"], &marks[1]["in_doubt"]), (&false.into(), &true.into()));
@@ -360,6 +360,37 @@ fn what_failed_and_left_something_is_undone() {
         bed.phasegate(&["rollback", "counted", "--yes"]).expect(0);
         assert_eq!(bed.database.value(left), "0", "{statement}");
     }
+}
+
+/// An answer is about the attempt that was lost. What one before it had left is there still.
+#[test]
+fn what_failed_and_left_something_has_left_it_though_the_next_attempt_was_not_done() {
+    let Some(bed) = Bed::new(&PURGE.replace("CALL add(1)", "CALL add_and_fail(1)")) else { return };
+    bed.database.run(
+        "CREATE PROCEDURE add_and_fail(more int) LANGUAGE plpgsql AS
+           'BEGIN UPDATE counted SET n = n + more; COMMIT; RAISE EXCEPTION ''no''; END'",
+    );
+    bed.phasegate(&["run", "plan.yaml"]).expect(4);
+    approve(&bed);
+    let failed = bed.phasegate(&["run", "plan.yaml"]);
+    assert!(failed.code.is_some_and(|code| code != 0), "{failed}");
+    assert_eq!(bed.count(), "1");
+    bed.database.run("UPDATE counted SET n = 0");
+    let died = bed.dying(&["retry", "counted"], &format!("{NOT_DONE}=1*return->off"));
+    assert_eq!(died.code, None, "{died}");
+    bed.phasegate(&["run", "plan.yaml"]).expect(9);
+    let shown = bed.phasegate(&["resolve", "counted", "purge"]).expect(9);
+    assert!(shown.stdout.contains("an attempt before it failed and left something"), "{shown}");
+    bed.phasegate(&answer("purge", "not-applied")).expect(0);
+    let going_back = ["rollback", "counted", "--yes"];
+    let refused = bed.phasegate(&going_back).expect(77);
+    assert!(refused.stderr.contains("nobody counts back"), "{refused}");
+    bed.phasegate(&["abort", "counted"]).expect(77);
+    // So does the ledger once it has the answer, which the next attempt enters before it does anything.
+    let died = bed.dying(&["run", "plan.yaml"], &format!("{NOT_DONE}=1*return->off"));
+    assert_eq!(died.code, None, "{died}");
+    let marked = "SELECT detail FROM phasegate.steps WHERE step LIKE 'purge/statement/%'";
+    assert_eq!(bed.database.value(marked), "failed, and has left something");
 }
 
 /// What the server refused before any of it ran has left nothing: it is mended, given up, and never undone.

@@ -6,7 +6,7 @@ use phasegate::store::export::{self, Export, Exported, Source};
 use phasegate::store::{Arrival, Error, Fit, FlawKind, History, SharedStore, open_archive};
 
 use super::bed::Bed;
-use super::sample::{ana, begin_with, claimant, paused};
+use super::sample::{ana, begin_across, begin_with, claimant, paused};
 
 /// Everything in a store, through the file that carries it.
 async fn exported(location: &str) -> Export {
@@ -69,6 +69,23 @@ pub async fn a_run_comes_over_whole_and_goes_on(bed: &Bed) {
     // What began here is nobody else's.
     let own = begin_with(&here, 1).await;
     assert_eq!(here.taken_up_to(&own).await.unwrap(), None);
+    here.close().await;
+    there.close().await;
+}
+
+/// A relay may begin behind an export that knows nothing of it: what it is given there is never given here.
+pub async fn relays_that_had_not_begun_stay_below(bed: &Bed) {
+    let other = Bed::sqlite();
+    let (there, here) = (other.open().await, bed.open().await);
+    let run = begin_across(&there).await;
+    let arrival = arrival(other.location(), &run).await;
+    assert_eq!(arrival.tokens, []);
+    let relay = run.relay(&"app".into(), &"graph".into());
+    driven(&there, &relay, 2).await;
+    here.import(&arrival, &|_| false).await.unwrap();
+    assert_eq!(here.lease(&relay).await.unwrap(), None);
+    let lease = here.acquire(&relay, &claimant(9), 60_000, &|_| false).await.unwrap();
+    assert!(lease.token > 1_000_000, "{}", lease.token);
     here.close().await;
     there.close().await;
 }

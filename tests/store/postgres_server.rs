@@ -226,8 +226,11 @@ async fn a_lease_is_free_at_once_when_its_holders_session_is_gone() {
     assert_eq!(held, Error::Held(Box::new(first.clone())));
 
     // A holder that lost its session opens another when it renews.
+    assert!(!two.lease(&run).await.unwrap().unwrap().is_left_alone);
     end_presence(&bed, &run).await;
+    assert!(two.lease(&run).await.unwrap().unwrap().is_left_alone);
     let first = one.renew(&first, 60_000).await.unwrap();
+    assert!(!two.lease(&run).await.unwrap().unwrap().is_left_alone);
     let held = two.acquire(&run, &claimant(2), 60_000, &nobody).await.unwrap_err();
     assert_eq!(held, Error::Held(Box::new(first.clone())));
 

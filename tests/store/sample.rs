@@ -34,6 +34,21 @@ pub async fn begin(store: &SharedStore) -> RunId {
     run
 }
 
+/// Begins a journal of a run that carries rows from one database, `app`, to another, `graph`.
+pub async fn begin_across(store: &SharedStore) -> RunId {
+    let run = run_id();
+    let mut started = serde_json::to_value(started(&run, "a plan")).unwrap();
+    let program = started.pointer_mut("/pin/program").unwrap();
+    program["targets"]["graph"] = program["targets"]["app"].clone();
+    let mut across = program["mappings"]["leads"].clone();
+    across["name"] = "across".into();
+    across["into"]["target"] = "graph".into();
+    program["mappings"]["across"] = across;
+    let header = header(store, &run).await;
+    store.create(&header, &ana(), serde_json::from_value(started).unwrap()).await.unwrap();
+    run
+}
+
 /// Begins a journal of so many records.
 pub async fn begin_with(store: &SharedStore, records: u64) -> RunId {
     let run = begin(store).await;

@@ -8,7 +8,8 @@ use crate::cli::drive::Cockpit;
 use crate::cli::exit::Exit;
 use crate::cli::session::{OpenRun, Session};
 use crate::cli::trouble;
-use crate::driver::Head;
+use crate::driver::{Head, Holder};
+use crate::engine;
 use crate::report::{Tone, history};
 use crate::run::TargetName;
 use crate::store::Entry;
@@ -71,6 +72,8 @@ enum ProofVerdict {
     Proved,
     CannotTell,
     Unreachable,
+    /// Another store has the run, and what it recorded since isn't here.
+    Elsewhere,
     Broken,
 }
 
@@ -79,6 +82,7 @@ impl ProofVerdict {
         match self {
             Self::Proved => ("proved:", Tone::Good),
             Self::CannotTell | Self::Unreachable => ("can't be told:", Tone::Warn),
+            Self::Elsewhere => ("elsewhere:", Tone::Warn),
             Self::Broken => ("BROKEN:", Tone::Bad),
         }
     }
@@ -86,6 +90,7 @@ impl ProofVerdict {
     const fn exit(self) -> Exit {
         match self {
             Self::Proved | Self::CannotTell => Exit::Done,
+            Self::Elsewhere => Exit::Held,
             Self::Broken => Exit::Damaged,
             Self::Unreachable => Exit::Unreachable,
         }
@@ -98,6 +103,7 @@ impl Proof {
             ProofVerdict::Proved => "proved",
             ProofVerdict::CannotTell => "unknown",
             ProofVerdict::Unreachable => "unreachable",
+            ProofVerdict::Elsewhere => "elsewhere",
             ProofVerdict::Broken => "broken",
         };
         json!({ "target": self.target, "verdict": verdict, "text": self.sentence })
@@ -116,7 +122,17 @@ async fn prove(session: &Session, run: &OpenRun, entries: &[Entry]) -> Result<Ve
     let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
     for (target, driver) in &cockpit.ctx.drivers {
         let proof = match driver.head(&run.id).await {
-            Ok(head) => held_against(target, head.as_ref(), entries),
+            Ok(head) => {
+                let proof = held_against(target, head.as_ref(), entries);
+                let newest = run.state().version();
+                let lies_behind = head.is_some_and(|head| head.version > newest);
+                if proof.verdict == ProofVerdict::Broken && lies_behind {
+                    let holder = engine::driven_elsewhere(&cockpit.ctx, run.state(), target).await;
+                    holder.map_or(proof, |holder| elsewhere(target, &holder))
+                } else {
+                    proof
+                }
+            }
             Err(error) => Proof {
                 target: Some(target.clone()),
                 verdict: ProofVerdict::Unreachable,
@@ -127,6 +143,18 @@ async fn prove(session: &Session, run: &OpenRun, entries: &[Entry]) -> Result<Ve
     }
     cockpit.close().await;
     Ok(proofs)
+}
+
+/// What another store recorded since it has the run is not missing here.
+fn elsewhere(target: &TargetName, holder: &Holder) -> Proof {
+    Proof {
+        target: Some(target.clone()),
+        verdict: ProofVerdict::Elsewhere,
+        sentence: format!(
+            "target {target} knows records of another state store that has the run since: {}",
+            holder.store
+        ),
+    }
 }
 
 /// The head that a target keeps is the newest record that was durable when the target was last changed: the journal must

@@ -37,7 +37,9 @@ impl Held {
 
     fn standing(&self) -> (String, Tone) {
         let lease = &self.lease;
-        if process::is_dead(&lease.holder) {
+        if lease.is_left_alone {
+            ("free: its session is gone".to_owned(), Tone::Dim)
+        } else if process::is_left(lease) {
             ("free: that process is gone".to_owned(), Tone::Dim)
         } else if lease.expires_at <= self.now {
             ("free: it lapsed".to_owned(), Tone::Dim)
@@ -48,7 +50,7 @@ impl Held {
     }
 
     fn is_free(&self) -> bool {
-        process::is_dead(&self.lease.holder) || self.lease.expires_at <= self.now
+        !process::is_held(&self.lease, self.now)
     }
 
     fn document(&self) -> Value {

@@ -46,7 +46,7 @@ async fn evidence(session: &Session, run: &OpenRun, id: &StepId) -> Result<Answe
     let (entries, found, line) = (&entries, &found, &run.line);
     let view = DoubtView { state, step, way, detail, entries, found, line };
     let human = view.render(session.printer.result_colour());
-    Ok(Answer::done(human).exiting(Exit::Ambiguous).with_all(view.document()))
+    Ok(Answer::done(human).exiting(Exit::Stuck).with_all(view.document()))
 }
 
 /// What a database has of the step. Whoever can't open it is shown the rest.

@@ -66,7 +66,13 @@ impl Session for Crossing {
         }
         let old = self.old.traced(run, step, way).await?;
         let new = self.new.traced(run, step, way).await?;
-        Ok(if old == new { old } else { Traced::Parts })
+        Ok(match (old, new) {
+            (old, new) if old == new => old,
+            (Traced::Nothing | Traced::InDoubt, Traced::Nothing | Traced::InDoubt) => {
+                Traced::InDoubt
+            }
+            _ => Traced::Parts,
+        })
     }
 
     async fn cancel(&self) {

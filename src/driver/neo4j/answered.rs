@@ -106,6 +106,7 @@ async fn mark(
         lines: statements.iter().map(|statement| statement.line).collect(),
         stands: stands.to_owned(),
         is_open,
+        has_left: !is_open,
         at: at.unwrap_or_default(),
         seen,
     })

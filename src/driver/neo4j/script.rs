@@ -181,7 +181,9 @@ struct One<'a> {
 impl One<'_> {
     async fn data(&self, statements: &[&Statement]) -> Result<u64, Error> {
         let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
-        if let Some(before) = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await? {
+        let before = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await?;
+        // A mark with a detail is of something else that was begun here.
+        if let Some(before) = before.filter(|before| before.detail.is_none()) {
             tx.roll_back().await;
             return Ok(before.rows);
         }

@@ -13,7 +13,7 @@ use super::connection::{Reader, Tx};
 use super::error::failed;
 use super::ledger::{self, has_table, signed, way_name};
 use super::leftovers;
-use super::statements::{BEGUN, IN_PART, has_marks, session_in};
+use super::statements::{AGAIN, BEGUN, IN_PART, has_marks, session_in};
 use crate::driver::{Error, Fence, TxKind, Work};
 use crate::run::{Marked, Resolution, Resolved, RunId, Script, Statement, StepId, Way};
 use crate::sql::{Alone, Shared, alone, shared_object};
@@ -31,22 +31,28 @@ pub(super) async fn settle(postgres: &Postgres, fence: &Fence, work: &Work) -> R
 async fn enter(tx: &mut Tx<'_>, fence: &Fence, work: &Work, answer: Resolved) -> Result<(), Error> {
     let steps = tx.ours("steps");
     let which = "run_id = $1 AND starts_with(step, $2) AND way = $3 AND head_version < $4 AND starts_with(detail, $5)";
-    let sql = match answer.outcome {
-        Resolution::Applied => format!(
+    let again = format!("detail LIKE '%{AGAIN}'");
+    let texts = match answer.outcome {
+        Resolution::Applied => vec![format!(
             "UPDATE {steps} SET rows = 0, detail = NULL, committed_at = clock_timestamp() WHERE {which}"
-        ),
-        // As where the server has said that it failed.
-        Resolution::NotApplied => format!("DELETE FROM {steps} WHERE {which}"),
+        )],
+        // As where the server has said that it failed. What failed before that and left something has left it still.
+        Resolution::NotApplied => vec![
+            format!("DELETE FROM {steps} WHERE {which} AND NOT {again}"),
+            format!("UPDATE {steps} SET detail = '{IN_PART}' WHERE {which} AND {again}"),
+        ],
     };
-    sqlx::query(AssertSqlSafe(sql))
-        .bind(fence.run().as_str())
-        .bind(format!("{}/statement/", work.step))
-        .bind(way_name(answer.way))
-        .bind(signed(answer.version))
-        .bind(BEGUN)
-        .execute(tx.conn()?)
-        .await
-        .map_err(failed("enter the answer in the ledger"))?;
+    for text in texts {
+        sqlx::query(AssertSqlSafe(text))
+            .bind(fence.run().as_str())
+            .bind(format!("{}/statement/", work.step))
+            .bind(way_name(answer.way))
+            .bind(signed(answer.version))
+            .bind(BEGUN)
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed("enter the answer in the ledger"))?;
+    }
     let is_in_doubt = work.is_told_done()
         && ledger::applied(tx, fence.run(), &work.step, work.way).await?.is_none()
         && !has_marks(tx, fence, work, work.way).await?;
@@ -97,6 +103,7 @@ async fn read(
         let statement =
             script.zip(at_script).and_then(|((_, script), at)| script.statements.get(at));
         let session = detail.as_deref().and_then(session_in);
+        let is_again = detail.as_deref().is_some_and(|it| it.ends_with(AGAIN));
         let mut seen = Vec::new();
         if let Some(session) = &session {
             let is_there = leftovers::is_alive(reader.conn()?, session).await?;
@@ -104,6 +111,9 @@ async fn read(
             seen.push(format!("its session, {} of {}, {is}", session.pid, session.began));
             if let Some(statement) = statement {
                 seen.push(catalogue(reader, statement).await?);
+            }
+            if is_again {
+                seen.push("an attempt before it failed and left something, which has to be done again or undone".to_owned());
             }
         }
         marks.push(Marked {
@@ -116,6 +126,7 @@ async fn read(
                 (None, _) => "done".to_owned(),
             },
             is_open: session.is_some(),
+            has_left: session.is_none() || is_again,
             at,
             seen,
         });

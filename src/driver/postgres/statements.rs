@@ -35,7 +35,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 enum Mark {
     None,
     /// Begun, in this session.
-    Begun(SessionId),
+    Begun {
+        session: SessionId,
+        /// Whether an attempt before had failed and left something.
+        is_again: bool,
+    },
     /// Done, with the rows it changed.
     Done(u64),
     /// It failed, and has left something all the same: it is done once more, and undone like something that was done.
@@ -157,7 +161,10 @@ impl Steps<'_> {
         statement: &Statement,
         (kind, mark): (&Alone, Mark),
     ) -> Result<(u64, Bare<'b>), Error> {
-        let was_begun = matches!(mark, Mark::Begun(_));
+        let was_begun = matches!(mark, Mark::Begun { .. });
+        // What the catalogue shows is asked of the catalogue.
+        let before_left = *kind == Alone::Opaque
+            && matches!(mark, Mark::InPart | Mark::Begun { is_again: true, .. });
         let plan = match self.look(&mut bare, statement, (kind, was_begun)).await {
             Ok(plan) => plan,
             Err(error) => return Err(located(error, statement, self.file)),
@@ -165,7 +172,7 @@ impl Steps<'_> {
         let Plan::Run { leftovers, instead } = plan else {
             return Ok((0, self.marked(bare, at, &Mark::Done(0)).await?));
         };
-        let begun = Mark::Begun(bare.session().clone());
+        let begun = Mark::Begun { session: bare.session().clone(), is_again: before_left };
         let mut bare = self.marked(bare, at, &begun).await?;
         let lock_ms = match kind {
             Alone::BuildsIndex(_)
@@ -198,7 +205,8 @@ impl Steps<'_> {
             Err(Failed { error: error @ Error::Unknown(_), .. }) => return Err(error),
             Err(Failed { error, has_run }) => {
                 // The server has said that it was not done, so there is nothing to be found out but what it left.
-                let has_left = has_run && self.has_left(&mut bare, statement, kind).await;
+                let has_left =
+                    before_left || has_run && self.has_left(&mut bare, statement, kind).await;
                 let mark = if has_left { Mark::InPart } else { Mark::None };
                 if let Ok(bare) = self.marked(bare, at, &mark).await {
                     bare.close().await;
@@ -388,7 +396,10 @@ async fn mark(bare: &mut Bare<'_>, fence: &Fence, work: &Work, at: usize) -> Res
     let rows = row.try_get(0).map_err(failed("read the ledger"))?;
     let detail: Option<String> = row.try_get(1).map_err(failed("read the ledger"))?;
     Ok(match (detail.as_deref(), detail.as_deref().and_then(session_in)) {
-        (_, Some(session)) => Mark::Begun(session),
+        (said, Some(session)) => {
+            let is_again = said.is_some_and(|said| said.ends_with(AGAIN));
+            Mark::Begun { session, is_again }
+        }
         (Some(IN_PART), None) => Mark::InPart,
         (_, None) => Mark::Done(unsigned(rows)?),
     })
@@ -397,12 +408,16 @@ async fn mark(bare: &mut Bare<'_>, fence: &Fence, work: &Work, at: usize) -> Res
 /// How the detail of a mark begins of what was begun and isn't known to have ended.
 pub(super) const BEGUN: &str = "begun in session ";
 
+/// How it ends where an attempt before had failed and left something.
+pub(super) const AGAIN: &str = ", after an attempt that has left something";
+
 /// The detail of a mark of what failed and has left something.
 pub(super) const IN_PART: &str = "failed, and has left something";
 
 /// The session that a mark names.
 pub(super) fn session_in(detail: &str) -> Option<SessionId> {
-    let (pid, began) = detail.strip_prefix(BEGUN)?.split_once(" of ")?;
+    let named = detail.strip_prefix(BEGUN)?;
+    let (pid, began) = named.strip_suffix(AGAIN).unwrap_or(named).split_once(" of ")?;
     Some(SessionId { pid: pid.parse().ok()?, began: began.to_owned() })
 }
 
@@ -414,7 +429,10 @@ async fn write_mark(
 ) -> Result<(), Error> {
     let (rows, detail) = match mark {
         Mark::None => return remove_mark(tx, fence, work, at).await,
-        Mark::Begun(session) => (0, Some(format!("{BEGUN}{} of {}", session.pid, session.began))),
+        Mark::Begun { session, is_again } => {
+            let again = if *is_again { AGAIN } else { "" };
+            (0, Some(format!("{BEGUN}{} of {}{again}", session.pid, session.began)))
+        }
         Mark::Done(rows) => (*rows, None),
         Mark::InPart => (0, Some(IN_PART.to_owned())),
     };

@@ -162,12 +162,19 @@ impl Job {
         };
         let result = match result {
             Ok(outcome) => self.with_fingerprints(outcome).await,
+            // What can't be asked now is asked by the next attempt: it finds the same in doubt, and does nothing before.
+            Err(Fault::Ambiguous(detail)) => match self.had_left().await {
+                Ok(has_left) => return End::Seen(Observation::Ambiguous { detail, has_left }),
+                Err(error) => Err(error.into()),
+            },
             Err(fault) => Err(fault),
         };
         match result {
             Ok(outcome) => End::Seen(Observation::Done(outcome)),
             Err(Fault::Interrupted) => End::Seen(Observation::Interrupted),
-            Err(Fault::Ambiguous(why)) => End::Seen(Observation::Ambiguous(why)),
+            Err(Fault::Ambiguous(detail)) => {
+                End::Seen(Observation::Ambiguous { detail, has_left: true })
+            }
             // What failed because it was cancelled has not failed: it goes on later.
             Err(Fault::Failed(_)) if *self.halt.borrow() == Halt::Now => {
                 End::Seen(Observation::Interrupted)
@@ -229,10 +236,18 @@ impl Job {
             Ok(Traced::Nothing) if failure.class == FailureClass::Unknown => {
                 FailureClass::Unreachable
             }
-            Ok(Traced::Nothing | Traced::Parts) | Err(_) => failure.class,
+            Ok(Traced::Nothing | Traced::InDoubt | Traced::Parts) | Err(_) => failure.class,
         };
         let committed = !matches!(traced, Ok(Traced::Nothing));
         (Failure { class, ..failure }, Some(committed))
+    }
+
+    /// Whether something of the step is committed beside what is in doubt.
+    async fn had_left(&self) -> Result<bool, driver::Error> {
+        let Some(fence) = self.fences.first() else { return Ok(true) };
+        let (step, way) = (&self.work.step, self.work.way);
+        let traced = asked(|| self.driver.traced(fence.run(), step, way)).await?;
+        Ok(!matches!(traced, Traced::Nothing | Traced::InDoubt))
     }
 
     /// A failure of a step whose mapping is kept in step, and a table of which somebody took away, is about clients too: going
@@ -284,7 +299,7 @@ impl Job {
         let (run, step) = (self.fence()?.run(), &self.work.step);
         let traced = self.patient(|| self.driver.traced(run, step, Way::Forward)).await?;
         let is_told = is_told_undone(&self.step, self.work.resolved);
-        if traced == Traced::Nothing || traced == Traced::Parts && is_told {
+        if traced == Traced::Nothing || traced == Traced::InDoubt && is_told {
             return Ok(Outcome::default());
         }
         let why = self.step.irreversible.as_deref().unwrap_or_default();

@@ -20,6 +20,11 @@ fn purging(statements: &[&str]) -> Vec<Step> {
 impl World {
     /// Begins everything up to this step, of which nobody can tell then what came of it.
     fn loses(&mut self, step: &str) {
+        self.loses_again(step, false);
+    }
+
+    /// The same, of a step of which something is known to be committed beside that.
+    fn loses_again(&mut self, step: &str, has_left: bool) {
         for _ in 0..100 {
             if matches!(self.is(step), Progress::Running { .. }) {
                 break;
@@ -33,7 +38,7 @@ impl World {
         }
         let Progress::Running { way } = *self.is(step) else { panic!("{:?}", self.is(step)) };
         let (step, attempt) = (step.into(), self.state.step(&step.into()).attempts);
-        let result = Observation::Ambiguous("nothing tells".into());
+        let result = Observation::Ambiguous { detail: "nothing tells".into(), has_left };
         self.feed(&Input::Ended { step, attempt, way, result, jitter: 0.0 });
     }
 
@@ -205,6 +210,39 @@ fn what_was_not_done_has_left_nothing_and_what_was_has() {
     }
 }
 
+/// An answer is about one attempt. What those before it have left stays.
+#[test]
+fn what_an_earlier_attempt_has_left_is_not_answered_for() {
+    for has_left in [false, true] {
+        let mut world = World::new(purging(&["CALL purge()"]));
+        world.go();
+        world.approve("dee", "end").unwrap();
+        world.loses_again("drop", has_left);
+        world.ask("ana", resolve("drop", Resolution::NotApplied)).unwrap();
+        let back = Command::Rollback { accept_loss: Vec::new() };
+        assert_eq!(world.ask("ana", back).is_err(), has_left);
+    }
+}
+
+/// `--attempt` says what somebody has looked at: no other attempt has its number, not one on the way back, nor one at an amended step.
+#[test]
+fn no_two_attempts_at_a_step_have_the_same_number() {
+    let mut world = World::new(leads_steps(gate(), gate()));
+    world.loses("create");
+    world.ask("ana", resolve("create", Resolution::Applied)).unwrap();
+    world.ask("ana", Command::Rollback { accept_loss: Vec::new() }).unwrap();
+    world.loses("create");
+    assert_eq!(world.state.step(&"create".into()).attempts, 2);
+    let command = |attempt| Command::Resolve {
+        step: "create".into(),
+        outcome: Resolution::Applied,
+        reason: "seen".into(),
+        attempt: Some(attempt),
+    };
+    assert!(world.ask("ana", command(1)).is_err(), "that was the way there");
+    world.ask("ana", command(2)).unwrap();
+}
+
 #[test]
 fn a_step_that_is_amended_hands_its_answer_on() {
     let steps = || {
@@ -223,6 +261,7 @@ fn a_step_that_is_amended_hands_its_answer_on() {
     let known = world.state.step(&"create".into());
     assert_eq!(known.progress, Progress::Pending);
     assert!(known.resolved.is_some(), "the ledger still has the mark that was answered for");
+    assert_eq!(known.attempts, 1, "the next one is another");
     world.go();
     assert!(world.is_over());
 }

@@ -205,15 +205,18 @@ fn nobody_tries_an_ambiguous_undo_again() {
     world.ask("ana", rollback(&[])).unwrap();
     world.up_to("create");
     let (step, way) = ("create".into(), Way::Back);
-    let result = Observation::Ambiguous("the catalogue says neither".into());
-    world.feed(&Input::Ended { step, attempt: 1, way, result, jitter: 0.0 });
+    let attempt = world.state.step(&step).attempts;
+    let detail = "the catalogue says neither".into();
+    let result = Observation::Ambiguous { detail, has_left: false };
+    world.feed(&Input::Ended { step, attempt, way, result, jitter: 0.0 });
     assert!(world.feed(&Input::Tick).is_empty());
     assert!(matches!(stop(&world.state, &Goal::End, &[]), Some(Stop::Ambiguous { .. })));
 }
 
 #[test]
-fn what_the_run_itself_changed_voids_no_approval_when_its_gate_shuts() {
-    // Somebody's change is taken back, or what the run had changed with it: then it is as it was when the gate was reached.
+fn what_the_run_itself_changed_voids_no_approval_unless_it_is_gone() {
+    // Somebody's change is taken back, or what the run had changed with it: then it is as it was when the gate was reached, and what
+    // is to be done to it isn't.
     for left in ["after retire", "before"] {
         let mut steps = leads_steps(Gate { approvals: approvals("dba", 1), ..gate() }, gate());
         let drop = steps.pop().unwrap();
@@ -232,6 +235,21 @@ fn what_the_run_itself_changed_voids_no_approval_when_its_gate_shuts() {
         world.recheck("drop", vec![("switch".into(), facts("somebody was here"))]);
         assert!(!world.has("switch"));
         world.seen = facts(left);
+        if left == "before" {
+            let reject =
+                Command::Reject { gate: "switch".into(), reason: "who was that".to_owned() };
+            world.ask("eve", reject).unwrap();
+            world.go();
+            assert_eq!(
+                world.state.gate(&"switch".into()).unwrap().decisions.len(),
+                1,
+                "hers alone stands"
+            );
+            world.ask("eve", Command::Revoke { gate: "switch".into() }).unwrap();
+            world.go();
+            assert_eq!(world.ended(), None);
+            world.approve("dee", "switch").unwrap();
+        }
         world.go();
         assert_eq!(world.ended(), Some(Ending::Completed), "{left}: {:?}", world.missing("switch"));
     }

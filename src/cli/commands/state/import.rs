@@ -114,7 +114,7 @@ async fn fits(desk: &Desk, history: &History) -> Result<(), Failure> {
     }
     let lease = desk.store.lease(history.run()).await.map_err(of_store)?;
     let now = desk.now().await?;
-    match lease.filter(|lease| lease.expires_at > now && !process::is_dead(&lease.holder)) {
+    match lease.filter(|lease| process::is_held(lease, now)) {
         Some(lease) => Err(of_store(Error::Held(Box::new(lease)))),
         None => Ok(()),
     }

@@ -261,7 +261,11 @@ impl Runner {
                 0 => failing(world, task, FailureClass::Unknown),
                 1 => Stage::Ended(Observation::Interrupted),
                 2..=3 if !is_in => failing(world, task, class(by)),
-                _ if is_done && !(world.has(Fault::RetriedBlindly) && task.attempt > 1) => {
+                _ if is_done
+                    && !(world.has(Fault::RetriedBlindly)
+                        && task.attempt > 1
+                        && task.way == Way::Forward) =>
+                {
                     Stage::Ended(Observation::Done(outcome(world, task)))
                 }
                 _ => {
@@ -324,7 +328,8 @@ impl Runner {
             None => {}
         }
         if task.step.as_str() == OPAQUE {
-            return Stage::Ended(Observation::Ambiguous("it may have been done".to_owned()));
+            let detail = "it may have been done".to_owned();
+            return Stage::Ended(Observation::Ambiguous { detail, has_left: false });
         }
         match world.target.effects.get(&task.step) {
             Some(1) => Stage::Answered,
@@ -557,7 +562,7 @@ fn traced(world: &World, step: &StepId, way: Way) -> Traced {
     match way {
         Way::Forward if is_in => Traced::Whole,
         // Of a copy only its end is in that part of the ledger.
-        Way::Forward if is_marked => Traced::Parts,
+        Way::Forward if is_marked => Traced::InDoubt,
         Way::Back if !is_in && !is_begun => Traced::Whole,
         Way::Forward | Way::Back => Traced::Nothing,
     }
