@@ -146,6 +146,8 @@ impl Connections {
             let message = "the database was opened for looking only";
             return Err(Error::failed(FailureClass::NotPermitted, message));
         }
+        // Before it begins: who cancels meanwhile means it, too.
+        let cancelled = self.cancelled.subscribe();
         let (graph, is_new) = self.graph()?;
         let txn = match tokio::time::timeout(CONNECT_WITHIN, Box::pin(graph.start_txn())).await {
             Ok(begun) => begun.map_err(failed("connect"))?,
@@ -154,7 +156,6 @@ impl Connections {
         if is_new {
             undelay();
         }
-        let cancelled = self.cancelled.subscribe();
         Ok(Tx { connections: self, cancelled, txn, graph, kind })
     }
 

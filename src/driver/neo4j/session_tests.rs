@@ -410,7 +410,11 @@ async fn what_is_cancelled_or_dropped_ends_on_the_server() {
     ];
     let step = work("endless", Way::Forward);
     let cancel = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let runs = "SHOW TRANSACTIONS YIELD currentQuery WHERE currentQuery CONTAINS '100000000' AND currentQuery STARTS WITH 'UNWIND' \
+             RETURN count(*) AS it";
+        while database.number(runs).await == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         neo4j.cancel().await;
     };
     let (done, ()) = tokio::join!(execute(&neo4j, &fences[0], &step, &endless), cancel);
@@ -478,7 +482,12 @@ async fn what_fails_for_a_while_is_not_sent_again() {
         while database.number("MATCH (m:Mark) RETURN count(m) AS it").await == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Then it has its second node, and waits for the first.
+        let waits = "SHOW TRANSACTIONS YIELD currentQuery, status WHERE currentQuery CONTAINS '30000000' AND currentQuery STARTS WITH 'UNWIND' \
+             AND status STARTS WITH 'Blocked' RETURN count(*) AS it";
+        while database.number(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         client.run(neo4rs::query("MATCH (n:Lead {id: 2}) SET n.held = true")).await.unwrap();
         client.roll_back().await;
     };

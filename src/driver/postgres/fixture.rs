@@ -60,6 +60,18 @@ impl Database {
         PgConnection::connect_with(&options.options([("search_path", "public")])).await.unwrap()
     }
 
+    /// Waits until those who were connected are gone, but for who is in a transaction: a connection reports what it did when it ends,
+    /// and ends some time after its client has left.
+    pub(super) async fn is_left(&self) {
+        const LEAVING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle in transaction'";
+        let mut client = self.client().await;
+        while sqlx::query_scalar::<_, i64>(LEAVING).fetch_one(&mut client).await.unwrap() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        client.close().await.unwrap();
+    }
+
     /// Runs statements as that user.
     pub(super) async fn run(&self, script: &str) {
         let mut client = self.client().await;

@@ -341,6 +341,7 @@ mod tests {
         };
         database.run("INSERT INTO parts SELECT generate_series(1, 300)").await;
         database.run("DELETE FROM parts WHERE id <= 75").await;
+        database.is_left().await;
         let postgres = database.open().await;
         let tables = ["calm".to_owned(), "parts".to_owned()];
         let read = async |gauge| {

@@ -65,8 +65,15 @@ impl Bed {
         self.postgres.sync_state(&self.mapping, self.direction).await.unwrap()
     }
 
+    /// As a run does it: again where others are in the way.
     pub(super) async fn settle(&self) -> u64 {
-        self.postgres.settle(&self.fence, &self.mapping).await.unwrap()
+        for _ in 0..20 {
+            match self.postgres.settle(&self.fence, &self.mapping).await {
+                Err(Error::Failed(failure)) if failure.class == FailureClass::Contention => {}
+                settled => return settled.unwrap(),
+            }
+        }
+        panic!("others are in the way of settling for ever")
     }
 
     pub(super) async fn noted(&self) -> i64 {

@@ -96,15 +96,10 @@ mod tests {
     use super::super::fixture::Database;
     use super::*;
 
-    /// The reading of a client that is not ours, once those before it are gone: a connection reports what it did when it ends,
-    /// and ends some time after its client has left.
+    /// The reading of a client that is not ours, once those before it are gone.
     async fn read(database: &Database, table: &str) -> Usage {
-        const LEAVING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-            AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle in transaction'";
+        database.is_left().await;
         let mut client = database.client().await;
-        while sqlx::query_scalar::<_, i64>(LEAVING).fetch_one(&mut client).await.unwrap() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
         let usage = usage(&mut client, table).await.unwrap();
         client.close().await.unwrap();
         usage

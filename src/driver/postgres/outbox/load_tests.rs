@@ -26,6 +26,8 @@ const SECONDS: u64 = 5;
 /// More relays than these follow each other, and more keys are repaired.
 const TOKENS: u64 = 3;
 const REPAIRED: u64 = 10;
+/// Transactions that clients commit at least.
+const WRITTEN: u64 = 100;
 
 const HOT: &str = "CREATE TABLE hot (id bigint PRIMARY KEY, v text, n int, note text);
     INSERT INTO hot SELECT n, 'first', 0 FROM generate_series(1, 60) AS n;
@@ -79,7 +81,11 @@ impl Dice {
 }
 
 /// Writes until it is told to stop. Returns how many transactions were committed.
-async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u64 {
+async fn writes(
+    mut client: PgConnection,
+    seed: u64,
+    (stop, done): (Arc<AtomicBool>, Arc<AtomicU64>),
+) -> u64 {
     let (mut dice, mut committed) = (Dice(seed * 7_919 + 12_345), 0);
     while !stop.load(Ordering::Relaxed) {
         let isolation = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
@@ -97,7 +103,11 @@ async fn writes(mut client: PgConnection, seed: u64, stop: Arc<AtomicBool>) -> u
         }
         let end = if dice.below(8) == 0 { "ROLLBACK" } else { "COMMIT" };
         match say(&mut client, &format!("{script}; {end}")).await {
-            Ok(()) => committed += u64::from(end == "COMMIT"),
+            Ok(()) => {
+                let one = u64::from(end == "COMMIT");
+                committed += one;
+                done.fetch_add(one, Ordering::Relaxed);
+            }
             // Whom the server asks to try again, who lost a race for a key, or who waited in vain.
             Err(error) if matches!(code(&error), Some("40001" | "40P01" | "23505" | "55P03")) => {
                 say(&mut client, "ROLLBACK").await.unwrap();
@@ -189,12 +199,16 @@ async fn naively(
 
 async fn load(
     bed: &Bed,
-    stop: &Arc<AtomicBool>,
+    (stop, done): (&Arc<AtomicBool>, &Arc<AtomicU64>),
     enough: impl Fn() -> bool + Send + 'static,
 ) -> (Vec<tokio::task::JoinHandle<u64>>, tokio::task::JoinHandle<()>) {
     let mut writers = Vec::new();
     for seed in 1..=WRITERS {
-        writers.push(tokio::spawn(writes(bed.client().await, seed, Arc::clone(stop))));
+        writers.push(tokio::spawn(writes(
+            bed.client().await,
+            seed,
+            (Arc::clone(stop), Arc::clone(done)),
+        )));
     }
     let told = Arc::clone(stop);
     let timer = tokio::spawn(async move {
@@ -219,14 +233,17 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
     let pages = Arc::new(AtomicU64::new(0));
     let newest = Arc::new(Mutex::new(Some(bed.fence().clone())));
     let repaired = Arc::new(AtomicU64::new(0));
+    let written = Arc::new(AtomicU64::new(0));
     let enough = {
         let (newest, repaired) = (Arc::clone(&newest), Arc::clone(&repaired));
+        let written = Arc::clone(&written);
         move || {
             let token = newest.lock().unwrap().as_ref().map_or(0, Fence::token);
-            token > TOKENS && repaired.load(Ordering::Relaxed) > REPAIRED
+            let [repaired, written] = [&repaired, &written].map(|it| it.load(Ordering::Relaxed));
+            token > TOKENS && repaired > REPAIRED && written > WRITTEN
         }
     };
-    let (writers, timer) = load(&bed, &stop, enough).await;
+    let (writers, timer) = load(&bed, (&stop, &written), enough).await;
     // The copy goes on meanwhile; what it has read is applied late, after changes that came behind it.
     let copy = async {
         let mut read = Vec::new();
@@ -279,7 +296,7 @@ async fn under_load_the_new_side_ends_as_the_table_does() {
     rows.sort();
     assert_eq!(sink.rows(), rows, "{committed} transactions, {token} relays");
     let repaired = repaired.load(Ordering::Relaxed);
-    let is_enough = committed > 100 && token > TOKENS && repaired > REPAIRED;
+    let is_enough = committed > WRITTEN && token > TOKENS && repaired > REPAIRED;
     assert!(is_enough, "{committed} {token} {repaired}");
     assert_eq!(bed.changes().await, 0);
 }
@@ -289,7 +306,7 @@ async fn a_cursor_behind_the_last_version_loses_changes_under_the_same_load() {
     let mapping = crossing("hot", &["id"], &[("v", "v"), ("n", "n")]);
     let Some(bed) = Bed::with(HOT, mapping).await else { return };
     let (stop, done) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
-    let (writers, timer) = load(&bed, &stop, || true).await;
+    let (writers, timer) = load(&bed, (&stop, &Arc::default()), || true).await;
     let mut rows = BTreeMap::new();
     let relay = naively(bed.client().await, &done, &mut rows);
     let writing = async {
