@@ -171,9 +171,9 @@ fn waiting_ends_with_the_time_it_was_given() {
 
 #[test]
 fn a_stale_verify_is_run_again_by_the_gate_itself() {
-    let sandbox = sandbox(&format!("{APPROVAL}\n      soak: {{ after: compare, for: 1s }}"));
+    let sandbox = sandbox(&format!("{APPROVAL}\n      soak: {{ after: compare, for: 6s }}"));
     let plan = std::fs::read_to_string(sandbox.path("plan.yaml")).unwrap();
-    sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 500ms", 1));
+    sandbox.write("plan.yaml", &plan.replacen("verified_within: 1h", "verified_within: 5s", 1));
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     let work = digest(&sandbox, "ready");
     sandbox.run(&["approve", "customers", "ready", "--as", "dee", "--digest", &work]).expect(0);

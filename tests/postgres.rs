@@ -224,6 +224,8 @@ fn a_lock_held_for_ever_is_given_up_and_its_holder_named() {
 fn a_server_that_goes_away_in_the_middle_is_unreachable_and_the_run_goes_on_later() {
     let Some(bed) = Bed::new("a server that goes away", MOVE) else { return };
     let mut run = bed.sandbox.command(&["run", "plan.yaml"]);
+    // It is at its copy for as long as it takes to see that.
+    run.env("FAILPOINTS", "postgres::before-commit::chunk=8*off->sleep(2000)");
     let mut run = run.env("APP_URL", bed.app()).spawn().unwrap();
     bed.until(
         "SELECT count(*) FROM pg_tables WHERE tablename = 'chunks' AND schemaname = 'phasegate'",

@@ -123,7 +123,7 @@ fn sleeping_in_a_chunk(example: &Example) -> std::process::Child {
         .spawn()
         .unwrap();
     let in_a_chunk = "SELECT count(*) FROM pg_stat_activity
-        WHERE state = 'idle in transaction' AND now() - state_change > interval '500 milliseconds'";
+        WHERE datname = current_database() AND state = 'idle in transaction' AND now() - state_change > interval '500 milliseconds'";
     let some = || {
         let there = "SELECT to_regclass('public.leads_v2') IS NOT NULL";
         example.database.value(there) == "t"

@@ -13,6 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use crate::examples::database::{Database, block_on, connect};
+use crate::failures::signal;
 use crate::graph::bed::Bed as Graph;
 use crate::sandbox::{Ran, wait_for};
 use crate::services;
@@ -157,6 +158,16 @@ impl Bed {
     /// A process of its own that only carries changes.
     pub fn relay(&self) -> Relay {
         Relay(self.start(&["relay", "social-graph"], ""))
+    }
+
+    /// Stops that process for a while. Its lease is made to last longer, so that nobody takes over meanwhile.
+    pub fn holds(&self, relay: &Relay) {
+        signal(relay.0.id(), "STOP");
+        let store = ".phasegate/state.db";
+        self.graph.sandbox.sql(
+            store,
+            "UPDATE leases SET expires_ms = expires_ms + 30000 WHERE run LIKE '%/relay/%'",
+        );
     }
 
     pub fn status(&self) -> Value {

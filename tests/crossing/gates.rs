@@ -39,7 +39,7 @@ fn a_gate_waits_for_a_relay_and_says_how_far_the_graph_is_behind() {
     // It has the lease and carries nothing.
     let relay: Relay = bed.relay();
     assert!(wait_for(LONG, || bed.carried("users")["carried_by"].is_string()));
-    signal(relay.0.id(), "STOP");
+    bed.holds(&relay);
     bed.database.run("UPDATE users SET bio = 'waits' WHERE id <= 100");
     let shut = bed.phasegate(&["run", PLAN]).expect(4);
     let said = format!("{shut}");

@@ -14,7 +14,7 @@ fn held_up(replace: &str, with: &str) -> Option<(Bed, Relay)> {
     bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
     let relay = bed.relay();
     assert!(wait_for(LONG, || bed.carried("users")["carried_by"].is_string()));
-    signal(relay.0.id(), "STOP");
+    bed.holds(&relay);
     Some((bed, relay))
 }
 

@@ -79,6 +79,12 @@ fn a_graph_that_takes_no_writes_any_more_stops_the_copy_and_loses_nothing() {
     let Some(bed) = Bed::example() else { return };
     let Some(server) = Server::with("a graph for reading", |_| String::new()) else { return };
     let bed = bed.with_chunks(50).reached_at(server.url("any"));
+    // The server may be away for a while before it is there for reading.
+    let plan = std::fs::read_to_string(bed.graph.sandbox.path(PLAN)).unwrap();
+    let copy = "  - id: copy-users\n";
+    let patient = format!("{copy}    retry:\n      attempts: 60\n");
+    assert!(plan.contains(copy));
+    bed.graph.sandbox.write(PLAN, &plan.replace(copy, &patient));
     bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
     let copying = bed.start(&["run", PLAN], "crossing::page-read=sleep(100)");
     let users = || server.texts("any", "MATCH (u:User) RETURN toString(count(u)) AS it");

@@ -147,14 +147,14 @@ fn evidence_that_grows_stale_behind_an_open_gate_is_made_anew_before_the_work_st
     let sandbox = sandbox("");
     sandbox.write(
         "plan.yaml",
-        &plan("").replacen("verified_within: 1h", "verified_within: 1s", 1).replacen(
+        &plan("").replacen("verified_within: 1h", "verified_within: 5s", 1).replacen(
             "verified_within: 1h",
-            "verified_within: 2s",
+            "verified_within: 10s",
             1,
         ),
     );
     sandbox.run(&["run", "plan.yaml", "--to", "ready"]).expect(0);
-    std::thread::sleep(Duration::from_millis(1_100));
+    std::thread::sleep(Duration::from_millis(5_100));
     sandbox.run(&["run", "plan.yaml"]).expect(0);
     let history = sandbox.run(&["history", "customers"]).expect(0).stdout;
     assert!(history.contains("gate ready: shut again"), "{history}");

@@ -164,7 +164,7 @@ fn a_copy_goes_on_beside_a_statement_that_waits_and_a_takeover_fences_both_off()
         run.env("APP_URL", bed.app()).spawn().unwrap()
     };
     let mut run = start();
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE beside%'";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE beside%'";
     bed.until(waits);
     assert_eq!(bed.number("SELECT count(*) FROM phasegate.steps WHERE step = 'copy'"), 0);
     let committed = "SELECT coalesce(sum(watermark), 0) FROM phasegate.copies";

@@ -92,7 +92,7 @@ fn killed_in_a_concurrent_build_the_next_run_builds_it_anew() {
     let mut run = bed.sandbox.command(&["run", "plan.yaml"]);
     let run = run.env("APP_URL", bed.app()).stdout(std::process::Stdio::piped());
     let run = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    bed.until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%'");
+    bed.until("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'DROP INDEX CONCURRENTLY%'");
     bed.on(&mut client, "ROLLBACK");
     let ran = Ran::from(run.wait_with_output().unwrap()).expect(0);
     mentions(&ran, &["dropped the INVALID index"]);
@@ -104,7 +104,9 @@ fn killed_in_a_concurrent_build_the_next_run_builds_it_anew() {
 #[test]
 fn a_deadlock_of_a_step_and_a_serialization_failure_are_tried_again_and_counted() {
     let sql = "ALTER TABLE leads ADD COLUMN one int; ALTER TABLE other ADD COLUMN one int; INSERT INTO other VALUES (1)";
-    let Some(bed) = Bed::new("deadlock", &step("", sql)) else { return };
+    let Some(bed) = Bed::new("deadlock", &step("    lock_timeout: 1m\n", sql)) else { return };
+    // So long there is for the client to get into the way, once it is waited for.
+    bed.run(&format!("ALTER ROLE {} SET deadlock_timeout = '5s'", bed.name));
     // The first attempt to get through meets a serialization failure; a sequence counts whatever is rolled back.
     bed.run(&format!(
         "CREATE TABLE public.other (id int); ALTER TABLE public.other OWNER TO {0}; CREATE SEQUENCE public.tries;
@@ -123,7 +125,7 @@ fn a_deadlock_of_a_step_and_a_serialization_failure_are_tried_again_and_counted(
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    bed.until("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE other%'");
+    bed.until("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE other%'");
     bed.on(&mut client, "LOCK TABLE public.leads");
     bed.on(&mut client, "COMMIT");
     let ran = Ran::from(run.wait_with_output().unwrap()).expect(0);

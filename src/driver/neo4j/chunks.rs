@@ -136,13 +136,16 @@ pub(super) async fn plan(
 }
 
 /// Takes back chunks with numbers above `after`, as far as none behind them is committed: the next plan finds other bounds for them.
+/// They are locked first: one may be about to be committed.
 pub(super) async fn forget(
     tx: &mut Tx<'_>,
     (run, step): (&RunId, &StepId),
     after: u64,
 ) -> Result<(), Error> {
     let forget = of(
-        "OPTIONAL MATCH (d:phasegate_chunks {run_id: $run, step: $step}) WHERE d.committed \
+        "OPTIONAL MATCH (h:phasegate_chunks {run_id: $run, step: $step}) WHERE h.seq > $after \
+         SET h.held = true REMOVE h.held WITH count(h) AS held \
+         OPTIONAL MATCH (d:phasegate_chunks {run_id: $run, step: $step}) WHERE d.committed \
          WITH coalesce(max(d.seq), 0) AS last \
          MATCH (c:phasegate_chunks {run_id: $run, step: $step}) WHERE c.seq > $after AND c.seq > last \
          WITH c, c.seq AS seq, c.lo AS lo ORDER BY seq DELETE c RETURN seq, lo",
@@ -164,14 +167,16 @@ pub(super) async fn forget(
 }
 
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds. Of one that is folded
-/// there are none any more: they are in the totals.
+/// there are none any more: they are in the totals. The chunk is locked before it is looked at: an attempt whose answer was lost may
+/// be about to commit it.
 pub(super) async fn copied_before(
     tx: &mut Tx<'_>,
     (run, step): (&RunId, &StepId),
     chunk: &Planned,
 ) -> Result<Option<Rows>, Error> {
     let find = of(
-        "MATCH (c:phasegate_chunks {run_id: $run, step: $step, seq: $seq}) RETURN c.lo AS lo, c.hi AS hi, \
+        "MATCH (c:phasegate_chunks {run_id: $run, step: $step, seq: $seq}) SET c.held = true REMOVE c.held \
+         WITH c RETURN c.lo AS lo, c.hi AS hi, \
          c.committed AS committed, c.rows_read AS rows_read, c.rows_written AS rows_written",
         run,
         step,

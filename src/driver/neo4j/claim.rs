@@ -242,7 +242,15 @@ pub(super) async fn end_earlier(neo4j: &Neo4j, run: &RunId, token: u64) -> Resul
     reader.release();
     let said: Vec<String> = rows.iter().map(|row| get(row, "said")).collect::<Result<_, _>>()?;
     let begun = said.iter().filter_map(|said| serde_json::from_str::<Begun>(said).ok());
-    let begun: Vec<String> = begun.map(|begun| begun.transaction).collect();
+    end_all(neo4j, (run, token), begun.map(|begun| begun.transaction).collect()).await
+}
+
+/// Ends what earlier tokens of a run have under way, and transactions by their names, likewise.
+pub(super) async fn end_all(
+    neo4j: &Neo4j,
+    (run, token): (&RunId, u64),
+    begun: Vec<String>,
+) -> Result<(), Error> {
     let watch = Stopwatch::start();
     loop {
         let mut reader = neo4j.connections.read().await?;

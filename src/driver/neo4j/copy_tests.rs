@@ -398,6 +398,37 @@ async fn relationships_are_copied_as_many_as_there_are_with_their_direction() {
 }
 
 #[tokio::test]
+async fn of_relationships_that_are_alike_each_pair_of_nodes_keeps_as_many_as_the_old_side_has() {
+    let Some(database) = Database::empty().await else { return };
+    database.run("UNWIND range(1, 6) AS i CREATE (:Lead {id: i}), (:LeadV2 {uid: i})").await;
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    install(&neo4j, &fences[0], &leads()).await;
+    let mapping = knows();
+    install(&neo4j, &fences[0], &mapping).await;
+    // Of three pairs one each, and twice as many copies.
+    database
+        .run(
+            "UNWIND [[1, 2], [3, 4], [5, 6]] AS pair MATCH (a:Lead {id: pair[0]}) MATCH (b:Lead {id: pair[1]}) \
+             CREATE (a)-[:KNOWS]->(b)",
+        )
+        .await;
+    database
+        .run(
+            "UNWIND [[1, 2], [3, 4], [5, 6]] AS pair MATCH (a:LeadV2 {uid: pair[0]}) MATCH (b:LeadV2 {uid: pair[1]}) \
+             CREATE (b)-[:KNOWN_BY]->(a) CREATE (b)-[:KNOWN_BY]->(a)",
+        )
+        .await;
+    let step = work("copy-knows", Way::Forward);
+    let size = Window { rows: 10, count: 1, is_fixed: true };
+    neo4j.plan_chunks(&fences[0], &step, &mapping, size).await.unwrap();
+    neo4j.settle(&fences[0], &mapping).await.unwrap();
+    let pairs = "MATCH (b:LeadV2)-[r:KNOWN_BY]->(a:LeadV2) WITH a, b, count(r) AS count \
+         RETURN a.uid + ' ' + b.uid + ' ' + count AS it ORDER BY it";
+    assert_eq!(database.texts(pairs).await, ["1 2 1", "3 4 1", "5 6 1"]);
+}
+
+#[tokio::test]
 async fn a_node_with_very_many_relationships_comes_in_pieces_that_are_worth_their_while() {
     let Some(database) = Database::empty().await else { return };
     database.run("UNWIND range(1, 50000) AS i CREATE (:Lead {id: i}), (:LeadV2 {uid: i})").await;

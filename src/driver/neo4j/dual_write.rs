@@ -286,8 +286,7 @@ impl Neo4j {
             reader.release();
             if !keys.is_empty() {
                 let mut tx = self.connections.begin(fence, TxKind::Settle).await?;
-                let remove = query(&sink::surplus(shape)).param("keys", keys);
-                tx.run(remove).await.map_err(failed("remove relationships"))?;
+                sink::remove_surplus(&mut tx, shape, &keys).await?;
                 tx.commit().await?;
             }
             let Some(hi) = chunk.hi else { return Ok(()) };

@@ -18,7 +18,7 @@ use super::error::{damaged, failed, is_name_taken};
 use crate::clock::Stopwatch;
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
-use crate::run::{RunId, Way};
+use crate::run::{FailureClass, RunId, Way};
 pub(super) use words::{ending_name, signed, way_name};
 
 /// The constraint that stays with the nodes of runs.
@@ -187,10 +187,41 @@ impl Neo4j {
         fence: &Fence,
         work: &Work,
     ) -> Result<Option<Applied>, Error> {
+        self.done(fence.run(), (work.step.as_str(), work.way)).await
+    }
+
+    /// What the ledger has of a piece of work under a name. The commit of an attempt whose answer was lost may be under way, and this is
+    /// the answer once it has ended: it holds the entry by then, which is made here, too, and taken back.
+    pub(super) async fn done(
+        &self,
+        run: &RunId,
+        (name, way): (&str, Way),
+    ) -> Result<Option<Applied>, Error> {
         let mut reader = self.connections.read().await?;
-        let done = applied(&mut reader, fence.run(), work.step.as_str(), work.way).await?;
+        let done = applied(&mut reader, run, name, way).await?;
         reader.release();
-        Ok(done)
+        if done.is_some() || self.connections.is_read_only() {
+            return Ok(done);
+        }
+        let mut tx = self.connections.begin_unfenced(TxKind::Execute).await?;
+        let hold = query(
+            "MERGE (s:phasegate_steps {run_id: $run, step: $step, way: $way}) \
+             RETURN s.rows AS rows, s.detail AS detail",
+        )
+        .param("run", run.as_str())
+        .param("step", name)
+        .param("way", way_name(way));
+        let rows = match tx.rows(hold).await.map_err(failed("read the ledger")) {
+            Ok(rows) => rows,
+            // Where nothing can be written, nothing is about to be committed.
+            Err(Error::Failed(refused)) if refused.class == FailureClass::NotPermitted => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        tx.roll_back().await;
+        let is_there = rows.first().is_some_and(|row| get::<i64>(row, "rows").is_ok());
+        if is_there { read_applied(&rows) } else { Ok(None) }
     }
 }
 
@@ -236,6 +267,7 @@ pub(super) async fn forget(
 pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
     let keep = query(
         "MATCH (r:phasegate_runs {run_id: $run}) WHERE coalesce(r.head_version, -1) < $version \
+         SET r.held = true REMOVE r.held WITH r WHERE coalesce(r.head_version, -1) < $version \
          SET r.head_version = $version, r.head_hash = $hash",
     )
     .param("run", run.as_str())

@@ -81,7 +81,11 @@ impl Retirer for Neo4j {
             }
             Pattern::Relationship { .. } => {
                 let old = shape.in_chunk(Which::Old, &EVERYTHING);
-                let text = format!("{old} WITH source LIMIT $most DELETE source");
+                let text = format!(
+                    "{old} WITH source, start, end LIMIT $most {} WITH source, start, end{} DELETE source",
+                    hold("source"),
+                    shape.still_in(&EVERYTHING)
+                );
                 while self.batch((fence, work), &part, query(&text)).await? > 0 {}
             }
         }
@@ -120,8 +124,9 @@ fn removing(shape: &Shape, others: &[Mapping]) -> [String; 2] {
         format!(
             "{old} AND labels(source) = [$label] MATCH (source)-[r]-() {} WHERE is_covered WITH source, r LIMIT $most \
              WITH source, collect(r) AS all {hold} WITH source, all WHERE {is_ours} \
-             UNWIND all AS r WITH DISTINCT r {} WHERE is_covered DELETE r",
+             UNWIND all AS r WITH DISTINCT r {} WITH r {} WHERE is_covered DELETE r",
             judged("source, r", others),
+            self::hold("r"),
             judged("r", others)
         ),
         format!(

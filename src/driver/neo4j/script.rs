@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
 use super::ledger::{PREFIX, applied, await_index, forget, get, record, way_name};
-use super::{Neo4j, answered};
+use super::{Neo4j, answered, claim};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, StepId, Way, is_transient};
 use crate::sql::cypher::{SchemaChange, Section, quoted, schema_change, section};
@@ -75,11 +75,10 @@ pub(super) async fn run(
     answered::settle(neo4j, fence, work).await?;
     let step = work.step.as_str();
     let begins = begin_of(&work.step);
-    let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
-    if let Some(before) = applied(&mut tx, fence.run(), step, work.way).await? {
-        tx.roll_back().await;
+    if let Some(before) = neo4j.done_before(fence, work).await? {
         return Ok(before);
     }
+    let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
     if work.is_told_done() && !has_marks(&mut tx, fence, (&begins, work.way)).await? {
         tx.roll_back().await;
         return Err(work.unmarked());
@@ -180,13 +179,12 @@ struct One<'a> {
 
 impl One<'_> {
     async fn data(&self, statements: &[&Statement]) -> Result<u64, Error> {
-        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
-        let before = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await?;
+        let before = self.neo4j.done(self.fence.run(), (&self.name, self.work.way)).await?;
         // A mark with a detail is of something else that was begun here.
         if let Some(before) = before.filter(|before| before.detail.is_none()) {
-            tx.roll_back().await;
             return Ok(before.rows);
         }
+        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
         let rows = in_transaction(&mut tx, statements).await?;
         record(&mut tx, self.fence, (&self.name, self.work), (rows, None)).await?;
         tx.commit().await?;
@@ -195,9 +193,7 @@ impl One<'_> {
 
     /// The mark of the part: what it says, where it is begun and not done.
     async fn begun(&self) -> Result<Mark, Error> {
-        let mut tx = self.neo4j.connections.begin(self.fence, TxKind::Execute).await?;
-        let mark = applied(&mut tx, self.fence.run(), &self.name, self.work.way).await?;
-        tx.roll_back().await;
+        let mark = self.neo4j.done(self.fence.run(), (&self.name, self.work.way)).await?;
         Ok(match mark {
             None => Mark::None,
             Some(Applied { rows, detail: None, .. }) => Mark::Done(rows),
@@ -213,16 +209,26 @@ impl One<'_> {
 
     async fn schema(&self, statements: &[&Statement]) -> Result<u64, Error> {
         let connections = &self.neo4j.connections;
+        let mark = self.begun().await?;
+        let begun = match &mark {
+            Mark::Begun(said) if said != TOLD_DONE => {
+                let begun: Begun = serde_json::from_str(said)
+                    .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
+                // Its answer was lost, and it may still be under way: what there is tells only once it has ended.
+                let own = vec![begun.transaction.clone()];
+                claim::end_all(self.neo4j, (self.fence.run(), 0), own).await?;
+                Some(begun)
+            }
+            _ => None,
+        };
         let mut reader = connections.read().await?;
         let now = names(&mut reader).await?;
         reader.release();
-        let (before, is_done) = match self.begun().await? {
-            Mark::Done(_) => return Ok(0),
-            Mark::None => (now.clone(), false),
-            Mark::Begun(said) if said == TOLD_DONE => (now.clone(), true),
-            Mark::Begun(said) => {
-                let begun: Begun = serde_json::from_str(&said)
-                    .map_err(|_| damaged(format!("the mark {} can't be read", self.name)))?;
+        let (before, is_done) = match (mark, begun) {
+            (Mark::Done(_), _) => return Ok(0),
+            (Mark::None, _) => (now.clone(), false),
+            (Mark::Begun(_), None) => (now.clone(), true),
+            (Mark::Begun(_), Some(begun)) => {
                 let is_done = was_done(statements, (&begun.before, &now))?;
                 (if is_done { begun.before } else { now.clone() }, is_done)
             }

@@ -101,10 +101,7 @@ impl Session for Neo4j {
     }
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
-        let mut reader = self.connections.read().await?;
-        let applied = ledger::applied(&mut reader, run, step.as_str(), way).await?;
-        reader.release();
-        Ok(applied.is_some())
+        Ok(self.done(run, (step.as_str(), way)).await?.is_some())
     }
 
     async fn marks(

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use neo4rs::query;
+use neo4rs::{BoltType, query};
 
 use super::connection::{Ask as _, Connections, Tx};
 use super::error::failed;
@@ -239,14 +239,29 @@ pub(super) fn relationships(shape: &Shape, rows: &str) -> String {
     )
 }
 
-/// A statement that deletes the relationships of the new side between the ends of `keys` which the old side doesn't account for.
-pub(super) fn surplus(shape: &Shape) -> String {
+/// Deletes the relationships of the new side between the ends of some keys which the old side doesn't account for. They are locked
+/// before they are counted: where somebody else deletes one, another one is no longer too many.
+pub(super) async fn remove_surplus(
+    tx: &mut Tx<'_>,
+    shape: &Shape,
+    keys: &[BoltType],
+) -> Result<(), Error> {
+    let lock = format!("{} {}", shape.among(Which::New, "$keys"), hold("copy"));
+    for text in [lock, surplus(shape)] {
+        let remove = query(&text).param("keys", keys.to_vec());
+        tx.run(remove).await.map_err(failed("remove relationships"))?;
+    }
+    Ok(())
+}
+
+/// The statement for it.
+fn surplus(shape: &Shape) -> String {
     let key: Vec<String> = (0..shape.new.key().len()).map(|at| format!("key[{at}]")).collect();
     format!(
         "{copies} WITH key, collect(copy) AS copies \
          CALL (key) {{ MATCH {old}{filter} RETURN collect({row}) AS rows }} \
-         UNWIND copies AS copy WITH rows, {there} AS there, copy \
-         WITH rows, there, collect(copy) AS alike \
+         UNWIND copies AS copy WITH key, rows, {there} AS there, copy \
+         WITH key, rows, there, collect(copy) AS alike \
          FOREACH (it IN alike[size([row IN rows WHERE {same}])..] | DELETE it)",
         copies = shape.among(Which::New, "$keys"),
         old = shape.old.keyed(&key),

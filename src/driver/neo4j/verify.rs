@@ -367,7 +367,7 @@ async fn repair(tx: &mut Tx<'_>, shape: &Shape, chunk: &Chunk) -> Result<u64, Er
     let with = |text: &str| query(text).param("keys", keys.clone());
     let among = shape.among(Which::Old, "$keys");
     if shape.new.relationship().is_some() {
-        tx.run(with(&sink::surplus(shape))).await.map_err(failed("remove relationships"))?;
+        sink::remove_surplus(tx, shape, &keys).await?;
         let make = sink::relationships(shape, &among);
         tx.run(with(&make)).await.map_err(failed("make relationships"))?;
         return Ok(keys.len() as u64);

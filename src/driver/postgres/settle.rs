@@ -422,7 +422,7 @@ async fn prepare(
     (mut notes, mut keys): (Vec<Note>, Vec<Vec<String>>),
 ) -> Result<(Vec<Note>, Vec<Vec<String>>), Error> {
     marks::guard(tx, shape).await?;
-    if notes.len() <= MANY_NOTES {
+    if notes.len().max(keys.len()) <= MANY_NOTES {
         patience::begin(tx).await?;
     } else {
         patience::hardly(tx).await?;

@@ -266,7 +266,7 @@ async fn two_clients_who_come_from_both_sides_deadlock_and_one_of_them_hears_of_
 
 #[tokio::test]
 async fn we_give_way_before_the_server_looks_for_deadlocks_whenever_it_does() {
-    for deadlock in ["200ms", "1s"] {
+    for deadlock in ["500ms", "1s"] {
         let Some(bed) = Bed::with(TABLES, both_leads(), Direction::Both).await else { return };
         let name = bed.text("SELECT current_database()").await;
         bed.run(&format!("ALTER DATABASE {name} SET deadlock_timeout = '{deadlock}'")).await;
@@ -368,12 +368,12 @@ async fn the_time_that_clients_were_held_is_that_of_the_locks() {
     let stop = work("stop", Way::Forward);
     let removing = bed.postgres.remove(&bed.fence, &stop, &bed.mapping, bed.direction);
     let letting = async {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
         say(&mut client, "COMMIT").await
     };
     let (removed, _) = tokio::join!(removing, letting);
     if let Ok(applied) = removed {
         let fast = held_ms(&applied.detail.unwrap());
-        assert!(fast < 700, "{fast} ms, while it was held itself");
+        assert!(fast < 1_500, "{fast} ms, while it was held itself");
     }
 }

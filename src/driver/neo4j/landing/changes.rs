@@ -127,7 +127,9 @@ async fn write(tx: &mut Tx<'_>, all: Vec<(&Side, Writes<'_>)>) -> Result<(), Err
         there.push((side, is));
     }
     for (side, is) in there {
-        nodes::write(tx, side, placed(side, &is)?).await?;
+        let again = || placed(side, &is);
+        let batch = Batch { rows: again()?, again: &again };
+        nodes::write(tx, side, batch).await?;
     }
     for (side, Writes { is, gone }) in of_edges {
         edges::remove(tx, side, gone).await?;

@@ -10,7 +10,7 @@ use crate::copy::chunk::Planned;
 use crate::copy::row::Row;
 use crate::driver::crossing::{ChangeSink as _, Crossed};
 use crate::driver::{Copied, Error};
-use crate::run::FailureClass;
+use crate::run::{FailureClass, OnExisting};
 
 /// Begins something, which a client's transaction holds up at its second row; has something else done meanwhile; and lets it go on.
 async fn held_up<T, F: Future<Output = T>>(
@@ -30,6 +30,24 @@ async fn held_up<T, F: Future<Output = T>>(
         tokio::time::timeout(LONG, is_held_up).await.expect("it is held up by nobody");
         meanwhile().await;
         client.rollback().await.unwrap();
+    };
+    tokio::join!(held, meanwhile).0
+}
+
+/// Begins something, which waits for a client's transaction that removes a stub; and has that commit.
+async fn overtaken<T, F: Future<Output = T>>(bed: &Bed, uid: i64, held: F) -> T {
+    let mut client = bed.database.begin().await;
+    let remove = format!("MATCH (p:Person {{uid: {uid}}}) DELETE p");
+    client.run(neo4rs::query(&remove)).await.unwrap();
+    let meanwhile = async {
+        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
+        let is_held_up = async {
+            while bed.database.number(blocked).await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LONG, is_held_up).await.expect("it waits for nobody");
+        client.commit().await.unwrap();
     };
     tokio::join!(held, meanwhile).0
 }
@@ -64,4 +82,31 @@ async fn a_node_whose_stub_goes_between_two_statements_is_written() {
         assert!(!write().await.unwrap().before);
     }
     assert_eq!(bed.rows(&people, &[&[int(2)], &[int(3)]]).await, rows());
+}
+
+/// What is written to a node that is gone by then is lost without a word, so it is looked for.
+#[tokio::test]
+async fn a_node_whose_stub_goes_while_it_is_written_to_is_written_again() {
+    for on_existing in [OnExisting::Keep, OnExisting::Update] {
+        let mut people = people();
+        people.mapping.on_existing = on_existing;
+        let Some(bed) = Bed::open(&[&people]).await else { return };
+        bed.database.run("CREATE (:Person {uid: 2, phasegate_stub: true})").await;
+        let chunk = bed.plan(&people).await;
+        let rows = || vec![person(1, "a"), person(2, "b"), person(3, "c")];
+        let write = || page(&bed, &people, (&chunk, rows()), 1);
+        let written = Box::pin(overtaken(&bed, 2, write())).await;
+        assert_eq!(class(written), FailureClass::Contention, "{on_existing:?}");
+        assert!(!write().await.unwrap().before);
+        assert_eq!(bed.rows(&people, &[&[int(1)], &[int(2)], &[int(3)]]).await, rows());
+
+        bed.database.run("CREATE (:Person {uid: 5, phasegate_stub: true})").await;
+        let changes = [is(&people, 1, person(4, "d")), is(&people, 2, person(5, "e"))];
+        let land = async || bed.try_land(&[&people], &changes).await;
+        let landed = Box::pin(overtaken(&bed, 5, land())).await;
+        assert_eq!(class(landed), FailureClass::Contention, "{on_existing:?}");
+        land().await.unwrap();
+        let landed = [person(4, "d"), person(5, "e")];
+        assert_eq!(bed.rows(&people, &[&[int(4)], &[int(5)]]).await, landed);
+    }
 }

@@ -46,37 +46,47 @@ pub(super) async fn page(
     let text = format!("UNWIND $rows AS r MERGE {node} ON CREATE SET copy += r.p{on_match}");
     let made = tx.summary(query(&text).param("rows", maps(batch.rows))).await;
     let made = made.map_err(failed("write nodes"))?.nodes_created();
-    if made == count || on_existing == OnExisting::Update {
+    if made == count {
         return Ok(count);
     }
-    // A node that stood for a row goes with the last relationship that needs it, also between these two statements.
-    let fill = format!(
-        "UNWIND $rows AS r MATCH {node} WITH r, copy, copy.{} AS stub \
-         FOREACH (_ IN CASE WHEN stub THEN [1] END | SET copy += r.p) RETURN count(*) AS met, count(CASE WHEN stub THEN 1 END) AS filled",
+    let mut written = count;
+    if on_existing == OnExisting::Keep {
+        let fill = format!(
+            "UNWIND $rows AS r MATCH {node} WITH r, copy, copy.{} AS stub \
+             FOREACH (_ IN CASE WHEN stub THEN [1] END | SET copy += r.p) RETURN count(CASE WHEN stub THEN 1 END) AS filled",
+            quoted(STUB)
+        );
+        let filled = tx.rows(query(&fill).param("rows", maps((batch.again)()?))).await;
+        let filled = filled.map_err(failed("write nodes that others refer to"))?;
+        written = made + filled.first().map_or(Ok(0), |row| unsigned(get(row, "filled")?))?;
+    }
+    all_there(tx, &node, (batch.again)()?).await?;
+    Ok(written)
+}
+
+/// Refuses to go on where nodes aren't there that were written: one that stands for a row goes with the last relationship that needs
+/// it, also between its being found and its being written to, and what is written to a node that is gone is lost without a word.
+async fn all_there(tx: &mut Tx<'_>, node: &str, rows: Vec<Placed>) -> Result<(), Error> {
+    let count = rows.len() as u64;
+    let look = format!(
+        "UNWIND $rows AS r MATCH {node} WHERE copy.{} IS NULL RETURN count(*) AS there",
         quoted(STUB)
     );
-    let filled = tx.rows(query(&fill).param("rows", maps((batch.again)()?))).await;
-    let filled = filled.map_err(failed("write nodes that others refer to"))?;
-    let counted =
-        |name: &str| filled.first().map_or(Ok(0), |row| get::<i64>(row, name).and_then(unsigned));
-    if counted("met")? < count {
+    let there = tx.rows(query(&look).param("rows", maps(rows))).await;
+    let there = there.map_err(failed("look for nodes that were written"))?;
+    if there.first().map_or(Ok(0), |row| unsigned(get(row, "there")?))? < count {
         let message = "nodes that stood for rows were removed while these were written";
         return Err(Error::failed(FailureClass::Contention, message));
     }
-    Ok(made + counted("filled")?)
+    Ok(())
 }
 
 /// Writes nodes as they are, whatever there was.
-pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, rows: Vec<Placed>) -> Result<(), Error> {
-    let Some((_, node)) = side.node() else { return Ok(()) };
-    if rows.is_empty() {
+pub(super) async fn write(tx: &mut Tx<'_>, side: &Side, batch: Batch<'_>) -> Result<(), Error> {
+    if batch.rows.is_empty() {
         return Ok(());
     }
-    let write = format!(
-        "UNWIND $rows AS r MERGE {node} ON CREATE SET copy += r.p ON MATCH SET copy += r.p"
-    );
-    let written = tx.run(query(&write).param("rows", maps(rows))).await;
-    written.map(|_| ()).map_err(failed("write nodes"))
+    page(tx, side, (batch, OnExisting::Update)).await.map(|_| ())
 }
 
 /// Has nodes that are gone stand for themselves: without what the mapping writes. They are removed when [`remove`] finds nothing that

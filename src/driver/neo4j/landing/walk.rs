@@ -103,12 +103,14 @@ impl Neo4j {
             })
             .collect();
         let agrees = side.agrees().unwrap_or_else(|| "true".to_owned());
+        let pattern = side.pattern.text();
+        // One that went while it was looked at has no key any more, and is not there.
         let text = format!(
-            "MATCH {} WITH CASE WHEN coalesce({agrees}, false) THEN [{}] ELSE [''] END AS types \
+            "MATCH {pattern} WITH *, CASE WHEN coalesce({agrees}, false) THEN [{}] ELSE [''] END AS types \
+             WHERE NOT '' IN types OR EXISTS {{ MATCH {pattern} }} \
              WITH types, count(*) AS rows, '' IN types AS none ORDER BY rows DESC \
              WITH collect(CASE WHEN none THEN 0 ELSE rows END) AS good, sum(rows) AS rows \
              RETURN rows - reduce(most = 0, it IN good | CASE WHEN it > most THEN it ELSE most END) AS count",
-            side.pattern.text(),
             types.join(", ")
         );
         let mut reader = self.connections.read().await?;
