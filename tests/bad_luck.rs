@@ -91,7 +91,7 @@ fn check_end(sandbox: &Sandbox, expected: &[String], case: &str) {
 }
 
 #[track_caller]
-fn check_counts(sandbox: &Sandbox, case: &str) {
+pub fn check_counts(sandbox: &Sandbox, case: &str) {
     let status = sandbox.run(&["status", "customers", "--format", "json"]).expect(0).json();
     let steps = status["steps"].as_array().unwrap();
     let copy = steps.iter().find(|step| step["id"] == "copy").unwrap();

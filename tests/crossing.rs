@@ -1,5 +1,6 @@
 //! Mappings from PostgreSQL into a graph, on real servers of both.
 
+mod actors;
 mod amended;
 pub mod bed;
 mod differences;

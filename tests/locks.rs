@@ -98,3 +98,37 @@ fn one_that_hangs_is_taken_off_by_force_and_with_a_reason() {
     let unknown = sandbox.run(&["lock", "release", "nothing", "--force", "--reason", "x"]);
     unknown.expect(64);
 }
+
+/// Nobody can end another's transaction in SQLite.
+#[test]
+fn one_that_was_stopped_in_a_transaction_is_named_and_followed_once_it_is_gone() {
+    let sandbox = sandbox("");
+    let mut first = sandbox
+        .command(&["run", "plan.yaml"])
+        .env("FAILPOINTS", "sqlite::before-commit::chunk=4*off->sleep(600000)")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let rows = "SELECT count(*) FROM customers_v2";
+    let copied = || {
+        let there = "SELECT count(*) FROM sqlite_master WHERE name = 'customers_v2'";
+        sandbox.value("app.db", there) == "1" && sandbox.value("app.db", rows) == "600"
+    };
+    assert!(wait_for(Duration::from_mins(1), copied), "it copies nothing");
+    // Four chunks are committed, and the fifth has what it holds.
+    std::thread::sleep(Duration::from_millis(500));
+    signal(first.id(), "STOP");
+    let refused = || sandbox.run(&["run", "plan.yaml"]).expect(5);
+    let (pid, hangs) = (first.id().to_string(), "in the middle of a transaction");
+    let has_lapsed = || refused().stderr.contains(hangs);
+    assert!(wait_for(Duration::from_mins(1), has_lapsed), "{}", refused());
+    let told = refused();
+    assert!(told.stderr.contains(&format!("kill -9 {pid}")), "{told}");
+    assert!(told.stderr.contains("target app is locked"), "{told}");
+    assert_eq!(sandbox.value("app.db", rows), "600");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    sandbox.run(&["run", "plan.yaml"]).expect(0);
+    crate::bad_luck::check_counts(&sandbox, "behind one that was stopped");
+}

@@ -17,6 +17,7 @@ mod house;
 mod kills;
 mod lives;
 mod locks;
+mod network;
 mod oracle;
 mod plans;
 mod postgres;

@@ -186,6 +186,11 @@ impl Database<'_> {
 
     /// Carries the plan to a step. Returns the most memory that the process took, in KiB.
     pub fn to(&self, plan: Plan, step: &str) -> u64 {
+        self.ends(plan, step, 0)
+    }
+
+    /// The same, where it ends with this code.
+    pub fn ends(&self, plan: Plan, step: &str, code: i32) -> u64 {
         std::fs::write(self.folder.join("plan.yaml"), text(plan)).unwrap();
         let mut process = self.phasegate(&["run", "plan.yaml", "--to", step]);
         let log = std::fs::File::create(self.folder.join("log")).unwrap();
@@ -199,7 +204,7 @@ impl Database<'_> {
             std::thread::sleep(Duration::from_millis(20));
         };
         let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        assert!(ended.success(), "{ended} on the way to {step}: {}", log());
+        assert_eq!(ended.code(), Some(code), "on the way to {step}: {}", log());
         peak_kib
     }
 
@@ -214,6 +219,12 @@ impl Database<'_> {
         };
         let ms = (at("ended_at") - at("started_at")).num_milliseconds();
         Duration::from_millis(ms.unsigned_abs()).as_secs_f64()
+    }
+
+    /// What the state store takes on the disk, in KiB.
+    pub fn store_kib(&self) -> u64 {
+        let files = ["state.db", "state.db-wal"].map(|name| self.folder.join(name));
+        files.iter().filter_map(|file| file.metadata().ok()).map(|it| it.len()).sum::<u64>() / 1_024
     }
 
     fn phasegate(&self, arguments: &[&str]) -> Command {

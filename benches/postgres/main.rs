@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod bed;
+mod bounds;
 mod client;
 mod copies;
 mod figure;
@@ -21,8 +22,8 @@ mod live;
 use figure::Figures;
 
 /// What can be measured, by name.
-const CASES: [&str; 8] =
-    ["copy", "ledger", "in-place", "verify", "trigger", "stall", "scale", "rss"];
+const CASES: [&str; 9] =
+    ["copy", "ledger", "in-place", "verify", "trigger", "stall", "scale", "bounds", "rss"];
 
 #[tokio::main]
 async fn main() {
@@ -63,6 +64,9 @@ async fn main() {
     }
     if wanted("scale") {
         copies::scale(&bed, &mut figures).await;
+    }
+    if wanted("bounds") {
+        bounds::bounds(&bed, &mut figures).await;
     }
     if wanted("rss") {
         copies::rss(&mut figures);

@@ -179,7 +179,7 @@ impl Exit {
             engine::Error::Findings(_) => Self::Findings,
             engine::Error::Refused(refusal) => Self::of_refusal(refusal.kind),
             engine::Error::Journal { .. } => Self::Damaged,
-            engine::Error::TakenOver(_) => Self::Held,
+            engine::Error::TakenOver(_) | engine::Error::Hangs { .. } => Self::Held,
             // What was durable is durable, and the run can go on: the same as a step that failed.
             engine::Error::Crashed(_) => Self::Failed,
         }

@@ -217,6 +217,9 @@ pub fn of_engine(error: &engine::Error, desk: &Desk, about: About<'_>) -> Failur
             .help("nothing was changed; bring the state store back from a backup"),
         engine::Error::Crashed(_) => Failure::new(Exit::of_engine(error), error.to_string())
             .help("this is a fault of phasegate; everything done is recorded, and the same command goes on"),
+        engine::Error::Hangs { pid, .. } => Failure::new(Exit::of_engine(error), error.to_string())
+            .because("its lease has lapsed, but it was stopped, or hangs, in the middle of a transaction".to_owned())
+            .help(format!("end it with `kill -9 {pid}`, which takes its transaction back; then the same command goes on")),
         engine::Error::TakenOver(by) => {
             Failure::new(Exit::of_engine(error), "another runner took the run over")
                 .because(by.clone())

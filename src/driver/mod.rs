@@ -54,7 +54,7 @@ pub use probed::{Probed, Purpose, TableUse};
 pub use redacted::redacted;
 pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use tx_kind::TxKind;
-pub use work::{Applied, Head, Work, emptying, given_up, gives_up};
+pub use work::{Applied, Copied, Head, Work, emptying, given_up, gives_up};
 
 /// A database, as the engine uses it. One value per target; cheap to clone as an [`Arc`].
 pub trait Driver:
@@ -173,21 +173,6 @@ pub struct CopyState {
     pub rows_written: u64,
 }
 
-/// How a chunk went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copied {
-    /// Whether the ledger already had it.
-    pub before: bool,
-    /// Rows of the source in it.
-    pub rows_read: u64,
-    /// Rows written.
-    pub rows_written: u64,
-    /// Time spent in the database, in microseconds.
-    pub took_us: u64,
-    /// Whether it waited for somebody's lock meanwhile, or had to be begun again, so that its time says nothing.
-    pub contended: bool,
-}
-
 /// The connection: identity, claims, fences, statements.
 #[async_trait]
 pub trait Session: Send + Sync + fmt::Debug {
@@ -196,6 +181,11 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Who it is.
     async fn identity(&self) -> Result<Identity, Error>;
+
+    /// Comes back where it answers, whatever is under way.
+    async fn answers(&self) -> Result<(), Error> {
+        self.identity().await.map(|_| ())
+    }
 
     /// An unfinished claim of another run that overlaps with this one, or this run's own where another state store has it now
     /// ([`Shared::Run`], but for what [`Claim::adopts`] allows), if there is any. Changes nothing.
@@ -214,6 +204,12 @@ pub trait Session: Send + Sync + fmt::Debug {
     /// history. Doing it again changes nothing.
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error>;
 
+    /// The machine and the process that entered last for a run, where nobody but that process can end a transaction of it.
+    async fn entered_by(&self, run: &RunId) -> Result<Option<(String, u32)>, Error> {
+        let _ = run;
+        Ok(None)
+    }
+
     /// The head of the history that the target keeps for a run.
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error>;
 
@@ -231,6 +227,13 @@ pub trait Session: Send + Sync + fmt::Debug {
 
     /// Whether the ledger has this work.
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error>;
+
+    /// Comes back when whatever an attempt before has sent about this work has ended: its answer may have been lost while it is still under
+    /// way. Where entering ends all of that, there is nothing to wait for.
+    async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {
+        let _ = (fence, step, way);
+        Ok(())
+    }
 
     /// What the ledger has of the parts of a step that doesn't run in one transaction, in their order, and what the catalogue says of
     /// those of which nobody knows whether they ended. `script` is what was being run that way, where it was one. Changes nothing.

@@ -70,6 +70,10 @@ impl Session for Redacted {
         self.hide(self.inner.identity().await)
     }
 
+    async fn answers(&self) -> Result<(), Error> {
+        self.hide(self.inner.answers().await)
+    }
+
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         self.hide(self.inner.holder(claim).await)
     }
@@ -80,6 +84,10 @@ impl Session for Redacted {
 
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
         self.hide(self.inner.leave(fence, ending, head).await)
+    }
+
+    async fn entered_by(&self, run: &RunId) -> Result<Option<(String, u32)>, Error> {
+        self.hide(self.inner.entered_by(run).await)
     }
 
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
@@ -101,6 +109,10 @@ impl Session for Redacted {
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
         self.hide(self.inner.is_applied(run, step, way).await)
+    }
+
+    async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {
+        self.hide(self.inner.ended(fence, step, way).await)
     }
 
     async fn traced(&self, run: &RunId, step: &StepId, way: Way) -> Result<Traced, Error> {

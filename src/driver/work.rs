@@ -64,6 +64,21 @@ pub struct Applied {
     pub detail: Option<String>,
 }
 
+/// How a chunk went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Whether the ledger already had it.
+    pub before: bool,
+    /// Rows of the source in it.
+    pub rows_read: u64,
+    /// Rows written.
+    pub rows_written: u64,
+    /// Time spent in the database, in microseconds.
+    pub took_us: u64,
+    /// Whether it waited for somebody's lock meanwhile, or had to be begun again, so that its time says nothing.
+    pub contended: bool,
+}
+
 /// The entry of the ledger which says that a sync is out and the emptying of what it filled has begun. What is there from
 /// then on stands still while clients write to the old side, so that the sides differ and nothing can be told from that.
 #[must_use]

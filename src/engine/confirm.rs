@@ -10,7 +10,9 @@
 //! Invariant: nothing was changed yet when this says no. Absent on purpose: going back, which asks the ledger of each step
 //! by itself, and looking at the data, which is verify's.
 
-use crate::driver::{Adoption, Claim, Error as DriverError, Head, Holder, Shared, SharedDriver};
+use crate::driver::{
+    Adoption, Claim, Error as DriverError, Fence, Head, Holder, Shared, SharedDriver,
+};
 use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
 use crate::store::{self, Lease, SharedStore};
 
@@ -150,6 +152,41 @@ pub async fn is_ours(ctx: &Context, state: &State) -> Result<Vec<(TargetName, Er
         }
     }
     Ok(silent)
+}
+
+/// Enters a target.
+pub(super) async fn enter(
+    ctx: &Context,
+    (target, driver): (&TargetName, &SharedDriver),
+    claim: &Claim,
+    token: u64,
+) -> Result<Vec<Fence>, Error> {
+    let entered = patiently(|| is_signalled(ctx), || driver.enter(claim, token));
+    match within(ANSWER_WITHIN_MS, entered).await {
+        Ok(fences) => Ok(fences),
+        Err(source) => Err(hangs(ctx, (target, driver), claim, source).await),
+    }
+}
+
+/// Why a target could not be entered. Where sessions can't be ended by others, as in SQLite, a runner that was stopped in the middle of a
+/// transaction keeps everybody out for as long as it is there.
+async fn hangs(
+    ctx: &Context,
+    (target, driver): (&TargetName, &SharedDriver),
+    claim: &Claim,
+    source: DriverError,
+) -> Error {
+    let is_busy =
+        matches!(&source, DriverError::Failed(it) if it.class == FailureClass::Contention);
+    if is_busy
+        && let Ok(Some((host, pid))) = within(ANSWER_WITHIN_MS, driver.entered_by(&claim.run)).await
+        && host == ctx.claimant.host
+        && pid != ctx.claimant.pid
+        && process::is_there(pid)
+    {
+        return Error::Hangs { target: target.clone(), host, pid };
+    }
+    at(target, source)
 }
 
 async fn is_ours_in(

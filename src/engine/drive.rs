@@ -24,10 +24,10 @@ use crate::store::{self, Entry, Lease};
 use super::event::{Event, Progress};
 use super::journal::Journal;
 use super::lease::{Keeper, TTL_MS, lost_to};
-use super::patience::{ANSWER_WITHIN_MS, jitter, patiently, within};
+use super::patience::jitter;
 use super::probe::{Questions, asked};
 use super::relay::Relays;
-use super::start::{Claimed, all_claimed, at, claim};
+use super::start::{Claimed, all_claimed, claim};
 use super::step::{End, Halt, failure_of};
 use super::throttle::Told;
 use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signalled, process};
@@ -95,14 +95,12 @@ async fn drive_leased(
         claims.push((target, driver, claim));
     }
     for (target, driver, claim) in claims {
-        let entered = patiently(|| is_signalled(ctx), || driver.enter(&claim, lease.token));
-        let entered = within(ANSWER_WITHIN_MS, entered).await;
+        let entered = confirm::enter(ctx, (target, driver), &claim, lease.token).await;
         if entered.is_err() && is_signalled(ctx) {
             return Ok(Driven::Interrupted(*ctx.signal.borrow()));
         }
-        let entered = entered.map_err(|source| at(target, source))?;
         let copy_workers = driver.capabilities().copy_workers;
-        slots.insert(target.clone(), Slots::share(&entered, copy_workers));
+        slots.insert(target.clone(), Slots::share(&entered?, copy_workers));
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();

@@ -147,6 +147,18 @@ pub enum Error {
     /// A task of the engine's own ended by a fault in this program.
     #[error("a task of the engine ended early: {0}")]
     Crashed(String),
+    /// A target is locked, and whoever drove the run there last has not ended.
+    #[error(
+        "target {target} is locked, and pid {pid} on {host}, which drove the run there last, has not ended"
+    )]
+    Hangs {
+        /// Which.
+        target: TargetName,
+        /// Its machine, which is this one.
+        host: String,
+        /// Its process.
+        pid: u32,
+    },
     /// The lease was lost to another runner, in words.
     #[error("another runner took over: {0}")]
     TakenOver(String),

@@ -42,6 +42,12 @@ pub fn is_dead(holder: &Claimant) -> bool {
     }
 }
 
+/// Whether this machine has a process of this id.
+#[must_use]
+pub fn is_there(pid: u32) -> bool {
+    started(pid).is_some()
+}
+
 /// Whether the holder of a lease is gone for sure: its process is, seen from this machine, or its session, as the store saw.
 #[must_use]
 pub fn is_left(lease: &Lease) -> bool {

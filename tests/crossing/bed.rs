@@ -127,6 +127,15 @@ impl Bed {
         self
     }
 
+    /// Has the plan try a step so often.
+    pub fn tries(&self, step: &str, attempts: u32) {
+        let plan = std::fs::read_to_string(self.graph.sandbox.path(PLAN)).unwrap();
+        let id = format!("  - id: {step}\n");
+        assert!(plan.contains(&id));
+        let so_often = format!("{id}    retry:\n      attempts: {attempts}\n");
+        self.graph.sandbox.write(PLAN, &plan.replace(&id, &so_often));
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.graph.sandbox.command(args);
         command.args(["--env", "rehearsal"]);

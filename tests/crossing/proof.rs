@@ -86,6 +86,42 @@ fn killed_at_random_while_clients_write_all_the_time() {
     assert!(written > 500 && seen > 10, "{written} transactions, {seen} changes seen");
 }
 
+/// The way back, at random moments of it.
+#[test]
+fn killed_on_the_way_back_while_clients_write_everything_is_taken_back() {
+    let Some(bed) = Bed::example() else { return };
+    let kills = if std::env::var_os("PHASEGATE_SOAK").is_some() { 60 } else { 6 };
+    let bed = bed.with_chunks(200);
+    let mut random = Random(first_seed());
+    say(&format!("PHASEGATE_SEED={}", random.0));
+    let application = Application::start(&bed, 4);
+    let (mut died, mut rounds) = (0, 0);
+    while died < kills {
+        let again: &[&str] = if rounds == 0 { &[] } else { &["--new"] };
+        bed.phasegate(&[&["run", PLAN], again].concat()).expect(4);
+        rounds += 1;
+        let mut lives = Lives::default();
+        let rollback = &["rollback", "social-graph", "--yes"];
+        let ended = loop {
+            if died == kills {
+                break bed.phasegate(rollback);
+            }
+            let after = Duration::from_millis(100 + random.below(900));
+            match killed(&bed, &mut lives, (rollback, after)) {
+                None => died += 1,
+                Some(ended) => break ended,
+            }
+        };
+        ended.expect(0);
+        assert_eq!(bed.graph.number("MATCH (n:User)"), 0);
+        assert_eq!(bed.graph.schema(), [""; 0]);
+        bed.nothing_is_left("killed on the way back");
+        assert!(rounds <= kills, "only {died} kills in {rounds} rounds");
+    }
+    say(&format!("{died} kills in {rounds} rounds"));
+    assert!(application.end() > 20);
+}
+
 /// Starts the program and kills it after a while; `Some` where it had ended before.
 fn killed(bed: &Bed, lives: &mut Lives, (args, after): (&[&str], Duration)) -> Option<Ran> {
     lives.begins();

@@ -12,6 +12,9 @@ use crate::sandbox::{Ran, wait_for};
 /// How long a command may take that gets no answer.
 const SOON: Duration = Duration::from_secs(40);
 
+/// How long a step may go on with a server that hangs: known within a minute, and said within another, thrice that.
+const GIVEN_UP_WITHIN: Duration = Duration::from_mins(6);
+
 #[track_caller]
 fn says(ran: &Ran, parts: &[&str]) {
     let text = format!("{ran}").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -80,11 +83,7 @@ fn a_graph_that_takes_no_writes_any_more_stops_the_copy_and_loses_nothing() {
     let Some(server) = Server::with("a graph for reading", |_| String::new()) else { return };
     let bed = bed.with_chunks(50).reached_at(server.url("any"));
     // The server may be away for a while before it is there for reading.
-    let plan = std::fs::read_to_string(bed.graph.sandbox.path(PLAN)).unwrap();
-    let copy = "  - id: copy-users\n";
-    let patient = format!("{copy}    retry:\n      attempts: 60\n");
-    assert!(plan.contains(copy));
-    bed.graph.sandbox.write(PLAN, &plan.replace(copy, &patient));
+    bed.tries("copy-users", 60);
     bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
     let copying = bed.start(&["run", PLAN], "crossing::page-read=sleep(100)");
     let users = || server.texts("any", "MATCH (u:User) RETURN toString(count(u)) AS it");
@@ -132,6 +131,38 @@ fn a_graph_whose_server_is_stopped_for_a_while_is_caught_up_with_by_a_relay_alon
     assert_eq!(server.texts("any", there), ["50 of 2999"]);
     drop(relay);
     bed.phasegate(&["run", PLAN]).expect(4);
+}
+
+/// What waits for its answer would wait for ever, since a statement may take as long as it likes.
+#[test]
+fn a_server_that_hangs_in_the_middle_of_a_step_is_given_up() {
+    for mutes_graph in [true, false] {
+        let Some(bed) = Bed::example() else { return };
+        let (graph, app) = (Wire::to(&bed.graph.url), Wire::to(&bed.database.url));
+        let bed = bed.with_chunks(50).reached_at(graph.url.clone());
+        bed.tries("copy-users", 1);
+        bed.phasegate(&["run", PLAN, "--to", "sync-follows"]).expect(0);
+        let mut command = bed.command(&["run", PLAN]);
+        command.env("APP_DATABASE_URL", &app.url);
+        command.env("FAILPOINTS", "crossing::page-read=sleep(100)");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let copying = command.spawn().unwrap();
+        assert!(wait_for(LONG, || bed.graph.number("MATCH (n:User)") > 0));
+        let began = Instant::now();
+        // Whoever begins to read meanwhile finds out by itself.
+        let (mute, told) = if mutes_graph {
+            (&graph, "target graph has not answered within 15s")
+        } else {
+            (&app, "answer")
+        };
+        mute.mute();
+        let ended: Ran = copying.wait_with_output().unwrap().into();
+        assert!(began.elapsed() < GIVEN_UP_WITHIN, "{:?}: {ended}", began.elapsed());
+        says(&ended.expect(69), &[told]);
+        mute.mend();
+        bed.phasegate(&["retry", "social-graph"]).expect(4);
+        bed.are_same("given up and gone on with");
+    }
 }
 
 #[test]

@@ -257,9 +257,11 @@ pub async fn a_reopened_store_is_the_same_one(bed: &Bed) {
     assert_eq!(store.runs().await.unwrap(), runs);
     // A server sees that the session which took it has ended, a moment after that.
     let left = Lease { is_left_alone: !bed.is_file(), ..lease.clone() };
-    while store.lease(&run).await.unwrap().is_some_and(|it| it.is_left_alone) != left.is_left_alone
-    {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    for _ in 0..6_000 {
+        if store.lease(&run).await.unwrap().as_ref() == Some(&left) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(store.lease(&run).await.unwrap(), Some(left));
     store.append(&run, 3, Some(&lease), &ana(), vec![Event::Resumed]).await.unwrap();

@@ -60,6 +60,15 @@ impl Session for Crossing {
         })
     }
 
+    async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {
+        if matches!(self.entered, Entered::Home) {
+            return self.home().ended(fence, step, way).await;
+        }
+        let [old, new] = self.fences(fence)?;
+        self.old.ended(old, step, way).await?;
+        self.new.ended(new, step, way).await
+    }
+
     async fn traced(&self, run: &RunId, step: &StepId, way: Way) -> Result<Traced, Error> {
         if matches!(self.entered, Entered::Home) {
             return self.home().traced(run, step, way).await;

@@ -116,7 +116,7 @@ impl Crossing {
     }
 
     /// The fences of both sides, the old one's first.
-    fn fences<'a>(&'a self, own: &'a Fence) -> Result<[&'a Fence; 2], Error> {
+    pub(super) fn fences<'a>(&'a self, own: &'a Fence) -> Result<[&'a Fence; 2], Error> {
         let beside = self.beside.as_ref().ok_or_else(|| {
             let message = "the other database of the mapping was not entered for this run";
             Error::failed(FailureClass::Stale, message)

@@ -168,7 +168,7 @@ pub(super) async fn forget(
 
 /// The rows of a chunk that is committed, or `None` for one that is to be copied under just these bounds. Of one that is folded
 /// there are none any more: they are in the totals. The chunk is locked before it is looked at: an attempt whose answer was lost may
-/// be about to commit it.
+/// be about to commit it, and whoever plans may fold it then, so that it is gone.
 pub(super) async fn copied_before(
     tx: &mut Tx<'_>,
     (run, step): (&RunId, &StepId),
@@ -176,7 +176,7 @@ pub(super) async fn copied_before(
 ) -> Result<Option<Rows>, Error> {
     let find = of(
         "MATCH (c:phasegate_chunks {run_id: $run, step: $step, seq: $seq}) SET c.held = true REMOVE c.held \
-         WITH c RETURN c.lo AS lo, c.hi AS hi, \
+         WITH c WHERE c.committed IS NOT NULL RETURN c.lo AS lo, c.hi AS hi, \
          c.committed AS committed, c.rows_read AS rows_read, c.rows_written AS rows_written",
         run,
         step,

@@ -139,14 +139,10 @@ impl Connections {
         Ok(tx)
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
-        self.access == Access::ReadOnly
-    }
-
     /// Begins one that no fence guards: for entering and leaving, which make and remove fences, and for changes of schema, which
     /// can't be in one with anything of ours.
     pub(super) async fn begin_unfenced(&self, kind: TxKind) -> Result<Tx<'_>, Error> {
-        if self.is_read_only() {
+        if self.access == Access::ReadOnly {
             let message = "the database was opened for looking only";
             return Err(Error::failed(FailureClass::NotPermitted, message));
         }

@@ -18,7 +18,7 @@ use super::error::{damaged, failed, is_name_taken};
 use crate::clock::Stopwatch;
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
-use crate::run::{FailureClass, RunId, Way};
+use crate::run::{RunId, Way};
 pub(super) use words::{ending_name, signed, way_name};
 
 /// The constraint that stays with the nodes of runs.
@@ -181,47 +181,35 @@ pub(super) async fn applied(
 }
 
 impl Neo4j {
-    /// What the ledger has of a piece of work that takes several transactions.
+    /// What the ledger has of a piece of work under a name. The commit of an attempt whose answer was lost may be under way, and this is
+    /// the answer once it has ended: it holds the entry by then, which is made here, too, and taken back. Under the fence, so that who
+    /// was taken over is told, and is ended by whoever took over.
+    pub(super) async fn done(
+        &self,
+        fence: &Fence,
+        (name, way): (&str, Way),
+    ) -> Result<Option<Applied>, Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Execute).await?;
+        let hold = query(
+            "MERGE (s:phasegate_steps {run_id: $run, step: $step, way: $way}) SET s.held = true REMOVE s.held \
+             WITH s RETURN s.rows AS rows, s.detail AS detail",
+        )
+        .param("run", fence.run().as_str())
+        .param("step", name)
+        .param("way", way_name(way));
+        let rows = tx.rows(hold).await.map_err(failed("read the ledger"))?;
+        tx.roll_back().await;
+        let is_there = rows.first().is_some_and(|row| get::<i64>(row, "rows").is_ok());
+        if is_there { read_applied(&rows) } else { Ok(None) }
+    }
+
+    /// The same of a step's whole work.
     pub(super) async fn done_before(
         &self,
         fence: &Fence,
         work: &Work,
     ) -> Result<Option<Applied>, Error> {
-        self.done(fence.run(), (work.step.as_str(), work.way)).await
-    }
-
-    /// What the ledger has of a piece of work under a name. The commit of an attempt whose answer was lost may be under way, and this is
-    /// the answer once it has ended: it holds the entry by then, which is made here, too, and taken back.
-    pub(super) async fn done(
-        &self,
-        run: &RunId,
-        (name, way): (&str, Way),
-    ) -> Result<Option<Applied>, Error> {
-        let mut reader = self.connections.read().await?;
-        let done = applied(&mut reader, run, name, way).await?;
-        reader.release();
-        if done.is_some() || self.connections.is_read_only() {
-            return Ok(done);
-        }
-        let mut tx = self.connections.begin_unfenced(TxKind::Execute).await?;
-        let hold = query(
-            "MERGE (s:phasegate_steps {run_id: $run, step: $step, way: $way}) \
-             RETURN s.rows AS rows, s.detail AS detail",
-        )
-        .param("run", run.as_str())
-        .param("step", name)
-        .param("way", way_name(way));
-        let rows = match tx.rows(hold).await.map_err(failed("read the ledger")) {
-            Ok(rows) => rows,
-            // Where nothing can be written, nothing is about to be committed.
-            Err(Error::Failed(refused)) if refused.class == FailureClass::NotPermitted => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
-        tx.roll_back().await;
-        let is_there = rows.first().is_some_and(|row| get::<i64>(row, "rows").is_ok());
-        if is_there { read_applied(&rows) } else { Ok(None) }
+        self.done(fence, (work.step.as_str(), work.way)).await
     }
 }
 

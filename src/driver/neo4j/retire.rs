@@ -80,13 +80,7 @@ impl Retirer for Neo4j {
                 Box::pin(self.drop_nodes((fence, work), &part, (&shape, mapping), each)).await?;
             }
             Pattern::Relationship { .. } => {
-                let old = shape.in_chunk(Which::Old, &EVERYTHING);
-                let text = format!(
-                    "{old} WITH source, start, end LIMIT $most {} WITH source, start, end{} DELETE source",
-                    hold("source"),
-                    shape.still_in(&EVERYTHING)
-                );
-                while self.batch((fence, work), &part, query(&text)).await? > 0 {}
+                Box::pin(self.drop_relationships((fence, work), &part, (&shape, mapping))).await?;
             }
         }
         let mut tx = self.connections.begin(fence, TxKind::Drop).await?;
@@ -137,6 +131,30 @@ fn removing(shape: &Shape, others: &[Mapping]) -> [String; 2] {
 }
 
 impl Neo4j {
+    /// Removes the relationships of the old side.
+    async fn drop_relationships(
+        &self,
+        done: (&Fence, &Work),
+        part: &str,
+        (shape, mapping): (&Shape, &Mapping),
+    ) -> Result<(), Error> {
+        let old = shape.in_chunk(Which::Old, &EVERYTHING);
+        let delete = format!(
+            "{old} WITH source, start, end LIMIT $most {} WITH source, start, end{} DELETE source",
+            hold("source"),
+            shape.still_in(&EVERYTHING)
+        );
+        for _ in 0..ROUNDS_MAX {
+            while self.batch(done, part, query(&delete)).await? > 0 {}
+            // A batch may have waited for clients who removed all that it had chosen.
+            if self.left(&old).await? == 0 {
+                return Ok(());
+            }
+        }
+        let left = plural(self.left(&old).await?, "relationship");
+        Err(came_meanwhile(&left, &mapping.from.table))
+    }
+
     /// Removes the nodes of the old side with the relationships that mappings of the plan are about.
     async fn drop_nodes(
         &self,
@@ -158,9 +176,7 @@ impl Neo4j {
             }
         }
         let left = plural(self.left(&old).await?, "node");
-        let message = format!("{left} of {label} came while they were removed");
-        Err(Error::failed(FailureClass::Contention, message)
-            .with_help("let clients stop writing the old side, then retry"))
+        Err(came_meanwhile(&left, label))
     }
 
     /// How many rows there still are.
@@ -242,6 +258,12 @@ fn covered(mapping: &Mapping) -> Option<String> {
     Some(format!(
         "CASE WHEN source:{kind} AND start:{start} AND end:{end} THEN coalesce(({filter}\n), false) ELSE false END"
     ))
+}
+
+fn came_meanwhile(left: &str, what: &str) -> Error {
+    let message = format!("{left} of {what} came while they were removed");
+    Error::failed(FailureClass::Contention, message)
+        .with_help("let clients stop writing the old side, then retry")
 }
 
 fn nothing_to_rename(mapping: &Mapping) -> Error {

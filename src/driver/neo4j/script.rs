@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
-use super::ledger::{PREFIX, applied, await_index, forget, get, record, way_name};
+use super::ledger::{PREFIX, await_index, forget, get, record, way_name};
 use super::{Neo4j, answered, claim};
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, StepId, Way, is_transient};
@@ -78,15 +78,14 @@ pub(super) async fn run(
     if let Some(before) = neo4j.done_before(fence, work).await? {
         return Ok(before);
     }
+    let was_done =
+        work.way == Way::Forward || neo4j.done(fence, (step, Way::Forward)).await?.is_some();
     let mut tx = neo4j.connections.begin(fence, TxKind::Execute).await?;
     if work.is_told_done() && !has_marks(&mut tx, fence, (&begins, work.way)).await? {
         tx.roll_back().await;
         return Err(work.unmarked());
     }
-    if work.way == Way::Back
-        && applied(&mut tx, fence.run(), step, Way::Forward).await?.is_none()
-        && !has_marks(&mut tx, fence, (&begins, Way::Forward)).await?
-    {
+    if !was_done && !has_marks(&mut tx, fence, (&begins, Way::Forward)).await? {
         let detail = Some("it had not been done, so there was nothing to undo".to_owned());
         let applied = record(&mut tx, fence, (step, work), (0, detail)).await?;
         tx.commit().await?;
@@ -179,7 +178,7 @@ struct One<'a> {
 
 impl One<'_> {
     async fn data(&self, statements: &[&Statement]) -> Result<u64, Error> {
-        let before = self.neo4j.done(self.fence.run(), (&self.name, self.work.way)).await?;
+        let before = self.neo4j.done(self.fence, (&self.name, self.work.way)).await?;
         // A mark with a detail is of something else that was begun here.
         if let Some(before) = before.filter(|before| before.detail.is_none()) {
             return Ok(before.rows);
@@ -193,7 +192,7 @@ impl One<'_> {
 
     /// The mark of the part: what it says, where it is begun and not done.
     async fn begun(&self) -> Result<Mark, Error> {
-        let mark = self.neo4j.done(self.fence.run(), (&self.name, self.work.way)).await?;
+        let mark = self.neo4j.done(self.fence, (&self.name, self.work.way)).await?;
         Ok(match mark {
             None => Mark::None,
             Some(Applied { rows, detail: None, .. }) => Mark::Done(rows),

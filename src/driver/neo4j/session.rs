@@ -101,7 +101,18 @@ impl Session for Neo4j {
     }
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
-        Ok(self.done(run, (step.as_str(), way)).await?.is_some())
+        let mut reader = self.connections.read().await?;
+        let applied = ledger::applied(&mut reader, run, step.as_str(), way).await?;
+        reader.release();
+        Ok(applied.is_some())
+    }
+
+    async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {
+        match self.done(fence, (step.as_str(), way)).await {
+            // Where nothing can be written, nothing is about to be committed.
+            Err(Error::Failed(refused)) if refused.class == FailureClass::NotPermitted => Ok(()),
+            done => done.map(|_| ()),
+        }
     }
 
     async fn marks(

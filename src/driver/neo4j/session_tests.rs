@@ -308,6 +308,47 @@ async fn what_an_earlier_runner_has_running_by_itself_is_ended() {
     assert!(matches!(again, Err(Error::Ambiguous(_))), "{again:?}");
 }
 
+/// Its answer was lost while the server is at its commit, and the next attempt has another slot.
+#[tokio::test]
+async fn what_an_attempt_before_is_about_to_commit_is_waited_for() {
+    let Some(database) = Database::empty().await else { return };
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 1).await;
+    let step = work("grow", Way::Forward);
+    let mut lost = database.begin().await;
+    let sent = "CREATE (:Lead) MERGE (s:phasegate_steps {run_id: 'r1', step: 'grow', way: 'forward'}) \
+         SET s.rows = 1, s.token = 1, s.head_version = 1";
+    lost.run(neo4rs::query(sent)).await.unwrap();
+    let commits = async {
+        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
+        while database.number(blocked).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        lost.commit().await.unwrap();
+    };
+    let again = execute(&neo4j, &fences[1], &step, &["CREATE (:Lead)"]);
+    let (again, ()) = tokio::join!(again, commits);
+    assert!(again.unwrap().before);
+    assert_eq!(database.number(LEADS).await, 1);
+
+    // What is taken back after all is done, and asked about likewise.
+    let step = work("more", Way::Forward);
+    let mut lost = database.begin().await;
+    lost.run(neo4rs::query(&sent.replace("grow", "more"))).await.unwrap();
+    let asked = neo4j.ended(&fences[1], &step.step, Way::Forward);
+    let taken_back = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lost.rollback().await.unwrap();
+    };
+    let began = std::time::Instant::now();
+    let (asked, ()) = tokio::join!(asked, taken_back);
+    asked.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(500), "nobody waited");
+    assert!(!neo4j.is_applied(fences[1].run(), &step.step, Way::Forward).await.unwrap());
+    let done = execute(&neo4j, &fences[1], &step, &["CREATE (:Lead)"]).await.unwrap();
+    assert_eq!((done.before, database.number(LEADS).await), (false, 2));
+}
+
 /// A change of schema can't be in a transaction with anything of ours.
 #[tokio::test]
 async fn what_an_earlier_runner_changes_of_the_schema_is_never_committed() {
@@ -328,6 +369,31 @@ async fn what_an_earlier_runner_changes_of_the_schema_is_never_committed() {
     assert!(tx.commit().await.is_err());
     let made = "SHOW INDEXES YIELD name WHERE name = 'a' RETURN count(*) AS it";
     assert_eq!(database.number(made).await, 0);
+}
+
+/// Its answer was lost, and the names that there are tell of it only once it has ended.
+#[tokio::test]
+async fn a_change_of_schema_that_is_under_way_is_ended_before_it_is_done_again() {
+    let Some(database) = Database::empty().await else { return };
+    let neo4j = database.open().await;
+    let fences = entered(&neo4j, 5).await;
+    let mut lost = neo4j.connections.begin_unfenced(crate::driver::TxKind::Execute).await.unwrap();
+    let name = lost.named().await.unwrap();
+    database
+        .run(&format!(
+            "CREATE (:phasegate_steps {{run_id: 'r1', step: 'index/part/0', way: 'forward', rows: 0, \
+             detail: '{{\"before\": {{\"indexes\": [], \"constraints\": []}}, \"transaction\": \"{name}\"}}'}})"
+        ))
+        .await;
+    let index = "CREATE INDEX a FOR (n:A) ON (n.a)";
+    lost.run(neo4rs::query(index)).await.unwrap();
+    let step = work("index", Way::Forward);
+    let statements = [index];
+    let again = execute(&neo4j, &fences[0], &step, &statements);
+    tokio::time::timeout(Duration::from_mins(1), again).await.unwrap().unwrap();
+    assert!(lost.commit().await.is_err());
+    let made = "SHOW INDEXES YIELD name WHERE name = 'a' RETURN count(*) AS it";
+    assert_eq!(database.number(made).await, 1);
 }
 
 #[tokio::test]

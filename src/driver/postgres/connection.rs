@@ -165,6 +165,11 @@ impl Connections {
         .await
     }
 
+    /// Comes back where the server answers a session that does nothing else.
+    pub(super) async fn answers(&self) -> Result<(), Error> {
+        self.looker.answers().await.map_err(failed("ask whether the server answers"))
+    }
+
     async fn reader(&self, begin: &str) -> Result<Reader<'_>, Error> {
         let mut held = self.take("phasegate").await?;
         // After a first statement with a snapshot the server takes no SET TRANSACTION READ WRITE any more.

@@ -60,6 +60,10 @@ impl Session for Postgres {
         Ok(identity)
     }
 
+    async fn answers(&self) -> Result<(), Error> {
+        self.connections.answers().await
+    }
+
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         let mut reader = self.connections.read().await?;
         let mut holder = claim::elsewhere(&mut reader, claim).await?;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::task::JoinHandle;
 
 use super::live::SessionId;
@@ -199,17 +199,30 @@ impl Looker {
 
     /// What a session waits for, if it waits for a lock now.
     async fn look(&self, session: &SessionId) -> Result<Option<Blocked>, sqlx::Error> {
+        let look = async |open: &mut PgConnection| {
+            sqlx::query(LOOK).bind(session.pid).bind(&session.began).fetch_all(open).await
+        };
+        blocked(&self.ask(look).await?)
+    }
+
+    /// Comes back where the server answers.
+    pub(super) async fn answers(&self) -> Result<(), sqlx::Error> {
+        self.ask(async |open: &mut PgConnection| open.ping().await).await
+    }
+
+    async fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
         let mut connection = self.connection.lock().await;
         // Taken out while it is used: a look that is given up leaves no connection in the middle of an answer behind.
         let mut open = match connection.take() {
             Some(open) => open,
             None => self.options.connect().await?,
         };
-        let rows =
-            sqlx::query(LOOK).bind(session.pid).bind(&session.began).fetch_all(&mut open).await?;
+        let answer = ask(&mut open).await?;
         *connection = Some(open);
-        drop(connection);
-        blocked(&rows)
+        Ok(answer)
     }
 
     /// Closes the session.

@@ -87,6 +87,26 @@ pub(super) async fn elsewhere(
     }))
 }
 
+/// The machine and the process that entered last for a run.
+pub(super) async fn entered_by(
+    conn: &mut SqliteConnection,
+    run: &RunId,
+) -> Result<Option<(String, u32)>, Error> {
+    let doing = "read the run's row";
+    if !ledger::has_table(conn, RUNS).await? {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT host, pid FROM phasegate_runs WHERE run_id = ?1")
+        .bind(run.as_str())
+        .fetch_optional(conn)
+        .await
+        .map_err(failed(doing))?;
+    let Some(row) = row else { return Ok(None) };
+    let (host, pid): (String, i64) =
+        (row.try_get(0).map_err(failed(doing))?, row.try_get(1).map_err(failed(doing))?);
+    Ok(u32::try_from(pid).ok().map(|pid| (host, pid)))
+}
+
 async fn newest_token(conn: &mut SqliteConnection, run: &RunId) -> Result<u64, Error> {
     let newest =
         sqlx::query("SELECT coalesce(max(token), 0) FROM phasegate_slots WHERE run_id = ?1")

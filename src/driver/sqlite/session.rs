@@ -65,6 +65,13 @@ impl Session for Sqlite {
         Ok(())
     }
 
+    async fn entered_by(&self, run: &RunId) -> Result<Option<(String, u32)>, Error> {
+        let mut reader = self.connections.read().await?;
+        let by = claim::entered_by(reader.conn(), run).await?;
+        reader.release().await;
+        Ok(by)
+    }
+
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error> {
         let mut reader = self.connections.read().await?;
         let head = ledger::head(reader.conn(), run).await?;

@@ -27,6 +27,7 @@ mod dual_write;
 pub(super) mod outbox;
 mod park;
 mod pass;
+mod pulse;
 mod queue;
 mod retire;
 mod settings;
@@ -153,9 +154,11 @@ impl Job {
         let limit = self.step.timeout_ms;
         let halt = self.halt.clone();
         let id = self.step.id.clone();
+        let pulse = pulse::Pulse::of(&self);
         let result = tokio::select! {
             biased;
             result = self.attempt() => result,
+            fault = pulse.stops() => Err(fault),
             () = after(limit) => Err(timed_out(&id, limit.unwrap_or_default())),
             // What was to end now and does not is left to the database: its ledger has what came of it.
             () = past_grace(halt) => Err(Fault::Interrupted),
@@ -224,8 +227,7 @@ impl Job {
             return (failure, Some(false));
         }
         let Some(fence) = self.fences.first() else { return (failure, None) };
-        let (step, way) = (&self.work.step, self.work.way);
-        let traced = asked(|| self.driver.traced(fence.run(), step, way)).await;
+        let traced = asked(|| self.traced(fence, self.work.way)).await;
         // What a `retire` carries over is checked behind its commit.
         let may_stand = matches!(self.step.action, Action::Retire(_));
         let is_open = is_transient(failure.class) || failure.class == FailureClass::TimedOut;
@@ -245,8 +247,7 @@ impl Job {
     /// Whether something of the step is committed beside what is in doubt.
     async fn had_left(&self) -> Result<bool, driver::Error> {
         let Some(fence) = self.fences.first() else { return Ok(true) };
-        let (step, way) = (&self.work.step, self.work.way);
-        let traced = asked(|| self.driver.traced(fence.run(), step, way)).await?;
+        let traced = asked(|| self.traced(fence, self.work.way)).await?;
         Ok(!matches!(traced, Traced::Nothing | Traced::InDoubt))
     }
 
@@ -285,8 +286,19 @@ impl Job {
     }
 
     async fn ledger_has(&self, step: &StepId, way: Way) -> Result<bool, Fault> {
-        let run = self.fence()?.run();
-        self.patient(|| self.driver.is_applied(run, step, way)).await
+        let fence = self.fence()?;
+        let has = || async {
+            self.driver.ended(fence, step, way).await?;
+            self.driver.is_applied(fence.run(), step, way).await
+        };
+        self.patient(has).await
+    }
+
+    /// How much of its work the ledger has, once all that was sent about it has ended.
+    async fn traced(&self, fence: &Fence, way: Way) -> Result<Traced, driver::Error> {
+        let step = &self.work.step;
+        self.driver.ended(fence, step, way).await?;
+        self.driver.traced(fence.run(), step, way).await
     }
 
     /// Whether the ledger has the way forward of a step that is being undone.
@@ -296,8 +308,8 @@ impl Job {
 
     /// Of what can't be undone: an attempt of which nothing was committed has left nothing that would have to be.
     async fn has_nothing_to_undo(&self) -> Result<Outcome, Fault> {
-        let (run, step) = (self.fence()?.run(), &self.work.step);
-        let traced = self.patient(|| self.driver.traced(run, step, Way::Forward)).await?;
+        let (fence, step) = (self.fence()?, &self.work.step);
+        let traced = self.patient(|| self.traced(fence, Way::Forward)).await?;
         let is_told = is_told_undone(&self.step, self.work.resolved);
         if traced == Traced::Nothing || traced == Traced::InDoubt && is_told {
             return Ok(Outcome::default());

@@ -68,8 +68,13 @@ pub(super) async fn page(
 /// it, also between its being found and its being written to, and what is written to a node that is gone is lost without a word.
 async fn all_there(tx: &mut Tx<'_>, node: &str, rows: Vec<Placed>) -> Result<(), Error> {
     let count = rows.len() as u64;
+    let keys = rows.into_iter().map(|mut row| {
+        row.map.value.retain(|name, _| name.value != "p");
+        row
+    });
+    let rows: Vec<Placed> = keys.collect();
     let look = format!(
-        "UNWIND $rows AS r MATCH {node} WHERE copy.{} IS NULL RETURN count(*) AS there",
+        "UNWIND $rows AS r MATCH {node} WHERE NOT coalesce(copy.{}, false) RETURN count(*) AS there",
         quoted(STUB)
     );
     let there = tx.rows(query(&look).param("rows", maps(rows))).await;

@@ -223,6 +223,7 @@ impl Side {
         let mut map = BoltMap::with_capacity(8);
         if self.pattern.relationship().is_none() || !self.own.is_empty() {
             for (at, part) in key.iter().enumerate() {
+                self.is_equal_to_itself(part)?;
                 map.put(format!("k{at}").as_str().into(), self.sent("key", part)?);
             }
         }
@@ -263,6 +264,17 @@ impl Side {
         let mut placed = self.place(&row.key, &row.values)?;
         placed.map.put("p".into(), BoltType::Map(properties));
         Ok(placed)
+    }
+
+    /// Refuses what no key can be: nothing is found by it.
+    fn is_equal_to_itself(&self, part: &Datum) -> Result<(), Error> {
+        let Datum::Real(value) = part else { return Ok(()) };
+        if !value.is_nan() {
+            return Ok(());
+        }
+        let message = format!("the key of a row of mapping {} is NaN", self.mapping);
+        Err(Error::failed(FailureClass::Refused, message)
+            .with_help("leave such rows out with the mapping's `where`"))
     }
 
     /// A relationship that has no end.
