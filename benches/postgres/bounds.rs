@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::bed::{Bed, PLAN, Plan, Statistics, run};
-use crate::figure::{Figures, Wanted};
+use crate::figure::{Figures, Wanted, mib};
 
 /// Memory may be so much more, whichever is more: a share of it in percent, and KiB.
 const MORE_PERCENT: u64 = 10;
@@ -15,6 +15,8 @@ const JOURNAL_KIB_MAX: f64 = 1_024.0;
 /// Rows that differ where a comparison is to find many.
 const DIFFERING: u64 = 100_000;
 const WORKERS: u32 = 4;
+/// What a run answers that has found differences.
+const DIFFERS: i32 = 7;
 
 /// Half and twice the rows, copied and compared by four workers; and compared where many rows differ.
 pub async fn bounds(bed: &Bed, figures: &mut Figures) {
@@ -60,17 +62,9 @@ pub async fn bounds(bed: &Bed, figures: &mut Figures) {
     }
     let largest = journals.iter().copied().max().unwrap_or_default();
     let made_of = json!({ "store_kib": journals });
-    // Tenths of a mebibyte, far below what a float holds exactly.
+    // Far below what a float holds exactly.
     #[allow(clippy::cast_precision_loss)]
     let measured = (largest as f64, "KiB");
     let told = format!("the state store of a run over {} rows", sizes[1]);
     figures.add(("bounds", &told), measured, Wanted::AtMost(JOURNAL_KIB_MAX), &made_of);
-}
-
-/// What a run answers that has found differences.
-const DIFFERS: i32 = 7;
-
-#[allow(clippy::cast_precision_loss)]
-fn mib(kib: u64) -> f64 {
-    (kib as f64 / 102.4).round() / 10.0
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::bed::{Bed, COLUMNS, Database, PLAN, Plan, Statistics, VALUES, run};
-use crate::figure::{Figures, Wanted, median, rounded};
+use crate::figure::{Figures, Wanted, median, mib, rounded};
 
 /// The most memory that a run may take, in MiB.
 const RSS_MIB_MAX: f64 = 64.0;
@@ -268,9 +268,6 @@ pub async fn scale(bed: &Bed, figures: &mut Figures) {
 
 /// The most memory that any run took, of those that were measured.
 pub fn rss(figures: &mut Figures) {
-    // Tenths of a mebibyte, far below what a float holds exactly.
-    #[allow(clippy::cast_precision_loss)]
-    let mib = |kib: u64| (kib as f64 / 102.4).round() / 10.0;
     let peaks: std::collections::BTreeMap<u64, f64> =
         figures.peaks.iter().fold(std::collections::BTreeMap::new(), |mut peaks, (rows, kib)| {
             let peak = peaks.entry(*rows).or_insert(0.0_f64);

@@ -101,6 +101,13 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// KiB as MiB, in tenths.
+// Far below what a float holds exactly.
+#[allow(clippy::cast_precision_loss)]
+pub fn mib(kib: u64) -> f64 {
+    (kib as f64 / 102.4).round() / 10.0
+}
+
 /// Seconds, to be read.
 pub fn rounded(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| (value * 1_000.0).round() / 1_000.0).collect()

@@ -42,10 +42,11 @@ pub fn is_dead(holder: &Claimant) -> bool {
     }
 }
 
-/// Whether this machine has a process of this id.
+/// Whether this machine has a process of this id that is of this program: ids come again, and nobody is to be told to end another's.
 #[must_use]
 pub fn is_there(pid: u32) -> bool {
-    started(pid).is_some()
+    let program = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    program(pid).is_some_and(|other| program(std::process::id()) == Some(other))
 }
 
 /// Whether the holder of a lease is gone for sure: its process is, seen from this machine, or its session, as the store saw.

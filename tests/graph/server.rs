@@ -40,7 +40,7 @@ impl Server {
         let pid = std::fs::read_to_string(&id).unwrap().trim().to_owned();
         let is_there = || Path::new(&format!("/proc/{pid}/cmdline")).exists();
         assert!(Command::new("kill").arg(&pid).status().unwrap().success());
-        assert!(wait_for(Duration::from_mins(5), || !is_there()), "the server does not end");
+        assert!(wait_for(Duration::from_mins(1), || !is_there()), "the server does not end");
         std::fs::remove_file(&id).unwrap();
     }
 

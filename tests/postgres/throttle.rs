@@ -175,7 +175,7 @@ fn what_is_held_for_too_long_fails_and_can_be_tried_again() {
     let keys = format!("      max_throttled_for: 1s\n{BLOCKED}");
     let Some(bed) = Bed::throttled("held for too long", &keys) else { return };
     let ran = bed.phasegate(&["run", "plan.yaml"]).expect(1);
-    mentions(&ran, &["held back for longer than 1s: blocked 50 >= 10 for ", "retry", "--limit"]);
+    mentions(&ran, &["held back for longer than 1s: blocked 50 >= 10 for 1s", "retry", "--limit"]);
     assert_eq!(bed.copied(), 0);
     bed.hold("0");
     bed.phasegate(&["retry", "leads"]).expect(0);

@@ -71,7 +71,7 @@ CONF
         pid=$!
         echo "$pid" >"$dir/server.pid"
         waited=0
-        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt 3000 ]; do
+        while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt 600 ]; do
             if grep -q '^ready$' "$dir/server.log"; then
                 echo "export PHASEGATE_TEST_NEO4J=bolt://127.0.0.1:$port"
                 return

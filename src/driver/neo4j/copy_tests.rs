@@ -397,15 +397,24 @@ async fn relationships_are_copied_as_many_as_there_are_with_their_direction() {
     assert_eq!(found(&compare_all(&neo4j, &mapping, 10).await.unwrap()), (103, 0, 0, 0));
 }
 
-#[tokio::test]
-async fn of_relationships_that_are_alike_each_pair_of_nodes_keeps_as_many_as_the_old_side_has() {
-    let Some(database) = Database::empty().await else { return };
-    database.run("UNWIND range(1, 6) AS i CREATE (:Lead {id: i}), (:LeadV2 {uid: i})").await;
+/// So many leads on both sides, and the mapping of the relationships between them.
+async fn with_leads(count: u32) -> Option<(Database, Neo4j, Vec<Fence>, Mapping)> {
+    let database = Database::empty().await?;
+    let make =
+        format!("UNWIND range(1, {count}) AS i CREATE (:Lead {{id: i}}), (:LeadV2 {{uid: i}})");
+    database.run(&make).await;
     let neo4j = database.open().await;
     let fences = entered(&neo4j, 1).await;
-    install(&neo4j, &fences[0], &leads()).await;
     let mapping = knows();
-    install(&neo4j, &fences[0], &mapping).await;
+    for mapping in [&leads(), &mapping] {
+        install(&neo4j, &fences[0], mapping).await;
+    }
+    Some((database, neo4j, fences, mapping))
+}
+
+#[tokio::test]
+async fn of_relationships_that_are_alike_each_pair_of_nodes_keeps_as_many_as_the_old_side_has() {
+    let Some((database, neo4j, fences, mapping)) = with_leads(6).await else { return };
     // Of three pairs one each, and twice as many copies.
     database
         .run(
@@ -430,13 +439,7 @@ async fn of_relationships_that_are_alike_each_pair_of_nodes_keeps_as_many_as_the
 
 #[tokio::test]
 async fn a_node_with_very_many_relationships_comes_in_pieces_that_are_worth_their_while() {
-    let Some(database) = Database::empty().await else { return };
-    database.run("UNWIND range(1, 50000) AS i CREATE (:Lead {id: i}), (:LeadV2 {uid: i})").await;
-    let neo4j = database.open().await;
-    let fences = entered(&neo4j, 1).await;
-    install(&neo4j, &fences[0], &leads()).await;
-    let mapping = knows();
-    install(&neo4j, &fences[0], &mapping).await;
+    let Some((database, neo4j, fences, mapping)) = with_leads(50_000).await else { return };
     database
         .run("MATCH (a:Lead {id: 7}) MATCH (b:Lead) WHERE b.id > 0 CREATE (b)-[:KNOWS]->(a)")
         .await;

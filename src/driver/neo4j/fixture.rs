@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use neo4rs::{Graph, query};
 use tokio::sync::{Mutex, MutexGuard};
@@ -82,6 +83,17 @@ impl Database {
     pub(super) async fn number(&self, statement: &str) -> i64 {
         let mut stream = self.graph.execute(query(statement)).await.unwrap();
         stream.next().await.unwrap().unwrap().get("it").unwrap()
+    }
+
+    /// Waits until a transaction waits for another.
+    pub(super) async fn until_blocked(&self) {
+        const BLOCKED: &str = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
+        let waits = async {
+            while self.number(BLOCKED).await == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), waits).await.expect("nobody waits");
     }
 
     /// What there is of ours, by labels and names.

@@ -199,8 +199,9 @@ impl Neo4j {
         .param("way", way_name(way));
         let rows = tx.rows(hold).await.map_err(failed("read the ledger"))?;
         tx.roll_back().await;
-        let is_there = rows.first().is_some_and(|row| get::<i64>(row, "rows").is_ok());
-        if is_there { read_applied(&rows) } else { Ok(None) }
+        let rows_done: Option<i64> = rows.first().map_or(Ok(None), |row| get(row, "rows"))?;
+        // An entry without it was made here.
+        rows_done.map_or(Ok(None), |_| read_applied(&rows))
     }
 
     /// The same of a step's whole work.

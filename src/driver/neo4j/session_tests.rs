@@ -320,10 +320,7 @@ async fn what_an_attempt_before_is_about_to_commit_is_waited_for() {
          SET s.rows = 1, s.token = 1, s.head_version = 1";
     lost.run(neo4rs::query(sent)).await.unwrap();
     let commits = async {
-        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
-        while database.number(blocked).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        database.until_blocked().await;
         lost.commit().await.unwrap();
     };
     let again = execute(&neo4j, &fences[1], &step, &["CREATE (:Lead)"]);

@@ -266,7 +266,7 @@ async fn two_clients_who_come_from_both_sides_deadlock_and_one_of_them_hears_of_
 
 #[tokio::test]
 async fn we_give_way_before_the_server_looks_for_deadlocks_whenever_it_does() {
-    for deadlock in ["500ms", "1s"] {
+    for deadlock in ["200ms", "1s"] {
         let Some(bed) = Bed::with(TABLES, both_leads(), Direction::Both).await else { return };
         let name = bed.text("SELECT current_database()").await;
         bed.run(&format!("ALTER DATABASE {name} SET deadlock_timeout = '{deadlock}'")).await;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::driver::{Error, SharedDriver};
-use crate::run::{FailureClass, TargetName, duration};
+use crate::run::{FailureClass, TargetName};
 
 use super::{Fault, Job};
 
@@ -21,8 +21,6 @@ const MISSED_MAX: u32 = 2;
 /// The databases of an attempt.
 pub(super) struct Pulse {
     databases: Vec<(TargetName, SharedDriver)>,
-    every: Duration,
-    within: Duration,
 }
 
 impl Pulse {
@@ -35,16 +33,16 @@ impl Pulse {
             .into_iter()
             .filter_map(|name| Some((name.clone(), job.drivers.get(name)?.clone())))
             .collect();
-        Self { databases, every: ASK_EVERY, within: ANSWER_WITHIN }
+        Self { databases }
     }
 
     /// Ends when one of them doesn't answer any more.
     pub(super) async fn stops(self) -> Fault {
         let mut missed = vec![0; self.databases.len()];
         loop {
-            tokio::time::sleep(self.every).await;
+            tokio::time::sleep(ASK_EVERY).await;
             for ((target, driver), missed) in self.databases.iter().zip(&mut missed) {
-                let answer = tokio::time::timeout(self.within, driver.answers()).await;
+                let answer = tokio::time::timeout(ANSWER_WITHIN, driver.answers()).await;
                 let is_silent = match answer {
                     Err(_) => true,
                     // What the server itself says, as that it has no more connections to give, is an answer.
@@ -55,19 +53,17 @@ impl Pulse {
                 };
                 *missed = if is_silent { *missed + 1 } else { 0 };
                 if *missed == MISSED_MAX {
-                    return self.silent(target);
+                    return silent(target);
                 }
             }
         }
     }
+}
 
-    fn silent(&self, target: &TargetName) -> Fault {
-        let within = u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX);
-        let message = format!(
-            "target {target} has not answered within {}, {MISSED_MAX} times in a row, while it worked on the step",
-            duration(within)
-        );
-        Fault::failed(FailureClass::Unreachable, message)
-            .with_help("see whether its server hangs; what it was asked to do may still end there, and the ledger tells")
-    }
+fn silent(target: &TargetName) -> Fault {
+    let message = format!(
+        "target {target} has not answered within {ANSWER_WITHIN:?}, {MISSED_MAX} times in a row, while it worked on the step"
+    );
+    Fault::failed(FailureClass::Unreachable, message)
+        .with_help("see whether its server hangs; what it was asked to do may still end there, and the ledger tells")
 }

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::future::Future;
-use std::time::Duration;
 
 use super::super::fixture::class;
 use super::fixture::{Bed, copy, follow, follows, gone, int, is, people, person};
@@ -21,13 +20,7 @@ async fn held_up<T, F: Future<Output = T>>(
     let mut client = bed.database.begin().await;
     client.run(neo4rs::query(by)).await.unwrap();
     let meanwhile = async {
-        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
-        let is_held_up = async {
-            while bed.database.number(blocked).await == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(LONG, is_held_up).await.expect("it is held up by nobody");
+        bed.database.until_blocked().await;
         meanwhile().await;
         client.rollback().await.unwrap();
     };
@@ -40,13 +33,7 @@ async fn overtaken<T, F: Future<Output = T>>(bed: &Bed, uid: i64, held: F) -> T 
     let remove = format!("MATCH (p:Person {{uid: {uid}}}) DELETE p");
     client.run(neo4rs::query(&remove)).await.unwrap();
     let meanwhile = async {
-        let blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS it";
-        let is_held_up = async {
-            while bed.database.number(blocked).await == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(LONG, is_held_up).await.expect("it waits for nobody");
+        bed.database.until_blocked().await;
         client.commit().await.unwrap();
     };
     tokio::join!(held, meanwhile).0
@@ -60,8 +47,6 @@ async fn page(
 ) -> Result<Copied, Error> {
     bed.neo4j.land_page(&bed.fences[slot], &copy(of), of, chunk).await
 }
-
-const LONG: Duration = Duration::from_mins(1);
 
 /// A node that stood for the first row of a page goes with the last relationship that needed it, while the page waits at the second.
 #[tokio::test]

@@ -66,13 +66,11 @@ pub(super) async fn page(
 
 /// Refuses to go on where nodes aren't there that were written: one that stands for a row goes with the last relationship that needs
 /// it, also between its being found and its being written to, and what is written to a node that is gone is lost without a word.
-async fn all_there(tx: &mut Tx<'_>, node: &str, rows: Vec<Placed>) -> Result<(), Error> {
+async fn all_there(tx: &mut Tx<'_>, node: &str, mut rows: Vec<Placed>) -> Result<(), Error> {
     let count = rows.len() as u64;
-    let keys = rows.into_iter().map(|mut row| {
+    for row in &mut rows {
         row.map.value.retain(|name, _| name.value != "p");
-        row
-    });
-    let rows: Vec<Placed> = keys.collect();
+    }
     let look = format!(
         "UNWIND $rows AS r MATCH {node} WHERE NOT coalesce(copy.{}, false) RETURN count(*) AS there",
         quoted(STUB)
