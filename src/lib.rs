@@ -2,8 +2,10 @@
 //!
 //! The rooms, from the inside out: [`run`], [`copy`] and [`sql`] are pure; [`plan`] reads what people write and compiles it to
 //! a [`run::Program`]; [`driver`] and [`store`] talk to databases; [`engine`] brings them together; [`report`] shows what
-//! happens; [`cli`] is what people type. [`clock`] is the only place that reads a clock.
+//! happens; [`cli`] is what people type. [`clock`] is the only place that reads a clock, and [`bounds`] has every limit with its
+//! reason.
 
+pub mod bounds;
 pub mod cli;
 pub mod clock;
 pub mod copy;

@@ -1,14 +1,13 @@
 //! "Did you mean": the likeliest of some names for one that isn't there.
 
-/// How alike two names must be, on strsim's scale from 0 to 1, to be worth suggesting.
-const LIKENESS: f64 = 0.8;
+use crate::bounds::message::LIKENESS_MIN;
 
 /// The name most like the one typed, if one is like it at all.
 #[must_use]
 pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = names.into_iter().map(|name| (strsim::jaro_winkler(typed, name), name));
     let best = scored.max_by(|one, two| one.0.total_cmp(&two.0))?;
-    (best.0 >= LIKENESS).then_some(best.1)
+    (best.0 >= LIKENESS_MIN).then_some(best.1)
 }
 
 /// A help text: what was probably meant, or what there is.

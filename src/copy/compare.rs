@@ -13,10 +13,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{Chunk, Key};
+use crate::bounds::message::SAMPLES_MAX;
 use crate::run::{Difference, Digest, Timestamp};
-
-/// How many differences are kept to be shown; all are counted.
-pub const SAMPLES_MAX: usize = 20;
 
 /// The result of comparing some rows both ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,9 +14,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::run::{
-    ColumnValues, Difference, DifferenceKind, ShownValue, VALUE_CHARS_MAX, VALUES_MAX,
-};
+use crate::bounds::message::{VALUE_CHARS_MAX, VALUES_MAX};
+use crate::run::{ColumnValues, Difference, DifferenceKind, ShownValue};
 
 /// A value that isn't NULL.
 #[derive(Clone, Debug)]

@@ -16,6 +16,10 @@
 //!
 //! Absent on purpose: clocks, and time that was not spent in the database. Both are the caller's.
 
+use crate::bounds::copying::{
+    MAX_ROWS, MIN_ROWS, START_ROWS, START_TIMES_MAX, START_US, TOOK_US_MAX,
+};
+
 /// What the size of chunks is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -39,17 +43,6 @@ impl Policy {
     }
 }
 
-/// The smallest chunk, unless a policy says otherwise.
-pub const MIN_ROWS: u32 = 10;
-/// The largest chunk, unless a policy says otherwise.
-pub const MAX_ROWS: u32 = 100_000;
-/// The first chunk where chunks should take 100 ms, unless a policy says otherwise.
-pub const START_ROWS: u32 = 200;
-/// The target that [`START_ROWS`] are for, in microseconds.
-const START_US: u64 = 100_000;
-/// How many times as many rows the first chunk has at most, however long chunks may take.
-const START_TIMES_MAX: u32 = 10;
-
 /// Samples in the fast phase after the start.
 const FAST_AT_START: u32 = 5;
 /// Samples in the fast phase after it was entered again.
@@ -70,8 +63,6 @@ const FAR_BELOW: u64 = 3;
 const FAR_ABOVE: u64 = 2;
 /// Above target * 5 the next chunk is smaller at once.
 const PANIC: u64 = 5;
-/// A day; longer times are taken for this, so that sums of them can't overflow.
-const TOOK_US_MAX: u64 = 86_400_000_000;
 /// The smallest fraction that a panic leaves: 1/10.
 const PANIC_STEP: u64 = 10;
 

@@ -10,16 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::bounds::throttle::{CALM_AT, CALM_SAMPLES, STALE_AFTER_MS, STALE_AFTER_PERIODS};
 use crate::run::{Bound, Throttle, Throttled, Unit};
-
-/// Samples in a row that must be calm before what was shut lets go.
-pub const CALM_SAMPLES: u32 = 3;
-/// The share of the limit at which a sample is calm.
-pub const CALM_AT: f64 = 0.8;
-/// The last sample is too old when it is older than so many of its periods …
-const STALE_AFTER_PERIODS: u64 = 3;
-/// … and than this, in milliseconds.
-pub const STALE_AFTER_MS: u64 = 5_000;
 
 /// What one look at a signal gave.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,12 +9,10 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, S
 
 use super::mask::masked;
 use super::{Diagnostic, Location, Severity, Source};
+use crate::bounds::message::LINE_BYTES_MAX;
 
 /// The widest line that is written, in columns.
 const WIDTH_COLUMNS: usize = 110;
-
-/// The longest line of a file that is shown, in bytes; of longer ones only the place is named. Nobody finds a caret in them.
-const LONGEST_LINE_BYTES: usize = 500;
 
 /// What the reader's terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +112,7 @@ impl<'a> Shown<'a> {
 /// Whether the line of a place and its neighbours are short enough to be shown.
 fn is_short_around(location: &Location, text: &str) -> bool {
     let first = usize::try_from(location.line.saturating_sub(2)).unwrap_or(usize::MAX);
-    text.split('\n').skip(first).take(3).all(|line| line.len() <= LONGEST_LINE_BYTES)
+    text.split('\n').skip(first).take(3).all(|line| line.len() <= LINE_BYTES_MAX)
 }
 
 /// Where a location lies in its text, in bytes.

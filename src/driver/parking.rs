@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 
+use crate::bounds::copying::PARKED_PASSES_MAX;
+use crate::bounds::message::REASON_CHARS_MAX;
 use crate::copy::chunk::{Key, Planned};
 use crate::run::{Direction, Failure, Mapping, Parked, Private};
 
@@ -40,11 +42,6 @@ pub trait Parker: Send + Sync {
     ) -> Result<Parked, Error>;
 }
 
-/// Rows that are tried again in one transaction: so few that clients who want them wait for a moment only.
-pub(super) const RETRIED_AT_ONCE: u32 = 50;
-/// Rows that are read at once to be judged.
-pub(super) const JUDGED_AT_ONCE: u32 = 200;
-
 /// A row that can't be copied, and what its database said of it.
 pub(super) struct Refusal {
     pub(super) key: Key,
@@ -52,7 +49,7 @@ pub(super) struct Refusal {
 }
 
 /// How often all parked rows are tried again: as long as that frees some, since rows that refer to each other free one another,
-/// and at most [`Passes::MAX`] times.
+/// and at most [`PARKED_PASSES_MAX`] times.
 pub(super) struct Passes {
     tried: u32,
     in_vain: u32,
@@ -60,8 +57,6 @@ pub(super) struct Passes {
 }
 
 impl Passes {
-    const MAX: u32 = 20;
-
     /// Over so many parked rows.
     pub(super) const fn over(left: u64) -> Self {
         Self { tried: 0, in_vain: 0, left }
@@ -69,7 +64,7 @@ impl Passes {
 
     /// The order of the next pass. None where no row is left, and where neither order frees one any more.
     pub(super) const fn next(&self) -> Option<Along> {
-        let is_over = self.left == 0 || self.in_vain == 2 || self.tried == Self::MAX;
+        let is_over = self.left == 0 || self.in_vain == 2 || self.tried == PARKED_PASSES_MAX;
         if is_over { None } else { Some(Along::of_pass(self.tried)) }
     }
 
@@ -109,9 +104,6 @@ impl Along {
     }
 }
 
-/// How long a kept reason may be, in characters; the rest of one that is longer is left out.
-const REASON_MAX: usize = 1_000;
-
 /// The reason of a failure as it is kept with a parked row: what the database said, and the values that stood in the way where
 /// it names them. A detail that shows the whole row is left out.
 pub(super) fn reason(failure: &Failure) -> String {
@@ -120,7 +112,7 @@ pub(super) fn reason(failure: &Failure) -> String {
         Some(detail) => format!("{} ({})", failure.message, detail.trim_end_matches('.')),
         None => failure.message.clone(),
     };
-    text.chars().take(REASON_MAX).collect()
+    text.chars().take(REASON_CHARS_MAX as usize).collect()
 }
 
 /// The error of a copy that one row stops: its key in words, and its table.

@@ -212,13 +212,10 @@ pub struct MappingFacts {
     pub mapping: MappingName,
     /// How the next bound of a chunk is found by the source's key, as the database plans it.
     pub key: KeyAccess,
-    /// One bounded read of the source in key order, of [`SAMPLE_ROWS`] rows at most, by which the time of a copy is guessed.
+    /// One bounded read of the source in key order, of [`SAMPLE_ROWS`](crate::bounds::probe::SAMPLE_ROWS) rows at most, by which the time of a copy is guessed.
     /// `None` when the source is empty or the key isn't usable.
     pub sample: Option<Sample>,
 }
-
-/// How many rows a [`Sample`] reads at most. A tenth of a second on any server; enough that the round trip doesn't count.
-pub const SAMPLE_ROWS: u32 = 5_000;
 
 /// How the source's key is used, by EXPLAIN of the query that finds a chunk's bound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

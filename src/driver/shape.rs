@@ -3,9 +3,6 @@
 use crate::copy::parts::{Group, Tie, groups};
 use crate::run::{Digest, Mapping};
 
-/// How many columns a key may have: our own tables hold keys column by column.
-pub(super) const KEY_COLUMNS_MAX: usize = 8;
-
 /// What stands for a mapping in the names of our objects and in our own tables: short, of hexadecimal digits.
 pub(super) fn id_of(mapping: &Mapping) -> String {
     id_of_name(mapping.name.as_str())

@@ -1,8 +1,6 @@
 //! "Did you mean": the name that was likely meant.
 
-/// How alike two names must be to be taken for a slip: 0 is nothing in common, 1 the same. At 0.8 `emial` still finds
-/// `email` and `id` finds nothing.
-const LIKENESS_MIN: f64 = 0.8;
+use crate::bounds::message::LIKENESS_MIN;
 
 /// The candidate most like what was typed, if one is like it at all.
 pub(crate) fn nearest<'a>(

@@ -10,18 +10,17 @@
 //! Invariant: nothing was changed yet when this says no. Absent on purpose: going back, which asks the ledger of each step
 //! by itself, and looking at the data, which is verify's.
 
+use crate::bounds::engine::ANSWER_WITHIN_MS;
+use crate::bounds::message::STEPS_NAMED_MAX;
 use crate::driver::{
     Adoption, Claim, Error as DriverError, Fence, Head, Holder, Shared, SharedDriver,
 };
 use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
 use crate::store::{self, Lease, SharedStore};
 
-use super::patience::{ANSWER_WITHIN_MS, patiently, within};
+use super::patience::{patiently, within};
 use super::start::{at, claim};
 use super::{Context, Error, is_signalled, process};
-
-/// How many steps are named.
-const NAMED_MAX: usize = 5;
 
 /// Fails where a target lacks what the run has done there.
 pub(super) async fn confirm(
@@ -59,8 +58,8 @@ pub(super) async fn confirm(
             return Ok(());
         }
     }
-    let more = missing.len().saturating_sub(NAMED_MAX);
-    missing.truncate(NAMED_MAX);
+    let more = missing.len().saturating_sub(STEPS_NAMED_MAX);
+    missing.truncate(STEPS_NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let message =
         format!("the database has nothing of what was done there: {}{more}", missing.join(", "));

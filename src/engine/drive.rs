@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use crate::bounds::engine::{GATE_PROBE_EVERY_MS, LEASE_TTL_MS, LOOK_EVERY_MS, PROGRESS_QUEUE};
 use crate::clock::Stopwatch;
 use crate::driver;
 use crate::run::{
@@ -23,7 +24,7 @@ use crate::store::{self, Entry, Lease};
 
 use super::event::{Event, Progress};
 use super::journal::Journal;
-use super::lease::{Keeper, TTL_MS, lost_to};
+use super::lease::{Keeper, lost_to};
 use super::patience::jitter;
 use super::probe::{Questions, asked};
 use super::relay::Relays;
@@ -39,13 +40,6 @@ mod slots;
 use assign::Assigned;
 use slots::Slots;
 
-/// How often other terminals' records are looked for, in milliseconds: once in the time that a chunk usually takes.
-const LOOK_EVERY_MS: u64 = 100;
-/// How often a shut gate's conditions are read while waiting for it, in milliseconds.
-const PROBE_EVERY_MS: u64 = 1_000;
-/// Progress reports kept while the loop is busy; more are lost, and the next one says the same better.
-const PROGRESS_QUEUE: usize = 64;
-
 /// Drives a run until it is over, the goal is reached, a gate is shut, a step needs an operator, or a signal comes.
 pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driven, Error> {
     let mut journal = Journal::load(&ctx.store, run).await?;
@@ -56,7 +50,7 @@ pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driv
         return Ok(Driven::Stopped(stop));
     }
     confirm::may_draw(ctx, &journal.state, before.as_ref()).await?;
-    let lease = ctx.store.acquire(run, &ctx.claimant, TTL_MS, &process::is_dead).await?;
+    let lease = ctx.store.acquire(run, &ctx.claimant, LEASE_TTL_MS, &process::is_dead).await?;
     journal.lease = Some(lease.clone());
     // Others may have appended between the first look and the lease.
     journal.catch_up().await?;
@@ -277,7 +271,7 @@ impl Drive<'_> {
     fn probe(&mut self, gate: StepId) {
         let version = self.state().version();
         let is_fresh = self.shut.get(&gate).is_some_and(|shut| {
-            shut.version == version && shut.since.elapsed_ms() < PROBE_EVERY_MS
+            shut.version == version && shut.since.elapsed_ms() < GATE_PROBE_EVERY_MS
         });
         if is_fresh || self.asking.contains_key(&gate) {
             return;

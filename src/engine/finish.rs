@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bounds::engine::ANSWER_WITHIN_MS;
 use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{Error as DriverError, Fence, Head, SharedDriver, Work, given_up};
 use crate::run::{
@@ -12,7 +13,7 @@ use crate::run::{
     TargetName, Way, plural,
 };
 
-use super::patience::{ANSWER_WITHIN_MS, patiently, within};
+use super::patience::{patiently, within};
 use super::probe::live_syncs;
 use super::relay::Relays;
 use super::start::at;

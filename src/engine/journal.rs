@@ -1,13 +1,11 @@
 //! A run's journal as this process has it: the state of all records known, and the way to add to them.
 
+use crate::bounds::store::PAGE_RECORDS;
 use crate::driver::Head;
 use crate::run::{Actor, Goal, Input, RunId, State, apply, begin, decide};
 use crate::store::{self, Entry, Lease, SharedStore};
 
 use super::{Error, Loaded};
-
-/// Records read at once, which bounds memory while a long journal is replayed.
-const PAGE: u32 = 500;
 
 pub(super) struct Journal {
     pub(super) store: SharedStore,
@@ -19,7 +17,7 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) async fn load(store: &SharedStore, run: &RunId) -> Result<Self, Error> {
-        let mut page = store.read(run, 0, PAGE).await?;
+        let mut page = store.read(run, 0, PAGE_RECORDS).await?;
         let first = page.first().ok_or_else(|| store::Error::NoRun(run.clone()))?;
         let state =
             begin(&first.record).map_err(|source| Error::Journal { run: run.clone(), source })?;
@@ -29,7 +27,7 @@ impl Journal {
         // Page by page, so that the length of a journal costs no memory.
         while !page.is_empty() {
             journal.take(&page)?;
-            page = store.read(run, journal.state.version(), PAGE).await?;
+            page = store.read(run, journal.state.version(), PAGE_RECORDS).await?;
         }
         Ok(journal)
     }
@@ -38,8 +36,9 @@ impl Journal {
     pub(super) async fn catch_up(&mut self) -> Result<Vec<Entry>, Error> {
         let mut seen = Vec::new();
         loop {
-            let page = self.store.read(self.state.run(), self.state.version(), PAGE).await?;
-            let is_last = page.len() < PAGE as usize;
+            let page =
+                self.store.read(self.state.run(), self.state.version(), PAGE_RECORDS).await?;
+            let is_last = page.len() < PAGE_RECORDS as usize;
             self.take(&page)?;
             seen.extend(page);
             if is_last {

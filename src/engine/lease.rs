@@ -6,13 +6,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::bounds::engine::{LEASE_RENEW_EVERY_MS, LEASE_TTL_MS};
 use crate::clock::Stopwatch;
 use crate::store::{self, Lease, SharedStore};
-
-/// How long a lease lasts without renewal.
-pub const TTL_MS: u64 = 15_000;
-/// How often it is renewed.
-pub const RENEW_EVERY_MS: u64 = 5_000;
 
 /// A lease that a task of its own renews. Dropping it ends the renewal, not the lease.
 pub(super) struct Keeper {
@@ -46,13 +42,13 @@ impl Drop for Keeper {
 }
 
 async fn renew(store: SharedStore, mut lease: Lease, say: watch::Sender<Option<String>>) {
-    let mut ticks = interval(Duration::from_millis(RENEW_EVERY_MS));
+    let mut ticks = interval(Duration::from_millis(LEASE_RENEW_EVERY_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut since_renewal = Stopwatch::start();
     loop {
         ticks.tick().await;
-        match store.renew(&lease, TTL_MS).await {
+        match store.renew(&lease, LEASE_TTL_MS).await {
             Ok(renewed) => {
                 lease = renewed;
                 since_renewal = Stopwatch::start();
@@ -62,7 +58,7 @@ async fn renew(store: SharedStore, mut lease: Lease, say: watch::Sender<Option<S
                 return;
             }
             // The store may come back before the lease lapses; until then nobody else can have it.
-            Err(error) if since_renewal.elapsed_ms() < TTL_MS => {
+            Err(error) if since_renewal.elapsed_ms() < LEASE_TTL_MS => {
                 tracing::warn!(%error, "the lease could not be renewed yet");
             }
             Err(error) => {

@@ -4,11 +4,11 @@
 //! the store from then on, and is given back at once. What that holder still has under way in a database commits as long as nobody
 //! else has entered there: then it is the only one, as before.
 
+use crate::bounds::engine::LEASE_TTL_MS;
 use crate::run::State;
 use crate::store::{Claimant, Lease, SharedStore};
 
 use super::Error;
-use super::lease::TTL_MS;
 
 /// The leases of a run that somebody has, or had when they lapsed: its own, and those of its relays.
 pub async fn locks(store: &SharedStore, state: &State) -> Result<Vec<Lease>, Error> {
@@ -22,7 +22,7 @@ pub async fn locks(store: &SharedStore, state: &State) -> Result<Vec<Lease>, Err
 /// Takes a lease away from whom it was seen with. Nobody has it then. Who came after them keeps it, and is named.
 pub async fn seize(store: &SharedStore, seen: &Lease, by: &Claimant) -> Result<(), Error> {
     let is_seen = |holder: &Claimant| holder.id == seen.holder.id;
-    let taken = store.acquire(&seen.run, by, TTL_MS, &is_seen).await?;
+    let taken = store.acquire(&seen.run, by, LEASE_TTL_MS, &is_seen).await?;
     store.release(&taken).await?;
     Ok(())
 }

@@ -10,21 +10,18 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use crate::bounds::engine::{BUSY_FIRST_WAIT_MS, BUSY_FOR_MS, BUSY_LONGEST_WAIT_MS};
+use crate::bounds::message::SAID_AGAIN_EVERY_MS;
 use crate::clock::Stopwatch;
 use crate::driver::Error;
 use crate::run::{Failure, FailureClass, RetryPolicy, back_off_ms, duration, plural};
 
-/// How long a call is made again while the database is busy, in milliseconds.
-const BUSY_FOR_MS: u64 = 10_000;
-/// The waits between. Short: what others hold a lock for is a transaction of theirs.
-const WAITS: RetryPolicy =
-    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 500 };
-/// How often a wait that goes on is said again, in milliseconds.
-const SAY_EVERY_MS: u64 = 30_000;
-/// How long a database may take over anything that is no step, in milliseconds.
-pub(super) const ANSWER_WITHIN_MS: u64 = 120_000;
-/// How long it may take over what a gate asks, in milliseconds.
-pub(super) const PROBE_WITHIN_MS: u64 = 30_000;
+/// The waits between.
+const WAITS: RetryPolicy = RetryPolicy {
+    attempts: u32::MAX,
+    first_wait_ms: BUSY_FIRST_WAIT_MS,
+    longest_wait_ms: BUSY_LONGEST_WAIT_MS,
+};
 
 /// Makes a call to a database again while others are in the way, until it has been long enough or `give_up` says so.
 pub async fn patiently<T, F>(
@@ -57,7 +54,7 @@ pub(super) fn say(failure: &Failure, tried: u32, said: &mut Option<Stopwatch>) {
         tracing::debug!(message = failure.message, tried, "the database is busy");
         return;
     };
-    if said.is_none_or(|said| said.elapsed_ms() >= SAY_EVERY_MS) {
+    if said.is_none_or(|said| said.elapsed_ms() >= SAID_AGAIN_EVERY_MS) {
         tracing::warn!("tried {}, {detail}", plural(u64::from(tried), "time"));
         *said = Some(Stopwatch::start());
     }

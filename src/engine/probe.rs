@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::bounds::engine::{COUNTERS_SETTLED_AFTER_MS, PROBE_WITHIN_MS};
+use crate::bounds::message::LOGGED_VALUE_CHARS_MAX;
 use crate::driver::crossing::{Entered, Lag, Sides, of_mapping};
 use crate::driver::{self, SharedDriver, SyncState};
 use crate::run::{
@@ -13,7 +15,7 @@ use crate::run::{
 use crate::store::SharedStore;
 
 use super::Context;
-use super::patience::{PROBE_WITHIN_MS, patiently, within};
+use super::patience::{patiently, within};
 use super::window;
 
 /// What a gate's conditions ask of the targets and of the clock, gathered before anything is awaited.
@@ -30,11 +32,6 @@ pub(super) struct Questions {
     behind: Option<BTreeMap<TargetName, Vec<Mapping>>>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
-
-/// How long after a table was put aside its counters are read for the first time, in milliseconds. Connections report what
-/// they did with a delay (PostgreSQL's idle ones after 10 s); what they did before would otherwise look like a use since,
-/// found days later, when the time has to begin again.
-const SETTLED_AFTER_MS: u64 = 12_000;
 
 /// How the last use of something is asked for.
 enum Use {
@@ -94,7 +91,7 @@ impl Questions {
             if let Use::Counters(_, _, Some(settled_at)) = used
                 && let Ok(now) = store.now().await
             {
-                let rest = settled_at.since_ms(now).min(SETTLED_AFTER_MS);
+                let rest = settled_at.since_ms(now).min(COUNTERS_SETTLED_AFTER_MS);
                 tokio::time::sleep(Duration::from_millis(rest)).await;
             }
             seen.unused.push(last_use(drivers, used).await);
@@ -276,7 +273,7 @@ fn use_of(state: &State, by: &UsedBy) -> Use {
             };
             let is_first = state.usage(mapping).is_none();
             let put_aside_at = state.step(retire).ended_at.filter(|_| is_first);
-            let settled_at = put_aside_at.map(|at| at.plus_ms(SETTLED_AFTER_MS));
+            let settled_at = put_aside_at.map(|at| at.plus_ms(COUNTERS_SETTLED_AFTER_MS));
             Use::Counters(old.from.target, old.from.table, settled_at)
         }
     }
@@ -385,7 +382,7 @@ pub(super) fn touched(program: &Program, step: &Step, target: &TargetName) -> Ve
 /// A value for logs: never longer than a line.
 pub(super) fn brief(value: &Value) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(120) {
+    match text.char_indices().nth(LOGGED_VALUE_CHARS_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
     }

@@ -21,6 +21,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::bounds::engine::LEASE_TTL_MS;
+use crate::bounds::relay::{
+    CHANGES_AT_ONCE, DONE_WITHIN_MS, FIRST_WAIT_MS, HELD_FOR, LEARN_EVERY_MS, LONGEST_WAIT_MS,
+    LOOK_EVERY, REFUSED_FOR,
+};
 use crate::clock::Stopwatch;
 use crate::driver::crossing::{Change, ChangeSink, ChangeSource, Crossed};
 use crate::driver::{self, Fence, SharedDriver};
@@ -31,7 +36,7 @@ use crate::run::{
 use crate::store;
 
 use super::journal::Journal;
-use super::lease::{Keeper, TTL_MS};
+use super::lease::Keeper;
 use super::patience::{jitter, within};
 use super::{Context, Error, process};
 
@@ -45,22 +50,12 @@ use aside::Aside;
 pub use beside::Relays;
 use done::Done;
 
-/// Changes that are carried at once.
-const BATCH: u32 = 5_000;
-/// How often an empty outbox is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often the journal is read for mappings that came or went, in milliseconds.
-const LEARN_EVERY_MS: u64 = 500;
-/// How long a database may take over what a relay asks, in milliseconds. Far more than a batch takes: what was given up begins anew.
-const DONE_WITHIN_MS: u64 = 600_000;
-/// How long a relay waits while another has its lease.
-const HELD_FOR: Duration = Duration::from_secs(1);
-/// How long a relay waits at least where a database doesn't permit what it does: people have to mend that, and a server that is given a
-/// wrong password again and again lets nobody of that name in.
-const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// Between attempts while a database is busy or away.
-const WAITS: RetryPolicy =
-    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 5_000 };
+const WAITS: RetryPolicy = RetryPolicy {
+    attempts: u32::MAX,
+    first_wait_ms: FIRST_WAIT_MS,
+    longest_wait_ms: LONGEST_WAIT_MS,
+};
 
 /// Two databases between which changes are carried.
 type Stream = (TargetName, TargetName);
@@ -292,7 +287,7 @@ impl Relay {
             return Err(Stopped::Over);
         }
         let (store, claimant) = (&self.ctx.store, &self.ctx.claimant);
-        let lease = store.acquire(&self.name, claimant, TTL_MS, &process::is_dead).await?;
+        let lease = store.acquire(&self.name, claimant, LEASE_TTL_MS, &process::is_dead).await?;
         let mut keeper = Keeper::start(store.clone(), lease.clone());
         let stopped = tokio::select! {
             biased;
@@ -354,7 +349,7 @@ impl Relay {
             let in_hand: Vec<u64> = in_hand.chain(aside.changes()).collect();
             let claim = async {
                 self.take_out(&old, &landed).await?;
-                let wanted = (BATCH, in_hand.as_slice());
+                let wanted = (CHANGES_AT_ONCE, in_hand.as_slice());
                 let claimed = self.of_old(source.claim(&old, &mappings, wanted)).await?;
                 self.as_a_cursor(&old, claimed, &mut last).await
             };

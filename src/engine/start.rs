@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use crate::bounds::engine::ANSWER_WITHIN_MS;
 use crate::driver::{
     Claim, CreatedObject, Finding, Holder, Purpose, Severity, Survey, SurveyedMapping, TableUse,
     store_identity,
@@ -16,7 +17,7 @@ use crate::run::{
 use crate::store::{self, RunHeader, SharedStore};
 
 use super::journal::Journal;
-use super::patience::{ANSWER_WITHIN_MS, patiently, within};
+use super::patience::{patiently, within};
 use super::probe::{Questions, touched};
 use super::{Context, Error, Loaded, is_signalled};
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::bounds::throttle::LOOK_EVERY_MS;
 use crate::clock::Stopwatch;
 use crate::copy::throttle::{Reading, Valve};
 use crate::driver::SharedDriver;
@@ -32,10 +33,6 @@ use reading::Source;
 pub(super) async fn number_at(url: String) -> Reading {
     http::ask(url, true).await
 }
-
-/// How often a copy that is held back looks whether it may go on, in milliseconds: often enough that nobody waits for it, and
-/// that those who look see since when.
-const LOOK_EVERY_MS: u64 = 250;
 
 /// Everything that may hold one copy back.
 pub(super) struct Throttles {

@@ -7,10 +7,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, NaiveTime, TimeZone as _, Timelike as _};
 use chrono_tz::Tz;
 
+use crate::bounds::engine::WINDOW_DAYS_AHEAD;
 use crate::run::{Date, LocalTime, Timestamp, Weekday, Window, WindowSeen};
-
-/// How many days ahead a change is looked for: beyond that nobody plans.
-const DAYS_AHEAD: u64 = 3_660;
 
 /// Whether a window is open at a moment, and when that changes.
 pub(super) fn look(window: &Window, now: Timestamp) -> Result<WindowSeen, String> {
@@ -55,7 +53,7 @@ fn change(window: &Window, zone: Tz, now: Timestamp, is_open: bool) -> Option<Ti
     let last = window.freezes.iter().map(|freeze| freeze.to.as_str()).max();
     let last = last.and_then(|last| last.parse::<NaiveDate>().ok());
     let days = last.map_or(0, |last| (last - today).num_days().max(0)).unsigned_abs() + 16;
-    for ahead in 0..days.min(DAYS_AHEAD) {
+    for ahead in 0..days.min(WINDOW_DAYS_AHEAD) {
         let day = today.checked_add_days(Days::new(ahead))?;
         for at in moments(zone, day, &edges) {
             let differs = || {

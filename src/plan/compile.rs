@@ -5,6 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::bounds::defaults::{
+    APPROVAL_EXPIRES_MS, ATTEMPTS, CHUNK_TIME_CROSSING_MS, CHUNK_TIME_MS, CHUNK_TIME_SQLITE_MS,
+    FIRST_WAIT_MS, LONGEST_WAIT_MS, PARALLEL_PER_TARGET, PARK_MAX, THROTTLE_EVERY_MS,
+    WORKERS_CROSSING,
+};
 use crate::run::{
     Action, Approvals, Backfill, ChunkRows, DualWrite, EnvironmentName, Gate, GateQuery, GroupName,
     Hazard, Mapping, MappingName, OnDelete, OnExisting, OutboxLimits, Parking, Policy, Probe,
@@ -22,35 +27,6 @@ use super::policy::{Guarding, asked_groups, pinned};
 use super::relations::of_graph;
 use super::resolve::View;
 use crate::sql;
-
-/// How many steps may work on one target at once.
-const PARALLEL_PER_TARGET: u32 = 4;
-
-/// How long an approval counts, if the gate doesn't say: 72 hours, in milliseconds.
-const APPROVAL_EXPIRES_MS: u64 = 72 * 3_600_000;
-
-/// How long a chunk should take, if the plan doesn't say, in milliseconds.
-const CHUNK_TIME_MS: u64 = 100;
-/// The same into another database: no client of the table waits for it, and each takes some round trips; but larger transactions
-/// cost the graph more per row (docs/performance.md).
-const CHUNK_TIME_CROSSING_MS: u64 = 200;
-/// One reads on the old side while the other writes on the new one.
-const WORKERS_CROSSING: u32 = 2;
-
-/// The same where there is only one writer: all others wait for the chunk, so it is shorter.
-const CHUNK_TIME_SQLITE_MS: u64 = 50;
-
-/// How often a throttle looks, if it doesn't say, in milliseconds.
-const LOOK_EVERY_MS: u64 = 1_000;
-
-/// Attempts of a step, if the plan doesn't say: with the waits below, about two minutes.
-const ATTEMPTS: u32 = 15;
-
-/// The first wait between attempts, in milliseconds.
-const FIRST_WAIT_MS: u64 = 250;
-
-/// The longest wait between attempts, in milliseconds.
-const LONGEST_WAIT_MS: u64 = 10_000;
 
 /// Why a plan without findings makes no program: a rule is missing.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +122,7 @@ fn parking(view: &View<'_>, mapping: &str) -> Parking {
     }
     if parking.writes {
         // What a client's write could only note is parked too when it is put right.
-        parking.rows_max.get_or_insert(PARK_USUAL);
+        parking.rows_max.get_or_insert(PARK_MAX);
     }
     parking
 }
@@ -341,13 +317,10 @@ fn outbox(def: &DualWriteDef) -> OutboxLimits {
     }
 }
 
-/// How many rows may be parked unless the plan says so: enough to see what is wrong with them, and few enough to mend.
-const PARK_USUAL: u32 = 1_000;
-
 fn park_max(def: &BackfillDef) -> Option<u32> {
     def.on_row_error
         .filter(|on| on.value == OnError::Park)
-        .map(|_| def.park_max.as_ref().map_or(PARK_USUAL, |most| most.value))
+        .map(|_| def.park_max.as_ref().map_or(PARK_MAX, |most| most.value))
 }
 
 fn backfill(view: &View<'_>, at: usize, def: &BackfillDef) -> Result<Backfill, CompileError> {
@@ -397,7 +370,7 @@ fn compile_throttle(
     Ok(Throttle {
         name: def.name.value.clone(),
         bound: def.bound.map(|bound| bound.value),
-        every_ms: def.every_ms.unwrap_or(LOOK_EVERY_MS),
+        every_ms: def.every_ms.unwrap_or(THROTTLE_EVERY_MS),
         signal,
     })
 }

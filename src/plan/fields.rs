@@ -1,19 +1,13 @@
 //! Reading typed values off nodes: every accessor reports what is wrong and gives `None`, so that a reader goes on and finds
 //! everything at once.
 
-use std::time::Duration;
-
+use crate::bounds::document::{DURATION_MAX, NAME_BYTES_MAX};
+use crate::bounds::message::WRITTEN_CHARS_MAX;
 use crate::diagnostic::{SECRET_NAMES, known as codes};
 
 use super::node::{At, Entry, Kind, Node, Span};
 use super::reports::Reports;
 use super::suggest::{advice, nearest};
-
-/// The longest duration that may be written: anything longer is a slip.
-const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
-
-/// The longest name of a plan, step, target, mapping or group, in bytes.
-const LONGEST_NAME: usize = 63;
 
 /// A secret under a key of its own: there is no such key, and its value must not be shown.
 fn refuse_secret(entry: &Entry, reports: &mut Reports) {
@@ -175,11 +169,14 @@ fn either(words: &[&str]) -> String {
     }
 }
 
-/// At most the first 40 characters of what somebody wrote, on one line, for a message.
+/// At most the first characters of what somebody wrote, on one line, for a message.
 pub fn shown(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(40).is_some() {
+    let mut short: String = text
+        .chars()
+        .take(WRITTEN_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(WRITTEN_CHARS_MAX).is_some() {
         short.push('…');
     }
     short
@@ -241,7 +238,7 @@ pub fn duration(node: &Node, key: &str, reports: &mut Reports) -> Option<At<u64>
     let ms = parsed
         .as_ref()
         .ok()
-        .filter(|d| **d <= LONGEST)
+        .filter(|d| **d <= DURATION_MAX)
         .and_then(|d| u64::try_from(d.as_millis()).ok());
     match ms {
         Some(value) if value > 0 || parsed.is_ok_and(|d| d.is_zero()) => {
@@ -353,7 +350,7 @@ pub fn check_name(name: &At<String>, what: &str, alphabet: Alphabet, reports: &m
         Alphabet::Words => c.is_ascii_alphanumeric() || c == '-' || c == '_',
     };
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins && text.chars().all(fits) && text.len() <= LONGEST_NAME {
+    if begins && text.chars().all(fits) && text.len() <= NAME_BYTES_MAX {
         return;
     }
     let letters = match alphabet {
@@ -365,11 +362,11 @@ pub fn check_name(name: &At<String>, what: &str, alphabet: Alphabet, reports: &m
         .to_lowercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(LONGEST_NAME)
+        .take(NAME_BYTES_MAX)
         .collect();
     usable = usable.trim_matches('-').to_owned();
     let example = if usable.is_empty() { String::new() } else { format!(", such as `{usable}`") };
     reports.error(codes::BAD_NAME, name.span, message).help(format!(
-        "use {letters}, beginning with a letter or digit, at most {LONGEST_NAME} bytes{example}"
+        "use {letters}, beginning with a letter or digit, at most {NAME_BYTES_MAX} bytes{example}"
     ));
 }

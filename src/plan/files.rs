@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bounds::document::FILE_BYTES_MAX;
 use crate::diagnostic::{Source, known as codes};
 
 use super::node::At;
 use super::reports::Reports;
-use super::source::{MOST_BYTES, decode};
+use super::source::decode;
 
 /// The files read so far.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     }
     let file = std::fs::File::open(path)?;
     let mut bytes = Vec::new();
-    let limit = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

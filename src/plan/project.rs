@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bounds::document::APPROVALS_MAX;
 use crate::diagnostic::{Diagnostic, Source, known as codes};
 use crate::run::{EnvironmentName, GroupName, Identity, Redact, TargetName};
 
@@ -333,7 +334,7 @@ fn destructive(
         let Some(fields) = Fields::open(item, "an approval", &["group", "count"], reports) else {
             continue;
         };
-        let count = fields.count("count", 1..=100, reports).map_or(1, |at| at.value);
+        let count = fields.count("count", 1..=APPROVALS_MAX, reports).map_or(1, |at| at.value);
         if let Some(group) = fields.required_name("group", reports) {
             check_group(&group, count, groups, reports);
             approvals.push((group, count));

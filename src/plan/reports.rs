@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::bounds::document::FINDINGS_MAX;
 use crate::diagnostic::{Code, Diagnostic, Location, Severity};
 
 use super::node::Span;
-
-/// The most findings that are kept. More of them help nobody, and a hostile file can't make more.
-const MOST_FINDINGS: usize = 200;
 
 /// The findings about one file so far.
 #[derive(Debug)]
@@ -46,8 +44,8 @@ impl Reports {
 
     /// A finding made elsewhere.
     pub fn add(&mut self, diagnostic: Diagnostic) -> Added<'_> {
-        if self.diagnostics.len() >= MOST_FINDINGS {
-            self.diagnostics.truncate(MOST_FINDINGS - 1);
+        if self.diagnostics.len() >= FINDINGS_MAX {
+            self.diagnostics.truncate(FINDINGS_MAX - 1);
         }
         self.diagnostics.push(diagnostic);
         Added { reports: self }

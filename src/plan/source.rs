@@ -6,7 +6,7 @@
 //! finding, since the next tool may take it for the other.
 //!
 //! Invariants: bounded in bytes, depth and nodes, before anything is built; no recursion over the input's depth beyond
-//! [`MOST_LEVELS`].
+//! [`LEVELS_MAX`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,19 +14,11 @@ use saphyr::Scalar;
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 use serde_json::Value;
 
+use crate::bounds::document::{FILE_BYTES_MAX, LEVELS_MAX, NODES_MAX};
 use crate::diagnostic::known as codes;
 
 use super::node::{At, Entry, Kind, Node, Span};
 use super::reports::Reports;
-
-/// The largest file that is read, in bytes.
-pub const MOST_BYTES: usize = 1 << 20;
-
-/// The deepest nesting.
-pub const MOST_LEVELS: usize = 64;
-
-/// The most values in a document, those that aliases repeat included.
-pub const MOST_NODES: usize = 200_000;
 
 /// A document: its tree, and its value as the second reader sees it.
 #[derive(Debug)]
@@ -40,8 +32,8 @@ pub struct Read {
 /// Turns bytes into text, or says why not.
 pub fn decode(bytes: Vec<u8>, reports: &mut Reports) -> Result<String, String> {
     let start = Span { line: 1, column: 1, length: 0 };
-    if bytes.len() > MOST_BYTES {
-        let mib = bytes.len().div_ceil(MOST_BYTES);
+    if bytes.len() > FILE_BYTES_MAX {
+        let mib = bytes.len().div_ceil(FILE_BYTES_MAX);
         reports
             .error(codes::TOO_LARGE, start, format!("the file has more than 1 MiB ({mib} MiB)"))
             .help("split the plan, or load rows by a query instead of listing them");
@@ -255,9 +247,9 @@ impl<'a, 'r> Builder<'a, 'r> {
     }
 
     fn open(&mut self, open: Open, span: Span) -> Option<()> {
-        if self.stack.len() >= MOST_LEVELS {
+        if self.stack.len() >= LEVELS_MAX {
             self.reports
-                .error(codes::TOO_DEEP, span, format!("nested more than {MOST_LEVELS} levels"))
+                .error(codes::TOO_DEEP, span, format!("nested more than {LEVELS_MAX} levels"))
                 .help("no plan needs that; look for brackets that aren't closed");
             return None;
         }
@@ -336,11 +328,11 @@ impl<'a, 'r> Builder<'a, 'r> {
     /// Counts values, so that neither a large file nor a small one full of aliases takes more memory than we allow.
     fn count(&mut self, more: usize, span: Span) -> Option<()> {
         self.nodes = self.nodes.saturating_add(more);
-        if self.nodes <= MOST_NODES {
+        if self.nodes <= NODES_MAX {
             return Some(());
         }
         self.reports
-            .error(codes::TOO_DEEP, span, format!("the document has more than {MOST_NODES} values"))
+            .error(codes::TOO_DEEP, span, format!("the document has more than {NODES_MAX} values"))
             .help("aliases (`*name`) repeat whole values: write fewer of them");
         None
     }

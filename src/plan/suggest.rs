@@ -1,13 +1,6 @@
 //! "Did you mean": the nearest of the names that could stand somewhere.
 
-/// How like two names must be, from 0 to 1, before one is offered for the other.
-const LEAST_LIKENESS: f64 = 0.78;
-
-/// The most names that a message lists.
-const MOST_LISTED: usize = 12;
-
-/// The most candidates that are compared: a suggestion isn't worth more.
-const MOST_COMPARED: usize = 1_000;
+use crate::bounds::message::{NAMES_COMPARED_MAX, NAMES_LISTED_MAX, WORD_LIKENESS_MIN};
 
 /// Advice for a name that isn't there: the nearest one, or the list of all.
 pub fn advice<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
@@ -24,14 +17,14 @@ pub fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted = plain(typed);
     known
         .iter()
-        .take(MOST_COMPARED)
+        .take(NAMES_COMPARED_MAX)
         .map(|name| {
             let name_plain = plain(name);
             let typing = strsim::normalized_damerau_levenshtein(&wanted, &name_plain);
             let words = strsim::jaro_winkler(&wanted, &name_plain) - 0.1;
             (typing.max(words), *name)
         })
-        .filter(|(likeness, _)| *likeness >= LEAST_LIKENESS)
+        .filter(|(likeness, _)| *likeness >= WORD_LIKENESS_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
@@ -41,8 +34,8 @@ fn listed(known: &[&str]) -> String {
         return "none is defined".to_owned();
     }
     let shown: Vec<String> =
-        known.iter().take(MOST_LISTED).map(|name| format!("`{name}`")).collect();
-    let more = known.len().saturating_sub(MOST_LISTED);
+        known.iter().take(NAMES_LISTED_MAX).map(|name| format!("`{name}`")).collect();
+    let more = known.len().saturating_sub(NAMES_LISTED_MAX);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("known: {}{rest}", shown.join(", "))
 }

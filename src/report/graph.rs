@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::bounds::message::{ASKED_CHARS_MAX, ASKED_IN_NODE_CHARS_MAX};
 use crate::run::{Action, Phase, Program, State, Step, StepId};
 
 use super::gates::{asked, asked_document};
@@ -73,8 +74,12 @@ impl<'a> GraphView<'a> {
                 text.push_str(line.trim_end());
                 text.push('\n');
                 for asked in asked(self.program, &step.id) {
-                    let _ =
-                        writeln!(text, "  {:<width$}    asks {}", "", words::clipped(&asked, 90));
+                    let _ = writeln!(
+                        text,
+                        "  {:<width$}    asks {}",
+                        "",
+                        words::clipped(&asked, ASKED_CHARS_MAX)
+                    );
                 }
             }
         }
@@ -185,7 +190,7 @@ impl<'a> GraphView<'a> {
         }
         for asked in asked(self.program, &step.id) {
             label.push_str(line_break);
-            label.push_str(&words::clipped(&asked, 60));
+            label.push_str(&words::clipped(&asked, ASKED_IN_NODE_CHARS_MAX));
         }
         label
     }

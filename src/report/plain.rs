@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
+use crate::bounds::message::BETWEEN_LINES_US;
 use crate::clock::Stopwatch;
 use crate::engine::event::{Event as Seen, Observer, Progress};
 use crate::run::{Event, State, StepId, Way};
@@ -12,9 +13,6 @@ use crate::run::{Event, State, StepId, Way};
 use super::events;
 use super::printer::Printer;
 use super::words;
-
-/// Between two lines about one step, in microseconds. Often enough to see that something moves, rarely enough for a log.
-const BETWEEN_LINES_US: u64 = 5_000_000;
 
 /// Writes lines to stderr.
 #[derive(Debug)]

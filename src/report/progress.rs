@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::bounds::message::BAR_TICK;
 use crate::engine::event::{Event as Seen, Observer, Progress};
 use crate::run::{Event, State, StepId, Way};
 
@@ -13,9 +13,6 @@ use super::events;
 use super::paint::Colour;
 use super::printer::Printer;
 use super::words;
-
-/// How often a bar moves by itself, so that a long statement is seen to be alive.
-const TICK: Duration = Duration::from_millis(120);
 
 /// Shows bars on stderr, and lines above them for what is done.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ impl Bars {
             Way::Back => "undoing",
         };
         bar.set_prefix(format!("{label:>9} {:<24} {action:<10}", step.as_str()));
-        bar.enable_steady_tick(TICK);
+        bar.enable_steady_tick(BAR_TICK);
         let earlier = self.lock().insert(step.clone(), Shown { bar, label, measured: false });
         if let Some(earlier) = earlier {
             earlier.bar.finish_and_clear();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::bounds::message::{SAMPLES_SHOWN, STATUS_DETAIL_CHARS_MAX};
 use crate::run::{Phase, Standing, State, StepId, Timestamp};
 use crate::store::{Lease, StepProgress};
 
@@ -13,9 +14,6 @@ use super::paint::{Colour, Tone};
 use super::steps::{self, StepRow};
 use super::table::{Alignment, Table};
 use super::words;
-
-/// Differences shown of each verify; the rest is counted.
-const SAMPLES_SHOWN: usize = 5;
 
 /// Everything that is known of a run.
 #[derive(Debug)]
@@ -206,8 +204,10 @@ fn table(rows: &[StepRow], colour: Colour, now: Timestamp) -> String {
         let started = row
             .started_at
             .map_or_else(dash, |at| format!("{} ago", words::duration(now.since_ms(at))));
-        let detail =
-            row.detail.as_deref().map_or_else(String::new, |text| words::clipped(text, 80));
+        let detail = row
+            .detail
+            .as_deref()
+            .map_or_else(String::new, |text| words::clipped(text, STATUS_DETAIL_CHARS_MAX));
         table.row(&[
             (phase.to_owned(), Tone::Plain),
             (row.id.to_string(), Tone::Strong),

@@ -1,5 +1,6 @@
 //! The table at the end of a drive: what each step did, how long it took, and what to try next.
 
+use crate::bounds::message::SUMMARY_DETAIL_CHARS_MAX;
 use crate::run::{State, Timestamp};
 
 use super::advice::Advice;
@@ -44,8 +45,10 @@ fn table(rows: &[StepRow], colour: Colour) -> String {
         let phase = if last == Some(row.phase) { "" } else { row.phase.as_str() };
         last = Some(row.phase);
         let time = row.took_ms.map_or_else(|| "-".to_owned(), words::duration);
-        let detail =
-            row.detail.as_deref().map_or_else(String::new, |text| words::clipped(text, 60));
+        let detail = row
+            .detail
+            .as_deref()
+            .map_or_else(String::new, |text| words::clipped(text, SUMMARY_DETAIL_CHARS_MAX));
         table.row(&[
             (phase.to_owned(), Tone::Plain),
             (row.id.to_string(), Tone::Strong),

@@ -6,6 +6,7 @@ use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, StepId, TargetName};
 use super::throttle::Throttle;
 use super::window::Window;
+use crate::bounds::defaults;
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -219,7 +220,11 @@ pub struct OutboxLimits {
 impl Default for OutboxLimits {
     /// A day, and what a day of a busy table may bring.
     fn default() -> Self {
-        Self { rows: 10_000_000, age_ms: 24 * 3_600_000, bytes: 10 << 30 }
+        Self {
+            rows: defaults::OUTBOX_ROWS,
+            age_ms: defaults::OUTBOX_AGE_MS,
+            bytes: defaults::OUTBOX_BYTES,
+        }
     }
 }
 
@@ -550,6 +555,10 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, first_wait_ms: 250, longest_wait_ms: 10_000 }
+        Self {
+            attempts: defaults::UNPLANNED_ATTEMPTS,
+            first_wait_ms: defaults::FIRST_WAIT_MS,
+            longest_wait_ms: defaults::LONGEST_WAIT_MS,
+        }
     }
 }

@@ -5,12 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many characters of a value are kept; its length is said where there are more.
-pub const VALUE_CHARS_MAX: usize = 64;
-/// Of how many columns of a row values are kept, which bounds what one difference may take in a journal.
-pub const VALUES_MAX: usize = 16;
-/// How many keys a sentence names.
-pub const KEYS_SAID_MAX: usize = 5;
+use crate::bounds::message::{KEYS_SAID_MAX, VALUE_CHARS_MAX};
+
 /// What stands in the place of a key that is not shown.
 pub const HIDDEN: &str = "(redacted)";
 
@@ -23,7 +19,7 @@ pub struct Difference {
     pub key: String,
     /// Which columns differ.
     pub columns: Vec<String>,
-    /// What stands in those columns, or in the row that only one side has, beside its key; of the first [`VALUES_MAX`] columns.
+    /// What stands in those columns, or in the row that only one side has, beside its key; of the first [`VALUES_MAX`](crate::bounds::message::VALUES_MAX) columns.
     /// Empty where values are not to be recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<ColumnValues>,

@@ -50,8 +50,7 @@ pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};
 pub use difference::{
-    ColumnValues, Difference, DifferenceKind, HIDDEN, KEYS_SAID_MAX, Redact, ShownValue,
-    VALUE_CHARS_MAX, VALUES_MAX, keys_said,
+    ColumnValues, Difference, DifferenceKind, HIDDEN, Redact, ShownValue, keys_said,
 };
 pub use digest::Digest;
 pub use expect::{check, is_within};

@@ -12,6 +12,7 @@ use super::record::{Ending, Evidence, Failure, Way};
 use super::schedule;
 use super::state::{Progress, Standing, State};
 use super::time::Timestamp;
+use crate::bounds::engine::PERMIT_LASTS_MS;
 
 /// Something the engine must do next.
 #[derive(Debug)]
@@ -156,10 +157,6 @@ pub fn ready(state: &State, goal: &Goal, now: Timestamp) -> Vec<Effect> {
     }
     effects
 }
-
-/// How long the conditions that a permit was made from count, in milliseconds. An attempt is performed at once after it is
-/// recorded; one that is found later was left behind, and its conditions are judged again.
-const PERMIT_LASTS_MS: u64 = 5_000;
 
 /// Whether an attempt at a guarded step has begun whose permit no longer counts.
 pub(super) fn is_stale(state: &State, step: &Step, now: Timestamp) -> bool {

@@ -5,9 +5,7 @@ use super::command::{Refusal, RefusalKind};
 use super::name::StepId;
 use super::record::Tuning;
 use super::throttle::Moved;
-
-/// The most chunks at once that may be asked for, as in plans.
-const WORKERS_MAX: u32 = 64;
+use crate::bounds::document::WORKERS_MAX;
 
 /// Whether the settings are ones that this backfill can have.
 pub(super) fn check(id: &StepId, backfill: &Backfill, tuning: &Tuning) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
+use crate::bounds::engine::USAGE_RECORDED_EVERY_MS;
 
 /// A table's counters of reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +38,6 @@ pub enum Unused {
     Counted(Usage),
 }
 
-/// The shortest time between two records of counters that keep moving, in milliseconds: a journal must not grow with the
-/// patience of whoever waits.
-const RECORDED_EVERY_MS: u64 = 60_000;
-
 impl Baseline {
     /// Whether the counters have seen no use since.
     #[must_use]
@@ -58,7 +55,7 @@ pub(super) fn begins_anew(
     now: Timestamp,
 ) -> bool {
     let Some(known) = known else { return true };
-    !known.stands(seen) && now.since_ms(known.since) >= RECORDED_EVERY_MS.min(for_ms / 4)
+    !known.stands(seen) && now.since_ms(known.since) >= USAGE_RECORDED_EVERY_MS.min(for_ms / 4)
 }
 
 #[cfg(test)]

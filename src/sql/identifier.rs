@@ -4,9 +4,7 @@ use std::borrow::Cow;
 
 use super::Dialect;
 use super::token::{self, Kind};
-
-/// The most bytes of a name that PostgreSQL keeps; it cuts the rest off, with a notice that nobody reads.
-pub const MOST_NAME_BYTES: usize = 63;
+use crate::bounds::sql::MOST_NAME_BYTES;
 
 /// An identifier in the database's own quotes, its quotes doubled. Right for every name, reserved words included.
 #[must_use]

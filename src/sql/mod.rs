@@ -35,8 +35,7 @@ pub use drops::drops_one;
 pub use expression::{calls_known_only, column_refs, plain_column};
 pub use facts::{Change, Complaint, Facts, LockMode, Object, RowWork, TableLock, worst};
 pub use identifier::{
-    MOST_NAME_BYTES, folded_name, literal, long_names, qualified_name, quote, renamed, same_name,
-    written_name,
+    folded_name, literal, long_names, qualified_name, quote, renamed, same_name, written_name,
 };
 pub use mention::mentions;
 pub use split::{SplitError, split, unwrapped};

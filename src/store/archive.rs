@@ -9,14 +9,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+use crate::bounds::store::PAGE_RECORDS;
 use crate::run::{EnvironmentName, RunId, Timestamp};
 
 use super::chain::{Head, Stored};
 use super::history::Kept;
 use super::{Claimant, Error, RunHeader, lease, postgres, sqlite, sqlite_path};
-
-/// Records read at once.
-pub(super) const PAGE: u32 = 500;
 
 /// A lease as a store keeps it, unchecked; without a holder it was given back.
 #[derive(Clone, Debug)]
@@ -115,7 +113,7 @@ impl Reading {
 
     /// Takes a page; says whether there may be another.
     pub(super) fn take(&mut self, page: Vec<Row>) -> bool {
-        let is_full = page.len() >= PAGE as usize;
+        let is_full = page.len() >= PAGE_RECORDS as usize;
         let mut records = self.kept.take().map_or_else(Vec::new, |kept| kept.records);
         for row in page {
             let header = RunHeader {

@@ -3,15 +3,12 @@
 //! Invariant: a run is judged by itself. What is wrong with one keeps no other from being read, as far as the database can
 //! still read it.
 
+use crate::bounds::store::LAPSES_WITHIN_MS;
 use crate::run::{EnvironmentName, RunId, Timestamp};
 
 use super::archive::{Archive, KeptLease};
 use super::chain::{Flaw, FlawKind};
 use super::{Error, History, Kept};
-
-/// How far in the future a lease may lapse. They are taken for seconds; one that holds for longer than this would keep
-/// everybody from its run.
-const LAPSES_WITHIN_MS: u64 = 3_600_000;
 
 /// What a check found.
 #[derive(Clone, Debug)]

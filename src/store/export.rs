@@ -15,6 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::store::TOKEN_MAX;
 use crate::run::{Digest, EnvironmentName, RunId, Timestamp};
 
 use super::chain::{Flaw, Head, Stored};
@@ -328,9 +329,6 @@ fn verified(open: Open) -> Result<Exported, Error> {
     });
     Ok(Exported { history, tokens, driven_by })
 }
-
-/// The highest token that an export may name: far above what any run comes to, and far below where numbers end.
-const TOKEN_MAX: u64 = 1 << 48;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use sqlx::Postgres;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
+use crate::bounds::store::{POSTGRES_CONNECT_WITHIN, POSTGRES_CONNECTIONS_MAX};
 use crate::run::{Actor, Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Page, Sealed, Stamp, Stored};
@@ -33,9 +34,6 @@ pub use archive::PostgresArchive;
 
 use error::{explain, unreachable};
 use presence::{Presence, SessionId};
-
-/// Connections of one process: its driver's appends, renewals, polls and progress, and one to spare.
-const CONNECTIONS_MAX: u32 = 4;
 
 /// A state store in a PostgreSQL database.
 #[derive(Debug)]
@@ -58,8 +56,8 @@ impl PostgresStore {
         let (options, place) = server::read_url(url)?;
         let identity = server::prepare(&options, &place, create).await?;
         let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(server::CONNECT_TIMEOUT)
+            .max_connections(POSTGRES_CONNECTIONS_MAX)
+            .acquire_timeout(POSTGRES_CONNECT_WITHIN)
             .after_connect(|db, _| Box::pin(server::set_up(db)))
             .connect_lazy_with(options.clone());
         Ok(Self { place, identity, pool, presence: Presence::new(options) })

@@ -16,6 +16,7 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::bounds::store::{SQLITE_READER_WITHIN, SQLITE_READERS_MAX};
 use crate::run::{Actor, Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Page, Sealed, Stamp, Stored};
@@ -32,9 +33,6 @@ mod file;
 pub use archive::SqliteArchive;
 
 use error::explain;
-
-/// Connections that read. Commands read one page after another; a second reader is a driver's poll.
-const READERS_MAX: u32 = 2;
 
 /// A state store in a SQLite file.
 #[derive(Debug)]
@@ -71,8 +69,8 @@ impl SqliteStore {
         })?;
         let identity = file::prepare(&path, create).await?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .acquire_timeout(2 * file::BUSY_TIMEOUT)
+            .max_connections(SQLITE_READERS_MAX)
+            .acquire_timeout(SQLITE_READER_WITHIN)
             .test_before_acquire(false)
             .connect_lazy_with(file::options(&path).pragma("query_only", "ON"));
         Ok(Self { path, location, identity, readers, writer: Mutex::new(None) })

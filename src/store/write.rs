@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
+use crate::bounds::store::RELAYS_ABOVE;
 use crate::run::{Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Sealed, Stamp, Stored};
 use super::{Arrival, Entry, Error, Fit, Lease, RunHeader, lease};
-
-/// How far above the tokens of another store's relays those of this one begin. A relay of the other that had begun again since
-/// its run was exported has a token above the exported one; it would have to begin this often to come up to ours.
-const RELAYS_ABOVE: u64 = 1 << 20;
 
 /// A transaction that keeps every other writer of the run out, from its first look at the run on.
 #[async_trait]

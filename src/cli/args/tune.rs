@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::RunArg;
+use crate::bounds::document::WORKERS_MAX;
 
 /// `tune`.
 #[derive(Clone, Debug, Args)]
@@ -24,7 +25,7 @@ pub struct Tune {
     #[arg(value_name = "STEP")]
     pub step: Option<String>,
     /// Chunks at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
     pub workers: Option<u32>,
     /// How long a chunk should take
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]

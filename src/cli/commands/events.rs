@@ -1,17 +1,13 @@
 //! `events`: a run's records as newline-delimited JSON, for programs that follow it.
 
-use std::time::Duration;
-
 use serde_json::json;
 
+use crate::bounds::cli::FOLLOW_EVERY;
 use crate::cli::answer::{Answer, Failure, SCHEMA_VERSION};
 use crate::cli::args::Events;
 use crate::cli::session::{OpenRun, Session};
 use crate::engine::Signal;
 use crate::report::history;
-
-/// Between two looks of `--follow`.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The last line of the stream is the command's own document, with its exit; each line before it is a record.
 pub async fn perform(session: &Session, args: &Events) -> Result<Answer, Failure> {
@@ -26,7 +22,7 @@ pub async fn perform(session: &Session, args: &Events) -> Result<Answer, Failure
             return Ok(Answer::done(String::new()).ending_a_stream());
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(FOLLOW_EVERY) => {}
             changed = signal.changed() => {
                 if changed.is_err() {
                     return Ok(Answer::done(String::new()).ending_a_stream());

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::bounds::store::PAGE_RECORDS;
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::History;
 use crate::cli::drive::Cockpit;
@@ -13,9 +14,6 @@ use crate::engine;
 use crate::report::{Tone, history};
 use crate::run::TargetName;
 use crate::store::Entry;
-
-/// Records read at once.
-const PAGE: u32 = 500;
 
 pub async fn perform(session: &Session, args: &History) -> Result<Answer, Failure> {
     let run = session.open(&args.run.run).await?;
@@ -50,9 +48,9 @@ pub async fn entries(run: &OpenRun, after_version: u64) -> Result<Vec<Entry>, Fa
     let mut entries: Vec<Entry> = Vec::new();
     loop {
         let after = entries.last().map_or(after_version, |entry| entry.record.version);
-        let page = run.desk.store.read(&run.id, after, PAGE).await;
+        let page = run.desk.store.read(&run.id, after, PAGE_RECORDS).await;
         let page = page.map_err(|error| trouble::of_store(&error, &run.desk))?;
-        let is_last = page.len() < PAGE as usize;
+        let is_last = page.len() < PAGE_RECORDS as usize;
         entries.extend(page);
         if is_last {
             return Ok(entries);

@@ -1,7 +1,6 @@
 //! `relay`: changes of a run are carried to other databases, while nobody drives it.
 
-use std::time::Duration;
-
+use crate::bounds::cli::RELAY_EVERY;
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::RunArg;
 use crate::cli::drive::Cockpit;
@@ -11,9 +10,6 @@ use crate::cli::session::{OpenRun, Session};
 use crate::engine::{self, Relays, Signal};
 use crate::report::relay::{RelayView, document, render};
 use crate::run::{Mapping, Timestamp};
-
-/// Between two looks at what waits.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run).await?;
@@ -39,7 +35,7 @@ pub async fn perform(session: &Session, args: &RunArg) -> Result<Answer, Failure
                 }
             }
             ended = carrying.ended() => break Some(ended),
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(RELAY_EVERY) => {}
         }
         let views = match look(session, &mut run).await {
             Ok(views) => views,

@@ -1,9 +1,9 @@
 //! `status`: where a run stands, and what to do next.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
+use crate::bounds::cli::WATCH_EVERY;
+use crate::bounds::message::PARKED_LISTED_MAX;
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Status;
 use crate::cli::drive::Cockpit;
@@ -16,11 +16,6 @@ use crate::report::status::StatusView;
 use crate::report::{Format, parked, relay};
 use crate::run::{MappingName, Parked, RunId};
 use crate::store::{Create, RunHeader};
-
-/// Parked rows that are listed of each mapping; the rest is counted.
-const LISTED_MAX: u32 = 1_000;
-/// Between two looks of `--watch`.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn perform(session: &Session, args: &Status) -> Result<Answer, Failure> {
     let desk = session.desk(session.settings_for_run()?, Create::Never).await?;
@@ -87,14 +82,14 @@ async fn answer(session: &Session, run: &OpenRun) -> Result<Answer, Failure> {
     Ok(Answer::done(human).with_all(view.document()).with("relays", relay::document(&relays)))
 }
 
-/// The parked rows as the targets have them, at most [`LISTED_MAX`] of each mapping.
+/// The parked rows as the targets have them, at most [`PARKED_LISTED_MAX`] of each mapping.
 async fn parked(session: &Session, run: &OpenRun) -> Result<Vec<(MappingName, Parked)>, Failure> {
     // The tables of a run that is over are gone, and nothing is parked in them.
     if run.state().is_ended() || run.state().program().parks().next().is_none() {
         return Ok(Vec::new());
     }
     let cockpit = Cockpit::open(session, &run.desk, run.state().pin(), &run.line).await?;
-    let found = engine::parked(&cockpit.ctx, run.state(), LISTED_MAX).await;
+    let found = engine::parked(&cockpit.ctx, run.state(), PARKED_LISTED_MAX).await;
     cockpit.close().await;
     found.map_err(|error| run.failure(&error))
 }
@@ -110,7 +105,7 @@ async fn watch(session: &Session, run: &mut OpenRun) -> Result<Answer, Failure> 
         }
         redraw(session, &shown);
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(WATCH_EVERY) => {}
             changed = signal.changed() => {
                 if changed.is_err() {
                     return Ok(shown);

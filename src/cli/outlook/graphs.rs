@@ -1,6 +1,7 @@
 //! What the engine does in a step on nodes or relationships. A graph has locks on single ones only, so that there is no table of
 //! locks to show: what is held for how long is said in words.
 
+use crate::bounds::neo4j::BATCH;
 use crate::report::words;
 use crate::run::{
     Action, Backfill, ChunkRows, DualWrite, Mapping, Method, OnExisting, Probe, Question, Relation,
@@ -113,6 +114,7 @@ fn dropping(mapping: &Mapping) -> Vec<String> {
         }
     };
     let only = mapping.filter.as_ref().map(|filter| format!("only where {filter}"));
-    let pieces = "in transactions of 5,000, each of which keeps count".to_owned();
+    let pieces =
+        format!("in transactions of {}, each of which keeps count", words::count(u64::from(BATCH)));
     [first].into_iter().chain(only).chain([pieces]).collect()
 }

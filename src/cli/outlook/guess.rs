@@ -80,8 +80,8 @@ impl Copy<'_> {
                 let row_ns = sample.took_us.saturating_mul(1_000) / u64::from(sample.rows.max(1));
                 let rows = budget_us.saturating_mul(1_000) / row_ns.saturating_mul(times).max(1);
                 rows.clamp(
-                    u64::from(crate::copy::sizer::MIN_ROWS),
-                    u64::from(crate::copy::sizer::MAX_ROWS),
+                    u64::from(crate::bounds::copying::MIN_ROWS),
+                    u64::from(crate::bounds::copying::MAX_ROWS),
                 )
             }
         }

@@ -4,6 +4,7 @@
 //! Warnings, but for a disk that can't hold the copy: what stands in the way now may be gone when the plan runs. What the new
 //! table lacks that the old one has is among the driver's findings.
 
+use crate::bounds::probe::{CONNECTIONS_MIN, OLD_TRANSACTION_MS};
 use crate::diagnostic::{Code, Diagnostic, Location, known as codes};
 use crate::driver::Purpose;
 use crate::driver::probed::{ObjectFacts, Probed, Seen};
@@ -194,7 +195,8 @@ impl Judge<'_> {
 
     fn sessions(&mut self, probed: &Probed) {
         let Seen::Known(sessions) = &probed.sessions else { return };
-        for session in sessions.iter().filter(|it| it.age_ms >= OLD_MS || !it.waits_for.is_empty())
+        for session in
+            sessions.iter().filter(|it| it.age_ms >= OLD_TRANSACTION_MS || !it.waits_for.is_empty())
         {
             let message = format!("a change would wait now: {}", look::session(session));
             self.warn(codes::IN_THE_WAY, None, &message).help =
@@ -251,12 +253,6 @@ fn may_name(object: &ObjectFacts, columns: &[String]) -> bool {
     let mut names = list.split(',').map(|name| name.trim().trim_matches('"'));
     names.any(|name| columns.iter().any(|column| column == name))
 }
-
-/// From which age on a transaction is worth a warning: longer than any lock is waited for.
-const OLD_MS: u64 = 60_000;
-
-/// How many connections a run may open: one for steps, one for questions, and some workers.
-const CONNECTIONS_MIN: u32 = 6;
 
 /// Whether an object is worth naming: kept here so that [`look`] and the findings say the same.
 pub(super) fn named(object: &ObjectFacts) -> String {

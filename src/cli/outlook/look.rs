@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::bounds::message::OBJECTS_NAMED_MAX;
 use crate::diagnostic::masked;
 use crate::driver::probed::{
     MappingFacts, ObjectFacts, Probed, ReplicaFacts, Seen, SessionFacts, TableFacts,
@@ -11,9 +12,6 @@ use crate::report::words;
 use crate::run::{Action, Program, TargetName};
 
 use super::{Looked, guess, judge, uses};
-
-/// How many objects are named before the rest is only counted.
-const NAMED_MAX: usize = 8;
 
 /// What was seen in a database.
 pub(super) fn of(program: &Program, target: &TargetName, looked: &Looked) -> Look {
@@ -234,9 +232,9 @@ fn replicas(all: &[ReplicaFacts]) -> String {
 
 /// Objects by kind and name; of many only the first.
 pub(super) fn objects(objects: &[ObjectFacts]) -> String {
-    let mut names: Vec<String> = objects.iter().take(NAMED_MAX).map(judge::named).collect();
-    if objects.len() > NAMED_MAX {
-        names.push(format!("and {} more", objects.len() - NAMED_MAX));
+    let mut names: Vec<String> = objects.iter().take(OBJECTS_NAMED_MAX).map(judge::named).collect();
+    if objects.len() > OBJECTS_NAMED_MAX {
+        names.push(format!("and {} more", objects.len() - OBJECTS_NAMED_MAX));
     }
     names.join(", ")
 }

@@ -14,25 +14,19 @@
 //! counts as different when it stays, while everything that was written when it was seen is applied.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::pair::Crossing;
 use super::{Crossed, Rows, STUB, Unfit};
+use crate::bounds::message::SAMPLES_MAX;
+use crate::bounds::verify::{
+    CROSSING_COUNT_EVERY, CROSSING_KEYS_AT_ONCE, CROSSING_LOOKS, STUB_LOOKS,
+};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Cell, Chunk, Key};
-use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::copy::compare::Compared;
 use crate::copy::row::{Datum, Row, Unlike, unlike};
 use crate::driver::Error;
 use crate::run::{Difference, DifferenceKind, Mapping};
-
-/// How often what differs is looked at again.
-const LOOKS: u32 = 8;
-/// How often what stands for a row is seen before it counts.
-pub(super) const STUB_LOOKS: u32 = 2;
-/// Keys that are looked at again at once.
-const KEYS_MAX: usize = 2_000;
-/// Between two counts that differ.
-const COUNT_AGAIN: Duration = Duration::from_millis(200);
 
 const OLD: i64 = 0;
 const NEW: i64 = 1;
@@ -172,7 +166,7 @@ impl Crossing {
     ) -> Result<Vec<Vec<Datum>>, Error> {
         let mut open = keys;
         let mut seen = Seen::default();
-        for look in 0..LOOKS {
+        for look in 0..CROSSING_LOOKS {
             if open.is_empty() {
                 break;
             }
@@ -181,7 +175,7 @@ impl Crossing {
             if look > 0 && !self.arrived(&crossed.mapping, is_for_stubs).await? {
                 break;
             }
-            for part in open.chunks(KEYS_MAX) {
+            for part in open.chunks(CROSSING_KEYS_AT_ONCE) {
                 self.look(crossed, part, whole, &mut seen).await?;
             }
             open = std::mem::take(&mut seen.undecided);
@@ -260,9 +254,9 @@ impl Crossing {
         let crossed = self.crossed(mapping).await?;
         let (source, sink) = (self.source()?, self.sink()?);
         let watch = Stopwatch::start();
-        for look in 0..LOOKS {
+        for look in 0..CROSSING_LOOKS {
             if look > 0 {
-                tokio::time::sleep(COUNT_AGAIN).await;
+                tokio::time::sleep(CROSSING_COUNT_EVERY).await;
             }
             let before = self.of_new(sink.held_count(&crossed).await)?;
             let old = self.of_old(source.rows_counted(mapping).await)?;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::waiting::{DRAINED_WITHIN_MS, LOOK_EVERY};
 use super::{ChangeSink, ChangeSource, Crossed, Rows};
+use crate::bounds::relay::{DRAINED_LOOK_EVERY, DRAINED_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::copy::compare::Compared;
@@ -335,7 +335,7 @@ impl Parker for Crossing {
             if retried == 0 || lag.rows == lag.parked || watch.elapsed_ms() > DRAINED_WITHIN_MS {
                 return Ok(lag.parked);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(DRAINED_LOOK_EVERY).await;
         }
     }
 

@@ -1,8 +1,9 @@
 //! Nodes that stand for rows: of which labels nothing will come for them any more, and what becomes of them then.
 
 use super::Crossed;
-use super::compare::{STUB_LOOKS, told};
+use super::compare::told;
 use super::pair::Crossing;
+use crate::bounds::verify::STUB_LOOKS;
 use crate::copy::compare::Compared;
 use crate::driver::{Applied, Error, Fence, Work};
 use crate::run::{DifferenceKind, Mapping, RowKind, plural};

@@ -1,17 +1,11 @@
 //! Waiting for changes of a mapping, and what is said where they don't come through.
 
-use std::time::Duration;
-
 use super::pair::Crossing;
 use super::{Crossed, Lag};
+use crate::bounds::relay::{DRAINED_LOOK_EVERY, DRAINED_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence};
 use crate::run::{Failure, FailureClass, Mapping, duration, plural};
-
-/// How long a call waits for changes to be applied, in milliseconds.
-pub(super) const DRAINED_WITHIN_MS: u64 = 30_000;
-/// How often it looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// What a wait for changes is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +44,7 @@ impl Crossing {
             if watch.elapsed_ms() > DRAINED_WITHIN_MS {
                 return Ok(false);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(DRAINED_LOOK_EVERY).await;
         }
     }
 

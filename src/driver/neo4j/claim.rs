@@ -7,8 +7,6 @@
 //! - Who takes over ends whoever holds a slot, writes the new token to all of them, and then ends what had begun without a
 //!   slot: from there on nobody can begin anything with an older token.
 
-use std::time::Duration;
-
 use neo4rs::query;
 
 use super::Neo4j;
@@ -17,18 +15,13 @@ use super::error::{damaged, failed};
 use super::landing;
 use super::ledger::{self, ending_name, get, signed, unsigned};
 use super::script::Begun;
+use crate::bounds::neo4j::{ALONE_WITHIN, GONE_LOOK_EVERY, GONE_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::claim::Entered;
 use crate::driver::ledger as words;
 use crate::driver::{Claim, Error, Fence, Head, Holder, Shared, TxKind};
 use crate::run::{Ending, FailureClass, RunId};
 
-/// How long transactions that were ended may take to be gone, in milliseconds.
-const GONE_WITHIN_MS: u64 = 30_000;
-/// How often they are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long another run may take to enter or to leave: its constraints are made meanwhile.
-const ALONE_WITHIN: Duration = Duration::from_secs(30);
 /// The key of the node that only one may have.
 const ONLY_ONE: &str = "(entering or leaving)";
 
@@ -197,7 +190,7 @@ async fn write(
 pub(super) async fn clear_the_way(connections: &Connections, mark: &str) -> Error {
     let watch = Stopwatch::start();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(GONE_LOOK_EVERY).await;
         if let Err(error) = end_blockers(connections, mark).await {
             return error;
         }
@@ -279,7 +272,7 @@ pub(super) async fn end_all(
                 "see SHOW TRANSACTIONS; it ends when the server comes to look whether it should",
             ));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(GONE_LOOK_EVERY).await;
     }
 }
 

@@ -11,7 +11,6 @@
 //! Absent on purpose: retries. Those of the library, which are for statements outside transactions, are kept for queries.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use neo4rs::{BoltMap, BoltType, ConfigBuilder, Graph, Query, Row, Txn};
 use tokio::sync::watch;
@@ -20,18 +19,10 @@ use super::error::{damaged, failed, unknown};
 use super::ledger;
 use super::undelayed::undelay;
 use super::url::Address;
+use crate::bounds::neo4j::{ANSWER_WITHIN, CONNECT_WITHIN, FETCH_ROWS, IDLE_MAX};
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence, TxKind};
 use crate::run::{FailureClass, RunId};
-
-/// How long a connection may take to be there, encryption and greeting included.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long the library waits for an answer: statements may take long, and the step's own `timeout` ends them.
-const ANSWER_WITHIN: Duration = Duration::from_hours(7 * 24);
-/// Connections that are kept for later.
-const IDLE_MAX: usize = 8;
-/// Rows that are asked for at once.
-const FETCH_ROWS: usize = 2_000;
 
 /// The key of our transactions' metadata that holds the run, and the one that holds the token.
 pub(super) const META_RUN: &str = "phasegate_run";

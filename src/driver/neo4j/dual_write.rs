@@ -7,7 +7,6 @@
 //! - Nodes that still have relationships, or other labels, are not removed: what these are is somebody else's.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use neo4rs::query;
@@ -18,6 +17,7 @@ use super::ledger::{self, applied, get, record};
 use super::shape::{Pattern, Shape, hold};
 use super::source::columns;
 use super::{Neo4j, catalogue, chunks, script, sink, verify};
+use crate::bounds::neo4j::{BATCH, DRAINED_LOOK_EVERY, DRAINED_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::Chunk;
 use crate::driver::{
@@ -26,13 +26,6 @@ use crate::driver::{
 };
 use crate::run::{Direction, FailureClass, Mapping, Way, plural};
 use crate::sql::cypher::quoted;
-
-/// How long transactions that had begun before may take to end, in one attempt.
-const DRAINED_WITHIN_MS: u64 = 60_000;
-/// How often they are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What is removed in one transaction.
-pub(super) const BATCH: u32 = 5_000;
 
 /// What was found and made for a mapping.
 pub(super) struct Begun {
@@ -271,7 +264,7 @@ impl Neo4j {
                     "let it end, or end it with TERMINATE TRANSACTIONS, then retry: what it writes would be copied by nobody",
                 ));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(DRAINED_LOOK_EVERY).await;
         }
     }
 

@@ -11,6 +11,7 @@ use super::connection::Ask as _;
 use super::error::{failed, shown};
 use super::ledger::{PREFIX, get, unsigned};
 use super::survey;
+use crate::bounds::message::{LONG_TRANSACTION_MS, QUERY_CHARS_MAX, SESSIONS_MAX};
 use crate::copy::throttle::Part;
 use crate::driver::probed::{Seen, SessionFacts};
 use crate::driver::{Error, Finding, Introspect, Probed, Severity, Signals, Survey};
@@ -18,12 +19,6 @@ use crate::run::{Digest, FailureClass, Gauge};
 
 /// A query that can't be asked.
 const BAD_QUERY: &str = "D210";
-
-/// How long a transaction is open that is told of, in milliseconds, and how many of these are.
-const LONG_MS: i64 = 60_000;
-const TOLD_MAX: i64 = 50;
-/// As much of a query as is shown, in characters.
-const SHOWN_MAX: usize = 200;
 
 impl Neo4j {
     /// Transactions of others that are open for a minute or longer, as far as the user may see them.
@@ -35,8 +30,8 @@ impl Neo4j {
              RETURN transactionId AS id, username AS role, status, elapsedTime.milliseconds AS age, currentQuery AS text \
              ORDER BY age DESC LIMIT $most",
         )
-        .param("long", LONG_MS)
-        .param("most", TOLD_MAX);
+        .param("long", LONG_TRANSACTION_MS)
+        .param("most", SESSIONS_MAX);
         let rows = reader.rows(look).await.map_err(failed("look at open transactions"))?;
         reader.release();
         let facts = |row: &Row| -> Result<SessionFacts, Error> {
@@ -49,7 +44,7 @@ impl Neo4j {
                 application: None,
                 state: get::<String>(row, "status")?.to_lowercase(),
                 age_ms: unsigned(age)?,
-                query: line.chars().take(SHOWN_MAX).collect(),
+                query: line.chars().take(QUERY_CHARS_MAX).collect(),
                 locks: Vec::new(),
                 waits_for: Vec::new(),
             })

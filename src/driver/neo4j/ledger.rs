@@ -8,13 +8,12 @@
 //! Labels stand for tables: `phasegate_runs`, which stay, `phasegate_slots` and `phasegate_steps`. Each has a unique constraint on its
 //! key, without which two MERGE at once would make two nodes. Absent on purpose: claims, which are in `claim`.
 
-use std::time::Duration;
-
 use neo4rs::{Query, Row, query};
 
 use super::Neo4j;
 use super::connection::{Ask, Connections, Reader, Tx};
 use super::error::{damaged, failed, is_name_taken};
+use crate::bounds::neo4j::{LEFT_AFTER_MS, LEFT_LOOK_EVERY, OURS_ONLINE_WITHIN_S};
 use crate::clock::Stopwatch;
 use crate::driver::ledger as words;
 use crate::driver::{Applied, Error, Fence, Head, TxKind, Work};
@@ -40,15 +39,6 @@ const OTHERS: [(&str, &str); 8] = [
     ("phasegate_versions_key", "FOR (n:phasegate_versions) REQUIRE n.key IS UNIQUE"),
 ];
 
-/// How long our own constraints are waited for, in seconds: there is next to nothing under them.
-const ONLINE_WITHIN_S: i64 = 60;
-
-/// How long the index of a constraint of ours may be there without it before it is nobody's.
-const LEFT_AFTER_MS: u64 = 10_000;
-
-/// How often is looked whether it has gone.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
 /// What names of indexes and constraints of ours begin with.
 pub(super) const PREFIX: &str = "phasegate_";
 
@@ -73,7 +63,7 @@ async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), E
     loop {
         match constrain(connections, texts.clone()).await {
             Err(error) if is_name_taken(&error) && watch.elapsed_ms() < LEFT_AFTER_MS => {
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(LEFT_LOOK_EVERY).await;
             }
             Err(error) if is_name_taken(&error) => {
                 let _ = drop_left(connections, all).await;
@@ -85,7 +75,7 @@ async fn create(connections: &Connections, all: &[(&str, &str)]) -> Result<(), E
     }
     let mut reader = connections.read().await?;
     for (name, _) in all {
-        await_index(&mut reader, name, ONLINE_WITHIN_S)
+        await_index(&mut reader, name, OURS_ONLINE_WITHIN_S)
             .await
             .map_err(failed("wait for our constraints"))?;
     }

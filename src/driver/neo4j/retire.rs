@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use neo4rs::{Query, query};
 
 use super::connection::Ask as _;
-use super::dual_write::BATCH;
 use super::error::failed;
 use super::ledger::{applied, forget, get, record, unsigned};
 use super::shape::{Pattern, Shape, Which, hold};
 use super::{Neo4j, ledger};
+use crate::bounds::message::OTHERS_LOOKED_UP_MAX;
+use crate::bounds::neo4j::{BATCH, RETIRE_ROUNDS_MAX};
 use crate::copy::chunk::Chunk;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, TxKind, Work};
 use crate::run::{
@@ -103,9 +104,6 @@ fn judged(kept: &str, others: &[Mapping]) -> String {
     )
 }
 
-/// How often what has come meanwhile is removed, too, before that is given up.
-const ROUNDS_MAX: u32 = 10;
-
 /// Statements that remove nodes of the old side: their relationships first, of which one node may have very many.
 ///
 /// Each looks twice: rows are chosen, locked, and looked at again, since clients go on giving nodes labels and relationships.
@@ -144,7 +142,7 @@ impl Neo4j {
             hold("source"),
             shape.still_in(&EVERYTHING)
         );
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..RETIRE_ROUNDS_MAX {
             while self.batch(done, part, query(&delete)).await? > 0 {}
             // A batch may have waited for clients who removed all that it had chosen.
             if self.left(&old).await? == 0 {
@@ -164,7 +162,7 @@ impl Neo4j {
         (label, others): (&str, &[Mapping]),
     ) -> Result<(), Error> {
         let old = shape.in_chunk(Which::Old, &EVERYTHING);
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..RETIRE_ROUNDS_MAX {
             // First of all, and of what was left: batches pass by what is not the mapping's alone.
             Box::pin(self.nothing_else(&old, mapping, others)).await?;
             for text in removing(shape, others) {
@@ -217,7 +215,7 @@ impl Neo4j {
         let mut reader = self.connections.read().await?;
         let ask = query(&format!(
             "{old} UNWIND labels(source) AS label WITH label WHERE label <> $label \
-             RETURN label, count(*) AS nodes ORDER BY label LIMIT 5"
+             RETURN label, count(*) AS nodes ORDER BY label LIMIT {OTHERS_LOOKED_UP_MAX}"
         ));
         let rows = reader.rows(ask.param("label", label.as_str())).await;
         let rows = rows.map_err(failed("look for other labels"))?;
@@ -232,7 +230,7 @@ impl Neo4j {
         }
         let ask = query(&format!(
             "{old} MATCH (source)-[r]-() WITH DISTINCT r {} WHERE NOT is_covered \
-             RETURN type(r) AS type, count(*) AS relationships ORDER BY type LIMIT 5",
+             RETURN type(r) AS type, count(*) AS relationships ORDER BY type LIMIT {OTHERS_LOOKED_UP_MAX}",
             judged("r", others)
         ));
         let rows = reader.rows(ask).await;

@@ -20,12 +20,10 @@ use super::connection::{Alone, Ask as _, Reader, Tx};
 use super::error::{at_statement, damaged, failed, is_lost, unknown};
 use super::ledger::{PREFIX, await_index, forget, get, record, way_name};
 use super::{Neo4j, answered, claim};
+use crate::bounds::neo4j::ONLINE_WITHIN_S;
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, StepId, Way, is_transient};
 use crate::sql::cypher::{SchemaChange, Section, quoted, schema_change, section};
-
-/// How long indexes may take to be online, in seconds: the step's own `timeout` ends it earlier.
-const ONLINE_WITHIN_S: i64 = 7 * 24 * 3600;
 
 /// Statements that go together.
 struct Part<'a> {

@@ -7,16 +7,13 @@ use super::connection::Ask as _;
 use super::error::failed;
 use super::ledger::{self, get};
 use super::{Neo4j, answered, claim, script};
+use crate::bounds::copying::CHUNK_TIME_MAX_MS;
+use crate::bounds::neo4j::COPY_WORKERS;
 use crate::driver::crossing::ChangeSink;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
 };
 use crate::run::{Ending, FailureClass, Marked, RunId, Runnable, Script, StepId, Value, Way};
-
-/// Workers of a copy.
-const COPY_WORKERS: u32 = 4;
-/// Writers of other nodes go on beside a chunk, so the plan may say how long one takes (milliseconds).
-const CHUNK_TIME_MAX_MS: u64 = 60_000;
 
 #[async_trait]
 impl Session for Neo4j {

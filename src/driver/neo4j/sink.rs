@@ -9,8 +9,6 @@
 //!
 //! Absent on purpose: parking.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use neo4rs::{BoltType, query};
 
@@ -19,18 +17,12 @@ use super::error::failed;
 use super::ledger::{self, get, unsigned};
 use super::shape::{Pattern, Shape, Which, hold};
 use super::{Neo4j, chunks, values};
+use crate::bounds::message::UNTIED_NAMED_MAX;
+use crate::bounds::neo4j::{LOCKED_LOOK_EVERY, LOCKED_WITHIN};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Parker, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, OnExisting, Parked, Private, RunId, StepId};
-
-/// How long a chunk may look for its rows and lock them before it is asked what it waits for: the server has no limit of its own, and
-/// clients wait for what it has locked so far.
-const LOCKED_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is looked, from then on, whether it waits for a lock. Twice in a row is one wait, and not many short ones.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Relationships without a node that are named.
-const NAMED_MAX: i64 = 5;
 
 #[async_trait]
 impl Sink for Neo4j {
@@ -128,7 +120,7 @@ async fn held_up(connections: &Connections, mark: &str) -> Error {
                 .with_help("see SHOW TRANSACTIONS for who holds them");
         }
         waited = waits;
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(LOCKED_LOOK_EVERY).await;
     }
 }
 
@@ -160,7 +152,7 @@ pub(super) async fn copy(
         let summary = summary.map_err(failed("copy nodes"))?;
         return Ok(summary.nodes_created());
     }
-    let lacking = tx.rows(with(&without_nodes(shape, &rows)).param("most", NAMED_MAX)).await;
+    let lacking = tx.rows(with(&without_nodes(shape, &rows)).param("most", UNTIED_NAMED_MAX)).await;
     let lacking = lacking.map_err(failed("look for the nodes of relationships"))?;
     if !lacking.is_empty() {
         let mut keys = Vec::new();

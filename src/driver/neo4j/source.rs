@@ -14,6 +14,7 @@ use super::error::failed;
 use super::ledger::{get, keep_head, unsigned};
 use super::shape::{Pattern, Shape, Which};
 use super::{Neo4j, chunks, values};
+use crate::bounds::neo4j::OF_ONE_NODE_MIN;
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
 use crate::run::{FailureClass, Mapping};
@@ -127,10 +128,6 @@ async fn key_of(
 async fn last_key(tx: &mut Tx<'_>, shape: &Shape) -> Result<Option<Key>, Error> {
     key_of(tx, shape, (&Chunk { lo: None, hi: None }, " DESC"), 0).await
 }
-
-/// How many relationships of one node a chunk has at least, if there are so many and nobody says otherwise: each chunk goes through
-/// all of them, so that fewer take as long.
-const OF_ONE_NODE_MIN: u32 = 2_000;
 
 /// Where the next chunk of a range of the old side ends; `None` when there are fewer rows.
 async fn next_end(

@@ -4,8 +4,6 @@
 //! Whatever is mapped must have a key of one type, which is a whole number, text or a number: keys of other types, or of several, are
 //! passed by where ranges are compared, and a row that is passed by would be missed without a word.
 
-use std::time::Duration;
-
 use neo4rs::query;
 
 use super::catalogue::Unique;
@@ -14,6 +12,8 @@ use super::error::{failed, shown};
 use super::ledger::{get, unsigned};
 use super::shape::{Pattern, Shape, Which};
 use super::{catalogue, landing, sink};
+use crate::bounds::message::{DUPLICATES_NAMED_MAX, LABELS_NAMED_MAX};
+use crate::bounds::neo4j::{KEY_LOOK_EVERY, KEY_LOOKS};
 use crate::driver::{Error, Finding, Severity, SurveyedMapping};
 use crate::run::{FailureClass, Private, plural};
 use crate::sql::cypher::{properties_read, quoted};
@@ -26,8 +26,6 @@ const NO_IDENTITY: &str = "D204";
 const REFUSED_EXPRESSION: &str = "D205";
 const NOT_BROUGHT: &str = "D217";
 
-/// Duplicate keys that are named.
-const NAMED_MAX: i64 = 5;
 /// What the server calls the types that a key may have.
 const KEY_TYPES: [&str; 3] = ["INTEGER NOT NULL", "STRING NOT NULL", "FLOAT NOT NULL"];
 
@@ -172,22 +170,17 @@ async fn properties(
     Ok(said.collect())
 }
 
-/// How often keys that look wrong are looked at, and how long is waited before: of a node that somebody removes meanwhile the server
-/// shows the label and no property any more.
-const LOOKS: u32 = 5;
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
 /// What is wrong with the keys of a label's nodes or a type's relationships, and goes on being so.
 async fn keys(
     reader: &mut Reader<'_>,
     unique: &Unique,
 ) -> Result<Vec<(String, Vec<Private>)>, Error> {
     let mut said = keys_now(reader, unique).await?;
-    for _ in 1..LOOKS {
+    for _ in 1..KEY_LOOKS {
         if said.is_empty() {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(KEY_LOOK_EVERY).await;
         said = keys_now(reader, unique).await?;
     }
     Ok(said)
@@ -251,7 +244,7 @@ async fn duplicates(
         given.join(" AND "),
         keys.join(", ")
     );
-    let rows = reader.rows(query(&ask).param("most", NAMED_MAX)).await;
+    let rows = reader.rows(query(&ask).param("most", DUPLICATES_NAMED_MAX)).await;
     let rows = rows.map_err(failed("look for keys that come twice"))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (count, first): (i64, Vec<Vec<String>>) = (get(row, "keys")?, get(row, "first")?);
@@ -291,7 +284,7 @@ async fn other_labels(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<S
     let [node] = shape.old.nodes()[..] else { return Ok(None) };
     let ask = format!(
         "MATCH (n:{}) UNWIND labels(n) AS label WITH label, count(*) AS nodes WHERE label <> $label \
-         RETURN label, nodes ORDER BY nodes DESC LIMIT 3",
+         RETURN label, nodes ORDER BY nodes DESC LIMIT {LABELS_NAMED_MAX}",
         quoted(&node.label)
     );
     let rows = reader.rows(query(&ask).param("label", node.label.as_str())).await;
@@ -324,11 +317,11 @@ async fn expressions(reader: &mut Reader<'_>, shape: &Shape) -> Result<Option<St
 /// Refuses rows that no range of keys has in it, and go on being there: nobody would have compared them.
 pub(super) async fn all_comparable(reader: &mut Reader<'_>, shape: &Shape) -> Result<(), Error> {
     let mut complaint = incomparable(reader, shape).await?;
-    for _ in 1..LOOKS {
+    for _ in 1..KEY_LOOKS {
         if complaint.is_none() {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(KEY_LOOK_EVERY).await;
         complaint = incomparable(reader, shape).await?;
     }
     complaint.map_or(Ok(()), Err)

@@ -4,8 +4,6 @@
 //! differs is read again, both sides at once, until it doesn't or has differed for a while: an application writes both sides in one
 //! transaction, of which a single look may see one half.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use neo4rs::{BoltList, BoltType, Query, query};
 
@@ -15,18 +13,14 @@ use super::ledger::{get, unsigned};
 use super::shape::{Pattern, Shape, Which, hold};
 use super::source::{columns, read_key};
 use super::{Neo4j, catalogue, chunks, sink, survey, values};
+use crate::bounds::message::SAMPLES_MAX;
+use crate::bounds::verify::{GRAPH_FIRST_WAIT, GRAPH_KEYS_MAX, GRAPH_LOOKS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::copy::compare::Compared;
 use crate::copy::row::{Datum, Row, Unlike, unlike};
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{DifferenceKind, Direction, FailureClass, Mapping, Method, RunId, StepId};
-
-/// How often a row that differs is read again, and how long is waited before: each time twice as long as before.
-const LOOKS: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-/// As many keys as are read again. Where more differ in a chunk, it is not because somebody writes just now.
-const READ_AGAIN_MAX: usize = 2_000;
 
 #[async_trait]
 impl Verifier for Neo4j {
@@ -93,8 +87,8 @@ impl Verifier for Neo4j {
         let compared = match method {
             Method::Counts | Method::Full => {
                 // An application that writes both sides at once may have been seen in between.
-                let mut wait = FIRST_WAIT;
-                for _ in 0..LOOKS {
+                let mut wait = GRAPH_FIRST_WAIT;
+                for _ in 0..GRAPH_LOOKS {
                     if counts[0] == counts[1] {
                         break;
                     }
@@ -268,10 +262,10 @@ async fn settled(
     shape: &Shape,
     mut differing: Vec<Unlike>,
 ) -> Result<Vec<Unlike>, Error> {
-    let mut wait = FIRST_WAIT;
-    for _ in 0..LOOKS {
+    let mut wait = GRAPH_FIRST_WAIT;
+    for _ in 0..GRAPH_LOOKS {
         let keys = asked_for(&differing);
-        let Some(keys) = keys.filter(|keys| (1..=READ_AGAIN_MAX).contains(&keys.len())) else {
+        let Some(keys) = keys.filter(|keys| (1..=GRAPH_KEYS_MAX).contains(&keys.len())) else {
             break;
         };
         tokio::time::sleep(wait).await;
@@ -339,7 +333,7 @@ async fn sample(
         let rows = reader.rows(ask).await.map_err(failed("take a sample"))?;
         let keys: Vec<BoltType> =
             rows.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
-        for keys in keys.chunks(READ_AGAIN_MAX) {
+        for keys in keys.chunks(GRAPH_KEYS_MAX) {
             let (old, new) = both_among(reader, shape, keys).await?;
             compared.add(Box::pin(judged(reader, shape, [old, new])).await?);
         }

@@ -18,9 +18,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::catalogue::quote;
 use super::planted::Fault;
 use super::shape_sql::{Pick, Statements, Which, all, list};
-
-/// How many chunks in a row are inserted with `ON CONFLICT` at most before another is tried without.
-const CAREFUL_MAX: u32 = 16;
+use crate::bounds::postgres::CAREFUL_MAX;
 
 /// How the rows of a chunk are inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ use super::lock_wait::lock_ms;
 use super::snapshots::Moments;
 use super::wait::{Looker, Watcher};
 use super::{ledger, outbox, patience};
+use crate::bounds::postgres::CONNECTIONS_MAX;
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Access, Error, Fence, TxKind};
@@ -36,9 +37,6 @@ pub(super) use super::live::SessionId;
 /// lost together, if the server dies within the next moment, and the chunk is then copied again; the commit that ends the copy
 /// waits for the disk, and with it for everything before it.
 const NOT_FLUSHED: &str = "; SET LOCAL synchronous_commit = off";
-
-/// Connections that work at once, workers of copies and steps in parallel included.
-const CONNECTIONS_MAX: usize = 24;
 
 /// The connections to one database.
 pub(super) struct Connections {

@@ -24,6 +24,7 @@ use super::stricter::{bare, behind_using};
 use super::surroundings::{Constraint, Surroundings, TriggerFacts};
 use super::survey::Side;
 use super::{deferrable, identifying};
+use crate::bounds::sql::NAME_STEM_BYTES;
 use crate::driver::Error;
 use crate::run::RetiredColumn;
 
@@ -319,7 +320,7 @@ pub(super) fn proof_of(column: &str) -> String {
 
 /// A name that leaves room for a few more letters below the server's 63 bytes.
 fn cut(name: &str) -> String {
-    let mut end = name.len().min(58);
+    let mut end = name.len().min(NAME_STEM_BYTES);
     while !name.is_char_boundary(end) {
         end -= 1;
     }

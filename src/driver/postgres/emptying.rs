@@ -14,20 +14,11 @@ use super::ledger;
 use super::same::{held, same, stored};
 use super::shape::Shape;
 use super::sync_sql::{Side, any};
+use crate::bounds::postgres::{
+    EMPTIED_AT_ONCE, EMPTYING_TRIES_MAX, EMPTYING_WALKS_MAX, ROW_LOCK_MS,
+};
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::FailureClass;
-
-/// Rows emptied in one transaction: some 50 ms of work.
-const EMPTIED_AT_ONCE: u32 = 2_000;
-
-/// How long to wait for a client's row, in milliseconds: under `deadlock_timeout`.
-const ROW_LOCK_MS: u64 = 300;
-
-/// How often rows are tried one after the other while clients hold them. Then the step is tried again as a whole.
-const TRIES_MAX: u32 = 20;
-
-/// How often the new side is walked at most.
-const WALKS_MAX: u32 = 3;
 
 /// Whether the new side has nothing in it.
 pub(super) async fn is_empty(conn: &mut PgConnection, shape: &Shape) -> Result<bool, Error> {
@@ -126,7 +117,10 @@ pub(super) async fn empty_again<'a>(
                 tries = 0;
                 done
             }
-            Err(error) if error.class() == Some(FailureClass::Contention) && tries < TRIES_MAX => {
+            Err(error)
+                if error.class() == Some(FailureClass::Contention)
+                    && tries < EMPTYING_TRIES_MAX =>
+            {
                 tx.roll_back().await;
                 tries += 1;
                 continue;
@@ -135,7 +129,7 @@ pub(super) async fn empty_again<'a>(
         };
         match done {
             // What clients put in behind our back is found by another walk. What users' triggers keep in is left.
-            None if after.is_some() && walks < WALKS_MAX => {
+            None if after.is_some() && walks < EMPTYING_WALKS_MAX => {
                 after = None;
                 walks += 1;
             }

@@ -10,11 +10,10 @@ use sqlx::postgres::PgConnection;
 use super::Postgres;
 use super::catalogue::quote;
 use super::wait::shown;
+use crate::bounds::message::LIKENESS_MIN;
+use crate::bounds::probe::NAMES_OF_HINTS_MAX;
 use crate::driver::Error;
 use crate::run::{Failure, Statement};
-
-/// How alike two names must be to be taken for a slip: as SQLite's.
-const LIKENESS_MIN: f64 = 0.8;
 
 /// An error of a statement with its place and with what helps.
 pub(super) async fn explain(
@@ -227,8 +226,9 @@ async fn table_meant(
         "SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END, c.relname
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-         ORDER BY 1 LIMIT 5000",
+         ORDER BY 1 LIMIT $1",
     )
+    .bind(NAMES_OF_HINTS_MAX)
     .fetch_all(conn)
     .await?;
     let mut names: Vec<(String, String)> = Vec::with_capacity(rows.len());
@@ -255,9 +255,10 @@ async fn column_meant(
         "SELECT DISTINCT a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
          WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
            AND pg_table_is_visible(c.oid) AND c.relnamespace <> 'pg_catalog'::regnamespace
-           AND ($1::text IS NULL OR c.relname = $1) ORDER BY 1 LIMIT 5000",
+           AND ($1::text IS NULL OR c.relname = $1) ORDER BY 1 LIMIT $2",
     )
     .bind(second)
+    .bind(NAMES_OF_HINTS_MAX)
     .fetch_all(conn)
     .await?;
     let mut names: Vec<String> = Vec::with_capacity(rows.len());

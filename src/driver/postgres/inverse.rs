@@ -12,16 +12,13 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::catalogue::{Column, Table, quote};
 use super::error::given;
 use super::survey::{Look, Side};
+use crate::bounds::message::TRIED_VALUE_CHARS_MAX;
+use crate::bounds::verify::INVERSE_ROWS;
 use crate::driver::Error;
 use crate::run::{CopyColumns, Mapping, Private};
 
 /// A way back that doesn't lead back.
 pub(super) const NO_INVERSE: &str = "D220";
-
-/// How many rows are tried.
-const ROWS: u32 = 1_000;
-/// How much of a value is shown.
-const SHOWN_CHARS: u32 = 60;
 
 impl Look<'_> {
     /// Tries the way back of a mapping.
@@ -136,13 +133,13 @@ fn statement(mapping: &Mapping, from: &Table, into: Option<&Table>) -> String {
         format!("CASE {} END", cases.join(" "))
     };
     let value = |side: &'static str| {
-        move |at: usize| format!("left({side}.phasegate_w{at}::text, {SHOWN_CHARS})")
+        move |at: usize| format!("left({side}.phasegate_w{at}::text, {TRIED_VALUE_CHARS_MAX})")
     };
     let key: Vec<String> =
         mapping.from.key.iter().map(|name| format!("phasegate_o.{}::text", quote(name))).collect();
     format!(
         "SELECT {column}, {was}, {became}, concat_ws(', ', {key})
-         FROM (SELECT {own}.*, {values} FROM {own}{filter} LIMIT {ROWS}) AS phasegate_o
+         FROM (SELECT {own}.*, {values} FROM {own}{filter} LIMIT {INVERSE_ROWS}) AS phasegate_o
          CROSS JOIN LATERAL (SELECT {back} FROM (SELECT {new_row}) AS {new}) AS phasegate_b
          CROSS JOIN LATERAL (SELECT {values} FROM (SELECT {old_row}) AS {old}) AS phasegate_a
          WHERE {differ} LIMIT 1",

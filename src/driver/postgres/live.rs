@@ -10,18 +10,17 @@
 //! Absent on purpose: which sessions there are at once, which is `connection`'s.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::error::{code, failed, unconnected};
+use crate::bounds::postgres::{
+    CONNECT_WITHIN, CONNECTION_CHECK_MS, FRESH_MS, IDLE_IN_TRANSACTION_MS, ONCE_LOCK_MS,
+};
 use crate::clock::Stopwatch;
 use crate::driver::{Access, Error};
 use crate::run::FailureClass;
-
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of every session. A name that the server doesn't know is left out (`client_connection_check_interval` came with
 /// version 14, `transaction_timeout` with 17). Values are written so that they can be read again whatever the role's own
@@ -33,18 +32,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SETTINGS: &str = r#"
 SELECT pg_backend_pid(), set_config(s.name, v.value, false) FROM (VALUES
     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'), ('extra_float_digits', '1'),
-    ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', '10s'),
-    ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed'),
-    ('lock_timeout', '2s'), ('jit', 'off'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
+    ('standard_conforming_strings', 'on'), ('row_security', 'off'), ('idle_in_transaction_session_timeout', $2),
+    ('client_connection_check_interval', $3), ('default_transaction_isolation', 'read committed'),
+    ('lock_timeout', $4), ('jit', 'off'), ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_session_timeout', '0'),
     ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
         ELSE current_setting('synchronous_commit') END),
     ('search_path', CASE WHEN '"' || replace(current_user, '"', '""') || '"' = $1
         THEN regexp_replace(current_setting('search_path'), '"\$user"\s*,?\s*', '')
         ELSE current_setting('search_path') END)) AS v (name, value)
 JOIN pg_settings s ON lower(s.name) = v.name"#;
-
-/// How long a session may have been idle to be used without asking whether it is still there, in milliseconds.
-const FRESH_MS: u64 = 1_000;
 
 /// Who answers, after how long a wait for a lock the server looks for deadlocks, and the timeline that it writes: none on a
 /// standby. A file's name begins with it, and is right from the moment of a promotion on; what `pg_control_checkpoint` has
@@ -134,14 +130,20 @@ impl Live {
         access: Access,
         schema: &str,
     ) -> Result<Self, Error> {
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, ender.options.connect()).await;
+        let opened = tokio::time::timeout(CONNECT_WITHIN, ender.options.connect()).await;
         let mut sqlx = opened
             .map_err(|_| {
                 Error::failed(FailureClass::Unreachable, "the server did not answer within 10 s")
                     .with_help("see whether the server is overloaded, and whether that port is PostgreSQL's")
             })?
             .map_err(unconnected)?;
-        let set = sqlx::query(SETTINGS).bind(schema).fetch_all(&mut sqlx).await;
+        let set = sqlx::query(SETTINGS)
+            .bind(schema)
+            .bind(format!("{IDLE_IN_TRANSACTION_MS}ms"))
+            .bind(format!("{CONNECTION_CHECK_MS}ms"))
+            .bind(format!("{ONCE_LOCK_MS}ms"))
+            .fetch_all(&mut sqlx)
+            .await;
         let set = set.map_err(unprepared)?;
         if access == Access::ReadOnly {
             sqlx::query("SELECT set_config('default_transaction_read_only', 'on', false)")

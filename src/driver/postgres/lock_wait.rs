@@ -5,14 +5,8 @@
 //!
 //! Absent on purpose: the transactions, which are `connection`'s.
 
+use crate::bounds::postgres::{CHUNK_LOCK_MS, ONCE_LOCK_MS};
 use crate::driver::TxKind;
-
-/// How long chunks wait for a lock, in milliseconds. Always less than the server's `deadlock_timeout`, so that we yield and
-/// not a client.
-const CHUNK_LOCK_MS: u64 = 300;
-
-/// How long everything else that writes waits, in milliseconds: what waits for a strong lock holds up everybody behind it.
-const ONCE_LOCK_MS: u64 = 2_000;
 
 /// How long to wait for a lock, in milliseconds: as a step says, and where clients' rows are locked always less than it
 /// takes the server to look for deadlocks. A server takes 0 for ever, so it is no wait of ours.

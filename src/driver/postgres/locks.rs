@@ -20,23 +20,12 @@ use sqlx::Row as _;
 use super::connection::Tx;
 use super::dual_write::run;
 use super::error::failed;
+use crate::bounds::postgres::{
+    FURTHER_LOCK_MS, LONGEST_TRY_MS, RESTS_MS, SHORTEST_TRY_MS, TRIED_FOR_MS, WHOLE_TRY_MS,
+};
 use crate::clock::Stopwatch;
 use crate::driver::Error;
 use crate::run::FailureClass;
-
-/// How long the shortest try waits for each of several locks, in milliseconds.
-const SHORTEST_MS: u64 = 10;
-/// How long the longest one does.
-const LONGEST_MS: u64 = 150;
-/// How long all of them are waited for in one try: whoever comes the other way round may have queued up behind us since the first,
-/// and the server takes a second until it looks for deadlocks.
-const ALL_MS: u64 = 750;
-/// For how long several locks are tried for in one transaction, in milliseconds.
-const TRIED_FOR_MS: u64 = 3_000;
-/// The rests between, in milliseconds: no two alike, so that they don't fall in step with clients.
-const RESTS_MS: [u64; 5] = [5, 17, 8, 11, 23];
-/// How long further locks of the same transaction are waited for, in milliseconds.
-const FURTHER_MS: u64 = 300;
 
 /// Takes locks, all or none: one with the patience that the transaction has, several with short tries.
 pub(super) async fn lock_all(tx: &mut Tx<'_>, statements: &[String]) -> Result<(), Error> {
@@ -50,7 +39,7 @@ pub(super) async fn lock_all(tx: &mut Tx<'_>, statements: &[String]) -> Result<(
     } else {
         lock_several(tx, &limits, statements).await?;
     }
-    say(tx, limits.wait(FURTHER_MS)).await
+    say(tx, limits.wait(FURTHER_LOCK_MS)).await
 }
 
 async fn lock_several(
@@ -67,7 +56,7 @@ async fn lock_several(
                     && watch.elapsed_ms() < TRIED_FOR_MS =>
             {
                 say(tx, "ROLLBACK TO SAVEPOINT phasegate_locks".to_owned()).await?;
-                let rest = rests.next().copied().unwrap_or(SHORTEST_MS);
+                let rest = rests.next().copied().unwrap_or(SHORTEST_TRY_MS);
                 tokio::time::sleep(Duration::from_millis(rest)).await;
             }
             tried => return tried,
@@ -92,8 +81,8 @@ async fn send_vacuum_away(tx: &mut Tx<'_>, statements: &[String]) -> Result<(), 
 
 /// What asks for all locks once, in one message: the sooner the next one is asked for, the fewer come in between.
 fn one_try(number: u64, limits: &Limits, statements: &[String]) -> String {
-    let most_ms = ALL_MS / u64::try_from(statements.len()).unwrap_or(ALL_MS).max(1);
-    let wait_ms = (SHORTEST_MS * luby(number)).min(LONGEST_MS).min(most_ms);
+    let most_ms = WHOLE_TRY_MS / u64::try_from(statements.len()).unwrap_or(WHOLE_TRY_MS).max(1);
+    let wait_ms = (SHORTEST_TRY_MS * luby(number)).min(LONGEST_TRY_MS).min(most_ms);
     let mut said = vec!["SAVEPOINT phasegate_locks".to_owned(), limits.wait(wait_ms)];
     if number.is_multiple_of(2) {
         said.extend(statements.iter().rev().cloned());

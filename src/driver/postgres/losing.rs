@@ -24,13 +24,11 @@ use super::shape_sql::{Pick, Statements, Which};
 use super::sink::is_of_a_row;
 use super::source::as_text;
 use super::verify::{by_index, compare, tables};
+use crate::bounds::verify::KEYS_AT_ONCE;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::Compared;
 use crate::driver::{Error, Verifier as _};
 use crate::run::{Direction, Mapping};
-
-/// How many keys are compared at once.
-const KEYS_AT_ONCE: usize = 500;
 
 impl Postgres {
     /// Compares what the new side has in a chunk.

@@ -5,11 +5,9 @@ use sqlx::Row as _;
 use super::catalogue::same_table;
 use super::error::failed;
 use super::survey::Look;
+use crate::bounds::probe::NAMES_MAX;
 use crate::driver::Error;
 use crate::driver::suggest::nearest;
-
-/// How many names a suggestion is looked for among.
-const NAMES_MAX: i64 = 10_000;
 
 impl Look<'_> {
     /// The table that was likely meant.

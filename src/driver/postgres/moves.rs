@@ -33,11 +33,9 @@ use super::settle::{DOING, bound, columns_of, is_tied};
 use super::shape::Shape;
 use super::sink::is_of_a_row;
 use super::stuck::Stuck;
+use crate::bounds::postgres::MOVED_AT_ONCE;
 use crate::driver::Error;
 use crate::run::{Failure, FailureClass};
-
-/// How many copies are given their keys by what is sent at once.
-const AT_ONCE: usize = 1_000;
 
 /// What came of having copies follow.
 #[derive(Default)]
@@ -243,7 +241,7 @@ impl Mover<'_> {
             return Ok(true);
         }
         self.say("SAVEPOINT phasegate_moved").await?;
-        for some in hops.chunks(AT_ONCE) {
+        for some in hops.chunks(MOVED_AT_ONCE) {
             let keys =
                 |hop: &Hop| Some((self.ground.keys.get(&hop.0)?, self.ground.keys.get(&hop.1)?));
             let moves: Vec<_> = some.iter().filter_map(keys).collect();

@@ -29,10 +29,9 @@ use super::sink::{copied, copied_before, copy_rows, is_of_a_row, named, open, pr
 use super::source::{as_text, nth_key, size};
 use super::verify::by_index;
 use super::{Postgres, cells, ledger, prepared};
+use crate::bounds::copying::{JUDGED_AT_ONCE, RETRIED_AT_ONCE};
 use crate::copy::chunk::{Chunk, Key, Planned};
-use crate::driver::parking::{
-    Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
-};
+use crate::driver::parking::{Along, Parker, Passes, Refusal, reason, too_many_parked};
 use crate::driver::{Copied, Error, Fence, TxKind, Work};
 use crate::run::{
     Direction, Failure, FailureClass, Mapping, Parked, ParkedRow, RunId, StepId, plural,

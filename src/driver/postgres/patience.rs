@@ -15,11 +15,9 @@ use sqlx::postgres::PgConnection;
 
 use super::connection::Tx;
 use super::error::failed;
+use crate::bounds::postgres::SHORT_LOCK_MS;
 use crate::driver::Error;
 use crate::run::{Failure, FailureClass};
-
-/// How long whoever has no bound over all waits for a single lock, in milliseconds.
-pub(super) const SHORT_MS: u64 = 10;
 
 /// For how long rows may be waited for in all, in milliseconds, where the server looks for deadlocks after `deadlock_ms`.
 pub(super) const fn all_ms(deadlock_ms: u64) -> u64 {
@@ -47,7 +45,7 @@ pub(super) async fn begin(tx: &mut Tx<'_>) -> Result<(), Error> {
 
 /// From now on hardly anybody is waited for: what is locked may be so many rows that no bound over all of them is kept.
 pub(super) async fn hardly(tx: &mut Tx<'_>) -> Result<(), Error> {
-    bound(tx, "lock_timeout", SHORT_MS).await
+    bound(tx, "lock_timeout", SHORT_LOCK_MS).await
 }
 
 async fn bound(tx: &mut Tx<'_>, setting: &str, ms: u64) -> Result<(), Error> {
@@ -68,7 +66,7 @@ pub(super) async fn spent(conn: &mut PgConnection, ms: u64) -> Result<(), sqlx::
 
 /// All rows that are to be written are locked. Nothing where there is no bound.
 pub(super) async fn had(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let ms = i64::try_from(SHORT_MS).unwrap_or(i64::MAX);
+    let ms = i64::try_from(SHORT_LOCK_MS).unwrap_or(i64::MAX);
     sqlx::query(HAD).bind(ms).execute(conn).await.map(|_| ())
 }
 

@@ -13,11 +13,9 @@ use sqlx::postgres::PgConnection;
 use super::catalogue::name_sql;
 use super::error::failed;
 use super::shape::{self, Shape};
+use crate::bounds::postgres::KEPT_MAX;
 use crate::driver::Error;
 use crate::run::Mapping;
-
-/// How much is kept of each kind: more mappings than a plan works on at once, or a relay carries.
-const KEPT_MAX: usize = 64;
 
 /// Stands for the catalogue's rows of two tables, `$1` and `$2`.
 pub(super) const VERSION: &str = "\

@@ -14,19 +14,17 @@ use super::dependents::{Dependent, dependents};
 use super::error::failed;
 use super::surroundings::{Surroundings, around};
 use super::{beside, gaps, probe_server, survey};
+use crate::bounds::message::PLAN_LINES_MAX;
+use crate::bounds::probe::{POSTGRES_COUNTED_BYTES_MAX, SAMPLE_ROWS};
 use crate::clock::Stopwatch;
 use crate::driver::probed::{
-    Estimate, KeyAccess, MappingFacts, ObjectFacts, RowSecurity, SAMPLE_ROWS, Sample, TableFacts,
+    Estimate, KeyAccess, MappingFacts, ObjectFacts, RowSecurity, Sample, TableFacts,
 };
 use crate::driver::{Error, Probed, Survey};
 use crate::run::{Direction, FailureClass, Relation};
 
-/// Up to how many bytes a table's rows are counted.
-const COUNTED_BYTES_MAX: u64 = 4 << 20;
 /// Oids below are the server's own: its catalogues and views, of which there is nothing to say (`access/transam.h`).
 const FIRST_OID_OF_USERS: u32 = 16_384;
-/// How many lines of a plan are shown.
-const PLAN_LINES_MAX: usize = 10;
 
 /// Looks.
 pub(super) async fn probe(connections: &Connections, survey: &Survey) -> Result<Probed, Error> {
@@ -237,7 +235,7 @@ async fn size(conn: &mut PgConnection, table: &Table) -> Result<Size, Error> {
 
 /// How many rows a table has: counted where it is small, by statistics, or as the planner guesses from its pages.
 async fn rows(conn: &mut PgConnection, table: &Table, size: &Size) -> Result<Estimate, Error> {
-    if size.can_read && size.table_bytes <= COUNTED_BYTES_MAX {
+    if size.can_read && size.table_bytes <= POSTGRES_COUNTED_BYTES_MAX {
         let sql = format!("SELECT count(*) FROM {}", table.sql());
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(conn).await;
         let rows: i64 = row

@@ -6,15 +6,10 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::failed;
+use crate::bounds::message::{LONG_TRANSACTION_MS, QUERY_CHARS_MAX, SESSIONS_MAX};
+use crate::bounds::postgres::CHUNK_LOCK_MS;
 use crate::driver::probed::{Connections, ReplicaFacts, Seen, SessionFacts};
 use crate::driver::{Error, Probed};
-
-/// How many sessions are shown.
-const SESSIONS_MAX: i64 = 50;
-/// Characters of a query that are shown.
-const QUERY_CHARS_MAX: usize = 200;
-/// From how many milliseconds on a transaction is a long one.
-const LONG_MS: i64 = 60_000;
 
 /// Fills in what the server tells. `oids` are the plan's tables.
 pub(super) async fn look(
@@ -84,7 +79,7 @@ async fn server(conn: &mut PgConnection) -> Result<Server, Error> {
         notes.push("track_counts is off: counters can't tell whether a table is used".to_owned());
     }
     let deadlock_ms: i64 = row.try_get(9).map_err(failed(doing))?;
-    if deadlock_ms <= 300 {
+    if deadlock_ms <= i64::try_from(CHUNK_LOCK_MS).unwrap_or(i64::MAX) {
         notes.push(format!(
             "deadlock_timeout is {deadlock_ms} ms: a client may be the one that is ended where a chunk would have yielded"
         ));
@@ -119,7 +114,7 @@ async fn sessions(conn: &mut PgConnection, oids: &[u32]) -> Result<Vec<SessionFa
     let oids: Vec<i64> = oids.iter().copied().map(i64::from).collect();
     let rows = sqlx::query(SESSIONS)
         .bind(oids)
-        .bind(LONG_MS)
+        .bind(LONG_TRANSACTION_MS)
         .bind(SESSIONS_MAX)
         .fetch_all(conn)
         .await

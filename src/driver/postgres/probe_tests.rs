@@ -6,7 +6,8 @@ use sqlx::AssertSqlSafe;
 use super::Postgres;
 use super::error::code;
 use super::fixture::{Database, claim, class, mapping};
-use crate::driver::probed::{ObjectFacts, SAMPLE_ROWS, Seen};
+use crate::bounds::probe::SAMPLE_ROWS;
+use crate::driver::probed::{ObjectFacts, Seen};
 use crate::driver::{
     Access, Introspect as _, Purpose, Session as _, Survey, SurveyedMapping, TableUse,
 };

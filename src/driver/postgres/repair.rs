@@ -23,12 +23,10 @@ use super::sink::{locked, prepare, write};
 use super::source::as_text;
 use super::sync_sql::{function_name, trigger_name};
 use super::{Postgres, patience, prepared};
+use crate::bounds::verify::REPAIRED_AT_ONCE;
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::Error;
 use crate::run::{Direction, Mapping, Winner};
-
-/// Rows that are repaired in one transaction: as many as may be locked at once.
-const REPAIRED_MAX: usize = 1_000;
 
 /// Whether the triggers of the sync on a table and its partitions, and the sync's functions, are all as one transaction made
 /// them: rows of the catalogue carry the transaction that wrote them last. `$1` is the table, `$2` what the triggers' names
@@ -63,7 +61,7 @@ impl Postgres {
         patience::begin(tx).await?;
         let rows = repair_keys(tx.conn()?, &statements, &Pick::Keys(&keys)).await;
         let rows = rows.map_err(|error| patience::yielded(refused(&error)))?;
-        let is_more = keys.len() == REPAIRED_MAX;
+        let is_more = keys.len() == REPAIRED_AT_ONCE;
         Ok((rows, keys.into_iter().next_back().filter(|_| is_more)))
     }
 }
@@ -103,7 +101,7 @@ async fn wrong_keys(
     let keys: Vec<String> = (0..shape.keys.len()).map(|at| format!("x{at}")).collect();
     let pick = Pick::Chunk(range);
     let sql = format!(
-        "SELECT {} FROM {} WHERE found <> {} ORDER BY {} LIMIT {REPAIRED_MAX}",
+        "SELECT {} FROM {} WHERE found <> {} ORDER BY {} LIMIT {REPAIRED_AT_ONCE}",
         as_text(&keys),
         statements.judged(&pick),
         Found::Right as u8,

@@ -45,13 +45,11 @@ use super::{
     Postgres, carry, counterpart, guard_sql, handover, identifying, ledger, outbox, uncarried,
     written,
 };
+use crate::bounds::postgres::RETIRE_TRIES_MAX;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, SyncState, TxKind, Work};
 use crate::run::{
     Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn, RunId,
 };
-
-/// How often one attempt tries to find nothing noted.
-const TRIES_MAX: u32 = 4;
 
 #[async_trait]
 impl Retirer for Postgres {
@@ -69,7 +67,7 @@ impl Retirer for Postgres {
         loop {
             match self.retire_once(fence, work, &retiring).await {
                 // Whether clients note a key just then is a matter of luck, and to rest makes it no better.
-                Err(error) if is_noted_just_now(&error) && tries < TRIES_MAX => tries += 1,
+                Err(error) if is_noted_just_now(&error) && tries < RETIRE_TRIES_MAX => tries += 1,
                 retired => return retired,
             }
         }

@@ -1,28 +1,18 @@
 //! Claims, fences, statements: [`Session`] for PostgreSQL.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::error::failed;
 use super::{Postgres, answered, claim, ledger, script, statements, value};
+use crate::bounds::copying::CHUNK_TIME_MAX_MS;
+use crate::bounds::postgres::{COPY_WORKERS, GONE_LOOK_EVERY, GONE_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::crossing::ChangeSource;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
 use crate::run::{Ending, Marked, RunId, Runnable, Script, StepId, Transaction, Value, Way};
-
-/// Workers of a copy.
-const COPY_WORKERS: u32 = 8;
-/// Writers of other rows go on beside a chunk, so the plan may say how long one takes (milliseconds).
-const CHUNK_TIME_MAX_MS: u64 = 60_000;
-
-/// How long sessions that were ended may take to be gone, in milliseconds: what can't be cancelled at once is waited for.
-const GONE_WITHIN_MS: u64 = 30_000;
-/// How often they are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Postgres {
     /// Ends the sessions of earlier runners of a run, and waits until they are gone and their locks with them.
@@ -33,7 +23,7 @@ impl Postgres {
             if watch.elapsed_ms() > GONE_WITHIN_MS {
                 return Err(claim::not_gone(&mut reader, run, token).await);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(GONE_LOOK_EVERY).await;
         }
         reader.release().await;
         Ok(())

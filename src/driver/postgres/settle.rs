@@ -38,25 +38,16 @@ use super::sink::is_of_a_row;
 use super::stuck::{Stuck, park_or_refuse};
 use super::sync_sql::trigger_name;
 use super::{ledger, marks, patience};
+use crate::bounds::postgres::{
+    BATCH_NOTES, MANY_NOTES, NOTES_UNDER_LOCK_MAX, PASSES_MAX, SETTLED_MAX, STUCK_MAX,
+    THOROUGH_NOTES,
+};
 use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Direction, Failure, FailureClass, Mapping};
 
-/// Notes put right in one transaction; and where it takes many tries to find out which can't be.
-const BATCH_NOTES: u32 = 500;
-const THOROUGH_NOTES: u32 = 100;
-/// Notes that belong together may be many more. To lock so many rows takes longer than anybody waits for them.
-const MANY_NOTES: usize = 2_000;
-/// Keys that are put right at once where they are in each other's way, and kept in mind at most.
-const STUCK_MAX: usize = 10_000;
-/// How often what was refused is tried again in one batch, while that frees some.
-const PASSES_MAX: u32 = 10;
 pub(super) const DOING: &str = "put noted keys right";
-/// Noted keys that are looked at while clients are kept out.
-const LOOKED_AT_MAX: u64 = 1_000;
 const NOTED_JUST_NOW: &str = "keys were noted just now that are to be put right first";
-/// How often noted keys are put right before it is given up.
-const SETTLED_MAX: u32 = 5;
 
 /// What came of going over the notes of a mapping.
 #[derive(Default)]
@@ -196,7 +187,7 @@ impl Postgres {
                 return Ok(());
             }
         }
-        if left <= LOOKED_AT_MAX {
+        if left <= NOTES_UNDER_LOCK_MAX {
             return Ok(());
         }
         let message = "clients keep changing the very keys that are being put right";
@@ -241,7 +232,7 @@ pub(super) async fn none_noted(tx: &mut Tx<'_>, shape: &Shape, seen: Seen) -> Re
     let touched = tx.ours(&shape.touched_name());
     let noted = count_noted(tx.conn()?, &touched).await?;
     if noted == 0
-        || (noted <= LOOKED_AT_MAX && !is_wrong(tx.conn()?, shape, (&touched, seen)).await?)
+        || (noted <= NOTES_UNDER_LOCK_MAX && !is_wrong(tx.conn()?, shape, (&touched, seen)).await?)
     {
         return Ok(());
     }

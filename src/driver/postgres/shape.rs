@@ -14,9 +14,10 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnection;
 
 use super::catalogue::{self, Column, Table, quote};
+use crate::bounds::copying::KEY_COLUMNS_MAX;
 use crate::driver::Error;
-pub(super) use crate::driver::shape::{KEY_COLUMNS_MAX, Part, id_of, id_of_name};
 use crate::driver::shape::{Names, Written};
+pub(super) use crate::driver::shape::{Part, id_of, id_of_name};
 use crate::run::{CopyColumns, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 use crate::sql::{Dialect, column_refs};
 

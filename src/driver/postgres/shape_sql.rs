@@ -19,9 +19,10 @@ use super::ledger::has_table;
 use super::planted::Fault;
 use super::same::{held_by, same, stored_by};
 use super::shape::{Part, Shape, Write};
+use crate::bounds::message::VALUE_CHARS_MAX;
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::Error;
-use crate::run::{Direction, OnDelete, VALUE_CHARS_MAX};
+use crate::run::{Direction, OnDelete};
 
 /// Has a transaction's statements find rows by the key's index whatever the statistics say: without any, the planner takes
 /// a range of a composite key for a ninth of the table, and reads all of it for each chunk. `$1` and `$2` are a setting of the

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -18,16 +17,11 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::catalogue::name_sql;
 use super::error::failed;
 use super::{Postgres, outbox};
+use crate::bounds::throttle::{POSITIONS_MAX, REPLICA_LOOK_EVERY, REPLICA_LOOKS};
 use crate::clock::Stopwatch;
 use crate::copy::throttle::Part;
 use crate::driver::{Error, Signals};
 use crate::run::{FailureClass, Gauge};
-
-/// How often a replica whose lag isn't known yet is looked at again, and how long that is waited.
-const ASK_AGAIN: (u32, Duration) = (5, Duration::from_millis(100));
-
-/// Positions of the log that are remembered at most.
-const POSITIONS_MAX: usize = 512;
 
 const RIGHTS: &str = "\
 SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS may_see, quote_ident(current_user) AS me";
@@ -174,11 +168,11 @@ impl Postgres {
         let is_open = |one: &Replica| {
             one.lag_ms.is_none() && one.replayed.is_none_or(|replayed| replayed < written)
         };
-        for _ in 0..ASK_AGAIN.0 {
+        for _ in 0..REPLICA_LOOKS {
             if !replicas.iter().any(is_open) {
                 break;
             }
-            tokio::time::sleep(ASK_AGAIN.1).await;
+            tokio::time::sleep(REPLICA_LOOK_EVERY).await;
             replicas = self::replicas(conn).await?;
         }
         let parts = replicas.iter().map(|one| {
@@ -291,6 +285,8 @@ async fn dead(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs)]
 mod tests {
+    use std::time::Duration;
+
     use sqlx::Connection as _;
 
     use super::super::fixture::{Database, class};

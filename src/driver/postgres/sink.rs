@@ -28,6 +28,8 @@ use super::planted::Fault;
 use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Pick, Statements, Which};
 use super::{Postgres, ledger, patience, prepared, settle, shape, source};
+use crate::bounds::copying::HALVINGS_MAX;
+use crate::bounds::postgres::{CLEARINGS_MAX, SHORT_LOCK_MS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::parking::uncopied;
@@ -36,11 +38,6 @@ use crate::run::{Direction, FailureClass, Mapping, OnExisting, RunId, StepId};
 
 /// How many settings [`BY_INDEX`] sets, each a column of what it gives.
 const SETTINGS: usize = 3;
-/// How often noted keys are put right for a row that can't be copied before its chunk is left for later.
-const CLEARINGS_MAX: u32 = 5;
-
-/// Halvings that look for the row that can't be copied: enough for any chunk.
-const HALVINGS_MAX: u32 = 40;
 
 #[async_trait]
 impl Sink for Postgres {
@@ -353,7 +350,7 @@ impl Postgres {
                 }
             }
         }
-        let short = Some(patience::SHORT_MS);
+        let short = Some(SHORT_LOCK_MS);
         self.copy_waiting(fence, work, mapped, (chunk, manner, short)).await
     }
 

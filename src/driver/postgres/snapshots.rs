@@ -26,16 +26,11 @@ use super::Postgres;
 use super::error::failed;
 use super::planted::Fault;
 use super::wait::{age, shown};
+use crate::bounds::message::VIEWERS_NAMED_MAX;
+use crate::bounds::postgres::{VIEWS_REST_MS, VIEWS_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::{Error, Fence, Work};
 use crate::run::{FailureClass, Mapping, MappingName, plural};
-
-/// How long older views are waited for in one attempt, in milliseconds, unless the step says how long it waits for locks.
-const WAIT_MS: u64 = 2_000;
-/// The first and the longest rest between two looks, in milliseconds.
-const REST_MS: (u64, u64) = (10, 200);
-/// How many of those that are waited for are named.
-const NAMED_MAX: usize = 3;
 
 const MOMENT: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text";
 
@@ -184,9 +179,9 @@ fn in_the_way(mapping: &Mapping, viewers: &[Viewer]) -> Error {
         mapping.name,
         plural(u64::try_from(viewers.len()).unwrap_or(u64::MAX), "transaction"),
     );
-    let mut named: Vec<String> = viewers.iter().take(NAMED_MAX).map(Viewer::said).collect();
-    if viewers.len() > NAMED_MAX {
-        named.push(format!("and {} more", viewers.len() - NAMED_MAX));
+    let mut named: Vec<String> = viewers.iter().take(VIEWERS_NAMED_MAX).map(Viewer::said).collect();
+    if viewers.len() > VIEWERS_NAMED_MAX {
+        named.push(format!("and {} more", viewers.len() - VIEWERS_NAMED_MAX));
     }
     let pid = viewers.first().map_or_else(|| "pid".to_owned(), |it| it.pid.to_string());
     let mut help =
@@ -215,8 +210,8 @@ impl Postgres {
         mapping: &Mapping,
     ) -> Result<(), Error> {
         self.settle_all(fence, mapping).await?;
-        let patience_ms = work.lock_timeout_ms.unwrap_or(WAIT_MS);
-        let (watch, mut rest_ms) = (Stopwatch::start(), REST_MS.0);
+        let patience_ms = work.lock_timeout_ms.unwrap_or(VIEWS_WITHIN_MS);
+        let (watch, mut rest_ms) = (Stopwatch::start(), VIEWS_REST_MS.0);
         loop {
             let moment = match self.connections.moments.of(mapping) {
                 Some(moment) => moment,
@@ -231,7 +226,7 @@ impl Postgres {
                 return Err(in_the_way(mapping, &viewers));
             }
             tokio::time::sleep(Duration::from_millis(rest_ms)).await;
-            rest_ms = (rest_ms * 2).min(REST_MS.1);
+            rest_ms = (rest_ms * 2).min(VIEWS_REST_MS.1);
         }
     }
 

@@ -18,19 +18,11 @@ use super::ledger::unsigned;
 use super::shape::{KeyPair, Shape, reads};
 use super::shape_sql::{BY_INDEX, Pick, Which};
 use super::{Postgres, cells, ledger, prepared};
+use crate::bounds::postgres::{CHUNK_BYTES_MAX, WEIGHED_ROWS};
+use crate::bounds::probe::POSTGRES_COUNTED_ROWS_MAX;
 use crate::copy::chunk::{Chunk, Key, Planned};
 use crate::driver::{CopyState, Error, Fence, Source, TxKind, Window, Work};
 use crate::run::Mapping;
-
-/// Up to how many rows an estimate counts exactly: some hundredths of a second.
-const COUNTED_MAX: u64 = 100_000;
-
-/// How many bytes of the source the rows of a chunk may take, as they are stored; one row may take more. So much is written,
-/// logged and sent to replicas at once, whatever the time that it takes.
-const CHUNK_BYTES_MAX: u64 = 16 << 20;
-
-/// How many rows tell how many bytes the next ones take.
-const WEIGHED: u32 = 64;
 
 #[async_trait]
 impl Source for Postgres {
@@ -272,7 +264,7 @@ async fn weight(conn: &mut PgConnection, shape: &Shape, range: &Chunk) -> Result
         "SELECT (SELECT coalesce(sum(pg_relation_size(reltoastrelid)), 0) > 0 FROM pg_class WHERE reltoastrelid <> 0
                  AND oid IN (SELECT relid FROM pg_partition_tree({oid}::regclass) UNION ALL SELECT {oid})),
                 (SELECT coalesce(avg(b), 0)::bigint FROM (SELECT {size} AS b FROM {table} WHERE {rows}
-                 ORDER BY {order} LIMIT {WEIGHED}) AS phasegate_rows)",
+                 ORDER BY {order} LIMIT {WEIGHED_ROWS}) AS phasegate_rows)",
         oid = shape.old.oid,
         rows = pick.sql(shape, Which::Old),
         order = shape.key_names(Which::Old).join(", ")
@@ -378,13 +370,13 @@ pub(super) async fn estimate(
     let filter = filter.unwrap_or("true");
     let sql = format!(
         "SELECT count(*), count(*) FILTER (WHERE is_copied)
-         FROM (SELECT ((\n{filter}\n) IS TRUE) AS is_copied FROM {table} LIMIT {COUNTED_MAX}) AS phasegate_rows"
+         FROM (SELECT ((\n{filter}\n) IS TRUE) AS is_copied FROM {table} LIMIT {POSTGRES_COUNTED_ROWS_MAX}) AS phasegate_rows"
     );
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut *conn).await;
     let row = row.map_err(|error| refused(&error))?;
     let count = |at: usize| unsigned(row.try_get(at).map_err(failed("count rows"))?);
     let (counted, copied) = (count(0)?, count(1)?);
-    if counted < COUNTED_MAX {
+    if counted < POSTGRES_COUNTED_ROWS_MAX {
         return Ok(copied);
     }
     let sql = format!("EXPLAIN (FORMAT JSON) SELECT 1 FROM {table} WHERE (\n{filter}\n)");

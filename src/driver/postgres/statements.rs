@@ -11,8 +11,6 @@
 //!
 //! The marks are rows of the ledger's `steps` called `<step>/statement/<n>`; the step's own row replaces them at the end.
 
-use std::time::Duration;
-
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::connection::{Bare, SessionId, Tx};
@@ -20,15 +18,11 @@ use super::error::{failed, is_lost, is_refused_unrun, unknown};
 use super::ledger::{self, signed, unsigned, way_name};
 use super::leftovers::{self, IndexState};
 use super::{Postgres, hints};
+use crate::bounds::postgres::{GONE_LOOK_EVERY, ONCE_LOCK_MS, STATEMENT_GONE_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::{Applied, Error, Fence, TxKind, Work};
 use crate::run::{FailureClass, Script, Statement, Way};
 use crate::sql::{Alone, alone, runs_code};
-
-/// How long a session that was ended may take to be gone, in milliseconds: the server notices between rows.
-const GONE_WITHIN_MS: u64 = 20_000;
-/// How often it is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What the ledger has of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +173,7 @@ impl Steps<'_> {
             | Alone::DropsIndex(_)
             | Alone::Reindexes(_)
             | Alone::Detaches { .. } => 0,
-            _ => self.work.lock_timeout_ms.unwrap_or(2_000).max(1),
+            _ => self.work.lock_timeout_ms.unwrap_or(ONCE_LOCK_MS).max(1),
         };
         let watcher = bare.wait_for_locks(lock_ms).await?;
         let changed = async {
@@ -536,13 +530,13 @@ pub(super) async fn end_begun(
 async fn end(bare: &mut Bare<'_>, session: &SessionId) -> Result<(), Error> {
     let watch = Stopwatch::start();
     while leftovers::is_alive(bare.conn()?, session).await? {
-        if watch.elapsed_ms() > GONE_WITHIN_MS {
+        if watch.elapsed_ms() > STATEMENT_GONE_WITHIN_MS {
             let message = format!("session {} of an earlier attempt has not ended", session.pid);
             return Err(Error::failed(FailureClass::Contention, message)
                 .with_help("it is being ended; look at it in pg_stat_activity"));
         }
         leftovers::end_session(bare.conn()?, session).await?;
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(GONE_LOOK_EVERY).await;
     }
     Ok(())
 }

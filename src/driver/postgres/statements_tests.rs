@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::fixture::{Database, entered, script, work};
 use super::*;

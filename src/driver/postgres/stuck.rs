@@ -10,13 +10,11 @@ use super::settle::{DOING, bound, columns_of, is_tied, number};
 use super::settle_sql::forget_notes;
 use super::shape::{KeyPair, Shape, shape};
 use super::sink::named;
+use crate::bounds::message::STUCK_KEYS_NAMED_MAX;
 use crate::copy::chunk::{Cell, Key};
 use crate::driver::parking::Refusal;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Failure, FailureClass, Mapping, plural};
-
-/// Keys that an error names.
-const NAMED_MAX: usize = 3;
 
 /// A key that the server would not have put right, and what it said.
 #[derive(Clone, Debug)]
@@ -69,10 +67,13 @@ fn refused(shape: &Shape, stuck: &[Stuck]) -> Error {
     let Some(first) = stuck.first() else {
         return Error::failed(FailureClass::Refused, "noted keys can't be put right");
     };
-    let mut names: Vec<String> =
-        stuck.iter().take(NAMED_MAX).map(|it| named(shape, &as_key(shape, &it.key))).collect();
-    if stuck.len() > NAMED_MAX {
-        names.push(plural(number(stuck.len() - NAMED_MAX), "more key"));
+    let mut names: Vec<String> = stuck
+        .iter()
+        .take(STUCK_KEYS_NAMED_MAX)
+        .map(|it| named(shape, &as_key(shape, &it.key)))
+        .collect();
+    if stuck.len() > STUCK_KEYS_NAMED_MAX {
+        names.push(plural(number(stuck.len() - STUCK_KEYS_NAMED_MAX), "more key"));
     }
     let message = format!(
         "what clients wrote to the row with {} of {} could only be noted, and its copy can't be put right: {}",

@@ -21,6 +21,7 @@ use super::shape::Shape;
 use super::steady::{Steadiness, steadiness};
 use super::surroundings::{Surroundings, around};
 use super::{ahead, deferrable, gaps, stricter, sync_objects, version};
+use crate::bounds::probe::{POSTGRES_LOCK_WAIT_MS, POSTGRES_STATEMENT_WITHIN_MS};
 use crate::driver::probed::Right;
 use crate::driver::suggest::nearest;
 use crate::driver::{CreatedObject, Error, Finding, Severity, Survey, SurveyedMapping};
@@ -71,7 +72,7 @@ FROM pair";
 /// Set for the look alone: the planner folds away what contradicts itself (which `steady` reads), and a statement that
 /// would take long is given up.
 const SETTINGS: &str = "SELECT set_config('constraint_exclusion', 'on', true), \
-     set_config('statement_timeout', '10s', true), set_config('lock_timeout', '1s', true)";
+     set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)";
 
 /// Everything that stands in the plan's way, and what the role may do.
 pub(super) async fn look(
@@ -80,9 +81,13 @@ pub(super) async fn look(
 ) -> Result<(Vec<Finding>, Vec<Right>), Error> {
     let schema = reader.schema().to_owned();
     let conn = reader.conn()?;
-    for statement in [SETTINGS, "SAVEPOINT look"] {
-        sqlx::query(statement).execute(&mut *conn).await.map_err(failed("prepare to look"))?;
-    }
+    sqlx::query(SETTINGS)
+        .bind(format!("{POSTGRES_STATEMENT_WITHIN_MS}ms"))
+        .bind(format!("{POSTGRES_LOCK_WAIT_MS}ms"))
+        .execute(&mut *conn)
+        .await
+        .map_err(failed("prepare to look"))?;
+    sqlx::query("SAVEPOINT look").execute(&mut *conn).await.map_err(failed("prepare to look"))?;
     let mut look = Look {
         conn,
         survey,

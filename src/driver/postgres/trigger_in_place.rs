@@ -28,7 +28,7 @@ use super::sync_sql::{
     Function, Side, SyncSql, Trigger, all, any, body, cast, fires, function_name, is_guarded,
     trigger_name,
 };
-use super::trigger_sql::{OF_A_ROW, REASON};
+use super::trigger_sql::{OF_A_ROW, reason};
 use crate::run::{Direction, Winner};
 
 /// What keeps columns of one table in step. `schema` is our own, quoted.
@@ -92,7 +92,7 @@ impl InPlace<'_> {
             self.key("NEW").join(", ")
         );
         let caught =
-            format!("BEGIN\n{convert}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{park}\nEND;");
+            format!("BEGIN\n{convert}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{}\n{park}\nEND;", reason());
         ("phasegate_detail text;\n", caught)
     }
 

@@ -43,6 +43,7 @@ use super::sync_sql::{
     trigger_name,
 };
 use super::trigger_key::is_beside_others;
+use crate::bounds::message::REASON_CHARS_MAX;
 use crate::run::Direction;
 use crate::sql::{Dialect, calls_known_only, column_refs};
 
@@ -63,9 +64,13 @@ pub(super) const OF_A_ROW: &str = "cardinality_violation OR data_exception OR in
      with_check_option_violation OR program_limit_exceeded OR plpgsql_error";
 
 /// Takes down what was said of it, as `parking::reason` does.
-pub(super) const REASON: &str = "GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
+pub(super) fn reason() -> String {
+    format!(
+        "GET STACKED DIAGNOSTICS phasegate_detail = PG_EXCEPTION_DETAIL;\n\
      phasegate_detail := left(CASE WHEN starts_with(phasegate_detail, 'Key ') \
-     THEN SQLERRM || ' (' || rtrim(phasegate_detail, '.') || ')' ELSE SQLERRM END, 1000);";
+     THEN SQLERRM || ' (' || rtrim(phasegate_detail, '.') || ')' ELSE SQLERRM END, {REASON_CHARS_MAX});"
+    )
+}
 
 /// Where a key is: a function, and the letter of its parameters.
 pub(super) type Holder = (&'static str, char);
@@ -526,8 +531,9 @@ impl<'a> Flow<'a> {
         };
         let (old, new) = (self.key_of("OLD"), self.key_of("NEW"));
         format!(
-            "BEGIN\n{inner}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{REASON}\n{}\n\
+            "BEGIN\n{inner}\nEXCEPTION WHEN {OF_A_ROW} THEN\n{}\n{}\n\
              IF TG_OP = 'UPDATE' AND NOT phasegate_same THEN\n{}\n{}\nEND IF;\nEND;",
+            reason(),
             self.of_key(park),
             self.note(&old, Noted::Left),
             self.note(&new, Noted::Moved(&old)),

@@ -18,19 +18,16 @@ use super::shape::Shape;
 use super::shape_sql::{BY_INDEX, Found, Pick, Statements, Which};
 use super::source::{as_text, estimate};
 use super::{Postgres, cells, ledger, passes, prepared};
+use crate::bounds::message::{SAMPLES_MAX, VALUES_MAX};
+use crate::bounds::verify::{DRAWN_FROM, DRAWN_FROM_ALL_MAX};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::copy::compare::Compared;
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
-    ShownValue, StepId, VALUES_MAX,
+    ShownValue, StepId,
 };
-
-/// Up to how many rows a sample is drawn from all of them; beyond that, from random pages.
-const DRAWN_MAX: u64 = 100_000;
-/// How many times a sample's size the random pages should hold, so that few rows of a page are in it.
-const DRAWN_FROM: f64 = 20.0;
 
 /// Everything.
 const ALL: Chunk = Chunk { lo: None, hi: None };
@@ -355,7 +352,7 @@ pub(super) async fn sample(
     for (which, table, filter) in sides {
         let rows = estimate(conn, table, filter).await?;
         let mut keys = Vec::new();
-        if rows > DRAWN_MAX {
+        if rows > DRAWN_FROM_ALL_MAX {
             // Counts of rows as floats: what is lost of them is nothing to a percentage.
             #[allow(clippy::cast_precision_loss)]
             let percent = (f64::from(size) * DRAWN_FROM * 100.0 / rows as f64).min(100.0);

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use super::fixture::{Database, mapping};
+use crate::bounds::message::VALUE_CHARS_MAX;
 use crate::copy::chunk::Chunk;
 use crate::driver::Verifier as _;
-use crate::run::{DifferenceKind, Direction, Mapping, ShownValue, VALUE_CHARS_MAX};
+use crate::run::{DifferenceKind, Direction, Mapping, ShownValue};
 
 const TYPES: &str = "
     CREATE EXTENSION IF NOT EXISTS citext;

@@ -6,7 +6,7 @@
 //! Invariants:
 //! - Watching never makes anything fail: where it can't look, an error only says less.
 //! - Of other sessions' queries no literal is shown, since those are clients' data or passwords, and never more than
-//!   [`SHOWN_CHARS`].
+//!   [`BLOCKER_QUERY_CHARS_MAX`].
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,21 +17,13 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::task::JoinHandle;
 
 use super::live::SessionId;
+use crate::bounds::message::{
+    BLOCKER_QUERY_CHARS_MAX, BLOCKERS_NAMED_MAX, LOCK_SAID_AFTER_MS, SAID_AGAIN_EVERY_MS,
+};
+use crate::bounds::postgres::{WAIT_LOOK_EVERY_MS, WAIT_LOOK_WITHIN};
 use crate::clock::Stopwatch;
 use crate::driver::Error;
 use crate::run::{FailureClass, duration};
-
-/// How much of a blocker's query is shown.
-const SHOWN_CHARS: usize = 120;
-/// The shortest and the longest time between two looks, in milliseconds.
-const LOOK_EVERY_MS: (u64, u64) = (60, 1_000);
-/// How long a wait lasts before it is said while it lasts, in milliseconds: longer than transactions of ours wait unless a
-/// step says otherwise, because the error that ends those says it.
-const SAY_AFTER_MS: u64 = 3_000;
-/// How often a wait that goes on is said again, in milliseconds.
-const SAY_EVERY_MS: u64 = 30_000;
-/// How long one look may take. The server answers from memory.
-const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a session waits for and who has it, oldest transaction first. `pg_blocking_pids` holds up the lock manager for a
 /// moment, so it is only asked about a session that waits. A prepared transaction has pid 0.
@@ -50,7 +42,7 @@ FROM waiting w
 CROSS JOIN LATERAL (SELECT DISTINCT pid FROM unnest(pg_blocking_pids(w.pid)) AS p (pid)) AS b
 LEFT JOIN LATERAL (SELECT * FROM pg_locks WHERE pid = w.pid AND NOT granted LIMIT 1) AS l ON true
 LEFT JOIN pg_stat_activity a ON a.pid = b.pid
-ORDER BY a.xact_start NULLS LAST LIMIT 3";
+ORDER BY a.xact_start NULLS LAST LIMIT $3";
 
 /// A wait for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +167,7 @@ pub(super) fn shown(query: &str) -> String {
         }
     }
     let bare = bare.replace("'…''…'", "'…'").split_whitespace().collect::<Vec<_>>().join(" ");
-    match bare.char_indices().nth(SHOWN_CHARS) {
+    match bare.char_indices().nth(BLOCKER_QUERY_CHARS_MAX) {
         Some((at, _)) => format!("{}…", &bare[..at]),
         None => bare,
     }
@@ -200,7 +192,12 @@ impl Looker {
     /// What a session waits for, if it waits for a lock now.
     async fn look(&self, session: &SessionId) -> Result<Option<Blocked>, sqlx::Error> {
         let look = async |open: &mut PgConnection| {
-            sqlx::query(LOOK).bind(session.pid).bind(&session.began).fetch_all(open).await
+            sqlx::query(LOOK)
+                .bind(session.pid)
+                .bind(&session.began)
+                .bind(BLOCKERS_NAMED_MAX)
+                .fetch_all(open)
+                .await
         };
         blocked(&self.ask(look).await?)
     }
@@ -264,7 +261,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Begins to watch a session whose statements wait for locks so long (milliseconds; 0: for ever).
     pub(super) fn start(looker: &Arc<Looker>, session: &SessionId, lock_ms: u64) -> Self {
-        let (shortest, longest) = LOOK_EVERY_MS;
+        let (shortest, longest) = WAIT_LOOK_EVERY_MS;
         // Two looks fall into every wait that is long enough to fail.
         let every_ms =
             if lock_ms == 0 { longest } else { (lock_ms * 2 / 5).clamp(shortest, longest) };
@@ -303,7 +300,7 @@ async fn watch(
     let mut said: Option<Stopwatch> = None;
     loop {
         tokio::time::sleep(Duration::from_millis(every_ms)).await;
-        let answer = tokio::time::timeout(LOOK_WITHIN, looker.look(&session)).await;
+        let answer = tokio::time::timeout(WAIT_LOOK_WITHIN, looker.look(&session)).await;
         let blocked = match answer {
             Ok(Ok(Some(blocked))) => blocked,
             Ok(Ok(None)) => {
@@ -317,8 +314,8 @@ async fn watch(
             }
         };
         let waited_ms = waiting.get_or_insert_with(Stopwatch::start).elapsed_ms();
-        let is_news = said.is_none_or(|since| since.elapsed_ms() >= SAY_EVERY_MS);
-        if waited_ms >= SAY_AFTER_MS && is_news {
+        let is_news = said.is_none_or(|since| since.elapsed_ms() >= SAID_AGAIN_EVERY_MS);
+        if waited_ms >= LOCK_SAID_AFTER_MS && is_news {
             tracing::warn!("{blocked}");
             said = Some(Stopwatch::start());
         }
@@ -348,7 +345,7 @@ mod tests {
             assert_eq!(shown(query), expected);
         }
         let long = shown(&"é".repeat(500));
-        assert_eq!(long.chars().count(), SHOWN_CHARS + 1);
+        assert_eq!(long.chars().count(), BLOCKER_QUERY_CHARS_MAX + 1);
     }
 
     #[test]

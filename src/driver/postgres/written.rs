@@ -32,18 +32,13 @@ use super::retirable::Retiring;
 use super::shape::{Shape, id_of};
 use super::sync_sql::FUNCTION_PREFIX;
 use super::{Postgres, ledger, passes};
+use crate::bounds::postgres::BLIND_NOTES_BYTES;
+use crate::bounds::verify::{ASIDE_ROWS, ASIDE_SETTLE_TRIES};
 use crate::copy::chunk::Chunk;
 use crate::copy::compare::Compared;
 use crate::driver::lost::{lost, lost_rows};
 use crate::driver::{Basis, Error, Fence, Parker as _, Verifier as _};
 use crate::run::{Direction, FailureClass, Mapping, plural};
-
-/// How many rows are compared at once.
-const ROWS: u32 = 20_000;
-/// Up to what size of the table of notes SERIALIZABLE clients note every row.
-const BLIND_BYTES: u32 = 65_536;
-/// How often noted keys of a chunk are put right before it is given up.
-const SETTLED_MAX: u32 = 20;
 
 /// Which writes are noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +83,7 @@ impl Postgres {
         let basis = basis?;
         let (mut lo, mut found) = (None, Compared::default());
         loop {
-            let hi = self.verify_bound(&after, lo.as_ref(), ROWS).await?;
+            let hi = self.verify_bound(&after, lo.as_ref(), ASIDE_ROWS).await?;
             let chunk = Chunk { lo, hi: hi.clone() };
             found.add(self.compare_settled(fence, (&after, what.direction), &chunk).await?);
             if hi.is_none() {
@@ -119,7 +114,7 @@ impl Postgres {
         (mapping, direction): (&Mapping, Direction),
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        for _ in 0..SETTLED_MAX {
+        for _ in 0..ASIDE_SETTLE_TRIES {
             let compared = self.compare_chunk(mapping, direction, chunk).await?;
             if compared.pending == 0 {
                 return Ok(compared);
@@ -196,7 +191,7 @@ async fn note(tx: &mut Tx<'_>, shape: &Shape, noting: Noting) -> Result<(), Erro
 fn body(notes: &str, passed_over: &str) -> String {
     format!(
         "DECLARE phasegate_stack text;\nBEGIN\n  {passed_over}IF (pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'serializable'\n      \
-         OR pg_catalog.pg_relation_size({}::pg_catalog.regclass) OPERATOR(pg_catalog.>) {BLIND_BYTES})\n    \
+         OR pg_catalog.pg_relation_size({}::pg_catalog.regclass) OPERATOR(pg_catalog.>) {BLIND_NOTES_BYTES})\n    \
          AND EXISTS (SELECT FROM {notes}) THEN\n    RETURN NULL;\n  END IF;\n  \
          INSERT INTO {notes} VALUES (pg_catalog.clock_timestamp());\n  RETURN NULL;\nEND",
         literal(notes)

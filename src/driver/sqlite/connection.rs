@@ -21,26 +21,13 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Semaphore, SemaphorePermit};
 
 use super::error::{commit_failed, failed};
 use super::turns::Turns;
+use crate::bounds::sqlite::{
+    BUSY_TIMEOUT, ONCE_TIMEOUT, READERS_MAX, STEPS_BETWEEN_LOOKS, WRITER_CACHE_KIB,
+};
 use crate::clock::Stopwatch;
 use crate::driver::fail_point::at_commit;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::FailureClass;
-
-/// How long a chunk or a reader waits for another connection's lock. So that we yield and not a client.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// How long everything else that writes waits: it is done once, and while it waits it holds up nobody.
-const ONCE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Connections that read at once. Each costs a thread and a page cache of 2 MiB at most.
-const READERS_MAX: usize = 4;
-
-/// The writer's page cache. A chunk's pages are looked at when its end is found, counted, copied and written: kept at hand
-/// they are read once, and none is written (which takes a lock that readers feel) before COMMIT.
-const WRITER_CACHE_KIB: u32 = 24 * 1024;
-
-/// How many instructions of SQLite's machine run between two looks at the switch. About 50 µs; its cost can't be measured.
-const STEPS_BETWEEN_LOOKS: i32 = 2_000;
 
 /// How long a transaction waits for the lock.
 const fn waits(kind: TxKind) -> Duration {

@@ -24,14 +24,12 @@ use super::trigger_in_place::in_place_triggers;
 use super::trigger_sql::{
     PENDING, TOUCHED, TriggerSql, remove_gone, settle_pending, table_triggers,
 };
+use crate::bounds::sqlite::EMPTIED_AT_ONCE;
 use crate::driver::{Applied, DualWriter, Error, Fence, Gone, SyncState, TxKind, Work, emptying};
 use crate::run::{Direction, FailureClass, Mapping, OnDelete, Way};
 
 /// What the ledger says when the new side had nothing in it, so that going back may empty it.
 const WAS_EMPTY: &str = "the new side was empty";
-
-/// Rows emptied in one transaction when going back: some 50 ms of work.
-const EMPTIED_AT_ONCE: u32 = 10_000;
 
 /// Both tables of a mapping, and its shape over them.
 pub(super) struct Resolved {
@@ -107,7 +105,7 @@ pub(super) async fn create_sync(
     }
     let doing = "make the tables of the sync";
     let notes: Vec<String> =
-        (1..=super::shape::KEY_COLUMNS_MAX).map(|at| format!("k{at}")).collect();
+        (1..=crate::bounds::copying::KEY_COLUMNS_MAX).map(|at| format!("k{at}")).collect();
     let keys = notes.join(", ");
     let by = keys.replace('k', "b");
     for sql in [

@@ -24,10 +24,9 @@ use super::shape_sql::{PARKED, Which, copy_where};
 use super::sink::{copied_before, copy_range, count, is_of_a_row};
 use super::source::{nth_key, size};
 use super::{Sqlite, ledger, prepared};
+use crate::bounds::copying::{JUDGED_AT_ONCE, RETRIED_AT_ONCE};
 use crate::copy::chunk::{Cell, Chunk, Key, Planned};
-use crate::driver::parking::{
-    Along, JUDGED_AT_ONCE, Parker, Passes, RETRIED_AT_ONCE, Refusal, reason, too_many_parked,
-};
+use crate::driver::parking::{Along, Parker, Passes, Refusal, reason, too_many_parked};
 use crate::driver::{Copied, Error, Fence, TxKind, Work};
 use crate::run::{Direction, Failure, Mapping, Parked, ParkedRow, RunId, StepId};
 

@@ -11,11 +11,9 @@ use sqlx::sqlite::SqliteConnection;
 use super::catalogue;
 use super::error::failed;
 use super::shape::Shape;
+use crate::bounds::sqlite::SHAPES_MAX;
 use crate::driver::Error;
 use crate::run::{FailureClass, Mapping};
-
-/// How many shapes are kept: more mappings than a plan works on at once.
-const SHAPES_MAX: usize = 8;
 
 /// Shapes made before.
 #[derive(Debug, Default)]

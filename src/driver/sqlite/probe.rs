@@ -1,10 +1,8 @@
 //! Looking at a database for a dry run: sizes, dependents, triggers, how the key is used, how long a read takes.
 //!
-//! Everything is read in one snapshot, so that the parts fit each other, and within [`LOOK_WITHIN`]. A connection that
+//! Everything is read in one snapshot, so that the parts fit each other, and within [`SQLITE_LOOK_WITHIN`]. A connection that
 //! takes longer is interrupted. Absent on purpose: rights, roles, replicas and sessions, which SQLite doesn't know, and
 //! the free space of the disk, which it doesn't tell.
-
-use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -14,21 +12,14 @@ use super::error::failed;
 use super::retire;
 use super::source;
 use super::{Sqlite, survey};
+use crate::bounds::message::PLAN_LINES_MAX;
+use crate::bounds::probe::{SAMPLE_ROWS, SQLITE_COUNTED_BYTES_MAX, SQLITE_LOOK_WITHIN};
 use crate::clock::Stopwatch;
 use crate::driver::probed::{
-    Estimate, KeyAccess, MappingFacts, ObjectFacts, Probed, SAMPLE_ROWS, Sample, Seen, TableFacts,
+    Estimate, KeyAccess, MappingFacts, ObjectFacts, Probed, Sample, Seen, TableFacts,
 };
 use crate::driver::{Error, Survey};
 use crate::run::{FailureClass, Mapping, Relation, RetireShape};
-
-/// The longest that a whole look may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(10);
-
-/// Up to which size of the file the pages of single tables are counted, which reads every one of them.
-const COUNTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// How many lines of a query's plan are told.
-const PLAN_LINES_MAX: usize = 10;
 
 /// Everything that a dry run wants to know of the database.
 pub(super) async fn look(sqlite: &Sqlite, survey: &Survey) -> Result<Probed, Error> {
@@ -38,8 +29,8 @@ pub(super) async fn look(sqlite: &Sqlite, survey: &Survey) -> Result<Probed, Err
         reader.release().await;
         Ok(probed)
     };
-    tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or_else(|_| {
-        let message = format!("looking took longer than {} s", LOOK_WITHIN.as_secs());
+    tokio::time::timeout(SQLITE_LOOK_WITHIN, look).await.unwrap_or_else(|_| {
+        let message = format!("looking took longer than {} s", SQLITE_LOOK_WITHIN.as_secs());
         Err(Error::failed(FailureClass::TimedOut, message))
     })
 }
@@ -160,7 +151,7 @@ async fn facts(
     let (rows, is_counted) = source::rows_of(conn, &table.name).await?;
     let basis = if is_counted { "counted" } else { "by statistics, or the largest rowid" };
     facts.rows = Some(Estimate { rows, basis: basis.to_owned() });
-    if file.bytes <= COUNTED_BYTES_MAX {
+    if file.bytes <= SQLITE_COUNTED_BYTES_MAX {
         facts.table_bytes = pages(conn, &[&table.name]).await?;
         let indexes: Vec<&str> = table.indexes.iter().map(|index| index.name.as_str()).collect();
         facts.index_bytes = pages(conn, &indexes).await?;

@@ -7,13 +7,11 @@ use sqlx::{AssertSqlSafe, Either, Executor as _, Row as _, SqlSafeStr as _, Stat
 
 use super::catalogue;
 use super::error::{failed, refused};
+use crate::bounds::message::STATEMENT_CHARS_MAX;
 use crate::driver::Error;
 use crate::driver::suggest;
 use crate::run::{FailureClass, Script, Statement, Way};
 use crate::sql::{Dialect, drops_one};
-
-/// How much of a statement an error shows.
-const SHOWN_CHARS: usize = 60;
 
 /// Runs every statement in order. Returns the rows that their INSERT, UPDATE and DELETE changed themselves (not what
 /// triggers changed).
@@ -86,9 +84,9 @@ async fn explain(
 ) -> Error {
     let Error::Failed(mut failure) = error else { return error };
     failure.line = Some(statement.line);
-    let mut shown: String = statement.text.chars().take(SHOWN_CHARS).collect();
+    let mut shown: String = statement.text.chars().take(STATEMENT_CHARS_MAX).collect();
     shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-    if statement.text.chars().count() > SHOWN_CHARS {
+    if statement.text.chars().count() > STATEMENT_CHARS_MAX {
         shown.push('…');
     }
     failure.detail = Some(match &script.file {

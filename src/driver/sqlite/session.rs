@@ -5,16 +5,12 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::refused;
 use super::{Sqlite, canonical, cells, chunks, claim, ledger, script};
+use crate::bounds::sqlite::{CHUNK_TIME_MAX_MS, COPY_WORKERS};
 use crate::copy::chunk::Cell;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
 };
 use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
-
-/// Workers of a copy: one, since SQLite has one writer.
-const COPY_WORKERS: u32 = 1;
-/// A write transaction locks out every other writer of the file, so clients wait for as long as a chunk takes (milliseconds).
-const CHUNK_TIME_MAX_MS: u64 = 50;
 
 #[async_trait]
 impl Session for Sqlite {

@@ -11,9 +11,10 @@
 
 use super::catalogue::{Affinity, Column, Generated, Table, TableKind, quote, same_name};
 use super::expression::{column_collation, index_parts, only_column, reads, text_in_double_quotes};
+use crate::bounds::copying::KEY_COLUMNS_MAX;
 use crate::driver::Error;
-pub(super) use crate::driver::shape::{KEY_COLUMNS_MAX, Part, id_of};
 use crate::driver::shape::{Names, Written};
+pub(super) use crate::driver::shape::{Part, id_of};
 use crate::run::{CopyColumns, FailureClass, Mapping, OnDelete, OnExisting, Winner};
 
 /// A mapping between two tables that are there.

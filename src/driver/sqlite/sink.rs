@@ -15,13 +15,11 @@ use super::error::{code, failed, failure, refused};
 use super::shape::Shape;
 use super::shape_sql::{Which, copy_sql};
 use super::{Sqlite, cells, chunks, ledger, prepared, source};
+use crate::bounds::copying::HALVINGS_MAX;
 use crate::copy::chunk::{Chunk, Planned};
 use crate::driver::parking::uncopied;
 use crate::driver::{Applied, Copied, CopyState, Error, Fence, Sink, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, RunId, StepId};
-
-/// Halvings that look for the row that can't be copied: enough for any chunk.
-const HALVINGS_MAX: u32 = 40;
 
 #[async_trait]
 impl Sink for Sqlite {

@@ -15,12 +15,10 @@ use super::ledger::unsigned;
 use super::shape::{KeyPair, Shape};
 use super::shape_sql::Which;
 use super::{Sqlite, cells, chunks, ledger, prepared};
+use crate::bounds::probe::SQLITE_COUNTED_ROWS_MAX;
 use crate::copy::chunk::{Chunk, Key};
 use crate::driver::{CopyState, Error, Fence, Source, TableSize, TxKind, Window, Work};
 use crate::run::Mapping;
-
-/// Up to how many rows an estimate counts exactly: well under a second.
-const COUNTED_MAX: u64 = 1_000_000;
 
 #[async_trait]
 impl Source for Sqlite {
@@ -140,10 +138,10 @@ async fn estimate(conn: &mut SqliteConnection, mapping: &Mapping) -> Result<u64,
     let filter = mapping.filter.as_deref().unwrap_or("1");
     let sql = format!(
         "SELECT count(*), coalesce(sum(is_copied), 0)
-         FROM (SELECT ((\n{filter}\n) IS TRUE) AS is_copied FROM {table} LIMIT {COUNTED_MAX})"
+         FROM (SELECT ((\n{filter}\n) IS TRUE) AS is_copied FROM {table} LIMIT {SQLITE_COUNTED_ROWS_MAX})"
     );
     let (counted, copied) = pair(conn, sql).await?;
-    if counted < COUNTED_MAX {
+    if counted < SQLITE_COUNTED_ROWS_MAX {
         return Ok(copied);
     }
     let all = size_of(conn, &mapping.from.table).await?.max(counted);
@@ -165,10 +163,12 @@ pub(super) async fn rows_of(
     conn: &mut SqliteConnection,
     table: &str,
 ) -> Result<(u64, bool), Error> {
-    let sql =
-        format!("SELECT count(*), 0 FROM (SELECT 1 FROM {} LIMIT {COUNTED_MAX})", quote(table));
+    let sql = format!(
+        "SELECT count(*), 0 FROM (SELECT 1 FROM {} LIMIT {SQLITE_COUNTED_ROWS_MAX})",
+        quote(table)
+    );
     let (counted, _) = pair(conn, sql).await?;
-    if counted < COUNTED_MAX {
+    if counted < SQLITE_COUNTED_ROWS_MAX {
         return Ok((counted, true));
     }
     Ok((size_of(conn, table).await?.max(counted), false))

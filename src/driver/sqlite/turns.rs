@@ -9,19 +9,8 @@
 
 use std::time::Duration;
 
+use crate::bounds::sqlite::{EXPECTED_MS, LONG_REST_MS, REST_MS, STREAK_MS};
 use crate::clock::Stopwatch;
-
-/// The rest after each transaction while clients write: the longest pause of a client in its first 128 ms of waiting.
-const REST_MS: u64 = 25;
-
-/// How long ago a client wrote for it to be expected to write again.
-const EXPECTED_MS: u64 = 5_000;
-
-/// The rest after a time without any: the longest pause of a client at all.
-const LONG_REST_MS: u64 = 100;
-
-/// That time. A client that has not been seen to write waits so long at most, once; a copy alone loses a twentieth.
-const STREAK_MS: u64 = 2_000;
 
 /// Whose turn it is.
 #[derive(Debug, Default)]

@@ -19,17 +19,16 @@ use super::error::{failed, refused};
 use super::shape::Shape;
 use super::shape_sql::{KEPT, Naming, Which, all, any, copy_sql, literal};
 use super::{Sqlite, catalogue, cells, ledger, passes, prepared};
+use crate::bounds::message::{SAMPLES_MAX, VALUE_CHARS_MAX, VALUES_MAX};
+use crate::bounds::verify::SQLITE_SHOWN_OF_MAX;
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::copy::compare::Compared;
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
-    ShownValue, StepId, VALUE_CHARS_MAX, VALUES_MAX, Winner,
+    ShownValue, StepId, Winner,
 };
-
-/// Up to how many columns values are asked for: five results for each, and SQLite gives 2,000 at most.
-const SHOWN_OF_MAX: usize = 350;
 
 #[async_trait]
 impl Verifier for Sqlite {
@@ -346,7 +345,7 @@ impl<'a> Rows<'a> {
         let mut written = Vec::new();
         let beside_key: Vec<usize> =
             shape.written_beside_key(Which::New).map(|(place, _)| place).collect();
-        let has_values = shape.writes.len() <= SHOWN_OF_MAX;
+        let has_values = shape.writes.len() <= SQLITE_SHOWN_OF_MAX;
         for (place, write) in shape.writes.iter().enumerate() {
             let part = shape.parts.iter().position(|part| part.writes.contains(&place));
             let Some(part) = part else { continue };

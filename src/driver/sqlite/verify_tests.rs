@@ -3,8 +3,9 @@
 
 use super::Sqlite;
 use super::fixture::{Database, entered, mapping, work};
+use crate::bounds::message::SAMPLES_MAX;
 use crate::copy::chunk::{Cell, Chunk, Key};
-use crate::copy::compare::{Compared, SAMPLES_MAX};
+use crate::copy::compare::Compared;
 use crate::driver::{DualWriter as _, Verifier as _};
 use crate::run::{Difference, Direction, Mapping, Method, OnDelete, Way, Winner};
 

@@ -1,13 +1,11 @@
 //! How far attempts have come: shown to those who watch, and written down for other terminals to look at.
 
 use super::Drive;
+use crate::bounds::engine::WRITE_PROGRESS_EVERY_MS;
 use crate::clock::Stopwatch;
 use crate::engine::Error;
 use crate::engine::event::{Event, Progress};
 use crate::store::StepProgress;
-
-/// How often progress is written to the store for other terminals, in milliseconds.
-const WRITE_PROGRESS_EVERY_MS: u64 = 500;
 
 impl Drive<'_> {
     pub(super) async fn drain_progress(&mut self) -> Result<(), Error> {

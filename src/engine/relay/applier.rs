@@ -9,17 +9,13 @@
 
 use tokio::sync::watch;
 
+use crate::bounds::relay::{FAILED_MAX, LOOK_EVERY, REFUSED_MAX};
 use crate::driver::crossing::{Change, ChangeSink, Crossed, Unfit, What};
 use crate::driver::{Error, Fence};
 use crate::run::{Failure, FailureClass};
 
 use super::super::patience::within;
-use super::{LOOK_EVERY, Landed, rested};
-
-/// How often a change may be refused before it is parked.
-const REFUSED_MAX: u32 = 3;
-/// How many changes, one behind the other, the server may fail to take for reasons of its own before it is let be for a while.
-const FAILED_MAX: u32 = 3;
+use super::{Landed, rested};
 
 /// What became of changes.
 #[derive(Debug, Default)]

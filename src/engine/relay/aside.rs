@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::bounds::relay::ASIDE_FOR_MS;
 use crate::clock::Stopwatch;
 use crate::driver::crossing::Change;
 use crate::run::MappingName;
-
-/// For how long, in milliseconds.
-const FOR_MS: u64 = 5_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Aside {
@@ -22,8 +20,8 @@ pub(super) struct Aside {
 impl Aside {
     /// What was let be long enough comes again.
     pub(super) fn come_again(&mut self) {
-        self.changes.retain(|_, since| since.elapsed_ms() < FOR_MS);
-        self.mappings.retain(|_, since| since.elapsed_ms() < FOR_MS);
+        self.changes.retain(|_, since| since.elapsed_ms() < ASIDE_FOR_MS);
+        self.mappings.retain(|_, since| since.elapsed_ms() < ASIDE_FOR_MS);
     }
 
     /// Lets a change be.

@@ -1,17 +1,14 @@
 //! The relays of a process, one for each pair of databases.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::{Context, Error};
 use super::{Relay, Stream};
+use crate::bounds::relay::STOPPED_WITHIN;
 use crate::run::{Program, State};
-
-/// How long what a relay has in hand may take when it is to stop: a server that doesn't answer must not keep a command.
-const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The pairs of databases of a plan's mappings.
 fn streams(program: &Program) -> BTreeSet<Stream> {

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Landed;
+use crate::bounds::relay::TELL_EVERY_MS;
 use crate::clock::Stopwatch;
 use crate::run::{Mapping, RunId, StepId};
 use crate::store::{self, SharedStore, StepProgress};
-
-/// How often that is written down, in milliseconds.
-const TELL_EVERY_MS: u64 = 1_000;
 
 /// How many changes of each mapping were carried, for people who look.
 pub(super) struct Done {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::bounds::engine::{HOLD_EVERY_MAX_MS, HOLD_EVERY_MIN_MS};
 use crate::clock::Stopwatch;
 use crate::copy::throttle::Reading;
 use crate::engine::probe::brief;
@@ -13,15 +14,11 @@ use crate::run::{FailureClass, Probe, Question, Value, Writer, check, duration};
 
 use super::{Fault, Job};
 
-/// How often it is asked while it must hold: ten times in that time, but for these limits (milliseconds).
-const EVERY_MIN_MS: u64 = 50;
-const EVERY_MAX_MS: u64 = 1_000;
-
 /// Waits until the probe has held as long as the plan says, without a break. Says how long that was.
 pub(super) async fn hold(job: &Job) -> Result<Option<String>, Fault> {
     let Writer::Application(probe) = &job.writer else { return Ok(None) };
     let for_ms = job.longest_wait_ms.map_or(probe.for_ms, |longest| longest.min(probe.for_ms));
-    let every = Duration::from_millis((for_ms / 10).clamp(EVERY_MIN_MS, EVERY_MAX_MS));
+    let every = Duration::from_millis((for_ms / 10).clamp(HOLD_EVERY_MIN_MS, HOLD_EVERY_MAX_MS));
     let watch = Stopwatch::start();
     loop {
         look(job, probe).await?;

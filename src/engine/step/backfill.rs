@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::bounds::copying::{FAR_TOO_LARGE, WINDOW_MAX};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::copy::sizer::{Policy, Sample, Sizer};
@@ -27,12 +28,6 @@ use super::dual_write::{broken, prove_active};
 use super::queue::{Blocked, Given, Plans, Queue};
 use super::settings::Settings;
 use super::{Fault, Halt, Job, dual_write, outcome, park, sql, verify};
-
-/// Chunks planned at once when sizes have settled: enough to make the planning transaction cheap, few enough that a change
-/// of size or a pause is felt soon.
-const WINDOW_MAX: u32 = 8;
-/// Planned chunks more than so many times as large as they should be now are planned anew.
-const FAR_TOO_LARGE: u32 = 2;
 
 /// The copy as this process sees it.
 struct Copy {

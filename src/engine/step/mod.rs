@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::bounds::engine::GRACE_MS;
 use crate::driver::{self, Fence, Losses, SharedDriver, Work};
 use crate::run::{
     Action, Digest, Direction, Evidence, Failure, FailureClass, GateFingerprint, Mapping,
@@ -365,9 +366,6 @@ impl Job {
         Ok(outcome)
     }
 }
-
-/// How long after it was told to end now an attempt may take, in milliseconds: for the database to hear of it.
-const GRACE_MS: u64 = 5_000;
 
 async fn after(limit_ms: Option<u64>) {
     match limit_ms {

@@ -4,14 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::bounds::relay::NEAR_PERCENT;
 use crate::driver::crossing::Lag;
 use crate::driver::{Error, SharedDriver};
 use crate::run::{FailureClass, Mapping, OutboxLimits, duration, plural};
 
 use super::{Fault, Job};
-
-/// From which part of a limit on it is said, in percent.
-const NEAR_PERCENT: u64 = 80;
 
 /// The limits of a mapping's outbox, and whether it was said that one is near.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,8 @@
 //! Rows that can't be copied: left out of their chunk where the plan says so, tried again, and in the way of everything that
 //! takes both sides for equal.
 
+use crate::bounds::copying::PARKED_LOOKED_AT_MAX;
+use crate::bounds::message::PARKED_NAMED_MAX;
 use crate::copy::chunk::Planned;
 use crate::driver::{Copied, Error, Fence, SharedDriver, Work};
 use crate::run::{
@@ -9,11 +11,6 @@ use crate::run::{
 };
 
 use super::{Fault, Job};
-
-/// Among how many parked rows one is looked for that is about the whole table.
-const LOOKED_AT_MAX: u32 = 1_000;
-/// Parked rows that the evidence of a comparison names; the rest is counted.
-const NAMED_MAX: u32 = 20;
 
 /// Copies a chunk; where something of it is refused and rows may be parked, again without the rows that are to blame.
 pub(super) async fn copy_chunk(
@@ -54,7 +51,8 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
         return Ok(());
     }
     let mapping = job.mapping()?;
-    let parked = job.patient(|| job.driver.parked(mapping, job.direction, NAMED_MAX)).await?;
+    let parked =
+        job.patient(|| job.driver.parked(mapping, job.direction, PARKED_NAMED_MAX)).await?;
     if parked.total == 0 {
         return Ok(());
     }
@@ -86,7 +84,8 @@ pub(super) async fn differ(job: &Job, began_at: Timestamp) -> Result<(), Fault> 
 /// What ends the sync, or puts a side away, would leave parked rows behind for good.
 pub(super) async fn refuse(job: &Job, mapping: &Mapping) -> Result<(), Fault> {
     let fence = job.fence()?;
-    let parked = job.patient(|| job.driver.parked(mapping, job.direction, LOOKED_AT_MAX)).await?;
+    let parked =
+        job.patient(|| job.driver.parked(mapping, job.direction, PARKED_LOOKED_AT_MAX)).await?;
     // That the whole table was emptied. Tried again it is let go for a comparison to say what is wrong by it, which is not to come.
     if !mapping.is_pushdown() && parked.rows.iter().any(|row| row.key.is_empty()) {
         let message = format!(

@@ -14,6 +14,7 @@
 use serde_json::json;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::bounds::verify::{CHUNK_MS, PASSES_MAX, SETTLE_TRIES, START_ROWS, WAITING_MAX, WORKERS};
 use crate::copy::chunk::Chunk;
 use crate::copy::compare::{Compared, Folded, KeptPass, Pass};
 use crate::copy::sizer::{Policy, Sample, Sizer};
@@ -21,19 +22,8 @@ use crate::driver::Error;
 use crate::engine::patience::patiently;
 use crate::run::{Digest, FailureClass, Timestamp};
 
-use super::verify::{SETTLE_TRIES, keeps_changing, settle};
+use super::verify::{keeps_changing, settle};
 use super::{Fault, Halt, Job};
-
-/// How long one chunk should take, in milliseconds: reading blocks nobody, so longer than a copy's.
-const CHUNK_MS: u64 = 1_000;
-/// Rows in the first chunk.
-const START_ROWS: u32 = 2_000;
-/// How many chunks at once where the plan doesn't say, as far as the database can do with them.
-const WORKERS: u32 = 2;
-/// How many chunks for each worker may be compared while one before them still is, which bounds what waits for it in memory.
-const WAITING_MAX: usize = 4;
-/// How often a pass begins anew because a table was altered under it.
-const PASSES_MAX: u32 = 3;
 
 /// A pass over everything that has come to its end.
 pub(super) struct Whole {

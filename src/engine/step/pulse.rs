@@ -4,19 +4,11 @@
 //! what is sent. So each database is asked something small on another connection all the while, and one that has not answered that
 //! several times in a row is given up. What came of the attempt is in its ledger, as always.
 
-use std::time::Duration;
-
+use crate::bounds::engine::{PULSE_EVERY, PULSE_WITHIN, PULSES_MISSED_MAX};
 use crate::driver::{Error, SharedDriver};
 use crate::run::{FailureClass, TargetName};
 
 use super::{Fault, Job};
-
-/// How often each is asked: so often that a server which hangs is known within a minute.
-const ASK_EVERY: Duration = Duration::from_secs(15);
-/// How long an answer may take: a connection may have to be made first, which a driver gives 10 s.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How many answers in a row may be missing: one goes missing where a server is restarted.
-const MISSED_MAX: u32 = 2;
 
 /// The databases of an attempt.
 pub(super) struct Pulse {
@@ -40,9 +32,9 @@ impl Pulse {
     pub(super) async fn stops(self) -> Fault {
         let mut missed = vec![0; self.databases.len()];
         loop {
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(PULSE_EVERY).await;
             for ((target, driver), missed) in self.databases.iter().zip(&mut missed) {
-                let answer = tokio::time::timeout(ANSWER_WITHIN, driver.answers()).await;
+                let answer = tokio::time::timeout(PULSE_WITHIN, driver.answers()).await;
                 let is_silent = match answer {
                     Err(_) => true,
                     // What the server itself says, as that it has no more connections to give, is an answer.
@@ -52,7 +44,7 @@ impl Pulse {
                     Ok(_) => false,
                 };
                 *missed = if is_silent { *missed + 1 } else { 0 };
-                if *missed == MISSED_MAX {
+                if *missed == PULSES_MISSED_MAX {
                     return silent(target);
                 }
             }
@@ -62,7 +54,7 @@ impl Pulse {
 
 fn silent(target: &TargetName) -> Fault {
     let message = format!(
-        "target {target} has not answered within {ANSWER_WITHIN:?}, {MISSED_MAX} times in a row, while it worked on the step"
+        "target {target} has not answered within {PULSE_WITHIN:?}, {PULSES_MISSED_MAX} times in a row, while it worked on the step"
     );
     Fault::failed(FailureClass::Unreachable, message)
         .with_help("see whether its server hangs; what it was asked to do may still end there, and the ledger tells")

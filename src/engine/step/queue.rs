@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::bounds::copying::{AHEAD_PER_WORKER, BLOCKED_FOR_MS, YIELD_FIRST_MS, YIELD_LONGEST_MS};
+use crate::bounds::message::YIELDS_SAID_AFTER_MS;
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Planned, Walk};
 use crate::driver::CopyState;
@@ -18,15 +20,12 @@ use crate::run::{Failure, FailureClass, RetryPolicy, back_off_ms, duration};
 
 use super::Fault;
 
-/// How long something may be kept from its locks in all before the step fails, in milliseconds (30 minutes).
-const BLOCKED_FOR_MS: u64 = 30 * 60 * 1_000;
 /// The rests of a chunk, or of planning, that could not get its locks.
-const YIELDS: RetryPolicy =
-    RetryPolicy { attempts: u32::MAX, first_wait_ms: 50, longest_wait_ms: 2_000 };
-/// How long something has to be kept from its locks to be worth a word, in milliseconds.
-const SAY_AFTER_MS: u64 = 5_000;
-/// How far chunks may be copied beyond the first that is not, in chunks for each worker.
-const AHEAD_PER_WORKER: u64 = 4;
+const YIELDS: RetryPolicy = RetryPolicy {
+    attempts: u32::MAX,
+    first_wait_ms: YIELD_FIRST_MS,
+    longest_wait_ms: YIELD_LONGEST_MS,
+};
 
 /// Something that could not get its locks, and is tried again.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl Blocked {
         }
         self.tried = self.tried.saturating_add(1);
         // That a chunk yields now and then is as it should be.
-        if self.since.elapsed_ms() >= SAY_AFTER_MS {
+        if self.since.elapsed_ms() >= YIELDS_SAID_AFTER_MS {
             say(&failure, self.tried, &mut self.said);
         }
         self.rest_ms = back_off_ms(YIELDS, self.tried, jitter());

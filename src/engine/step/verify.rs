@@ -3,6 +3,7 @@
 //! PASS means: the whole key space was compared both ways and nothing was skipped. An interrupted comparison leaves no
 //! verdict at all, and after a repair only another full pass has one. How a full pass goes is in `pass`.
 
+use crate::bounds::verify::{REPAIR_ROWS, SETTLE_TRIES};
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::compare::Compared;
 use crate::engine::probe::brief;
@@ -14,11 +15,6 @@ use crate::run::{
 use super::dual_write::prove_active;
 use super::pass::{Resume, Whole, compare_all};
 use super::{Fault, Job, park};
-
-/// How often keys that the sync could only note are put right before a comparison gives up.
-pub(super) const SETTLE_TRIES: u32 = 20;
-/// Rows of a chunk that is looked at for what to repair.
-const REPAIR_ROWS: u32 = 20_000;
 
 pub(super) async fn perform(job: &Job, verify: &Verify) -> Result<Outcome, Fault> {
     if let Verify::Mapping { .. } = verify {

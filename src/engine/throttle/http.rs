@@ -7,16 +7,12 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
+use crate::bounds::throttle::{HTTP_ANSWER_BYTES_MAX, HTTP_ANSWER_WITHIN};
 use crate::copy::throttle::Reading;
 
-/// How long an answer may take in all.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How much of an answer is read, in bytes: a number is short.
-const ANSWER_MAX: u64 = 1_024;
 /// Names a file with the certificates of the authorities that are trusted.
 const AUTHORITIES: &str = "SSL_CERT_FILE";
 
@@ -38,7 +34,7 @@ fn agent() -> Result<&'static ureq::Agent, String> {
 
 fn agent_trusting(authorities: RootCerts) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_WITHIN))
+        .timeout_global(Some(HTTP_ANSWER_WITHIN))
         .http_status_as_error(false)
         .user_agent("phasegate")
         .tls_config(TlsConfig::builder().root_certs(authorities).build())
@@ -104,7 +100,7 @@ fn get_by(agent: &ureq::Agent, url: &str, is_bounded: bool) -> Reading {
     if !is_bounded {
         return Reading::Go;
     }
-    match answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string() {
+    match answer.body_mut().with_config().limit(HTTP_ANSWER_BYTES_MAX).read_to_string() {
         Ok(text) => match text.trim().parse() {
             Ok(number) => Reading::value(number),
             Err(_) => Reading::Failed("the answer is no number".to_owned()),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::copy::throttle::{Part, Reading, STALE_AFTER_MS};
+use crate::bounds::throttle::ANSWER_WITHIN_MS;
+use crate::copy::throttle::{Part, Reading};
 use crate::driver::{self, SharedDriver};
 use crate::engine::patience::within;
 use crate::engine::window;
@@ -10,9 +11,6 @@ use crate::run::{Gauge, Signal, Value, Window};
 use crate::store::SharedStore;
 
 use super::{Surroundings, http};
-
-/// How long an answer may take, in milliseconds: after that it would be too old anyway.
-const ANSWER_WITHIN_MS: u64 = STALE_AFTER_MS;
 
 /// Where a signal is read.
 pub(super) enum Source {

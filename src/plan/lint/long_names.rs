@@ -1,8 +1,9 @@
 //! Names that PostgreSQL would cut: what is made is then called otherwise than the plan says, and two may become one.
 
+use crate::bounds::sql::MOST_NAME_BYTES;
 use crate::diagnostic::{Diagnostic, known as codes};
 use crate::run::Engine;
-use crate::sql::{self, Dialect, MOST_NAME_BYTES};
+use crate::sql::{self, Dialect};
 
 use super::super::document::SideDef;
 use super::super::node::At;

@@ -1,5 +1,6 @@
 //! What a step does: an explicit match on the action's key.
 
+use crate::bounds::document::{PARK_MAX, WORKERS_MAX};
 use crate::diagnostic::known as codes;
 use crate::run::Direction;
 
@@ -28,9 +29,6 @@ pub const ACTIONS: &[&str] = &[
     "backup",
     "command",
 ];
-
-/// As many rows as may be parked at most: they are tried again one by one.
-const PARK_MAX: u32 = 100_000;
 
 const ON_ERROR: &[(&str, OnError)] = &[("fail", OnError::Fail), ("park", OnError::Park)];
 
@@ -162,7 +160,7 @@ fn backfill(node: &Node, reports: &mut Reports) -> Option<BackfillDef> {
         mapping: fields.required_name("mapping", reports)?,
         chunk_rows,
         chunk_time_ms,
-        workers: fields.count("workers", 1..=64, reports).map(|at| at.value),
+        workers: fields.count("workers", 1..=WORKERS_MAX, reports).map(|at| at.value),
         pause_between_ms: fields.duration("pause_between", reports).map(|at| at.value),
         throttle: throttle.unwrap_or_default(),
         max_throttled_for_ms: fields.duration("max_throttled_for", reports),

@@ -1,5 +1,6 @@
 //! `gate`.
 
+use crate::bounds::document::{APPROVALS_MAX, GATE_LAG_ROWS};
 use crate::diagnostic::known as codes;
 
 use super::super::document::{GateDef, GateQueryDef};
@@ -12,9 +13,6 @@ use super::window::{unused_for, window};
 /// The conditions that can be judged, for findings.
 pub const JUDGED: &str = "`approvals`, `verified_within`, `soak`, \
     `window`, `unused_for`, `relay_lag`, `relay_rows` and `query`";
-
-/// How many changes a gate may let wait.
-const ROWS: std::ops::RangeInclusive<u32> = 0..=1_000_000_000;
 
 /// Conditions that are understood and come later.
 const LATER: [&str; 3] = ["http", "backup", "command"];
@@ -73,7 +71,7 @@ pub fn gate(node: &Node, reports: &mut Reports) -> Option<GateDef> {
         .map(|max| At { span: fields.key_span("relay_lag"), ..max });
     let rows = limit(&fields, "relay_rows", reports);
     gate.relay_rows_max = rows
-        .and_then(|rows| rows.count("max", ROWS, reports))
+        .and_then(|rows| rows.count("max", GATE_LAG_ROWS, reports))
         .map(|max| At { span: fields.key_span("relay_rows"), ..max });
     let is_empty = KEYS.iter().filter(|k| **k != "expires").all(|k| fields.get(k).is_none());
     if is_empty {
@@ -102,7 +100,7 @@ fn limit<'a>(fields: &Fields<'a>, key: &str, reports: &mut Reports) -> Option<Fi
 fn approvals(node: &Node, reports: &mut Reports) -> Option<(At<String>, At<u32>)> {
     let fields = Fields::open(node, "an approval", &["group", "count"], reports)?;
     let count = match fields.get("count") {
-        Some(_) => fields.count("count", 1..=100, reports),
+        Some(_) => fields.count("count", 1..=APPROVALS_MAX, reports),
         None => Some(At { value: 1, span: fields.span }),
     };
     Some((fields.required_name("group", reports)?, count?))

@@ -10,6 +10,7 @@ mod throttle;
 mod verify;
 mod window;
 
+use crate::bounds::document::STEPS_MAX;
 use crate::diagnostic::known as codes;
 use crate::run::Engine;
 
@@ -25,9 +26,6 @@ pub use step::KEYS as STEP_KEYS;
 
 /// The format's version, which every document names.
 pub const API_VERSION: &str = "phasegate/v1";
-
-/// The most steps of a plan.
-const MOST_STEPS: usize = 5_000;
 
 /// The engines by their names in plans.
 pub const ENGINES: &[(&str, Engine)] = &[
@@ -62,9 +60,8 @@ pub fn document(root: &Node, reports: &mut Reports) -> Document {
             .error(codes::NO_STEPS, fields.key_span("steps"), "the plan has no steps")
             .help(help);
     }
-    if items.len() > MOST_STEPS {
-        let message =
-            format!("a plan has at most {MOST_STEPS} steps, this one has {}", items.len());
+    if items.len() > STEPS_MAX {
+        let message = format!("a plan has at most {STEPS_MAX} steps, this one has {}", items.len());
         let span = fields.key_span("steps");
         reports.error(codes::TOO_MANY_STEPS, span, message).help("split it into several plans");
         return Document { name: document.name, ..Document::default() };

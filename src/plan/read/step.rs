@@ -1,5 +1,6 @@
 //! `steps`: what all steps have in common.
 
+use crate::bounds::document::ATTEMPTS_MAX;
 use crate::diagnostic::known as codes;
 use crate::run::Phase;
 
@@ -116,7 +117,7 @@ fn retry(node: &Node, reports: &mut Reports) -> Option<RetryDef> {
             .help("the wait doubles with each attempt, up to `longest_wait`");
     }
     Some(RetryDef {
-        attempts: fields.count("attempts", 1..=1_000, reports).map(|at| at.value),
+        attempts: fields.count("attempts", 1..=ATTEMPTS_MAX, reports).map(|at| at.value),
         wait_ms: wait.map(|at| at.value),
         longest_wait_ms: longest.map(|at| at.value),
     })

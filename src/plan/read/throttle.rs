@@ -1,5 +1,6 @@
 //! `throttle` of a backfill: the signals that hold it back.
 
+use crate::bounds::document::THROTTLE_EVERY_MS;
 use crate::diagnostic::known as codes;
 use crate::run::{Bound, Gauge, Limit, Unit};
 
@@ -26,9 +27,6 @@ const SIGNALS: [&str; 13] = [
     "file",
     "window",
 ];
-
-/// The least and the most time between two looks, in milliseconds: from a tenth of a second to an hour.
-const EVERY_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 
 /// All signals of a backfill.
 pub fn throttles(node: &Node, reports: &mut Reports) -> Vec<ThrottleDef> {
@@ -72,7 +70,7 @@ fn throttle(node: &Node, reports: &mut Reports) -> Option<ThrottleDef> {
 
 fn every(fields: &Fields<'_>, reports: &mut Reports) -> Option<u64> {
     let every = fields.duration("every", reports)?;
-    if !EVERY_MS.contains(&every.value) {
+    if !THROTTLE_EVERY_MS.contains(&every.value) {
         let message = "a signal is looked at every 100ms to every 1h";
         reports
             .error(codes::OUT_OF_RANGE, every.span, message)

@@ -1,5 +1,7 @@
 //! `verify`, and what is expected of a value.
 
+use crate::bounds::defaults::SAMPLE_ROWS;
+use crate::bounds::document::{SAMPLE_ROWS_MAX, WORKERS_MAX};
 use crate::diagnostic::known as codes;
 use crate::run::{Expect, Method, Value};
 
@@ -7,9 +9,6 @@ use super::super::document::{CheckDef, QueryDef, VerifyDef};
 use super::super::fields::{Alphabet, Fields, check_name, real};
 use super::super::node::{At, Kind, Node};
 use super::super::reports::Reports;
-
-/// The rows that a sample looks at, if the plan doesn't say.
-const SAMPLE_ROWS: u32 = 10_000;
 
 /// The ways of asking something else than a mapping.
 const QUESTIONS: [&str; 3] = ["query", "cypher", "http"];
@@ -74,9 +73,9 @@ fn of_mapping(fields: &Fields<'_>, reports: &mut Reports) -> Option<CheckDef> {
         Some(_) => fields.word("method", METHODS, reports),
         None => Some(full),
     };
-    let rows = fields.count("rows", 1..=100_000_000, reports);
+    let rows = fields.count("rows", 1..=SAMPLE_ROWS_MAX, reports);
     let repair = fields.boolean("repair", reports).is_some_and(|at| at.value);
-    let workers = fields.count("workers", 1..=64, reports).map(|at| at.value);
+    let workers = fields.count("workers", 1..=WORKERS_MAX, reports).map(|at| at.value);
     let mapping = fields.required_name("mapping", reports)?;
     let mut method = method?;
     match (&mut method.value, rows) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{Datelike as _, NaiveDate};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
+use crate::bounds::document::FREEZE_DAYS_MAX;
 use crate::diagnostic::known as codes;
 use crate::run::{Date, Freeze, Hours, Weekday, Window};
 
@@ -24,9 +25,6 @@ const DAYS: &[(&str, Weekday)] = &[
     ("sat", Weekday::Sat),
     ("sun", Weekday::Sun),
 ];
-
-/// A stretch of days without an opening that is taken for a slip, in days.
-const LONGEST_FREEZE_DAYS: i64 = 366;
 
 /// The times at which a gate may open.
 pub fn window(node: &Node, reports: &mut Reports) -> Option<Window> {
@@ -226,7 +224,7 @@ fn longest_gap(
             _ => Some((from, to)),
         };
         let is_too_long =
-            |(from, to): &(NaiveDate, NaiveDate)| (*to - *from).num_days() >= LONGEST_FREEZE_DAYS;
+            |(from, to): &(NaiveDate, NaiveDate)| (*to - *from).num_days() >= FREEZE_DAYS_MAX;
         if let Some(gap) = merged.filter(is_too_long) {
             return Some(gap);
         }

@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bounds::document::APPROVALS_MAX;
+
 /// Which schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaKind {
@@ -88,7 +90,7 @@ enum Duration {
 #[serde(deny_unknown_fields)]
 struct Approval {
     group: String,
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = APPROVALS_MAX))]
     count: Option<u32>,
 }
 

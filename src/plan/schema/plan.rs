@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::super::read::ACTIONS;
 use super::throttle::{Throttle, TimeLimit};
 use super::{ApiVersion, Approval, Duration, Scalar};
+use crate::bounds::document::{
+    ATTEMPTS_MAX, NAME_BYTES_MAX, PARK_MAX, SAMPLE_ROWS_MAX, WORKERS_MAX,
+};
 
 #[derive(Deserialize, JsonSchema)]
 enum PlanKind {
@@ -35,7 +38,7 @@ pub(super) struct Plan {
 #[serde(deny_unknown_fields)]
 struct Metadata {
     /// The plan's name: a-z, 0-9 and hyphens.
-    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
+    #[schemars(length(max = NAME_BYTES_MAX), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
     name: String,
     description: Option<String>,
     owner: Option<String>,
@@ -161,7 +164,7 @@ enum Phase {
 #[schemars(transform = one_action)]
 struct Step {
     /// Unique in the plan: a-z, 0-9 and hyphens.
-    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
+    #[schemars(length(max = NAME_BYTES_MAX), regex(pattern = "^[a-z0-9][a-z0-9-]*$"))]
     id: String,
     phase: Phase,
     /// The database it works on; may be left out where there is only one, or a mapping says it.
@@ -217,7 +220,7 @@ enum Transaction {
 #[serde(deny_unknown_fields)]
 struct Retry {
     /// Attempts in all.
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = ATTEMPTS_MAX))]
     attempts: Option<u32>,
     /// The wait before the second attempt; it doubles with each one after.
     wait: Option<Duration>,
@@ -339,7 +342,7 @@ struct Backfill {
     mapping: String,
     chunk: Option<Chunk>,
     /// Chunks at once.
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = WORKERS_MAX))]
     workers: Option<u32>,
     pause_between: Option<Duration>,
     /// What holds it back: no chunk begins while one of them holds.
@@ -349,7 +352,7 @@ struct Backfill {
     /// What a row that can't be copied does: it fails the step (the default), or is kept apart with its reason.
     on_row_error: Option<OnError>,
     /// With `on_row_error: park`: how many rows may be parked before the step fails; 1,000 unless given.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = PARK_MAX))]
     park_max: Option<u32>,
 }
 
@@ -382,12 +385,12 @@ struct Verify {
     mapping: Option<String>,
     method: Option<Method>,
     /// How many rows a sample looks at.
-    #[schemars(range(min = 1, max = 100_000_000))]
+    #[schemars(range(min = 1, max = SAMPLE_ROWS_MAX))]
     rows: Option<u32>,
     /// Whether differences are put right, and everything compared again.
     repair: Option<bool>,
     /// How many chunks of a full comparison are compared at once.
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = WORKERS_MAX))]
     workers: Option<u32>,
     query: Option<String>,
     cypher: Option<String>,

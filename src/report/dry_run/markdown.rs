@@ -5,13 +5,11 @@
 
 use std::fmt::Write as _;
 
+use crate::bounds::message::PAGE_CHARS_MAX;
 use crate::diagnostic::Severity;
 use crate::report::words::visible;
 
 use super::{Depth, DryRun, Look, Noted, StatementOutlook, StepOutlook, UndoKind};
-
-/// GitHub's limit for a comment is 65,536 characters; beyond this the details are left out, and the page says so.
-const LONGEST: usize = 60_000;
 
 pub(super) fn render(run: &DryRun) -> String {
     let mut text = format!("### Dry run: {}\n\n", escaped(&run.headline()));
@@ -32,7 +30,7 @@ pub(super) fn render(run: &DryRun) -> String {
     text.push_str(&problems(run));
     text.push_str(&overview(run));
     let details: String = run.steps.iter().map(details).chain(looks(run)).collect();
-    if text.len() + details.len() <= LONGEST {
+    if text.len() + details.len() <= PAGE_CHARS_MAX {
         text.push_str(&details);
     } else {
         text.push_str("_The details are too long for a comment: `--format human` shows them._\n");

@@ -12,6 +12,7 @@ use super::super::time::Timestamp;
 use super::super::words::duration;
 use super::asked::pass_needed;
 use super::{Condition, ConditionKind, ConditionVerdict, Observations, gate_of, is_guarded};
+use crate::bounds::engine::EVIDENCE_TIME_TO_USE_MS;
 
 /// The verify steps whose evidence a gate looks at: those in phase verify or contract that it needs, but for captures.
 pub(in crate::run) fn judged_verifies<'a>(
@@ -86,7 +87,7 @@ fn sync_since(state: &State, verify: &Step, evidence: &Evidence, seen: &Observat
 /// What must be left of a limit when a comparison has ended, so that there is time to use its result (milliseconds). Without
 /// it, one that takes nearly as long as it may would be run again and again.
 fn time_to_use_ms(limit: u64) -> u64 {
-    (limit / 5).min(10_000)
+    (limit / 5).min(EVIDENCE_TIME_TO_USE_MS)
 }
 
 /// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides

@@ -5,14 +5,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::bounds::sql::CYPHER_NESTED_MAX;
 use crate::run::Hazard;
 use crate::sql::facts::Facts;
 use crate::sql::token::Kind;
 
 use super::{Reading, destructive, functions};
-
-/// How deep values may stand inside each other to be read. Each level goes through what is inside it again.
-const NESTED_MAX: u32 = 32;
 
 /// Words that end what is set, beside a bracket that closes.
 const ENDS: [&str; 22] = [
@@ -141,7 +139,7 @@ fn of_value(
     own: Option<(usize, usize)>,
 ) -> Option<Hazard> {
     let solid = Solid { reading, own };
-    if solid.is_value(value.clone(), NESTED_MAX) {
+    if solid.is_value(value.clone(), CYPHER_NESTED_MAX) {
         return None;
     }
     // `IS NULL` and `IS NOT NULL` only ask.

@@ -8,16 +8,7 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 use super::super::Dialect;
 use super::super::token::{self, Kind, Token};
 use super::super::written_name;
-
-/// The most parentheses, CASEs, prefix operators and the like inside each other. The parser goes down with each, by up to
-/// 4 KiB of stack in a debug build.
-const NESTED_MAX: usize = 128;
-
-/// The most words in one chain such as `1 + 1 + …`, which makes a level of the tree of each sign; `a = a = …` even goes
-/// down with each, by 700 bytes.
-///
-/// Both at once take two thirds of the 2 MiB that a thread of the runtime has. What is deeper isn't read, and so unknown.
-const CHAIN_MAX: usize = 2_000;
+use crate::bounds::sql::{POSTGRES_CHAIN_MAX, POSTGRES_NESTED_MAX};
 
 /// One statement; the error is a sentence for people.
 pub(super) fn statement(text: &str) -> Result<SyntaxNode, String> {
@@ -164,7 +155,7 @@ fn is_too_deep(text: &str) -> bool {
         group = around;
     }
     group.end_part();
-    group.longest > CHAIN_MAX || group.deepest > NESTED_MAX
+    group.longest > POSTGRES_CHAIN_MAX || group.deepest > POSTGRES_NESTED_MAX
 }
 
 /// Whether what begins here is read inside what stands before it: NOT, CASE, ON of a join, and a sign without a value in

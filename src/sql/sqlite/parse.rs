@@ -10,11 +10,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token as ParserToken;
 
 use super::{dialect, in_main};
-
-/// The deepest tree that is built. Chains like `1 + 1 + …` make a level of each sign without tripping the parser's own
-/// limit, and dropping the tree goes down all of them: 16,000 fit on a stack of 2 MiB in a debug build, 32,000 don't.
-/// SQLite itself takes expressions of 1,000 levels.
-const DEPTH_MAX: usize = 8_000;
+use crate::bounds::sql::SQLITE_DEPTH_MAX;
 
 /// One statement.
 pub(super) fn statement(text: &str) -> Result<Statement, String> {
@@ -90,7 +86,7 @@ impl Visitor for Relations {
 fn twice<T>(text: &str, parse: impl Fn(&str) -> Result<T, ParserError>) -> Result<T, String> {
     // The parser never sees a comment: one that it ended elsewhere than SQLite does would hide what runs.
     let text = dialect::without_comments(text).ok_or("a string, name or comment has no end")?;
-    if dialect::depth(&text) > DEPTH_MAX {
+    if dialect::depth(&text) > SQLITE_DEPTH_MAX {
         return Err(in_words(&ParserError::RecursionLimitExceeded));
     }
     let error = match parse(&text) {

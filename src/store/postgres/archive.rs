@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
+use crate::bounds::store::PAGE_RECORDS;
 use crate::run::{RunId, Timestamp};
 
-use super::super::archive::{Archive, KeptLease, PAGE, Reading};
+use super::super::archive::{Archive, KeptLease, Reading};
 use super::super::history::Kept;
 use super::super::{Error, lease};
 use super::error::{damaged, explain};
@@ -94,7 +95,7 @@ impl Archive for PostgresArchive {
             )
             .bind(run.as_str())
             .bind(reading.after())
-            .bind(i64::from(PAGE))
+            .bind(i64::from(PAGE_RECORDS))
             .fetch_all(&mut self.db)
             .await
             .map_err(&failed)?;

@@ -7,14 +7,12 @@
 //!   time.
 
 use std::fmt;
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::Mutex;
 
-/// How long to wait for the session. With what else a renewal takes it stays well under the time that a lease lasts.
-const SHOWN_WITHIN: Duration = Duration::from_secs(3);
+use crate::bounds::store::POSTGRES_SHOWN_WITHIN;
 
 /// A session by what can't be another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +60,7 @@ impl Presence {
         let mut open = self.open.lock().await;
         // Taken out while it is asked: one that is given up in the middle of an answer is not used again.
         let before = open.take();
-        match tokio::time::timeout(SHOWN_WITHIN, shown(&self.options, before)).await {
+        match tokio::time::timeout(POSTGRES_SHOWN_WITHIN, shown(&self.options, before)).await {
             Ok(Ok((connection, id))) => {
                 *open = Some((connection, id));
                 drop(open);

@@ -1,7 +1,6 @@
 //! Reaching the server: connections that are all set up alike, and the schema.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -10,9 +9,10 @@ use sqlx::{ConnectOptions, Connection};
 use super::super::schema::{self, Standing};
 use super::super::{Create, Error};
 use super::error::{damaged, explain, unreachable};
-
-/// How long to wait for a connection. Under the lease's time to live, so that a driver can still give up in order.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::bounds::store::{
+    POSTGRES_CONNECT_WITHIN, POSTGRES_CONNECTION_CHECK_MS, POSTGRES_IDLE_IN_TRANSACTION_MS,
+    POSTGRES_LOCK_WAIT_MS, POSTGRES_STATEMENT_WITHIN_MS,
+};
 
 /// What people see of us in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "phasegate";
@@ -21,8 +21,8 @@ const APPLICATION_NAME: &str = "phasegate";
 /// with version 14). Commits wait for the disk, and for more where the server asks for more.
 const SETTINGS: &str = "SELECT set_config(s.name, v.value, false) FROM (VALUES \
      ('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END), \
-     ('lock_timeout', '5s'), ('statement_timeout', '15s'), ('idle_in_transaction_session_timeout', '10s'), \
-     ('client_connection_check_interval', '5s'), ('default_transaction_isolation', 'read committed')) \
+     ('lock_timeout', $1), ('statement_timeout', $2), ('idle_in_transaction_session_timeout', $3), \
+     ('client_connection_check_interval', $4), ('default_transaction_isolation', 'read committed')) \
      AS v (name, value) JOIN pg_settings s ON s.name = v.name";
 
 /// This program's migrations, under a table of our own in our own schema.
@@ -54,12 +54,22 @@ pub(super) fn read_url(url: &str) -> Result<(PgConnectOptions, String), Error> {
 
 /// Sets up a session.
 pub(super) async fn set_up(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query(SETTINGS).execute(db).await.map(|_| ())
+    let waits_ms = [
+        POSTGRES_LOCK_WAIT_MS,
+        POSTGRES_STATEMENT_WITHIN_MS,
+        POSTGRES_IDLE_IN_TRANSACTION_MS,
+        POSTGRES_CONNECTION_CHECK_MS,
+    ];
+    let mut settings = sqlx::query(SETTINGS);
+    for ms in waits_ms {
+        settings = settings.bind(format!("{ms}ms"));
+    }
+    settings.execute(db).await.map(|_| ())
 }
 
 async fn connect(options: &PgConnectOptions, place: &str) -> Result<PgConnection, Error> {
     let failed = |error: sqlx::Error| explain(place, &error);
-    let mut db = tokio::time::timeout(CONNECT_TIMEOUT, options.connect())
+    let mut db = tokio::time::timeout(POSTGRES_CONNECT_WITHIN, options.connect())
         .await
         .map_err(|_| unreachable(place, "the server did not answer in time"))?
         .map_err(failed)?;

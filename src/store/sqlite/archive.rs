@@ -6,16 +6,15 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
+use crate::bounds::message::DAMAGE_LINES_MAX;
+use crate::bounds::store::PAGE_RECORDS;
 use crate::run::{RunId, Timestamp};
 
-use super::super::archive::{Archive, KeptLease, PAGE, Reading};
+use super::super::archive::{Archive, KeptLease, Reading};
 use super::super::history::Kept;
 use super::super::{Error, lease};
 use super::error::{damaged, explain};
 use super::{NOW, file};
-
-/// What SQLite says of a damaged file at most; the first lines tell what kind of damage it is.
-const FINDINGS_MAX: usize = 20;
 
 /// A SQLite file with a store in it.
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl Archive for SqliteArchive {
             let text: String = row.try_get(0).map_err(&failed)?;
             found.extend(text.lines().map(str::to_owned).filter(|line| line != "ok"));
         }
-        found.truncate(FINDINGS_MAX);
+        found.truncate(DAMAGE_LINES_MAX);
         Ok(found)
     }
 
@@ -106,7 +105,7 @@ impl Archive for SqliteArchive {
             )
             .bind(run.as_str())
             .bind(reading.after())
-            .bind(i64::from(PAGE))
+            .bind(i64::from(PAGE_RECORDS))
             .fetch_all(&mut self.db)
             .await
             .map_err(&failed)?;

@@ -8,7 +8,6 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
@@ -17,23 +16,12 @@ use sqlx::{ConnectOptions, Connection};
 use super::super::schema::{self, Standing};
 use super::super::{Create, Error};
 use super::error::{damaged, explain};
-
-/// How long a statement waits for another process's lock. A third of the lease's time to live: a driver that waited
-/// longer would be about to lose its lease anyway.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Up to this size the whole file is checked on opening (a few milliseconds). Beyond it only what is read is checked, by
-/// SQLite and by the chain.
-const QUICK_CHECK_MAX_BYTES: u64 = 16 * 1024 * 1024;
+use crate::bounds::store::{
+    SQLITE_BUSY_WAIT, SQLITE_QUICK_CHECK_BYTES_MAX, SQLITE_WAL_REST, SQLITE_WAL_TRIES,
+};
 
 /// The `application_id` that the first migration writes.
 const APPLICATION_ID: i64 = 1_349_011_315;
-
-/// How often the change to WAL is tried: SQLite does not wait for locks there by itself.
-const WAL_TRIES: u32 = 50;
-
-/// The rest between those tries.
-const WAL_REST: Duration = Duration::from_millis(100);
 
 /// This program's migrations, under a table of our own.
 fn migrator() -> Migrator {
@@ -46,7 +34,7 @@ fn migrator() -> Migrator {
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(BUSY_TIMEOUT)
+        .busy_timeout(SQLITE_BUSY_WAIT)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .disable_statement_logging()
@@ -140,7 +128,7 @@ async fn is_ours(path: &Path, db: &mut SqliteConnection) -> Result<(), Error> {
 async fn inspect(path: &Path, db: &mut SqliteConnection, bytes: u64) -> Result<String, Error> {
     let failed = |error: sqlx::Error| explain(path, &error);
     is_ours(path, db).await?;
-    if bytes <= QUICK_CHECK_MAX_BYTES {
+    if bytes <= SQLITE_QUICK_CHECK_BYTES_MAX {
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
             .fetch_one(&mut *db)
             .await
@@ -221,7 +209,9 @@ async fn use_wal(path: &Path, db: &mut SqliteConnection) -> Result<(), Error> {
                     ),
                 });
             }
-            Err(Error::Busy { .. }) if tries < WAL_TRIES => tokio::time::sleep(WAL_REST).await,
+            Err(Error::Busy { .. }) if tries < SQLITE_WAL_TRIES => {
+                tokio::time::sleep(SQLITE_WAL_REST).await
+            }
             Err(error) => return Err(error),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::bounds::store::IMPORT_BYTES_MAX;
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Import;
 use crate::cli::exit::Exit;
@@ -15,9 +16,6 @@ use crate::report::words;
 use crate::run::RunId;
 use crate::store::export::{self, Export, Exported};
 use crate::store::{Create, Error, Fit, Head, History};
-
-/// The largest file that is read. A journal of a thousand records is about a mebibyte.
-const BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 pub async fn perform(session: &Session, args: &Import) -> Result<Answer, Failure> {
     let name = args.file.display().to_string();
@@ -54,13 +52,14 @@ pub async fn perform(session: &Session, args: &Import) -> Result<Answer, Failure
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(BYTES_MAX + 1).read_to_end(&mut bytes)
+        std::io::stdin().lock().take(IMPORT_BYTES_MAX + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes))
+        std::fs::File::open(path)
+            .and_then(|file| file.take(IMPORT_BYTES_MAX + 1).read_to_end(&mut bytes))
     };
     let shown = path.display();
     match read {
-        Ok(length) if length as u64 > BYTES_MAX => {
+        Ok(length) if length as u64 > IMPORT_BYTES_MAX => {
             Err(Failure::new(Exit::Damaged, format!("{shown} is larger than an export can be"))
                 .help("export fewer runs at once: `phasegate state export RUN --out FILE`"))
         }

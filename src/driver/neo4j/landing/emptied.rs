@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Neo4j;
 use super::super::connection::{Ask as _, Tx};
-use super::super::dual_write::BATCH;
 use super::super::error::{damaged, failed};
 use super::super::ledger::{get, signed};
 use super::side::Side;
 use super::turns::Standing;
 use super::{edges, nodes, turns, versions, walk};
+use crate::bounds::neo4j::BATCH;
 use crate::copy::chunk::{Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::crossing::Crossed;

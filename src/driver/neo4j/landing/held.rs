@@ -6,13 +6,13 @@ use neo4rs::{BoltList, BoltMap, BoltType, query};
 
 use super::super::Neo4j;
 use super::super::connection::{Ask as _, Reader};
-use super::super::dual_write::BATCH;
 use super::super::error::{damaged, failed};
 use super::super::ledger::{get, unsigned};
 use super::super::shape::Pattern;
 use super::super::values;
 use super::side::Side;
 use super::{edges, nodes, versions};
+use crate::bounds::neo4j::BATCH;
 use crate::copy::row::{Datum, Row};
 use crate::driver::Error;
 use crate::driver::crossing::{Crossed, Held, STUB, end_name};

@@ -4,9 +4,9 @@ use neo4rs::query;
 
 use super::super::Neo4j;
 use super::super::connection::Ask as _;
-use super::super::dual_write::BATCH;
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
+use crate::bounds::neo4j::BATCH;
 use crate::driver::crossing::STUB;
 use crate::driver::{Error, Fence, TxKind};
 use crate::sql::cypher::quoted;

@@ -14,6 +14,7 @@ use super::super::ledger::{self, record};
 use super::super::script;
 use super::side::Side;
 use super::{turns, versions};
+use crate::bounds::neo4j::TURNS;
 use crate::driver::crossing::{Crossed, STUB};
 use crate::driver::{Applied, Error, Fence, SyncState, TxKind, Work};
 use crate::run::{MappingName, Way, plural};
@@ -162,7 +163,7 @@ async fn begin(tx: &mut Tx<'_>, fence: &Fence, side: &Side) -> Result<(), Error>
     let turns = query(
         "UNWIND range(0, $turns - 1) AS turn CREATE (:phasegate_turns {mapping: $mapping, turn: turn})",
     )
-    .param("turns", i64::from(turns::TURNS))
+    .param("turns", i64::from(TURNS))
     .param("mapping", mapping);
     tx.run(turns).await.map(|_| ()).map_err(failed("open the mapping"))
 }

@@ -7,12 +7,12 @@ use neo4rs::{BoltMap, query};
 
 use super::super::Neo4j;
 use super::super::connection::{Ask as _, Tx};
-use super::super::dual_write::BATCH;
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
 use super::super::shape::Node;
 use super::nodes::list;
 use super::side::{Side, keyed};
+use crate::bounds::neo4j::BATCH;
 use crate::driver::crossing::STUB;
 use crate::driver::{Error, Fence, TxKind};
 use crate::sql::cypher::quoted;

@@ -8,22 +8,15 @@
 //! What is known of the mapping beside that (whether it is shut, from which version on rows may be there) is on its node among
 //! `phasegate_syncs`, and read under a turn.
 
-use std::time::Duration;
-
 use neo4rs::{BoltList, BoltMap, BoltType, Row, query};
 
 use super::super::connection::{Ask, Tx};
 use super::super::error::failed;
 use super::super::ledger::{get, unsigned};
 use super::side::Side;
+use crate::bounds::neo4j::{TURN_WITHIN, TURNS};
 use crate::driver::{Error, Fence};
 use crate::run::{FailureClass, MappingName};
-
-/// How many pages of nodes may be written at once. One block of workers has slots one behind the other.
-pub(super) const TURNS: u32 = 8;
-
-/// How long a turn may be waited for: it is held for as long as a page or some changes take.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is known of a mapping that is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,15 +9,12 @@ use neo4rs::{BoltList, BoltType, query};
 use sha2::{Digest as _, Sha256};
 
 use super::super::connection::{Ask, Connections, Tx};
-use super::super::dual_write::BATCH;
 use super::super::error::failed;
 use super::super::ledger::{get, signed, unsigned};
+use crate::bounds::neo4j::{BATCH, PLAIN_KEY_BYTES_MAX};
 use crate::copy::row::Datum;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::MappingName;
-
-/// The longest key, in bytes, that is written as it is: indexes have no room for texts of any length.
-const PLAIN_MAX: usize = 400;
 
 /// A key as a text that no other key has.
 pub(super) fn key_text<'a>(key: impl IntoIterator<Item = &'a Datum>) -> String {
@@ -31,7 +28,7 @@ pub(super) fn key_text<'a>(key: impl IntoIterator<Item = &'a Datum>) -> String {
             other => write!(text, "x{};", hex::encode(other.encoded())),
         };
     }
-    if text.len() <= PLAIN_MAX {
+    if text.len() <= PLAIN_KEY_BYTES_MAX {
         return text;
     }
     format!("#{}", hex::encode(Sha256::digest(text.as_bytes())))

@@ -21,6 +21,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Resolved;
 use super::tables::TABLE;
+use crate::bounds::message::REASON_CHARS_MAX;
+use crate::bounds::relay::CLAIM_BYTES_MAX;
 use crate::driver::crossing::{Change, Unfit, What};
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::connection::Tx;
@@ -31,12 +33,6 @@ use crate::driver::postgres::shape::id_of;
 use crate::driver::postgres::source::by_index;
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::{Mapping, MappingName};
-
-/// How many bytes of images a claim gives at most, as they are in memory on the server; one change may take more.
-pub(super) const CLAIM_BYTES_MAX: u64 = 16 << 20;
-
-/// How much of a reason is kept, in characters.
-const REASON_CHARS_MAX: u32 = 1_000;
 
 /// Gives changes of some mappings, the lowest versions first: at most `most`, and none that is in hand.
 pub(super) async fn claim(

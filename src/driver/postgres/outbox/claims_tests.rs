@@ -1,8 +1,8 @@
 //! Changes that are claimed, applied, refused and asked for, one step at a time.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use super::claims::CLAIM_BYTES_MAX;
 use super::fixture::{Bed, ID, PEOPLE, Sink, crossing, people, say};
+use crate::bounds::relay::CLAIM_BYTES_MAX;
 use crate::copy::chunk::{Cell, Chunk, Key};
 use crate::copy::row::Datum;
 use crate::driver::Error;

@@ -9,7 +9,6 @@
 //!   row is looked for. Who draws afterwards wins anyway.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use sqlx::Row as _;
@@ -18,6 +17,7 @@ use super::Resolved;
 use super::lag::{are_over, writers};
 use super::pages::pin;
 use super::tables::{SEQUENCE, TABLE};
+use crate::bounds::relay::{WRITERS_LOOK_EVERY, WRITERS_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Cell, Key};
 use crate::copy::row::Datum;
@@ -30,11 +30,6 @@ use crate::driver::postgres::error::{failed, refused};
 use crate::driver::postgres::shape_sql::{Pick, Which, all};
 use crate::driver::{Error, Fence, TxKind};
 use crate::run::{FailureClass, Mapping};
-
-/// How long clients' open transactions are waited for, in milliseconds; nothing of theirs is locked meanwhile.
-const WAITED_MS: u64 = 2_000;
-/// How often it is seen whether they are over.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Enters a change for each of some keys, as its row is now. Keys that no row can have are left out: nothing on this side says what
 /// they are. Returns how many were entered. [`FailureClass::Contention`] where clients have keys of them in hand: then some may
@@ -129,11 +124,11 @@ async fn of_none(tx: &mut Tx<'_>, of: &Resolved, keys: &[Key]) -> Result<(), Err
     let open = writers(tx.conn()?, &outbox).await?;
     let watch = Stopwatch::start();
     while !are_over(tx.conn()?, &outbox, &open).await? {
-        if watch.elapsed_ms() >= WAITED_MS {
+        if watch.elapsed_ms() >= WRITERS_WITHIN_MS {
             let message = format!("transactions that write to {} did not end", of.captured.table);
             return Err(Error::failed(FailureClass::Contention, message));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(WRITERS_LOOK_EVERY).await;
     }
     enter(tx, of, (keys, Some(versions))).await
 }

@@ -7,10 +7,10 @@ use sqlx::postgres::PgConnection;
 
 use super::form::{Kind, Scalar};
 use super::{Captured, kinds};
+use crate::bounds::copying::KEY_COLUMNS_MAX;
 use crate::driver::postgres::catalogue::{Column, Table};
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::gaps::KEPT_DIFFERENTLY;
-use crate::driver::postgres::shape::KEY_COLUMNS_MAX;
 use crate::driver::postgres::survey::{NO_COLUMN, NO_IDENTITY, NO_SYNC, NOT_A_TABLE};
 use crate::driver::{Error, Severity};
 

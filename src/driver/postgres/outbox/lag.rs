@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::claims::{ids, is_missing};
 use super::tables::{SEQUENCE, TABLE};
+use crate::bounds::relay::{COUNTED_FOR_THROTTLE_MAX, COUNTED_MAX};
 use crate::copy::throttle::Part;
 use crate::driver::Error;
 use crate::driver::crossing::{Lag, Moment};
@@ -21,11 +22,6 @@ use crate::driver::postgres::Postgres;
 use crate::driver::postgres::error::failed;
 use crate::driver::postgres::ledger::{has_table, signed, unsigned};
 use crate::run::{Gauge, Mapping};
-
-/// Up to how many changes are counted: some tenths of a second.
-const COUNTED_MAX: u64 = 1_000_000;
-/// The same for a throttle, whose limit may be beyond that.
-const ROWS_MAX: u64 = 10_000_000;
 
 /// How far the new side is behind in some mappings.
 pub(super) async fn lag(postgres: &Postgres, mappings: &[Mapping]) -> Result<Lag, Error> {
@@ -83,7 +79,9 @@ pub(in crate::driver::postgres) async fn waiting(
         return Ok(Vec::new());
     }
     let sql = if gauge == Gauge::RelayRows {
-        format!("SELECT count(*)::float8 FROM (SELECT 1 FROM {outbox} LIMIT {ROWS_MAX}) AS counted")
+        format!(
+            "SELECT count(*)::float8 FROM (SELECT 1 FROM {outbox} LIMIT {COUNTED_FOR_THROTTLE_MAX}) AS counted"
+        )
     } else {
         format!(
             "SELECT coalesce(greatest(0, extract(epoch FROM clock_timestamp() - (SELECT written_at FROM {outbox}

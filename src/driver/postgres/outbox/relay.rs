@@ -9,6 +9,7 @@
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::tables::{self, SEQUENCE, TABLE};
+use crate::bounds::relay::{CALLED_BYTES_MAX, CALLED_DIGITS};
 use crate::driver::ledger::no_claim;
 use crate::driver::postgres::Postgres;
 use crate::driver::postgres::connection::Tx;
@@ -21,21 +22,14 @@ use crate::run::{Digest, RunId};
 /// What stands between a run's id and the rest of a relay's.
 const RELAY: &str = "/relay/";
 
-/// The longest id, in bytes, that sessions are called by as it is. That is how long ids of runs are, and leaves 16 of the 63 bytes of a
-/// session's name to the token.
-const CALLED_MAX: usize = 36;
-
-/// How many digits of a digest stand for a longer one.
-const DIGITS: usize = 24;
-
 /// What sessions are called by that work for a run, or for a relay of it.
 pub(in crate::driver::postgres) fn called(run: &RunId) -> String {
     let id = run.as_str();
-    if id.len() <= CALLED_MAX && !id.contains(RELAY) {
+    if id.len() <= CALLED_BYTES_MAX && !id.contains(RELAY) {
         return id.to_owned();
     }
     let digest = Digest::of_bytes(id.as_bytes());
-    format!("relay-{}", digest.as_str().get(..DIGITS).unwrap_or_default())
+    format!("relay-{}", digest.as_str().get(..CALLED_DIGITS).unwrap_or_default())
 }
 
 /// The condition on a row of our table of slots that it is a run's, `$1`, or one of its relays'.
