@@ -1,10 +1,12 @@
-//! The house keeps its own rules: who may know whom, who prints, who reads clocks, what is left open, what is used.
+//! The house keeps its own rules: who may know whom, who prints, who reads clocks, where limits
+//! stand, what is left open, what is used.
 //!
 //! Each rule is tried on sources that break it, too, so that none of them passes because it sees nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod limits;
 mod rules;
 mod rust;
 
@@ -66,7 +68,7 @@ fn every_room_is_in_the_table_and_in_the_guide() {
         .lines()
         .filter_map(|line| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned()))
         .collect();
-    assert!(rooms.len() >= 11, "{rooms:?}");
+    assert!(rooms.len() >= 12, "{rooms:?}");
     for room in &rooms {
         let (_, known) = rules::MAY_KNOW
             .iter()
@@ -83,6 +85,13 @@ fn every_room_is_in_the_table_and_in_the_guide() {
 #[test]
 fn drivers_look_alike() {
     nothing(&rules::unlike_drivers(&sources("src")));
+}
+
+#[test]
+fn limits_stand_in_one_room() {
+    let sources = sources("src");
+    nothing(&limits::scattered(&sources));
+    nothing(&limits::outdated(&sources));
 }
 
 #[test]
@@ -116,8 +125,8 @@ fn the_lock_file_holds_nothing_unwelcome() {
 mod can_fail {
     //! Sources that break a rule are found out.
 
-    use super::rules;
     use super::rust::{self, Source};
+    use super::{limits, rules};
 
     fn broken(path: &str, text: &str) -> Vec<String> {
         let dependencies = ["tokio", "serde", "sqlparser", "sqlx", "saphyr"].map(str::to_owned);
@@ -167,6 +176,8 @@ mod can_fail {
                 "mod a { mod b { } use super::super::plan::X; }",
                 "must not know plan::X",
             ),
+            ("src/bounds/store.rs", "use crate::run::State;", "must not know run::State"),
+            ("src/clock.rs", "use crate::bounds::store;", "must not know bounds::store"),
             ("src/attic/mod.rs", "use crate::run::State;", "no room"),
         ];
         for (path, text, expected) in cases {
@@ -183,6 +194,7 @@ mod can_fail {
             ("src/copy/sizer.rs", "use std::{collections::BTreeMap, thread};"),
             ("src/copy/sizer.rs", "use sqlparser::ast::Expr;"),
             ("src/sql/split.rs", "use std::fs::File;"),
+            ("src/bounds/store.rs", "use serde::Serialize;"),
         ];
         for (path, text) in cases {
             let found = broken(path, text);
@@ -256,6 +268,13 @@ mod can_fail {
             Source::new("src/run/fixture/world/mod.rs", "mod dice; use tokio::test;"),
             Source::new("src/run/fixture/world/dice.rs", "use tokio::test;"),
             Source::new("src/run/state.rs", "use tokio::sync::watch;"),
+            Source::new(
+                "src/run/ready.rs",
+                "#[cfg(test)]\n#[path = \"ready_tests.rs\"]\nmod tests;",
+            ),
+            Source::new("src/run/ready_tests.rs", "use tokio::test;"),
+            Source::new("src/run/decide.rs", "#[cfg(all(test, feature = \"x\"))]\nmod deaths;"),
+            Source::new("src/run/decide/deaths.rs", "use tokio::test;"),
             // Of the same name as a test's module elsewhere.
             Source::new("src/engine/mod.rs", "#[cfg(test)]\nmod copy;"),
             Source::new("src/copy/chunk.rs", "use tokio::sync::watch;"),
@@ -264,6 +283,47 @@ mod can_fail {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("src/run/state.rs"), "{found:?}");
         assert!(found[1].starts_with("src/copy/chunk.rs"), "{found:?}");
+    }
+
+    #[test]
+    fn limits_that_are_scattered() {
+        let found = |path: &str, text: &str| limits::scattered(&[Source::new(path, text)]);
+        let scattered = [
+            ("src/engine/relay.rs", "const BATCH: u32 = 5_000;", "BATCH is a limit"),
+            ("src/store/sqlite.rs", "pub(super) static MOST: usize = 2;", "MOST is a limit"),
+            ("src/engine/relay.rs", "const HELD: Duration = Duration::MAX;", "HELD is a limit"),
+            ("src/plan/read/gate.rs", "const ROWS: RangeInclusive<u32> = 0..=9;", "ROWS is a"),
+            ("src/run/ready.rs", "impl X { const LASTS_MS: u64 = 5; }", "LASTS_MS is a limit"),
+            ("src/run/ready.rs", "const TWICE: (u32, u32) = (2, 2);", "TWICE is a limit"),
+            // Another file's exception.
+            ("src/plan/mod.rs", "const FORMAT: u64 = 1;", "FORMAT is a limit"),
+            ("src/cli/mod.rs", "fn f() { sleep(Duration::from_secs(5)) }", "without a name"),
+            ("src/cli/mod.rs", "fn f() { time::Duration::from_millis(2 * n) }", "without a name"),
+            ("src/cli/mod.rs", "fn f() { Duration::new(1, 0) }", "without a name"),
+            ("src/engine/drive.rs", "fn f() { mpsc::channel(64) }", "without a name"),
+            ("src/driver/mod.rs", "fn f() { Semaphore::new(4) }", "without a name"),
+            ("src/engine/mod.rs", "fn f() { Policy { first_wait_ms: 50, n } }", "without a name"),
+            ("src/bounds/store.rs", "pub const PAGE: u32 = 500;", "without a reason"),
+        ];
+        for (path, text, expected) in scattered {
+            let found = found(path, text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].contains(expected), "{text}: {found:?}");
+        }
+        let fine = [
+            ("src/store/wire.rs", "pub const FORMAT: u64 = 1;"),
+            ("src/run/state.rs", "#[cfg(test)]\nmod tests { const MOVES: u64 = 150; }"),
+            ("src/run/state.rs", "fn f<const N: usize>(x: [u8; N]) { let y: u64 = 5; }"),
+            ("src/run/state.rs", "const WORDS: [&str; 6] = [\"1\"]; const fn f(x: u32) {}"),
+            ("src/run/state.rs", "fn f() { Duration::from_millis(rest_ms); Duration::ZERO }"),
+            ("src/run/state.rs", "fn f() { watch::channel(None); State { idle_ms: 0, n } }"),
+            ("src/bounds/store.rs", "/// Why.\npub const PAGE: u32 = 500;"),
+        ];
+        for (path, text) in fine {
+            assert_eq!(found(path, text), [""; 0], "{text}");
+        }
+        let outdated = limits::outdated(&[Source::new("src/store/wire.rs", "const X: u64 = 1;")]);
+        assert!(outdated.contains(&"src/store/wire.rs has no FORMAT (Format)".to_owned()));
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub const START_TIMES_MAX: u32 = 10;
 /// A day; longer times of a chunk are taken for this, so that sums of them can't overflow.
 pub const TOOK_US_MAX: u64 = 86_400_000_000;
 
-/// How long a plan may say that a chunk takes where writers of other rows go on beside it, in milliseconds. Writers of its rows wait, and
-/// none waits for longer than a minute.
+/// How long a plan may say that a chunk takes where writers of other rows go on beside it, in milliseconds. Writers of its
+/// rows wait as long.
 pub const CHUNK_TIME_MAX_MS: u64 = 60_000;
 
 /// How many columns a key may have: our own tables hold keys column by column.

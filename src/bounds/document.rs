@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The largest file that is read, in bytes. Far above what people write, and little enough to be read into memory whole.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// The deepest nesting, in levels. Readers of the tree go down with each level, and no plan needs a tenth of these.
+/// The deepest nesting, in levels. Readers of the tree go down with each level, and no plan goes half as deep.
 pub const LEVELS_MAX: usize = 64;
 
 /// The most values in a document, those that aliases repeat included: a few lines of aliases can stand for billions.

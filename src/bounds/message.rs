@@ -58,7 +58,7 @@ pub const PARKED_NAMED_MAX: u32 = 20;
 /// Parked rows that `status` lists of each mapping; the rest is counted. As many as may be parked unless a plan says otherwise.
 pub const PARKED_LISTED_MAX: u32 = 1_000;
 
-/// How many steps are named that others wait for: a sentence, and no list of the plan.
+/// How many steps are named of which a database has nothing any more: enough to see how far back it went; the rest is counted.
 pub const STEPS_NAMED_MAX: usize = 5;
 
 /// How many objects of a database a dry run names before the rest is only counted.
@@ -134,5 +134,5 @@ pub const ASKED_CHARS_MAX: usize = 90;
 pub const ASKED_IN_NODE_CHARS_MAX: usize = 60;
 
 /// The longest page in Markdown, in characters. GitHub's limit for a comment is 65,536; beyond this the details are left out, and the
-/// page says so.
+/// page says so. Bytes are counted, of which a character has one or more.
 pub const PAGE_CHARS_MAX: usize = 60_000;

@@ -11,7 +11,7 @@
 //! Two names for one limit are a mistake; one name for two that happen to be equal is another.
 //!
 //! Absent on purpose: formats, codes and protocol numbers; units (seconds of a day); the parameters of an algorithm that are no limit
-//! (the chunk sizer's, in `copy::sizer`); and how wide a page or a terminal is laid out. `tests/house` lists those by name.
+//! (the chunk sizer's, in `copy::sizer`); and how wide a page or a terminal is laid out. `tests/house/limits.rs` lists those by name.
 
 pub mod cli;
 pub mod copying;

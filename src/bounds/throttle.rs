@@ -27,8 +27,8 @@ pub const HTTP_ANSWER_BYTES_MAX: u64 = 1_024;
 /// that those who look see since when.
 pub const LOOK_EVERY_MS: u64 = 250;
 
-/// How often a replica whose lag isn't known yet is looked at again: replicas report at least as often as that takes in all, and a
-/// replica that doesn't counts as unknown.
+/// How often a replica whose lag isn't known yet is looked at again: one that replays reports in a moment, and with the waits before
+/// them these looks take half a second, well within what an answer may take.
 pub const REPLICA_LOOKS: u32 = 5;
 
 /// How long is waited before each of these looks.

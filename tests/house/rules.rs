@@ -73,12 +73,13 @@ const DRIVER_FILES: [&str; 7] =
 const LINES_MAX: usize = 600;
 
 /// Files that are test code as a whole, because the module they are, or one around it, is.
-fn test_files(sources: &[Source]) -> BTreeSet<String> {
+pub fn test_files(sources: &[Source]) -> BTreeSet<String> {
     let mut stems = BTreeSet::new();
     for source in sources {
         let folder = source.folder();
         let modules = without_tests(&source.tokens()).test_modules;
         stems.extend(modules.iter().map(|module| format!("{folder}/{module}")));
+        stems.extend(source.tests_by_path());
     }
     // What a test's module declares is in a folder of the module's name, at any depth.
     let is_test = |stem: &str| {

@@ -49,6 +49,14 @@ impl Source {
     pub fn tokens(&self) -> Vec<Token> {
         tokens(&self.text)
     }
+
+    /// The stems of tests' modules that it names by their files: `#[path = "x_tests.rs"]`, beside itself.
+    pub fn tests_by_path(&self) -> Vec<String> {
+        let beside = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let marked = self.text.split("#[cfg(test)]\n#[path = \"").skip(1);
+        let files = marked.filter_map(|rest| rest.split_once(".rs\"]"));
+        files.map(|(name, _)| format!("{beside}/{name}")).collect()
+    }
 }
 
 /// The words and signs of a text, `::` being one sign. Comments, strings and lifetimes are left out.
@@ -158,19 +166,22 @@ pub struct WithoutTests {
     pub test_modules: Vec<String>,
 }
 
-/// Takes out every item marked `#[cfg(test)]`.
+/// Takes out every item marked `#[cfg(test)]`, alone or with what else must be.
 pub fn without_tests(tokens: &[Token]) -> WithoutTests {
-    const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+    const MARKS: [&[&str]; 2] = [
+        &["#", "[", "cfg", "(", "test", ")", "]"],
+        &["#", "[", "cfg", "(", "all", "(", "test", ","],
+    ];
     let mut left = WithoutTests { tokens: Vec::new(), test_lines: 0, test_modules: Vec::new() };
     let mut at = 0;
     while at < tokens.len() {
-        let is_marked = MARK.iter().enumerate().all(|(offset, text)| is(tokens, at + offset, text));
-        if !is_marked {
+        let has = |mark: &&[&str]| (at..).zip(*mark).all(|(at, text)| is(tokens, at, text));
+        if !MARKS.iter().any(has) {
             left.tokens.push(tokens[at].clone());
             at += 1;
             continue;
         }
-        let end = item_end(tokens, at + MARK.len());
+        let end = item_end(tokens, at);
         let last = tokens[end - 1].line;
         left.test_lines += last - tokens[at].line + 1;
         let words: Vec<&str> = tokens[at..end].iter().map(|token| token.text.as_str()).collect();

@@ -210,7 +210,7 @@ async fn use_wal(path: &Path, db: &mut SqliteConnection) -> Result<(), Error> {
                 });
             }
             Err(Error::Busy { .. }) if tries < SQLITE_WAL_TRIES => {
-                tokio::time::sleep(SQLITE_WAL_REST).await
+                tokio::time::sleep(SQLITE_WAL_REST).await;
             }
             Err(error) => return Err(error),
         }
