@@ -80,7 +80,7 @@ pub fn sandbox(gate: &str) -> Sandbox {
 
 /// What must be true at the end of a run, however often it died on the way.
 #[track_caller]
-fn check_end(sandbox: &Sandbox, expected: &[String], case: &str) {
+pub fn check_end(sandbox: &Sandbox, expected: &[String], case: &str) {
     let found = sandbox.dump("app.db");
     let differs = found.iter().zip(expected).find(|(found, expected)| found != expected);
     assert_eq!(differs, None, "{case}: the data differ from an uninterrupted run");
@@ -99,13 +99,13 @@ pub fn check_counts(sandbox: &Sandbox, case: &str) {
 }
 
 /// Runs with a point armed to kill at its `hits`-th time. `None` when the point was not hit that often: the run ended well.
-fn killed_at(sandbox: &Sandbox, args: &[&str], point: &str, hits: u32) -> Option<Ran> {
+pub fn killed_at(sandbox: &Sandbox, args: &[&str], point: &str, hits: u32) -> Option<Ran> {
     let ran = sandbox.run_with(args, "FAILPOINTS", &format!("{point}={hits}*off->return"));
     if ran.code.is_none() { Some(ran) } else { None }
 }
 
 /// Every point at which a process may die between what it does in one place and what it does in another.
-const POINTS: [&str; 22] = [
+pub const POINTS: [&str; 22] = [
     "journal::before-append",
     "journal::after-append",
     "sqlite::before-commit::enter",

@@ -2,6 +2,7 @@
 //! writes, the server goes away in the middle of a chunk, tables change under the copy, locks cross. Nothing is lost, and
 //! what can't go on says why.
 
+mod adopted;
 pub mod dying;
 mod midway;
 mod refused;

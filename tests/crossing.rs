@@ -1,6 +1,7 @@
 //! Mappings from PostgreSQL into a graph, on real servers of both.
 
 mod actors;
+mod adopted;
 mod amended;
 pub mod bed;
 mod differences;

@@ -21,7 +21,7 @@ mod tune;
 pub use dry_run::{Depth, DryRun, FailOn, ReportFile, ReportKind};
 pub use lock::{Lock, LockCommand, Release};
 pub use resolve::{Outcome, Resolve};
-pub use state::{Export, Import, State, StateCommand};
+pub use state::{Adopt, Export, Import, State, StateCommand};
 pub use tune::{ChunkRows, Tune};
 
 /// Expand-contract database migrations as resumable, gated plans.
@@ -512,6 +512,7 @@ impl Command {
                 StateCommand::Check => "state check",
                 StateCommand::Export(_) => "state export",
                 StateCommand::Import(_) => "state import",
+                StateCommand::Adopt(_) => "state adopt",
             },
             Self::Schema(_) => "schema",
             Self::Explain(_) => "explain",

@@ -134,6 +134,9 @@ fn claimed(holder: &Holder, target: &TargetName, line: Option<&CommandLine>) -> 
     if holder.over != Shared::Run {
         failure = failure.help("or end it there first, with `rollback` or `abort`");
     }
+    failure = failure.help(
+        "or, where its state store is lost for good: `state adopt PLAN` goes on with it from what its targets have of it",
+    );
     if let Shared::Mapping(_) = holder.over {
         failure = failure.help("or give the mapping of this plan another name");
     }

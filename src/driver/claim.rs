@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::run::{Digest, MappingName, RunId};
+use crate::run::{Digest, Ending, MappingName, RunId};
 
 use super::Head;
 
@@ -39,7 +39,35 @@ pub struct Claim {
 pub struct Adoption {
     /// The newest token that had been given when the run left the other store.
     pub up_to_token: u64,
-    /// The head that the target keeps, which is in this store's journal; none where it kept none.
+    /// The head that the target keeps, which is in this store's journal or known to be lost; none where it kept none.
+    pub head: Option<Head>,
+    /// The head of the journal that takes the place of a lost one, to be kept instead. What was entered under the lost one counts as
+    /// entered before the first record of this one.
+    pub anew: Option<Head>,
+}
+
+/// What a target has of a run, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remnant {
+    /// The run.
+    pub run: RunId,
+    /// The plan's digest when it was entered last.
+    pub digest: String,
+    /// The state store of whoever entered last, and where that was.
+    pub store: String,
+    /// The machine that last drove it.
+    pub host: String,
+    /// The process that last drove it.
+    pub pid: u32,
+    /// Since when, as the target wrote it (UTC).
+    pub since: String,
+    /// Whether it holds the target still.
+    pub is_open: bool,
+    /// How the run ended, where it has left the target, if only for a time.
+    pub left: Option<Ending>,
+    /// The newest token of each of its slots' owners: the run, and its relays.
+    pub tokens: Vec<(RunId, u64)>,
+    /// The head of the journal.
     pub head: Option<Head>,
 }
 
@@ -58,6 +86,14 @@ impl Claim {
     /// Whether it is a claim of a store, wherever that stands now.
     pub(super) fn is_of(&self, store: &str) -> bool {
         store_identity(&self.store) == store_identity(store)
+    }
+
+    /// The head to keep in the place of what a target has, which another store has entered.
+    pub(super) fn anew(&self, entered_by: &str) -> Option<&Head> {
+        self.adopts
+            .as_ref()
+            .and_then(|adopts| adopts.anew.as_ref())
+            .filter(|_| !self.is_of(entered_by))
     }
 
     /// Whether what a target has of this run is this store's to go on with: its own, or one that came here whole. Whoever
@@ -166,7 +202,7 @@ mod tests {
         let head = |version: u64| Head { version, hash: Digest::of_bytes(&version.to_le_bytes()) };
         let left = Entered { store: "old at a.db".into(), token: 3, head: Some(head(7)) };
         let of = |adopts| Claim { store: "new at b.db".into(), adopts, ..claim("r1") };
-        let adopts = |up_to_token, head| Some(Adoption { up_to_token, head });
+        let adopts = |up_to_token, head| Some(Adoption { up_to_token, head, anew: None });
         let table = [
             (of(None), false),
             (of(adopts(3, Some(head(7)))), true),

@@ -23,6 +23,17 @@ pub(super) const fn ending_name(ending: Ending) -> &'static str {
     }
 }
 
+/// How an open run's row stands: of one that has entered again after it had left, with the ending that it had left with.
+pub(super) const OPEN: &str = "active";
+
+/// What a run's row says: whether it is open, and with which ending it has left.
+pub(super) fn standing(state: &str) -> (bool, Option<Ending>) {
+    let endings = [Ending::Completed, Ending::RolledBack, Ending::Aborted];
+    let open = state.strip_prefix(OPEN);
+    let left = open.unwrap_or(state).trim_start();
+    (open.is_some(), endings.into_iter().find(|ending| ending_name(*ending) == left))
+}
+
 /// Where a run has no slots any more.
 pub(super) fn no_claim(run: &RunId) -> Error {
     let message = format!("run {run} has no claim on this database any more");

@@ -46,11 +46,11 @@ mod survey;
 mod tx_kind;
 mod work;
 
-pub use claim::{Adoption, Claim, Fence, Holder, Shared, store_identity};
+pub use claim::{Adoption, Claim, Fence, Holder, Remnant, Shared, store_identity};
 use crossing::{ChangeSink, ChangeSource};
 pub use error::Error;
 pub use parking::Parker;
-pub use probed::{Probed, Purpose, TableUse};
+pub use probed::{Probed, Purpose, TableSize, TableUse};
 pub use redacted::redacted;
 pub use survey::{CreatedObject, Finding, Severity, Survey, SurveyedMapping};
 use tx_kind::TxKind;
@@ -200,6 +200,9 @@ pub trait Session: Send + Sync + fmt::Debug {
     /// what another does in its transaction.
     async fn enter(&self, claim: &Claim, token: u64) -> Result<Vec<Fence>, Error>;
 
+    /// Writes down that the run has another plan now, on the same objects.
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error>;
+
     /// Removes everything of ours that no other run needs, and closes the run's one row: ending, totals, head of the
     /// history. Doing it again changes nothing.
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error>;
@@ -209,6 +212,9 @@ pub trait Session: Send + Sync + fmt::Debug {
         let _ = run;
         Ok(None)
     }
+
+    /// What there is of the runs of a plan, open ones first, and then the newest first.
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error>;
 
     /// The head of the history that the target keeps for a run.
     async fn head(&self, run: &RunId) -> Result<Option<Head>, Error>;
@@ -225,8 +231,13 @@ pub trait Session: Send + Sync + fmt::Debug {
         script: Runnable<'_>,
     ) -> Result<Applied, Error>;
 
+    /// What the ledger has of this work.
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error>;
+
     /// Whether the ledger has this work.
-    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error>;
+    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+        Ok(self.entry(run, step, way).await?.is_some())
+    }
 
     /// Comes back when whatever an attempt before has sent about this work has ended: its answer may have been lost while it is still under
     /// way. Where entering ends all of that, there is nothing to wait for.
@@ -322,15 +333,6 @@ pub trait Signals: Send + Sync {
     /// Reads one of them: a part for each replica, slot or table; none where there is none. What can't be told is an error
     /// or a part without value, never a good value. `tables` are those that count for a gauge of tables.
     async fn gauge(&self, gauge: Gauge, tables: &[String]) -> Result<Vec<Part>, Error>;
-}
-
-/// How large a table is, as far as that can be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableSize {
-    /// About how many rows it has.
-    pub rows: Option<u64>,
-    /// How much disk it takes with its indexes, in bytes.
-    pub bytes: Option<u64>,
 }
 
 /// Keeping both sides of a mapping in step.

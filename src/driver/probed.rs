@@ -293,3 +293,12 @@ pub struct ReplicaFacts {
     /// How far behind it is, in milliseconds. `None`: the server doesn't know. (One that replayed everything is at 0.)
     pub lag_ms: Option<u64>,
 }
+
+/// How large a table is, as far as that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// About how many rows it has.
+    pub rows: Option<u64>,
+    /// How much disk it takes with its indexes, in bytes.
+    pub bytes: Option<u64>,
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use super::crossing::{ChangeSink, ChangeSource};
 use super::{
     Applied, Basis, Capabilities, Claim, Copied, CopyState, DualWriter, Error, Fence, Finding,
-    Gone, Head, Holder, Identity, Introspect, Losses, Parker, Probed, Retirer, Session,
+    Gone, Head, Holder, Identity, Introspect, Losses, Parker, Probed, Remnant, Retirer, Session,
     SharedDriver, Signals, Sink, Source, Survey, SyncState, TableSize, Verifier, Window, Work,
 };
 use crate::copy::chunk::{Chunk, Key, Planned};
@@ -82,6 +82,10 @@ impl Session for Redacted {
         self.hide(self.inner.enter(claim, token).await)
     }
 
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error> {
+        self.hide(self.inner.keep_plan(fence, plan).await)
+    }
+
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
         self.hide(self.inner.leave(fence, ending, head).await)
     }
@@ -107,8 +111,16 @@ impl Session for Redacted {
         self.hide(self.inner.execute(fence, work, script).await)
     }
 
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error> {
+        self.hide(self.inner.entry(run, step, way).await)
+    }
+
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
         self.hide(self.inner.is_applied(run, step, way).await)
+    }
+
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error> {
+        self.hide(self.inner.remnants(plan).await)
     }
 
     async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {

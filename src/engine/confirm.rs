@@ -72,7 +72,7 @@ pub(super) async fn confirm(
 /// The head that a target keeps of a run, which the journal has. Fails where it hasn't: with who drives the run now, if that is
 /// another store, and otherwise because this one has lost its newest records.
 pub(super) async fn known(
-    ctx: &Context,
+    (ctx, state): (&Context, &State),
     (target, driver): (&TargetName, &SharedDriver),
     claim: &Claim,
 ) -> Result<Option<Head>, Error> {
@@ -82,7 +82,7 @@ pub(super) async fn known(
     let asked = patiently(|| is_signalled(ctx), || driver.head(&claim.run));
     let head = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
     let Some(head) = head else { return Ok(None) };
-    if has(&ctx.store, &claim.run, &head).await? {
+    if is_lost(state, target, &head) || has(&ctx.store, &claim.run, &head).await? {
         return Ok(Some(head));
     }
     let asked = patiently(|| is_signalled(ctx), || driver.holder(claim));
@@ -100,6 +100,23 @@ pub(super) async fn known(
         ),
     }
     .into())
+}
+
+/// Whether that is the head of a journal that this one took the place of.
+fn is_lost(state: &State, target: &TargetName, head: &Head) -> bool {
+    let lost = state.adoption().and_then(|adoption| adoption.heads.get(target));
+    lost.is_some_and(|lost| lost.version == head.version && lost.hash == head.hash)
+}
+
+/// What of another store's claim on a target is this store's to take over: the run came from there, or its journal there is lost.
+pub(super) fn adopts(
+    state: &State,
+    taken_up_to: Option<u64>,
+    head: Option<Head>,
+    newest: Option<&Head>,
+) -> Option<Adoption> {
+    let anew = state.adoption().and(newest).cloned();
+    taken_up_to.map(|up_to_token| Adoption { up_to_token, head, anew })
 }
 
 /// Whether a journal has a record with its hash.
@@ -194,8 +211,8 @@ async fn is_ours_in(
     (state, taken_up_to): (&State, Option<u64>),
 ) -> Result<(), Error> {
     let Some(mut claim) = claim(ctx, state.program(), state.run(), target) else { return Ok(()) };
-    let head = known(ctx, (target, driver), &claim).await?;
-    claim.adopts = taken_up_to.map(|up_to_token| Adoption { up_to_token, head });
+    let head = known((ctx, state), (target, driver), &claim).await?;
+    claim.adopts = adopts(state, taken_up_to, head, None);
     let asked = patiently(|| is_signalled(ctx), || driver.holder(&claim));
     let holder = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
     match holder.filter(|holder| holder.over == Shared::Run) {

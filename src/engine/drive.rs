@@ -6,7 +6,7 @@
 //!   does not fence this one off.
 //! - The loop waits for what it started before it returns, except when its process dies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -16,11 +16,11 @@ use crate::bounds::engine::{GATE_PROBE_EVERY_MS, LEASE_TTL_MS, LOOK_EVERY_MS, PR
 use crate::clock::Stopwatch;
 use crate::driver;
 use crate::run::{
-    self, Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation,
-    Observations, Permit, Progress as StepAt, Refusal, RefusalKind, RunId, Standing, State, StepId,
-    Stop, Target, TargetName, Traced, Tuning, Way, ready, report, stop,
+    Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation, Observations,
+    Permit, Progress as StepAt, RunId, Standing, State, StepId, Stop, Target, TargetName, Traced,
+    Tuning, Way, ready, report, stop,
 };
-use crate::store::{self, Entry, Lease};
+use crate::store::{self, Lease};
 
 use super::event::{Event, Progress};
 use super::journal::Journal;
@@ -31,8 +31,11 @@ use super::relay::Relays;
 use super::start::{Claimed, all_claimed, claim};
 use super::step::{End, Halt, failure_of};
 use super::throttle::Told;
-use super::{Context, Driven, Error, Options, Signal, confirm, finish, is_signalled, process};
+use super::{
+    Context, Driven, Error, Options, Signal, adopt, confirm, finish, is_signalled, process,
+};
 
+mod amended;
 mod assign;
 mod progress;
 mod slots;
@@ -71,7 +74,7 @@ pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driv
 
 async fn drive_leased(
     ctx: &Context,
-    journal: Journal,
+    mut journal: Journal,
     options: &Options,
     (before, lease): (Option<Lease>, &Lease),
 ) -> Result<Driven, Error> {
@@ -83,8 +86,9 @@ async fn drive_leased(
     for (target, driver) in &ctx.drivers {
         let (program, run) = (journal.state.program(), journal.state.run());
         let Some(mut claim) = claim(ctx, program, run, target) else { continue };
-        let head = confirm::known(ctx, (target, driver), &claim).await?;
-        claim.adopts = taken_up_to.map(|up_to_token| driver::Adoption { up_to_token, head });
+        let state = &journal.state;
+        let head = confirm::known((ctx, state), (target, driver), &claim).await?;
+        claim.adopts = confirm::adopts(state, taken_up_to, head, Some(&journal.head));
         confirm::confirm(ctx, &journal.state, (target, driver)).await?;
         claims.push((target, driver, claim));
     }
@@ -95,6 +99,12 @@ async fn drive_leased(
         }
         let copy_workers = driver.capabilities().copy_workers;
         slots.insert(target.clone(), Slots::share(&entered?, copy_workers));
+    }
+    if journal.state.is_being_adopted() {
+        adopt::read(ctx, &mut journal).await?;
+        if options.goal == Goal::Through(BTreeSet::new()) {
+            return Ok(Driven::Stopped(Stop::ReachedGoal));
+        }
     }
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();
@@ -121,6 +131,7 @@ async fn drive_leased(
         waiting_since: None,
         cancelled: false,
         relays,
+        amended: BTreeSet::new(),
     };
     if let Some(before) = before.filter(|before| before.holder.id != ctx.claimant.id) {
         drive.note_takeover(&before);
@@ -179,6 +190,8 @@ struct Drive<'a> {
     waiting_since: Option<Stopwatch>,
     cancelled: bool,
     relays: Relays,
+    /// Where another plan is still to be written down than the one that was entered with.
+    amended: BTreeSet<TargetName>,
 }
 
 impl Drive<'_> {
@@ -186,6 +199,7 @@ impl Drive<'_> {
         loop {
             let foreign = self.journal.catch_up().await?;
             self.learn(&foreign)?;
+            self.keep_plan().await?;
             self.pass_on();
             let signal = *self.ctx.signal.borrow();
             if matches!(signal, Signal::Now(_)) {
@@ -209,11 +223,12 @@ impl Drive<'_> {
         }
     }
 
-    /// Begins what may begin. Going back waits until nothing that goes forward is under way.
+    /// Begins what may begin. Going back waits until nothing that goes forward is under way, and what another plan says until the
+    /// targets have it.
     async fn advance(&mut self) -> Result<Wake, Error> {
         let turning = *self.state().standing() != Standing::Forward
             && self.running.values().any(|running| running.way == Way::Forward);
-        if turning {
+        if turning || !self.amended.is_empty() {
             return Ok(Wake::Idle);
         }
         self.feed(&Input::Tick).await?;
@@ -493,36 +508,6 @@ impl Drive<'_> {
             other => other?,
         };
         self.learn(&entries)
-    }
-
-    /// Tells those who watch what has been recorded, and minds what it means for this drive: after an amendment the goal is
-    /// that of the new plan, and its databases must still be those that were opened, and what it works on there what was claimed.
-    fn learn(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        for entry in entries {
-            let event = Event::Recorded(Box::new(entry.clone()));
-            self.ctx.observer.observe(&event, self.state());
-        }
-        let is_amended =
-            |entry: &Entry| matches!(entry.record.event, run::Event::PlanAmended { .. });
-        if entries.iter().any(is_amended) {
-            let program = self.journal.state.program();
-            self.goal = self.goal.within(program);
-            let other = if *program.targets() == self.targets {
-                (all_claimed(program) != self.claimed).then_some("objects")
-            } else {
-                Some("databases")
-            };
-            if let Some(other) = other {
-                return Err(Error::Refused(Refusal {
-                    kind: RefusalKind::Stale,
-                    message: format!(
-                        "the plan was amended meanwhile, and works on other {other} now"
-                    ),
-                    help: Some("`phasegate run PLAN` goes on with them".to_owned()),
-                }));
-            }
-        }
-        Ok(())
     }
 
     fn note_takeover(&self, before: &Lease) {

@@ -9,8 +9,8 @@ use crate::bounds::engine::ANSWER_WITHIN_MS;
 use crate::driver::crossing::{Entered, Sides, of_mapping};
 use crate::driver::{Error as DriverError, Fence, Head, SharedDriver, Work, given_up};
 use crate::run::{
-    Action, Direction, DualWrite, Ending, FailureClass, Mapping, Standing, State, StepId,
-    TargetName, Way, plural,
+    Action, Direction, DualWrite, Ending, FailureClass, Mapping, MappingName, Standing, State,
+    StepId, TargetName, Way, plural,
 };
 
 use super::patience::{patiently, within};
@@ -45,6 +45,11 @@ pub(super) async fn end(
     Ok(())
 }
 
+/// The piece of work that ends the sync of a mapping with the run.
+pub(super) fn end_of(mapping: &MappingName) -> StepId {
+    StepId::new(format!("end/{mapping}"))
+}
+
 /// How far syncs are ended. All are made ready before the first one goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -63,7 +68,7 @@ async fn end_syncs(
         let target = &mapping.from.target;
         let Some((driver, fence)) = both(ctx, state, fences, &mapping) else { continue };
         let work = Work {
-            step: StepId::new(format!("end/{}", mapping.name)),
+            step: end_of(&mapping.name),
             way: Way::Forward,
             head: head.clone(),
             lock_timeout_ms: None,

@@ -13,6 +13,7 @@ use crate::run::{
 };
 use crate::store::{self, Claimant, Lease, SharedStore};
 
+mod adopt;
 mod confirm;
 mod doubt;
 mod drive;
@@ -32,6 +33,7 @@ mod step;
 mod throttle;
 mod window;
 
+pub use adopt::{Remnants, begin_anew, remnants};
 pub use confirm::{driven_elsewhere, is_here, is_ours};
 pub use doubt::doubt;
 pub use drive::drive;

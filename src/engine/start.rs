@@ -41,6 +41,12 @@ pub async fn start(ctx: &Context, pin: Pin) -> Result<Started, Error> {
     let run = RunId::new(Uuid::now_v7().to_string());
     // Before the survey, which would find in the way what a lost run of this store has made.
     let held = held(ctx, program, &run).await?;
+    // What a lost run of this very plan has made is no finding: the run is to be gone on with.
+    if let Some((target, holder)) = &held
+        && holder.plan == program.plan()
+    {
+        return Err(at(target, crate::driver::Error::Held(Box::new(holder.clone()))));
+    }
     let mut findings = Vec::new();
     for (target, driver) in &ctx.drivers {
         let survey = survey(program, target);

@@ -121,6 +121,8 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         // Beginnings are shown by bars, or not at all; decisions of people were made by whoever reads this, or stand in
         // the history.
         Event::StepStarted { .. }
+        | Event::AdoptionBegun { .. }
+        | Event::RunAdopted { .. }
         | Event::PlanAmended { .. }
         | Event::RetryAsked { .. }
         | Event::GateReached { .. }

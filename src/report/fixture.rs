@@ -185,6 +185,7 @@ pub fn failed(step: &str) -> Event {
         failure,
         retry_at: None,
         committed: None,
+        in_part: false,
     }
 }
 

@@ -77,6 +77,16 @@ pub fn sentence(event: &Event) -> String {
         Event::RunStarted { pin, .. } => {
             format!("started the run of {} from {}", plan(pin), pin.path)
         }
+        Event::AdoptionBegun { from, .. } => {
+            format!("began to go on without the journal that was lost: {from}")
+        }
+        Event::RunAdopted { traces } => {
+            let done = traces.steps.iter().map(|trace| trace.step.clone()).collect::<Vec<_>>();
+            let done = if done.is_empty() { "no step".to_owned() } else { names(&done) };
+            format!(
+                "read what the targets have of the run: {done}; approvals and evidence are void"
+            )
+        }
         Event::PlanAmended { pin, changed, voided } => {
             let voided = if voided.is_empty() {
                 String::new()

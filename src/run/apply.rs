@@ -3,10 +3,11 @@
 //! Whatever a record says is taken as it is: whether it was allowed was judged before it was made. So every event has an
 //! effect in every state, and none panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action::{Action, QueryCheck, Verify};
+use super::adopt::{self, Adoption};
 use super::name::StepId;
 use super::operator;
 use super::planted::{Fault, is_planted};
@@ -57,6 +58,7 @@ pub fn begin(first: &Record) -> Result<State, ApplyError> {
         captures: BTreeMap::new(),
         accepted_losses: Vec::new(),
         usage: BTreeMap::new(),
+        adoption: None,
     })
 }
 
@@ -85,6 +87,11 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
     }
     match &record.event {
         Event::RunStarted { .. } | Event::LockReleased { .. } => {}
+        Event::AdoptionBegun { heads, .. } => {
+            state.adoption =
+                Some(Adoption { heads: heads.clone(), is_pending: true, whole: BTreeSet::new() });
+        }
+        Event::RunAdopted { traces } => adopt::apply(state, traces, at),
         Event::PlanAmended { pin, changed, voided } => {
             state.author = record.by.clone();
             state.pin = Arc::new((**pin).clone());
@@ -176,7 +183,7 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
         Event::StepSucceeded { step, way: Way::Forward, outcome, .. } => {
             succeeded(state, step, outcome, at);
         }
-        Event::StepFailed { step, attempt, way, failure, retry_at, committed } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at, committed, in_part } => {
             let in_parts = state.program().step(step).is_some_and(
                 |step| matches!(&step.action, Action::Sql(script) if script.commits_in_parts()),
             );
@@ -193,6 +200,7 @@ fn apply_attempt(state: &mut State, event: &Event, at: Timestamp) {
             let is_open = entry.may_be_done
                 || failure.class == FailureClass::Unknown
                 || was_begun && in_parts;
+            entry.is_in_part = *in_part || entry.is_in_part && *committed != Some(false);
             entry.may_be_done = committed.unwrap_or(is_open) && !is_planted(Fault::TracesForgotten);
             entry.progress = match retry_at {
                 Some(at) => Progress::Retrying { way: *way, at: *at, failure: failure.clone() },

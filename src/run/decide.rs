@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::action::Hazard;
+use super::adopt::Traces;
 use super::command::{Command, Refusal};
 use super::digest::Digest;
 use super::gate::{self, ConditionVerdict, GateReport, Observations};
@@ -61,6 +62,8 @@ pub enum Input {
     },
     /// An operator asks for something.
     Asked(Command),
+    /// What the targets have of a run whose journal is lost was read.
+    Adopted(Traces),
     /// Our objects are gone from the targets.
     Finished,
 }
@@ -93,6 +96,9 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
     if state.is_ended() && !matches!(input, Input::Asked(_)) {
         return Ok(Vec::new());
     }
+    if state.is_being_adopted() && !matches!(input, Input::Asked(_) | Input::Adopted(_)) {
+        return Ok(Vec::new());
+    }
     Ok(match input {
         Input::Tick => schedule::tick(state, goal, now),
         Input::Ended { step, attempt, way, result, jitter } => {
@@ -110,6 +116,10 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
                 }
             }
         }
+        Input::Adopted(traces) if state.is_being_adopted() => {
+            vec![Event::RunAdopted { traces: traces.clone() }]
+        }
+        Input::Adopted(_) => Vec::new(),
         Input::Asked(command) => return operator::answer(state, command, by, now),
         Input::Finished => finished(state),
     })
@@ -165,7 +175,7 @@ fn ended(
             let policy = state.program().step(&step).map(|s| s.retry).unwrap_or_default();
             let retry_at = retry::next_attempt(policy, known.tried, failure.class, jitter, now);
             let (failure, committed) = (failure.clone(), *committed);
-            Event::StepFailed { step, attempt, way, failure, retry_at, committed }
+            Event::StepFailed { step, attempt, way, failure, retry_at, committed, in_part: false }
         }
     }]
 }
@@ -283,6 +293,7 @@ fn unread(state: &State, step: &Step, failure: &Failure, jitter: f64, now: Times
         failure: Failure { class, ..failure.clone() },
         retry_at: retry::next_attempt(step.retry, tried, class, jitter, now),
         committed: was_begun.then_some(true),
+        in_part: false,
     }
 }
 
@@ -331,7 +342,9 @@ fn rechecked(
     if !events.is_empty() {
         // Started and not done: it waits for its gate like any other. And where the ledger could not be asked before, it has been now.
         let is_begun = traced != Traced::Nothing;
-        if was_begun || waits && known.may_be_done != is_begun {
+        let is_told =
+            known.may_be_done == is_begun && known.is_in_part == (traced == Traced::Parts);
+        if was_begun || waits && !is_told {
             events.push(shut_out(step, known.attempts, traced, now));
         }
         return events;
@@ -361,6 +374,7 @@ fn shut_out(step: &StepId, attempt: u32, traced: Traced, now: Timestamp) -> Even
         },
         retry_at: Some(now),
         committed: Some(is_begun),
+        in_part: traced == Traced::Parts,
     }
 }
 
@@ -381,6 +395,7 @@ fn ungated(step: &StepId, attempt: u32) -> Event {
         },
         retry_at: None,
         committed: None,
+        in_part: false,
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the ledger in a target has of a step of which nobody can tell whether it was done, for people who are to say it.
 
+use serde::{Deserialize, Serialize};
+
 use super::record::Way;
 
 /// How much of a step a target's ledger has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Traced {
     /// Nothing: it was never begun, or what was begun is undone with its transaction.
     Nothing,
@@ -13,6 +16,18 @@ pub enum Traced {
     Parts,
     /// All of it.
     Whole,
+}
+
+impl Traced {
+    /// How much two ledgers have of a step that is entered in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (one, other) if one == other => one,
+            (Self::Nothing | Self::InDoubt, Self::Nothing | Self::InDoubt) => Self::InDoubt,
+            _ => Self::Parts,
+        }
+    }
 }
 
 /// What a target's ledger has of a step.

@@ -7,6 +7,7 @@
 //!   effect can be built.
 
 mod action;
+mod adopt;
 mod apply;
 mod command;
 mod decide;
@@ -46,6 +47,7 @@ pub use action::{
     RetireShape, RetiredColumn, RetryPolicy, Script, Soak, Statement, Transaction, Undo, UnusedFor,
     UsedBy, Value, Verify, Within, Writer,
 };
+pub use adopt::{Adoption, LostHead, StepTrace, Traces};
 pub use apply::{ApplyError, apply, begin, replay};
 pub use command::{Command, Refusal, RefusalKind};
 pub use decide::{Decided, Input, Observation, decide};

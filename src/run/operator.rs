@@ -32,6 +32,10 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         return Err(Refusal::new(RefusalKind::Usage, message)
             .with_help("`phasegate run --new PLAN` starts another"));
     }
+    if state.is_being_adopted() {
+        return Err(usage("what the targets have of the run has not been read yet")
+            .with_help("`phasegate state adopt PLAN` goes on with that"));
+    }
     unproven(state, by)?;
     if let Some(decided) = settled(state, command) {
         return decided;

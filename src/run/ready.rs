@@ -140,7 +140,7 @@ pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
 #[must_use]
 pub fn ready(state: &State, goal: &Goal, now: Timestamp) -> Vec<Effect> {
     let mut effects = Vec::new();
-    if state.is_ended() {
+    if state.is_ended() || state.is_being_adopted() {
         return effects;
     }
     if state.paused().is_none() {
@@ -250,6 +250,9 @@ fn recheck(state: &State, step: &StepId) -> Effect {
 pub fn stop(state: &State, goal: &Goal, shut: &[GateReport]) -> Option<Stop> {
     if let Standing::Ended { ending, .. } = state.standing() {
         return Some(Stop::Ended(*ending));
+    }
+    if state.is_being_adopted() {
+        return None;
     }
     if let Some(stop) = state.program().steps().iter().find_map(|step| halted_by(state, step)) {
         return Some(stop);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::action::{ChunkRows, Value};
+use super::adopt::{LostHead, Traces};
 use super::difference::{Difference, Redact};
 use super::digest::Digest;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
@@ -109,6 +110,18 @@ pub enum Event {
         /// The plan it executes.
         pin: Box<Pin>,
     },
+    /// The journal that this run had is lost, and the run goes on with this one. Always the second record, and only that.
+    AdoptionBegun {
+        /// Where the lost one was, and who drove the run last, in words.
+        from: String,
+        /// What the targets knew of the lost one.
+        heads: BTreeMap<TargetName, LostHead>,
+    },
+    /// What the targets have of the run was read, with everybody else shut out.
+    RunAdopted {
+        /// What it is.
+        traces: Traces,
+    },
     /// Another plan took the place of the pinned one, for steps that had not started.
     PlanAmended {
         /// The new plan.
@@ -155,6 +168,9 @@ pub enum Event {
         /// Whether something of it is committed, or may be, by the target's ledger; `None` where nobody asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         committed: Option<bool>,
+        /// Whether the ledger has parts of it for certain.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_part: bool,
     },
     /// A verify found differences: it ended, and it is not a success.
     StepDiffers {

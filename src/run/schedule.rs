@@ -2,7 +2,7 @@
 //!
 //! Nothing new starts while the run is paused or while a step waits for an operator; what is under way ends first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::Undo;
 use super::gate::{gate_of, is_guarded};
@@ -85,23 +85,27 @@ fn back(state: &State, now: Timestamp) -> Vec<Event> {
     }
     let mut room = Room::of(state, &Goal::End);
     let mut events = Vec::new();
-    let mut settled_now: Vec<&StepId> = Vec::new();
+    // Steps that are not undone yet, or on which one rests that isn't: what stands between may never have been done, or is to be done again.
+    let mut open: BTreeSet<&StepId> = BTreeSet::new();
     for id in state.program().order().iter().rev() {
         let Some(step) = state.program().step(id) else { continue };
-        let is_free = state.program().dependents(id).iter().all(|dependent| {
-            is_settled(&state.step(dependent).progress) || settled_now.contains(&dependent)
-        });
+        let known = state.step(id);
+        let is_free = !state.program().dependents(id).iter().any(|it| open.contains(it));
+        if !is_free || !is_settled(&known.progress) {
+            open.insert(id);
+        }
         if !is_free && !is_planted(Fault::UndoneTooEarly) {
             continue;
         }
-        let known = state.step(id);
         let attempt = match &known.progress {
             Progress::Pending | Progress::Undone | Progress::Running { way: Way::Back } => continue,
             Progress::Retrying { way: Way::Back, at, .. } if *at > now => continue,
             _ => known.attempts + 1,
         };
         if leaves_nothing(step) {
-            settled_now.push(id);
+            if is_free {
+                open.remove(id);
+            }
             events.push(Event::StepSucceeded {
                 step: id.clone(),
                 attempt,

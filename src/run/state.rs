@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action::{Action, Direction, DualWrite, Value};
+use super::adopt::Adoption;
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
-use super::program::Program;
+use super::program::{Program, Step};
 use super::record::{
     Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Resolution, Tuning, Way,
 };
@@ -29,6 +30,7 @@ pub struct State {
     pub(super) captures: BTreeMap<String, Value>,
     pub(super) accepted_losses: Vec<MappingName>,
     pub(super) usage: BTreeMap<MappingName, Baseline>,
+    pub(super) adoption: Option<Adoption>,
 }
 
 /// Why a run is paused.
@@ -86,6 +88,8 @@ pub struct StepState {
     pub permitted_at: Option<Timestamp>,
     /// An attempt failed or died, and something of it is committed or may be: the ledger has not said that there is nothing of it.
     pub may_be_done: bool,
+    /// Parts of it are committed, as the ledger has said.
+    pub is_in_part: bool,
     /// What an operator last said came of an attempt of which nobody could tell.
     pub resolved: Option<Resolved>,
     /// Changes to its settings.
@@ -287,6 +291,7 @@ impl State {
             permit: None,
             permitted_at: None,
             may_be_done: false,
+            is_in_part: false,
             resolved: None,
             tuning: Tuning::NONE,
         };
@@ -361,6 +366,39 @@ impl State {
                 | Progress::Retrying { way: Way::Back, .. }
                 | Progress::Failed { way: Way::Back, .. }
         )
+    }
+
+    /// The step since which both sides of a mapping can't be compared any more, while that holds.
+    #[must_use]
+    pub fn parted_by(&self, mapping: &MappingName) -> Option<&Step> {
+        self.program().steps().iter().find(|step| {
+            let has_begun =
+                matches!(step.action, Action::Drop { .. }) && self.step(&step.id).is_in_part;
+            self.parts_sides(step, mapping) && (has_begun || self.is_applied(&step.id))
+        })
+    }
+
+    /// Whether a step lets the sides of a mapping part, or takes one of them away.
+    pub(super) fn parts_sides(&self, step: &Step, mapping: &MappingName) -> bool {
+        match &step.action {
+            Action::Retire(retire) => {
+                retire.mapping == *mapping && self.direction(mapping) == Some(Direction::Forward)
+            }
+            Action::Drop { mapping: of } => of == mapping,
+            _ => false,
+        }
+    }
+
+    /// Where it stands with the loss of an earlier journal, if this one took the place of such a one.
+    #[must_use]
+    pub const fn adoption(&self) -> Option<&Adoption> {
+        self.adoption.as_ref()
+    }
+
+    /// Whether nobody has read yet what the targets have of a run whose journal is lost.
+    #[must_use]
+    pub fn is_being_adopted(&self) -> bool {
+        self.adoption.as_ref().is_some_and(|adoption| adoption.is_pending)
     }
 
     /// Whether the run is over.

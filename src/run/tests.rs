@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+mod adopting;
 mod fixture;
 mod gates;
 mod operator;

@@ -3,7 +3,7 @@
 //! Invariant: a [`History`] comes out of [`History::verify`] only, so whoever has one has a journal whose chain holds, whose
 //! records make a run, and whose row says what its records say. All of it is pure.
 
-use crate::run::{Event, RunId, State, apply, begin};
+use crate::run::{Actor, Event, RunId, State, apply, begin};
 
 use super::chain::{self, Flaw, Head, Page, Stored};
 use super::{Error, RunHeader};
@@ -81,6 +81,25 @@ impl History {
             )),
             _ => Ok(Self { kept, state }),
         }
+    }
+
+    /// A journal that begins with several records, for a store that doesn't have the run.
+    pub fn begin(header: RunHeader, by: &Actor, events: Vec<Event>) -> Result<Self, Error> {
+        let (run, at) = (header.run.clone(), header.started_at);
+        let sealed = chain::seal(&run, &Head::origin(&run), &chain::Stamp { by, at }, events)?;
+        let stored = |one: chain::Sealed| Stored {
+            version: one.entry.record.version.cast_signed(),
+            body: one.body,
+            hash: one.entry.hash.as_str().to_owned(),
+        };
+        let records: Vec<Stored> = sealed.into_iter().map(stored).collect();
+        let head = records.last().map_or_else(
+            || Head::origin(&run),
+            |last| Head { version: last.version.cast_unsigned(), hash: last.hash.clone() },
+        );
+        Self::verify(Kept { header, head, records }).map_err(|flaw| Error::NotWritable {
+            message: format!("the journal of run {run} was not begun: its record {}", flaw.how),
+        })
     }
 
     /// The run.

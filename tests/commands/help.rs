@@ -15,7 +15,7 @@ const COMMANDS: [&str; 26] = [
 
 /// Those of a command that has commands of its own, which stand behind it.
 const OF_LOCK: [&str; 2] = ["lock list", "lock release"];
-const OF_STATE: [&str; 3] = ["state check", "state export", "state import"];
+const OF_STATE: [&str; 4] = ["state check", "state export", "state import", "state adopt"];
 
 fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)

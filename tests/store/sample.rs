@@ -132,6 +132,9 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "run_ended", "ending": "rolled_back" }),
         json!({ "kind": "run_ended", "ending": "aborted" }),
         json!({ "kind": "step_failed", "step": "make", "attempt": 1, "way": "forward", "failure": failure, "retry_at": null, "committed": true }),
+        json!({ "kind": "step_failed", "step": "drop", "attempt": 1, "way": "forward", "failure": failure, "retry_at": 1, "committed": true, "in_part": true }),
+        json!({ "kind": "adoption_begun", "from": "pid 7 on box", "heads": { "app": { "version": 7, "hash": digest('c') } } }),
+        json!({ "kind": "run_adopted", "traces": { "steps": [{ "step": "make", "done": "whole", "undone": "nothing", "rows": 3, "detail": "in 1 chunk" }], "left": null, "ends": false, "gives_up": false } }),
         json!({ "kind": "lock_released", "lock": "0190aaaa-0000-7000-8000-000000000001", "holder": "ana (pid 7 on box)", "reason": "it hangs" }),
     ];
     events.into_iter().map(event).collect()
@@ -143,6 +146,8 @@ pub fn kind(event: &Event) -> &'static str {
     match event {
         Event::RunStarted { .. } => "run_started",
         Event::PlanAmended { .. } => "plan_amended",
+        Event::AdoptionBegun { .. } => "adoption_begun",
+        Event::RunAdopted { .. } => "run_adopted",
         Event::StepStarted { .. } => "step_started",
         Event::StepSucceeded { .. } => "step_succeeded",
         Event::StepFailed { .. } => "step_failed",
@@ -168,7 +173,7 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// How many kinds [`kind`] tells apart.
-pub const KINDS: usize = 23;
+pub const KINDS: usize = 25;
 
 fn evidence(verdict: &str) -> Value {
     json!({

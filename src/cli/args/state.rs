@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::PlanArg;
+
 /// `state`.
 #[derive(Clone, Debug, Args)]
 #[command(disable_help_subcommand = true, subcommand_required = true)]
@@ -29,6 +31,11 @@ pub enum StateCommand {
     /// Everything in the file is checked before anything is written. A run that is here already is left as it is, or gets the
     /// records that it lacks; one with another journal, or a longer one, is refused with 6.
     Import(Import),
+    /// Goes on with a plan's run whose state store is lost, from what its targets have of it
+    ///
+    /// What their ledgers have was done, and so was all that it needed. Approvals are void and comparisons are made again; pauses,
+    /// tunings and answers to `resolve` are gone. Whoever drove the run is shut out.
+    Adopt(Adopt),
 }
 
 /// `state export`.
@@ -43,6 +50,20 @@ pub struct Export {
     /// Replaces the file if it is there
     #[arg(long, requires = "out")]
     pub force: bool,
+}
+
+/// `state adopt`.
+#[derive(Clone, Debug, Args)]
+pub struct Adopt {
+    /// The plan, as it was when the state store was lost.
+    #[command(flatten)]
+    pub plan: PlanArg,
+    /// The run, where the targets have several open ones of this plan
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Doesn't ask; required where nobody can be asked
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `state import`.

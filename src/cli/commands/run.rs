@@ -55,7 +55,7 @@ pub async fn perform(session: &Session, args: &Run) -> Result<Answer, Failure> {
 }
 
 /// Warnings are said before anything is done, and stop nothing.
-fn warn(session: &Session, plan: &LoadedPlan) {
+pub fn warn(session: &Session, plan: &LoadedPlan) {
     if !plan.warnings.is_empty() {
         let style = answer::style(session.printer.message_colour());
         session.printer.message(&diagnostic::render_all(&plan.warnings, &plan.sources, style));
@@ -90,7 +90,7 @@ async fn start(session: &Session, desk: &Desk, pin: Pin) -> Result<OpenRun, Fail
 }
 
 /// A gate that waits for people who may not approve, since they start the run themselves, would never open.
-fn refuse_unfillable(pin: &Pin, author: &str) -> Result<(), Failure> {
+pub fn refuse_unfillable(pin: &Pin, author: &str) -> Result<(), Failure> {
     let lacking = run::unfillable(&pin.program, author);
     if lacking.is_empty() {
         return Ok(());

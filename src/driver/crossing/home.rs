@@ -7,7 +7,7 @@ use super::{ChangeSink, ChangeSource};
 use crate::copy::throttle::Part;
 use crate::driver::{
     Applied, Capabilities, Claim, Error, Fence, Finding, Head, Holder, Identity, Introspect,
-    Probed, Session, Signals, Survey, TableSize, Work,
+    Probed, Remnant, Session, Signals, Survey, TableSize, Work,
 };
 use crate::run::{Digest, Ending, Gauge, RunId, Runnable, StepId, Traced, Usage, Value, Way};
 
@@ -29,6 +29,10 @@ impl Session for Crossing {
         self.home().enter(claim, token).await
     }
 
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error> {
+        self.home().keep_plan(fence, plan).await
+    }
+
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
         self.home().leave(fence, ending, head).await
     }
@@ -48,6 +52,14 @@ impl Session for Crossing {
         script: Runnable<'_>,
     ) -> Result<Applied, Error> {
         self.home().execute(fence, work, script).await
+    }
+
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error> {
+        self.home().remnants(plan).await
+    }
+
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error> {
+        self.home().entry(run, step, way).await
     }
 
     async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
@@ -74,14 +86,7 @@ impl Session for Crossing {
             return self.home().traced(run, step, way).await;
         }
         let old = self.old.traced(run, step, way).await?;
-        let new = self.new.traced(run, step, way).await?;
-        Ok(match (old, new) {
-            (old, new) if old == new => old,
-            (Traced::Nothing | Traced::InDoubt, Traced::Nothing | Traced::InDoubt) => {
-                Traced::InDoubt
-            }
-            _ => Traced::Parts,
-        })
+        Ok(old.and(self.new.traced(run, step, way).await?))
     }
 
     async fn cancel(&self) {

@@ -19,13 +19,13 @@ use crate::bounds::neo4j::{ALONE_WITHIN, GONE_LOOK_EVERY, GONE_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::claim::Entered;
 use crate::driver::ledger as words;
-use crate::driver::{Claim, Error, Fence, Head, Holder, Shared, TxKind};
-use crate::run::{Ending, FailureClass, RunId};
+use crate::driver::{Claim, Error, Fence, Head, Holder, Remnant, Shared, TxKind};
+use crate::run::{Digest, Ending, FailureClass, RunId};
 
 /// The key of the node that only one may have.
 const ONLY_ONE: &str = "(entering or leaving)";
 
-const HOLDER: &str = "MATCH (r:phasegate_runs {state: 'active'}) WHERE r.run_id <> $run \
+const HOLDER: &str = "MATCH (r:phasegate_runs) WHERE r.state STARTS WITH 'active' AND r.run_id <> $run \
      RETURN r.run_id AS run, r.plan AS plan, r.store AS store, r.host AS host, r.pid AS pid, \
      toString(r.started_at) AS since ORDER BY since LIMIT 1";
 
@@ -121,9 +121,9 @@ pub(super) async fn enter(
     let connections = &neo4j.connections;
     ledger::create_runs(connections).await?;
     let mut tx = only_one(connections, TxKind::Enter).await?;
-    let rows = tx.rows(query(OWN).param("run", claim.run.as_str())).await;
-    let rows = rows.map_err(failed("look who drives this run"))?;
-    if let Some(holder) = read_elsewhere(&rows, claim)? {
+    let own = tx.rows(query(OWN).param("run", claim.run.as_str())).await;
+    let own = own.map_err(failed("look who drives this run"))?;
+    if let Some(holder) = read_elsewhere(&own, claim)? {
         return Err(Error::Held(Box::new(holder)));
     }
     let rows = tx.rows(query(HOLDER).param("run", claim.run.as_str())).await;
@@ -131,7 +131,9 @@ pub(super) async fn enter(
         return Err(Error::Held(Box::new(holder)));
     }
     ledger::create_others(connections).await?;
-    write((connections, &mut tx), claim, token, slots_count).await?;
+    let of_whom: Option<String> = own.first().map(|row| get(row, "store")).transpose()?;
+    let anew = of_whom.as_deref().and_then(|store| claim.anew(store));
+    write((connections, &mut tx), (claim, anew), token, slots_count).await?;
     commit(tx).await?;
     end_earlier(neo4j, &claim.run, token).await?;
     let fence = |slot| Fence::new(claim.run.clone(), slot, token);
@@ -140,7 +142,7 @@ pub(super) async fn enter(
 
 async fn write(
     (connections, tx): (&Connections, &mut Tx<'_>),
-    claim: &Claim,
+    (claim, anew): (&Claim, Option<&Head>),
     token: u64,
     slots_count: u32,
 ) -> Result<(), Error> {
@@ -160,7 +162,8 @@ async fn write(
         .map_err(|error| damaged(format!("the claim can't be written: {error}")))?;
     let enter = query(
         "MERGE (r:phasegate_runs {run_id: $run}) ON CREATE SET r.started_at = datetime(), r.rows_total = 0 \
-         SET r.plan = $plan, r.digest = $digest, r.store = $store, r.host = $host, r.pid = $pid, r.state = 'active', \
+         SET r.plan = $plan, r.digest = $digest, r.store = $store, r.host = $host, r.pid = $pid, \
+         r.state = CASE WHEN r.state IS NULL THEN 'active' WHEN r.state STARTS WITH 'active' THEN r.state ELSE 'active ' + r.state END, \
          r.objects = $objects, r.ended_at = null",
     )
     .param("run", run)
@@ -171,6 +174,9 @@ async fn write(
     .param("pid", i64::from(claim.pid))
     .param("objects", objects);
     tx.run(enter).await.map_err(failed("enter the claim"))?;
+    if let Some(head) = anew {
+        ledger::begin_anew(tx, &claim.run, head).await?;
+    }
     // Whoever holds a slot is an earlier runner of this run, in a transaction that it must not commit.
     let mark = uuid::Uuid::now_v7().simple().to_string();
     let take = query(&format!(
@@ -276,11 +282,66 @@ pub(super) async fn end_all(
     }
 }
 
+/// Writes down which plan a run has now.
+pub(super) async fn keep_plan(tx: &mut Tx<'_>, run: &RunId, plan: &Digest) -> Result<(), Error> {
+    let keep = query("MATCH (r:phasegate_runs {run_id: $run}) SET r.digest = $plan")
+        .param("run", run.as_str())
+        .param("plan", plan.as_str());
+    tx.run(keep).await.map(|_| ()).map_err(failed("keep the plan's digest"))
+}
+
+/// What there is of the runs of a plan.
+pub(super) async fn remnants(connections: &Connections, plan: &str) -> Result<Vec<Remnant>, Error> {
+    let doing = "look for runs of the plan";
+    let mut reader = connections.read().await?;
+    let ask = query(
+        "MATCH (r:phasegate_runs {plan: $plan}) \
+         RETURN r.run_id AS run, r.digest AS digest, r.store AS store, r.host AS host, r.pid AS pid, \
+         toString(r.started_at) AS since, r.state AS state, r.head_version AS version, r.head_hash AS hash \
+         ORDER BY r.state STARTS WITH 'active' DESC, since DESC",
+    );
+    let rows = reader.rows(ask.param("plan", plan)).await.map_err(failed(doing))?;
+    let mut remnants = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let run = RunId::new(get::<String>(row, "run")?);
+        let ask = query(
+            "MATCH (s:phasegate_slots) WHERE s.run_id = $run OR s.run_id STARTS WITH $relays \
+             RETURN s.run_id AS of, coalesce(max(s.token), 0) AS token",
+        )
+        .param("run", run.as_str())
+        .param("relays", landing::below(&run));
+        let slots = reader.rows(ask).await.map_err(failed(doing))?;
+        let token = |row: &neo4rs::Row| -> Result<(RunId, u64), Error> {
+            Ok((RunId::new(get::<String>(row, "of")?), unsigned(get(row, "token")?)?))
+        };
+        let version: Option<i64> = get(row, "version")?;
+        let hash: Option<String> = get(row, "hash")?;
+        let head = version.zip(hash).map(|(version, hash)| words::head(version, hash));
+        let (is_open, left) = words::standing(&get::<String>(row, "state")?);
+        let pid: i64 = get(row, "pid")?;
+        remnants.push(Remnant {
+            digest: get(row, "digest")?,
+            store: get(row, "store")?,
+            host: get(row, "host")?,
+            pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+            since: get(row, "since")?,
+            is_open,
+            left,
+            tokens: slots.iter().map(token).collect::<Result<_, _>>()?,
+            head: head.transpose().map_err(damaged)?,
+            run,
+        });
+    }
+    reader.release();
+    Ok(remnants)
+}
+
 /// Whether a run has closed its node.
 pub(super) async fn has_left(connections: &Connections, run: &RunId) -> Result<bool, Error> {
     let mut reader = connections.read().await?;
-    let ask =
-        query("MATCH (r:phasegate_runs {run_id: $run}) WHERE r.state <> 'active' RETURN 1 AS one");
+    let ask = query(
+        "MATCH (r:phasegate_runs {run_id: $run}) WHERE NOT r.state STARTS WITH 'active' RETURN 1 AS one",
+    );
     let rows = reader.rows(ask.param("run", run.as_str())).await;
     let has_left = !rows.map_err(failed("read the run's node"))?.is_empty();
     reader.release();

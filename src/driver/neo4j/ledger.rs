@@ -255,6 +255,18 @@ pub(super) async fn keep_head(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Resu
     tx.run(keep).await.map(|_| ()).map_err(failed("keep the head of the journal"))
 }
 
+/// Keeps the head of a journal that takes the place of a lost one. What was entered under that one is from before.
+pub(super) async fn begin_anew(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
+    for text in [
+        "MATCH (r:phasegate_runs {run_id: $run}) REMOVE r.head_version, r.head_hash",
+        "MATCH (s:phasegate_steps {run_id: $run}) SET s.head_version = 0",
+    ] {
+        let forget = query(text).param("run", run.as_str());
+        tx.run(forget).await.map_err(failed("keep the head of the journal"))?;
+    }
+    keep_head(tx, run, head).await
+}
+
 /// The journal's head as kept.
 pub(super) async fn head(reader: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
     let ask = query(

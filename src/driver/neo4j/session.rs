@@ -11,9 +11,12 @@ use crate::bounds::copying::CHUNK_TIME_MAX_MS;
 use crate::bounds::neo4j::COPY_WORKERS;
 use crate::driver::crossing::ChangeSink;
 use crate::driver::{
-    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, Work,
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Remnant, Session, TxKind,
+    Work,
 };
-use crate::run::{Ending, FailureClass, Marked, RunId, Runnable, Script, StepId, Value, Way};
+use crate::run::{
+    Digest, Ending, FailureClass, Marked, RunId, Runnable, Script, StepId, Value, Way,
+};
 
 #[async_trait]
 impl Session for Neo4j {
@@ -43,6 +46,12 @@ impl Session for Neo4j {
         // What is open under an earlier token of ours must not be taken for a rival's.
         self.connections.close();
         claim::enter(self, claim, token, claim.parallel.max(1) * (1 + COPY_WORKERS)).await
+    }
+
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Enter).await?;
+        claim::keep_plan(&mut tx, fence.run(), plan).await?;
+        tx.commit().await
     }
 
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
@@ -97,11 +106,15 @@ impl Session for Neo4j {
         Box::pin(script::run(self, fence, work, script.script())).await
     }
 
-    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error> {
         let mut reader = self.connections.read().await?;
         let applied = ledger::applied(&mut reader, run, step.as_str(), way).await?;
         reader.release();
-        Ok(applied.is_some())
+        Ok(applied)
+    }
+
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error> {
+        claim::remnants(&self.connections, plan).await
     }
 
     async fn ended(&self, fence: &Fence, step: &StepId, way: Way) -> Result<(), Error> {

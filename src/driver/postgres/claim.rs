@@ -17,15 +17,15 @@ use super::outbox::{called, slots_of};
 use super::shape::id_of_name;
 use crate::driver::claim::Entered;
 use crate::driver::ledger as words;
-use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
-use crate::run::{Ending, FailureClass, MappingName, RunId};
+use crate::driver::{Claim, Error, Fence, Head, Holder, Remnant, Shared};
+use crate::run::{Digest, Ending, FailureClass, MappingName, RunId};
 
 /// Unfinished runs other than this one, oldest first.
 fn others(runs: &str) -> String {
     format!(
         "SELECT run_id, plan, store, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
             objects, current_schema(), mappings
-         FROM {runs} WHERE state = 'active' AND run_id <> $1 ORDER BY started_at"
+         FROM {runs} WHERE starts_with(state, 'active') AND run_id <> $1 ORDER BY started_at"
     )
 }
 
@@ -206,11 +206,19 @@ pub(super) async fn enter(
     if newest > token {
         return Err(Error::Fenced { ours: token, newest });
     }
+    let of_whom = format!("SELECT store FROM {runs} WHERE run_id = $1");
+    let of_whom = sqlx::query_scalar(AssertSqlSafe(of_whom))
+        .bind(claim.run.as_str())
+        .fetch_optional(tx.conn()?)
+        .await;
+    let of_whom: Option<String> = of_whom.map_err(failed("look who drives this run"))?;
+    let anew = of_whom.as_deref().and_then(|store| claim.anew(store));
     let insert = format!(
-        "INSERT INTO {runs} (run_id, plan, digest, store, host, pid, state, objects, mappings, started_at)
+        "INSERT INTO {runs} AS r (run_id, plan, digest, store, host, pid, state, objects, mappings, started_at)
          VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, clock_timestamp())
          ON CONFLICT (run_id) DO UPDATE SET plan = $2, digest = $3, store = $4, host = $5, pid = $6,
-            state = 'active', objects = $7, mappings = $8, ended_at = NULL"
+            state = CASE WHEN starts_with(r.state, 'active') THEN r.state ELSE 'active ' || r.state END,
+            objects = $7, mappings = $8, ended_at = NULL"
     );
     sqlx::query(AssertSqlSafe(insert))
         .bind(claim.run.as_str())
@@ -224,6 +232,9 @@ pub(super) async fn enter(
         .execute(tx.conn()?)
         .await
         .map_err(failed("enter the claim"))?;
+    if let Some(head) = anew {
+        ledger::begin_anew(tx, &claim.run, head).await?;
+    }
     write_tokens(tx, &claim.run, token, slots_count).await?;
     Ok((0..slots_count).map(|slot| Fence::new(claim.run.clone(), slot, token)).collect())
 }
@@ -299,13 +310,83 @@ pub(super) async fn not_gone(reader: &mut Reader<'_>, run: &RunId, token: u64) -
         .with_help("they are being ended; look at them in pg_stat_activity")
 }
 
+/// Writes down which plan a run has now.
+pub(super) async fn keep_plan(tx: &mut Tx<'_>, run: &RunId, plan: &Digest) -> Result<(), Error> {
+    let sql = format!("UPDATE {} SET digest = $2 WHERE run_id = $1", tx.ours(RUNS));
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(run.as_str())
+        .bind(plan.as_str())
+        .execute(tx.conn()?)
+        .await
+        .map(|_| ())
+        .map_err(failed("keep the plan's digest"))
+}
+
+/// What there is of the runs of a plan.
+pub(super) async fn remnants(reader: &mut Reader<'_>, plan: &str) -> Result<Vec<Remnant>, Error> {
+    let doing = "look for runs of the plan";
+    let (runs, slots) = (reader.ours(RUNS), reader.ours("slots"));
+    if !ledger::has_table(reader.conn()?, &runs).await? {
+        return Ok(Vec::new());
+    }
+    let has_slots = ledger::has_table(reader.conn()?, &slots).await?;
+    let sql = format!(
+        "SELECT run_id, digest, store, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),
+            state
+         FROM {runs} WHERE plan = $1 ORDER BY starts_with(state, 'active') DESC, started_at DESC"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(plan).fetch_all(reader.conn()?).await;
+    let mut remnants = Vec::new();
+    for row in rows.map_err(failed(doing))? {
+        let text = |at| row.try_get::<String, _>(at).map_err(failed(doing));
+        let pid: i64 = row.try_get(4).map_err(failed(doing))?;
+        let run = RunId::new(text(0)?);
+        let tokens =
+            if has_slots { tokens(reader.conn()?, &slots, &run).await? } else { Vec::new() };
+        let (is_open, left) = words::standing(&text(6)?);
+        remnants.push(Remnant {
+            digest: text(1)?,
+            store: text(2)?,
+            host: text(3)?,
+            pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+            since: text(5)?,
+            is_open,
+            left,
+            tokens,
+            head: ledger::head(reader, &run).await?,
+            run,
+        });
+    }
+    Ok(remnants)
+}
+
+/// The newest tokens of a run and of its relays.
+async fn tokens(
+    conn: &mut PgConnection,
+    slots: &str,
+    run: &RunId,
+) -> Result<Vec<(RunId, u64)>, Error> {
+    let doing = "read the fencing tokens";
+    let sql =
+        format!("SELECT run_id, max(token) FROM {slots} WHERE {} GROUP BY run_id", slots_of());
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(run.as_str()).fetch_all(conn).await;
+    rows.map_err(failed(doing))?
+        .iter()
+        .map(|row| {
+            let of: String = row.try_get(0).map_err(failed(doing))?;
+            Ok((RunId::new(of), unsigned(row.try_get(1).map_err(failed(doing))?)?))
+        })
+        .collect()
+}
+
 /// Whether a run has closed its row.
 pub(super) async fn has_left(tx: &mut Tx<'_>, run: &RunId) -> Result<bool, Error> {
     let runs = tx.ours(RUNS);
     if !ledger::has_table(tx.conn()?, &runs).await? {
         return Ok(false);
     }
-    let sql = format!("SELECT 1 FROM {runs} WHERE run_id = $1 AND state <> 'active'");
+    let sql =
+        format!("SELECT 1 FROM {runs} WHERE run_id = $1 AND NOT starts_with(state, 'active')");
     sqlx::query(AssertSqlSafe(sql))
         .bind(run.as_str())
         .fetch_optional(tx.conn()?)
@@ -348,7 +429,7 @@ pub(super) async fn leave(
         .execute(tx.conn()?)
         .await
         .map_err(failed("close the run's row"))?;
-    let active = format!("SELECT mappings FROM {runs} WHERE state = 'active'");
+    let active = format!("SELECT mappings FROM {runs} WHERE starts_with(state, 'active')");
     let others = sqlx::query(AssertSqlSafe(active))
         .fetch_all(tx.conn()?)
         .await

@@ -230,6 +230,23 @@ pub(super) fn keep_head_sql(runs: &str) -> String {
     )
 }
 
+/// Keeps the head of a journal that takes the place of a lost one. What was entered under that one is from before.
+pub(super) async fn begin_anew(tx: &mut Tx<'_>, run: &RunId, head: &Head) -> Result<(), Error> {
+    let doing = "keep the head of the journal";
+    let (runs, steps) = (tx.ours(RUNS), tx.ours("steps"));
+    for sql in [
+        format!("UPDATE {runs} SET head_version = NULL, head_hash = NULL WHERE run_id = $1"),
+        format!("UPDATE {steps} SET head_version = 0 WHERE run_id = $1"),
+    ] {
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(run.as_str())
+            .execute(tx.conn()?)
+            .await
+            .map_err(failed(doing))?;
+    }
+    keep_head(tx, run, head).await
+}
+
 /// The journal's head as kept.
 pub(super) async fn head(reader: &mut Reader<'_>, run: &RunId) -> Result<Option<Head>, Error> {
     let runs = reader.ours(RUNS);

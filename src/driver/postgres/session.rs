@@ -10,9 +10,12 @@ use crate::bounds::postgres::{COPY_WORKERS, GONE_LOOK_EVERY, GONE_WITHIN_MS};
 use crate::clock::Stopwatch;
 use crate::driver::crossing::ChangeSource;
 use crate::driver::{
-    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Remnant, Session, TxKind,
+    Work,
 };
-use crate::run::{Ending, Marked, RunId, Runnable, Script, StepId, Transaction, Value, Way};
+use crate::run::{
+    Digest, Ending, Marked, RunId, Runnable, Script, StepId, Transaction, Value, Way,
+};
 
 impl Postgres {
     /// Ends the sessions of earlier runners of a run, and waits until they are gone and their locks with them.
@@ -96,6 +99,14 @@ impl Session for Postgres {
         }
     }
 
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Enter).await?;
+        match claim::keep_plan(&mut tx, fence.run(), plan).await {
+            Ok(()) => tx.commit().await.map(|_| ()),
+            Err(error) => Err(tx.give_up(error).await),
+        }
+    }
+
     async fn leave(&self, fence: &Fence, ending: Ending, head: &Head) -> Result<(), Error> {
         let mut tx = self.connections.begin_unfenced(TxKind::Leave).await?;
         if claim::has_left(&mut tx, fence.run()).await? {
@@ -136,11 +147,18 @@ impl Session for Postgres {
         }
     }
 
-    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error> {
         let mut reader = self.connections.read().await?;
         let applied = ledger::applied_before(&mut reader, run, step, way).await?;
         reader.release().await;
-        Ok(applied.is_some())
+        Ok(applied)
+    }
+
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error> {
+        let mut reader = self.connections.read().await?;
+        let remnants = claim::remnants(&mut reader, plan).await?;
+        reader.release().await;
+        Ok(remnants)
     }
 
     async fn marks(

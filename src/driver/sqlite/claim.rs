@@ -10,8 +10,9 @@ use super::catalogue::quote;
 use super::error::{damaged, failed};
 use super::ledger::{self, RUNS, ending_name, signed, unsigned};
 use crate::driver::claim::Entered;
-use crate::driver::{Claim, Error, Fence, Head, Holder, Shared};
-use crate::run::{Ending, RunId};
+use crate::driver::ledger::standing;
+use crate::driver::{Claim, Error, Fence, Head, Holder, Remnant, Shared};
+use crate::run::{Digest, Ending, RunId};
 
 /// An unfinished run other than this one.
 pub(super) async fn holder(
@@ -23,7 +24,7 @@ pub(super) async fn holder(
     }
     let row = sqlx::query(
         "SELECT run_id, plan, store, host, pid, started_at FROM phasegate_runs
-         WHERE state = 'active' AND run_id <> ?1 ORDER BY started_at LIMIT 1",
+         WHERE state LIKE 'active%' AND run_id <> ?1 ORDER BY started_at LIMIT 1",
     )
     .bind(run.as_str())
     .fetch_optional(conn)
@@ -136,13 +137,20 @@ pub(super) async fn enter(
     if newest > token {
         return Err(Error::Fenced { ours: token, newest });
     }
+    let of_whom = sqlx::query_scalar("SELECT store FROM phasegate_runs WHERE run_id = ?1")
+        .bind(claim.run.as_str())
+        .fetch_optional(&mut *conn)
+        .await;
+    let of_whom: Option<String> = of_whom.map_err(failed("look who drives this run"))?;
+    let anew = of_whom.as_deref().and_then(|store| claim.anew(store));
     let objects = serde_json::to_string(&claim.objects)
         .map_err(|error| damaged(format!("the claim can't be written: {error}")))?;
     sqlx::query(
         "INSERT INTO phasegate_runs (run_id, plan, digest, store, host, pid, state, objects, started_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'active', ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
          ON CONFLICT (run_id) DO UPDATE SET plan = ?2, digest = ?3, store = ?4, host = ?5, pid = ?6,
-            state = 'active', objects = ?7, ended_at = NULL",
+            state = CASE WHEN state LIKE 'active%' THEN state ELSE 'active ' || state END,
+            objects = ?7, ended_at = NULL",
     )
     .bind(claim.run.as_str())
     .bind(&claim.plan)
@@ -154,6 +162,9 @@ pub(super) async fn enter(
     .execute(&mut *conn)
     .await
     .map_err(failed("enter the claim"))?;
+    if let Some(head) = anew {
+        ledger::begin_anew(conn, &claim.run, head).await?;
+    }
     sqlx::query("UPDATE phasegate_slots SET token = ?2 WHERE run_id = ?1")
         .bind(claim.run.as_str())
         .bind(signed(token))
@@ -177,12 +188,68 @@ pub(super) async fn enter(
     Ok(fences)
 }
 
+/// Writes down which plan a run has now.
+pub(super) async fn keep_plan(
+    conn: &mut SqliteConnection,
+    run: &RunId,
+    plan: &Digest,
+) -> Result<(), Error> {
+    sqlx::query("UPDATE phasegate_runs SET digest = ?2 WHERE run_id = ?1")
+        .bind(run.as_str())
+        .bind(plan.as_str())
+        .execute(conn)
+        .await
+        .map(|_| ())
+        .map_err(failed("keep the plan's digest"))
+}
+
+/// What there is of the runs of a plan.
+pub(super) async fn remnants(
+    conn: &mut SqliteConnection,
+    plan: &str,
+) -> Result<Vec<Remnant>, Error> {
+    let doing = "look for runs of the plan";
+    if !ledger::has_table(conn, RUNS).await? {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "SELECT run_id, digest, store, host, pid, started_at, state FROM phasegate_runs WHERE plan = ?1
+         ORDER BY state LIKE 'active%' DESC, started_at DESC",
+    )
+    .bind(plan)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(failed(doing))?;
+    let has_slots = ledger::has_table(conn, "phasegate_slots").await?;
+    let mut remnants = Vec::with_capacity(rows.len());
+    for row in rows {
+        let text = |at| row.try_get::<String, _>(at).map_err(failed(doing));
+        let pid: i64 = row.try_get(4).map_err(failed(doing))?;
+        let run = RunId::new(text(0)?);
+        let token = if has_slots { newest_token(conn, &run).await? } else { 0 };
+        let (is_open, left) = standing(&text(6)?);
+        remnants.push(Remnant {
+            digest: text(1)?,
+            store: text(2)?,
+            host: text(3)?,
+            pid: u32::try_from(pid).map_err(|_| damaged("a process id is out of range"))?,
+            since: text(5)?,
+            is_open,
+            left,
+            tokens: vec![(run.clone(), token)],
+            head: ledger::head(conn, &run).await?,
+            run,
+        });
+    }
+    Ok(remnants)
+}
+
 /// Whether a run has closed its row.
 pub(super) async fn has_left(conn: &mut SqliteConnection, run: &RunId) -> Result<bool, Error> {
     if !ledger::has_table(conn, RUNS).await? {
         return Ok(false);
     }
-    sqlx::query("SELECT 1 FROM phasegate_runs WHERE run_id = ?1 AND state <> 'active'")
+    sqlx::query("SELECT 1 FROM phasegate_runs WHERE run_id = ?1 AND state NOT LIKE 'active%'")
         .bind(run.as_str())
         .fetch_optional(conn)
         .await

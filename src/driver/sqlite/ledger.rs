@@ -160,6 +160,22 @@ pub(super) async fn keep_head(
     .map_err(failed("keep the head of the journal"))
 }
 
+/// Keeps the head of a journal that takes the place of a lost one. What was entered under that one is from before.
+pub(super) async fn begin_anew(
+    conn: &mut SqliteConnection,
+    run: &RunId,
+    head: &Head,
+) -> Result<(), Error> {
+    let doing = "keep the head of the journal";
+    for sql in [
+        "UPDATE phasegate_runs SET head_version = NULL, head_hash = NULL WHERE run_id = ?1",
+        "UPDATE phasegate_steps SET head_version = 0 WHERE run_id = ?1",
+    ] {
+        sqlx::query(sql).bind(run.as_str()).execute(&mut *conn).await.map_err(failed(doing))?;
+    }
+    keep_head(conn, run, head).await
+}
+
 /// The journal's head as kept.
 pub(super) async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<Head>, Error> {
     if !has_table(conn, RUNS).await? {

@@ -8,9 +8,10 @@ use super::{Sqlite, canonical, cells, chunks, claim, ledger, script};
 use crate::bounds::sqlite::{CHUNK_TIME_MAX_MS, COPY_WORKERS};
 use crate::copy::chunk::Cell;
 use crate::driver::{
-    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Session, TxKind, Work,
+    Applied, Capabilities, Claim, Error, Fence, Head, Holder, Identity, Remnant, Session, TxKind,
+    Work,
 };
-use crate::run::{Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
+use crate::run::{Digest, Ending, FailureClass, RunId, Runnable, StepId, Value, Way};
 
 #[async_trait]
 impl Session for Sqlite {
@@ -42,6 +43,17 @@ impl Session for Sqlite {
                 tx.commit().await?;
                 Ok(fences)
             }
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn keep_plan(&self, fence: &Fence, plan: &Digest) -> Result<(), Error> {
+        let mut tx = self.connections.begin(fence, TxKind::Enter).await?;
+        match claim::keep_plan(tx.conn(), fence.run(), plan).await {
+            Ok(()) => tx.commit().await.map(|_| ()),
             Err(error) => {
                 tx.roll_back().await;
                 Err(error)
@@ -150,13 +162,23 @@ impl Session for Sqlite {
         }
     }
 
-    async fn is_applied(&self, run: &RunId, step: &StepId, way: Way) -> Result<bool, Error> {
+    async fn entry(&self, run: &RunId, step: &StepId, way: Way) -> Result<Option<Applied>, Error> {
         let mut reader = self.connections.read().await?;
         let conn = reader.conn();
-        let is_applied = ledger::has_table(conn, "phasegate_steps").await?
-            && ledger::applied(conn, run, step, way).await?.is_some();
+        let entry = if ledger::has_table(conn, "phasegate_steps").await? {
+            ledger::applied(conn, run, step, way).await?
+        } else {
+            None
+        };
         reader.release().await;
-        Ok(is_applied)
+        Ok(entry)
+    }
+
+    async fn remnants(&self, plan: &str) -> Result<Vec<Remnant>, Error> {
+        let mut reader = self.connections.read().await?;
+        let remnants = claim::remnants(reader.conn(), plan).await?;
+        reader.release().await;
+        Ok(remnants)
     }
 
     async fn cancel(&self) {

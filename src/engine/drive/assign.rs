@@ -78,7 +78,7 @@ impl Drive<'_> {
     }
 
     /// Slots that no attempt has; none of them where the target needs none. `None` while all are taken.
-    fn block(&self, target: &TargetName) -> Option<Block> {
+    pub(super) fn block(&self, target: &TargetName) -> Option<Block> {
         let Some(slots) = self.slots.get(target) else { return Some((None, Vec::new())) };
         let taken: Vec<usize> = self
             .running

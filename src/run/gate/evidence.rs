@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::action::{Action, Direction, Gate, Method, QueryCheck, Verify};
+use super::super::action::{Action, Gate, Method, QueryCheck, Verify};
 use super::super::name::{MappingName, StepId};
 use super::super::planted::{Fault, is_planted};
 use super::super::program::{Phase, Step};
@@ -90,18 +90,11 @@ fn time_to_use_ms(limit: u64) -> u64 {
     (limit / 5).min(EVIDENCE_TIME_TO_USE_MS)
 }
 
-/// When the evidence of a verify stopped ageing: at the start of a forward `retire` of its mapping, after which the sides
-/// part and can't be compared any more.
+/// When the evidence of a verify stopped ageing: at the start of the step after which the sides of its mapping can't be compared
+/// any more. A forward `retire` parts them.
 fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
     let mapping = verify.action.mapping()?;
-    if state.direction(mapping) != Some(Direction::Forward) {
-        return None;
-    }
-    let retire = state.program().steps().iter().find(|step| {
-        matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
-            && state.is_applied(&step.id)
-    })?;
-    state.step(&retire.id).started_at
+    state.step(&state.parted_by(mapping)?.id).started_at
 }
 
 fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {

@@ -1,5 +1,6 @@
 //! `state`: the store itself, one file for each thing to do with it.
 
+mod adopt;
 mod check;
 mod export;
 mod import;
@@ -13,5 +14,6 @@ pub async fn perform(session: &Session, command: &StateCommand) -> Result<Answer
         StateCommand::Check => check::perform(session).await,
         StateCommand::Export(args) => export::perform(session, args).await,
         StateCommand::Import(args) => import::perform(session, args).await,
+        StateCommand::Adopt(args) => adopt::perform(session, args).await,
     }
 }

@@ -56,8 +56,10 @@ fn of(text: &str, relay: &RunId) -> Query {
 async fn is_newest(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Error> {
     if let Some((run, _)) = relay.as_str().split_once(BELOW) {
         let run = RunId::new(run);
-        let ask =
-            of("MATCH (r:phasegate_runs {run_id: $run, state: 'active'}) RETURN 1 AS one", &run);
+        let ask = of(
+            "MATCH (r:phasegate_runs {run_id: $run}) WHERE r.state STARTS WITH 'active' RETURN 1 AS one",
+            &run,
+        );
         if tx.rows(ask).await.map_err(failed("look for the relay's run"))?.is_empty() {
             return Err(no_claim(&run));
         }

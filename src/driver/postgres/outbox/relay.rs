@@ -55,8 +55,9 @@ async fn enter_in(tx: &mut Tx<'_>, relay: &RunId, token: u64) -> Result<(), Erro
     if !has_table(tx.conn()?, &slots).await? {
         return Err(no_claim(&RunId::new(run)));
     }
-    let sql =
-        format!("SELECT EXISTS (SELECT 1 FROM {runs} WHERE run_id = $1 AND state = 'active')");
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {runs} WHERE run_id = $1 AND starts_with(state, 'active'))"
+    );
     let row = sqlx::query(AssertSqlSafe(sql)).bind(run).fetch_one(tx.conn()?).await;
     let is_here: bool = row.and_then(|row| row.try_get(0)).map_err(failed(doing))?;
     if !is_here {

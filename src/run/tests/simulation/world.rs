@@ -250,7 +250,7 @@ fn in_words(event: &Event) -> String {
         Event::StepSucceeded { step, attempt, way, .. } => {
             format!("{step} succeeded, attempt {attempt} {way:?}")
         }
-        Event::StepFailed { step, attempt, way, failure, retry_at, committed } => {
+        Event::StepFailed { step, attempt, way, failure, retry_at, committed, .. } => {
             let again = if retry_at.is_some() { ", is tried again" } else { "" };
             let class = failure.class;
             format!(
