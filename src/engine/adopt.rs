@@ -81,8 +81,8 @@ pub(super) async fn read(ctx: &Context, journal: &mut Journal) -> Result<(), Err
     let state = &journal.state;
     let mut traces = Traces::default();
     let remnants = remnants(ctx, state.program().plan()).await?;
-    let of_run = remnants.values().flatten().filter(|remnant| remnant.run == *state.run());
-    traces.left = of_run.filter_map(|remnant| remnant.left).next();
+    let mut of_run = remnants.values().flatten().filter(|remnant| remnant.run == *state.run());
+    traces.left = of_run.find_map(|remnant| remnant.left);
     for step in state.program().steps().iter().filter(|step| step.action.changes_data()) {
         let trace = trace(ctx, state, step).await?;
         if trace.done != Traced::Nothing || trace.undone != Traced::Nothing {

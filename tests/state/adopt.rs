@@ -255,7 +255,7 @@ fn whoever_still_drives_the_run_keeps_it() {
     let mut driver = sandbox.command(&["run", "plan.yaml", "--wait", "10m"]).spawn().unwrap();
     let waits =
         || sandbox.run(&["gates", "customers", "--format", "json"]).stdout.contains("\"work\": \"");
-    assert!(crate::sandbox::wait_for(std::time::Duration::from_secs(60), waits));
+    assert!(crate::sandbox::wait_for(std::time::Duration::from_mins(1), waits));
     signal(driver.id(), "STOP");
     fs::rename(sandbox.path(".phasegate"), sandbox.path("away")).unwrap();
     let said = sandbox.run(&ADOPT).expect(5);

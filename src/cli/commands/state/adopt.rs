@@ -206,14 +206,13 @@ fn holder(one: &Remnant) -> String {
 }
 
 fn listed(run: &RunId, found: &BTreeMap<&TargetName, &Remnant>) -> String {
-    let mut text = format!("Run {run} has left in its targets:\n");
-    for (target, one) in found {
-        text.push_str(&format!("  {target}: {}\n", words::visible(&holder(one))));
-    }
-    text.push_str(
-        "Its journal is given up: approvals are void, comparisons are made again, and whoever still drives it is shut out.\n",
-    );
-    text
+    let of = |(target, one): (&&TargetName, &&Remnant)| {
+        format!("  {target}: {}\n", words::visible(&holder(one)))
+    };
+    let found: String = found.iter().map(of).collect();
+    format!(
+        "Run {run} has left in its targets:\n{found}Its journal is given up: approvals are void, comparisons are made again, and whoever still drives it is shut out.\n"
+    )
 }
 
 /// Has the ledgers read, and the journal learn what they have.
