@@ -1,6 +1,8 @@
 //! Things that go wrong around a run: files, locks, edits, rivals, signals. Each has a code, a sentence and a way out, and
 //! nothing is lost.
 
+mod state;
+
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -3,7 +3,10 @@
 //!
 //! Moments are random; `PHASEGATE_SEED` has a failed test do the same again, and `PHASEGATE_SOAK` makes them many.
 
-mod wire;
+mod mute;
+pub mod wire;
+
+use std::process::Command;
 
 use self::wire::{FAULTS, Fault, Wire};
 use crate::bad_luck_postgres::dying::check_end;
@@ -35,12 +38,18 @@ struct Run {
     between: Between,
     /// Where the state store is.
     store: String,
-    _stored: Option<Database>,
+    stored: Option<Database>,
 }
 
 impl Run {
     fn new(between: Between) -> Option<Self> {
+        Self::with(between, |_| {})
+    }
+
+    /// The same of a plan that was changed.
+    fn with(between: Between, change: impl Fn(&Example)) -> Option<Self> {
         let example = leads()?;
+        change(&example);
         let (store, wire, stored) = match between {
             Between::Target => ("state.db".to_owned(), Wire::to(&example.database.url), None),
             Between::Store => {
@@ -50,20 +59,24 @@ impl Run {
                 (wire.url.clone(), wire, Some(stored))
             }
         };
-        let run = Self { example, wire, between, store, _stored: stored };
+        let run = Self { example, wire, between, store, stored };
         run.phasegate(&["run", &run.example.plan(), "--to", "create-leads-v2"]).expect(0);
         note_chunks(&run.example.database);
         Some(run)
     }
 
-    fn phasegate(&self, args: &[&str]) -> Ran {
+    fn command(&self, args: &[&str]) -> Command {
         let args: Vec<&str> =
             ["--state", &self.store].into_iter().chain(args.iter().copied()).collect();
         let mut command = self.example.command(&args);
         if self.between == Between::Target {
             command.env("APP_DATABASE_URL", &self.wire.url);
         }
-        command.output().unwrap().into()
+        command
+    }
+
+    fn phasegate(&self, args: &[&str]) -> Ran {
+        self.command(args).output().unwrap().into()
     }
 
     /// To its end, whatever it takes. Returns how often it had to be told.
@@ -81,6 +94,16 @@ impl Run {
             ran = if is_whole { self.phasegate(&["run", &self.example.plan()]) } else { retried };
         }
         panic!("{case}: told {AGAIN_MAX} times, and not at its end: {ran}");
+    }
+
+    /// It is over, each of its chunks was committed once, and its journal is whole.
+    #[track_caller]
+    fn was_once(&self, case: &str) {
+        let name = self.example.name;
+        check_end(&self.example, case);
+        let status = self.phasegate(&["status", name, "--format", "json"]).expect(0);
+        chunks_were_once(&self.example.database, ("copy-leads", rows_done(&status, "copy-leads")));
+        self.phasegate(&["history", name, "--verify"]).expect(0);
     }
 }
 
@@ -107,10 +130,7 @@ fn fails(between: Between) {
         again += told;
         went_wrong += u64::from(run.wire.is_over());
         writer.ends_well();
-        check_end(&run.example, &case);
-        let status = run.phasegate(&["status", run.example.name, "--format", "json"]).expect(0);
-        chunks_were_once(&run.example.database, ("copy-leads", rows_done(&status, "copy-leads")));
-        run.phasegate(&["history", run.example.name, "--verify"]).expect(0);
+        run.was_once(&case);
     }
     say(&format!(
         "{between:?}: {went_wrong} faults, after which it was told {again} times to go on"

@@ -6,6 +6,7 @@ mod child;
 mod format;
 mod imports;
 mod leases;
+mod mute;
 mod postgres_server;
 mod proxy;
 mod sample;

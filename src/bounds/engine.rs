@@ -77,3 +77,7 @@ pub const EVIDENCE_TIME_TO_USE_MS: u64 = 10_000;
 /// The shortest time between two records of counters that keep moving, in milliseconds: a journal must not grow with the
 /// patience of whoever waits.
 pub const USAGE_RECORDED_EVERY_MS: u64 = 60_000;
+
+/// How long the store may take over what it is told last, when that changes nothing of what the drive came to: far more than a store takes
+/// that answers at all.
+pub const LAST_WORDS_WITHIN: Duration = Duration::from_secs(3);

@@ -8,11 +8,30 @@ use std::time::Duration;
 /// Records of a journal read at once, which bounds memory while a long one is replayed, exported or listed.
 pub const PAGE_RECORDS: u32 = 500;
 
+/// How long a store may take over a call. Shorter than a lease lasts, so that whoever drives a run hears that its store is mute before
+/// others may have the run; longer than a store's own waits (10 s for a connection, 5 s for a lock), which say more of the cause.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long an import may take: it is one transaction, however many records there are. A journal has some hundreds, so this is only there
+/// for a store that doesn't answer at all.
+pub const IMPORTED_WITHIN: Duration = Duration::from_mins(10);
+
 /// Connections of one process to a store in PostgreSQL: its driver's appends, renewals, polls and progress, and one to spare.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 4;
 
 /// How long to wait for a connection to it. Under the lease's time to live, so that a driver can still give up in order.
 pub const POSTGRES_CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a statement may take while a store there is opened or only read. Longer than the server's own limit: a server that is merely
+/// slow says so itself, and one that says nothing must not keep whoever asks.
+pub const POSTGRES_STATEMENT_ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the schema there may take to be made: a few statements, each as long as that.
+pub const POSTGRES_MIGRATED_WITHIN: Duration = Duration::from_mins(1);
+
+/// How long a connection of the pool may take to show that it still leads to a server. One that doesn't is replaced within the same call,
+/// so it is well under that call's limit.
+pub const POSTGRES_PINGED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a statement waits for a lock there, in milliseconds: a third of the lease's time to live, so that a renewal can be tried
 /// again.

@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-use crate::bounds::engine::{GATE_PROBE_EVERY_MS, LEASE_TTL_MS, LOOK_EVERY_MS, PROGRESS_QUEUE};
+use crate::bounds::engine::{
+    GATE_PROBE_EVERY_MS, LAST_WORDS_WITHIN, LEASE_TTL_MS, LOOK_EVERY_MS, PROGRESS_QUEUE,
+};
 use crate::clock::Stopwatch;
 use crate::driver;
 use crate::run::{
@@ -24,7 +26,7 @@ use crate::store::{self, Lease};
 
 use super::event::{Event, Progress};
 use super::journal::Journal;
-use super::lease::{Keeper, lost_to};
+use super::lease::{Keeper, give_back, lost_to};
 use super::patience::jitter;
 use super::probe::{Questions, asked};
 use super::relay::Relays;
@@ -58,18 +60,7 @@ pub async fn drive(ctx: &Context, run: &RunId, options: &Options) -> Result<Driv
     // Others may have appended between the first look and the lease.
     journal.catch_up().await?;
     let driven = drive_leased(ctx, journal, options, (before, &lease)).await;
-    ctx.store.release(&lease).await.or_else(|error| match error {
-        // It is somebody else's already, which the result says.
-        store::Error::LeaseLost(_) => Ok(()),
-        other => {
-            if driven.is_err() {
-                Ok(())
-            } else {
-                Err(other)
-            }
-        }
-    })?;
-    driven
+    give_back(&ctx.store, &lease, driven).await
 }
 
 async fn drive_leased(
@@ -517,7 +508,8 @@ impl Drive<'_> {
     }
 
     /// Before returning, for whatever reason: attempts under way are told to end and waited for; what they came to is found
-    /// in the ledger when the run goes on. Whoever was overtaken ends at once: nothing of it can be committed any more.
+    /// in the ledger when the run goes on. Whoever was overtaken ends at once: nothing of it can be committed any more. So does
+    /// whoever loses the lease meanwhile, because the store is away: others may have the run, and this one must come to an end.
     async fn quiet(&mut self, is_overtaken: bool) {
         self.ask_no_more();
         if is_overtaken {
@@ -538,11 +530,12 @@ impl Drive<'_> {
             }
             tokio::select! {
                 _ = self.tasks.join_next() => {}
+                _ = self.keeper.lost(), if !self.cancelled => self.end_now().await,
                 () = tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)) => {}
             }
         }
         // Only for other terminals to look at; the ledger has the truth.
-        let _ = self.write_progress().await;
+        let _ = tokio::time::timeout(LAST_WORDS_WITHIN, self.write_progress()).await;
     }
 
     /// Cancels on the databases, once, what attempts have under way there.

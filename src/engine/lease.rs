@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::bounds::engine::{LEASE_RENEW_EVERY_MS, LEASE_TTL_MS};
+use crate::bounds::engine::{LAST_WORDS_WITHIN, LEASE_RENEW_EVERY_MS, LEASE_TTL_MS};
+use crate::bounds::store::ANSWER_WITHIN;
 use crate::clock::Stopwatch;
 use crate::store::{self, Lease, SharedStore};
+
+use super::{Driven, Error};
+
+// Whoever drives a run hears that its store is mute before others may have the run.
+const _: () = assert!(ANSWER_WITHIN.as_millis() < LEASE_TTL_MS as u128);
 
 /// A lease that a task of its own renews. Dropping it ends the renewal, not the lease.
 pub(super) struct Keeper {
@@ -66,6 +72,25 @@ async fn renew(store: SharedStore, mut lease: Lease, say: watch::Sender<Option<S
                 return;
             }
         }
+    }
+}
+
+/// Gives a lease back at the end of a drive. Where that failed, the store may be why: it is told in passing. A lease that stays behind is
+/// free when it lapses, and before that for whoever sees that its process is gone.
+pub(super) async fn give_back(
+    store: &SharedStore,
+    lease: &Lease,
+    driven: Result<Driven, Error>,
+) -> Result<Driven, Error> {
+    let told = store.release(lease);
+    let told = match &driven {
+        Ok(_) => told.await,
+        Err(_) => timeout(LAST_WORDS_WITHIN, told).await.unwrap_or(Ok(())),
+    };
+    match told {
+        // It is somebody else's already, which the result says.
+        Ok(()) | Err(store::Error::LeaseLost(_)) => driven,
+        Err(other) => driven.and(Err(other.into())),
     }
 }
 

@@ -7,6 +7,7 @@
 //! - An append that carries a lease is refused with [`Error::LeaseLost`] when that lease is no longer the newest.
 //! - Each record carries the hash of the chain up to it; reading checks it and answers [`Error::Damaged`].
 //! - Time is the store's clock.
+//! - Every call ends, also where nothing is answered any more (see `limited`).
 //!
 //! When an append fails with anything but [`Error::Conflict`], [`Error::NoRun`], [`Error::LeaseLost`] or [`Error::Busy`], the
 //! caller does not know whether its records were kept, and must read the journal again before it acts.
@@ -27,6 +28,7 @@ pub mod check;
 pub mod export;
 mod history;
 mod lease;
+mod limited;
 pub mod postgres;
 mod rows;
 mod schema;
@@ -50,20 +52,22 @@ pub enum Create {
     Never,
 }
 
-/// Opens the store at a location: `postgres://…`, `postgresql://…`, `sqlite://path`, or a path as it is.
+/// Opens the store at a location: `postgres://…`, `postgresql://…`, `sqlite://path`, or a path as it is. No call of it takes much longer
+/// than [`ANSWER_WITHIN`](crate::bounds::store::ANSWER_WITHIN), but for an import.
 pub async fn open(location: &str, create: Create) -> Result<SharedStore, Error> {
     let scheme =
         location.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
-    match scheme {
-        None => Ok(Arc::new(sqlite::SqliteStore::open(Path::new(location), create).await?)),
+    let inner: SharedStore = match scheme {
+        None => Arc::new(sqlite::SqliteStore::open(Path::new(location), create).await?),
         Some((scheme, rest)) => match scheme.as_str() {
-            "sqlite" => Ok(Arc::new(sqlite::SqliteStore::open(sqlite_path(rest)?, create).await?)),
+            "sqlite" => Arc::new(sqlite::SqliteStore::open(sqlite_path(rest)?, create).await?),
             "postgres" | "postgresql" => {
-                Ok(Arc::new(postgres::PostgresStore::open(location, create).await?))
+                Arc::new(postgres::PostgresStore::open(location, create).await?)
             }
-            _ => Err(no_store_at(&scheme)),
+            _ => return Err(no_store_at(&scheme)),
         },
-    }
+    };
+    Ok(Arc::new(limited::Limited { inner }))
 }
 
 /// The rest of such a location may hold a password, so it is not repeated.

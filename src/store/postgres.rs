@@ -13,9 +13,9 @@
 
 use async_trait::async_trait;
 use sqlx::Postgres;
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool};
 
-use crate::bounds::store::{POSTGRES_CONNECT_WITHIN, POSTGRES_CONNECTIONS_MAX};
+use crate::bounds::store::POSTGRES_CONNECTIONS_MAX;
 use crate::run::{Actor, Event, RunId, Timestamp};
 
 use super::chain::{self, Append, Head, Page, Sealed, Stamp, Stored};
@@ -55,11 +55,7 @@ impl PostgresStore {
     pub async fn open(url: &str, create: Create) -> Result<Self, Error> {
         let (options, place) = server::read_url(url)?;
         let identity = server::prepare(&options, &place, create).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS_MAX)
-            .acquire_timeout(POSTGRES_CONNECT_WITHIN)
-            .after_connect(|db, _| Box::pin(server::set_up(db)))
-            .connect_lazy_with(options.clone());
+        let pool = server::pool(options.clone(), POSTGRES_CONNECTIONS_MAX);
         Ok(Self { place, identity, pool, presence: Presence::new(options) })
     }
 

@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Starts it again as it was.
-    fn start_again(&self) {
+    pub fn start_again(&self) {
         self.start_as(self);
     }
 

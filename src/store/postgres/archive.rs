@@ -9,8 +9,9 @@ use crate::run::{RunId, Timestamp};
 use super::super::archive::{Archive, KeptLease, Reading};
 use super::super::history::Kept;
 use super::super::{Error, lease};
-use super::error::{damaged, explain};
-use super::{NOW, server};
+use super::NOW;
+use super::error::damaged;
+use super::server::{self, answered};
 
 /// A database with a store in it.
 #[derive(Debug)]
@@ -34,11 +35,6 @@ impl PostgresArchive {
         let db = server::look_at(&options, &place).await?;
         Ok(Self { place, db })
     }
-
-    fn failed(&self) -> impl Fn(sqlx::Error) -> Error + use<> {
-        let place = self.place.clone();
-        move |error| explain(&place, &error)
-    }
 }
 
 #[async_trait]
@@ -48,18 +44,15 @@ impl Archive for PostgresArchive {
     }
 
     async fn identity(&mut self) -> Result<String, Error> {
-        let failed = self.failed();
+        let identity = sqlx::query_scalar("SELECT identity FROM phasegate.state_store");
         let identity: Option<String> =
-            sqlx::query_scalar("SELECT identity FROM phasegate.state_store")
-                .fetch_optional(&mut self.db)
-                .await
-                .map_err(failed)?;
+            answered(&self.place, identity.fetch_optional(&mut self.db)).await?;
         identity.ok_or_else(|| damaged(&self.place, "its identity is missing"))
     }
 
     async fn now(&mut self) -> Result<Timestamp, Error> {
-        let failed = self.failed();
-        let ms: i64 = sqlx::query_scalar(NOW).fetch_one(&mut self.db).await.map_err(failed)?;
+        let now = sqlx::query_scalar(NOW).fetch_one(&mut self.db);
+        let ms: i64 = answered(&self.place, now).await?;
         Ok(Timestamp::from_unix_ms(ms))
     }
 
@@ -70,21 +63,17 @@ impl Archive for PostgresArchive {
     }
 
     async fn names(&mut self) -> Result<Vec<RunId>, Error> {
-        let failed = self.failed();
-        let names: Vec<String> = sqlx::query_scalar(
+        let names = sqlx::query_scalar(
             "SELECT run FROM (SELECT run, started_ms FROM phasegate.state_runs UNION ALL \
              SELECT DISTINCT e.run, 0 FROM phasegate.state_records e \
              WHERE NOT EXISTS (SELECT FROM phasegate.state_runs r WHERE r.run = e.run)) AS known \
              ORDER BY started_ms DESC, run COLLATE \"C\" DESC",
-        )
-        .fetch_all(&mut self.db)
-        .await
-        .map_err(failed)?;
+        );
+        let names: Vec<String> = answered(&self.place, names.fetch_all(&mut self.db)).await?;
         Ok(names.into_iter().map(RunId::new).collect())
     }
 
     async fn run(&mut self, run: &RunId) -> Result<Option<Kept>, Error> {
-        let failed = self.failed();
         let mut reading = Reading::of(run);
         loop {
             let page = sqlx::query_as(
@@ -96,9 +85,8 @@ impl Archive for PostgresArchive {
             .bind(run.as_str())
             .bind(reading.after())
             .bind(i64::from(PAGE_RECORDS))
-            .fetch_all(&mut self.db)
-            .await
-            .map_err(&failed)?;
+            .fetch_all(&mut self.db);
+            let page = answered(&self.place, page).await?;
             if !reading.take(page) {
                 return Ok(reading.done());
             }
@@ -106,14 +94,11 @@ impl Archive for PostgresArchive {
     }
 
     async fn leases(&mut self) -> Result<Vec<KeptLease>, Error> {
-        let failed = self.failed();
-        let rows: Vec<LeaseRow> = sqlx::query_as(
+        let rows = sqlx::query_as(
             "SELECT run, token, holder_id, holder_name, holder_host, holder_boot, holder_pid, holder_pid_started, \
              since_ms, renewed_ms, expires_ms FROM phasegate.state_leases ORDER BY run COLLATE \"C\"",
-        )
-        .fetch_all(&mut self.db)
-        .await
-        .map_err(failed)?;
+        );
+        let rows: Vec<LeaseRow> = answered(&self.place, rows.fetch_all(&mut self.db)).await?;
         Ok(rows
             .into_iter()
             .map(|row| KeptLease { of: RunId::new(row.run), row: row.row })

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
 use super::super::schema::{self, Standing};
@@ -11,7 +11,8 @@ use super::super::{Create, Error};
 use super::error::{damaged, explain, unreachable};
 use crate::bounds::store::{
     POSTGRES_CONNECT_WITHIN, POSTGRES_CONNECTION_CHECK_MS, POSTGRES_IDLE_IN_TRANSACTION_MS,
-    POSTGRES_LOCK_WAIT_MS, POSTGRES_STATEMENT_WITHIN_MS,
+    POSTGRES_LOCK_WAIT_MS, POSTGRES_MIGRATED_WITHIN, POSTGRES_PINGED_WITHIN,
+    POSTGRES_STATEMENT_ANSWERED_WITHIN, POSTGRES_STATEMENT_WITHIN_MS,
 };
 
 /// What people see of us in `pg_stat_activity`.
@@ -52,6 +53,40 @@ pub(super) fn read_url(url: &str) -> Result<(PgConnectOptions, String), Error> {
     Ok((options.application_name(APPLICATION_NAME).disable_statement_logging(), place))
 }
 
+/// The pool that a store works with. What no answer comes over any more goes from it, whether it is about to be used or was given up in the
+/// middle of a call: otherwise each such connection would keep a place in it until the system gives the connection up, a quarter of an
+/// hour later, and calls would wait for a place while the server can be reached again.
+pub(super) fn pool(options: PgConnectOptions, connections_max: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(POSTGRES_CONNECT_WITHIN)
+        .after_connect(|db, _| Box::pin(set_up(db)))
+        .test_before_acquire(false)
+        .before_acquire(|db, _| Box::pin(shown(db)))
+        .after_release(|db, _| Box::pin(shown(db)))
+        .connect_lazy_with(options)
+}
+
+/// Fails where nothing is answered.
+async fn shown(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let pinged = tokio::time::timeout(POSTGRES_PINGED_WITHIN, db.ping()).await;
+    pinged.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    Ok(true)
+}
+
+/// What the server answers in time.
+pub(super) async fn answered<T>(
+    place: &str,
+    call: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Error> {
+    let answer = tokio::time::timeout(POSTGRES_STATEMENT_ANSWERED_WITHIN, call).await;
+    answer.map_err(|_| mute(place))?.map_err(|error| explain(place, &error))
+}
+
+fn mute(place: &str) -> Error {
+    unreachable(place, "the server did not answer in time")
+}
+
 /// Sets up a session.
 pub(super) async fn set_up(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     let waits_ms = [
@@ -68,12 +103,11 @@ pub(super) async fn set_up(db: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 async fn connect(options: &PgConnectOptions, place: &str) -> Result<PgConnection, Error> {
-    let failed = |error: sqlx::Error| explain(place, &error);
     let mut db = tokio::time::timeout(POSTGRES_CONNECT_WITHIN, options.connect())
         .await
-        .map_err(|_| unreachable(place, "the server did not answer in time"))?
-        .map_err(failed)?;
-    set_up(&mut db).await.map_err(failed)?;
+        .map_err(|_| mute(place))?
+        .map_err(|error| explain(place, &error))?;
+    answered(place, set_up(&mut db)).await?;
     Ok(db)
 }
 
@@ -82,9 +116,8 @@ pub(super) async fn look_at(
     options: &PgConnectOptions,
     place: &str,
 ) -> Result<PgConnection, Error> {
-    let failed = |error: sqlx::Error| explain(place, &error);
     let mut db = connect(options, place).await?;
-    sqlx::query("SET default_transaction_read_only = on").execute(&mut db).await.map_err(failed)?;
+    answered(place, sqlx::query("SET default_transaction_read_only = on").execute(&mut db)).await?;
     match standing(place, &mut db).await? {
         Some(_) => Ok(db),
         None => Err(Error::Unreachable { message: format!("there is no state store at {place}") }),
@@ -97,7 +130,6 @@ pub(super) async fn prepare(
     place: &str,
     create: Create,
 ) -> Result<String, Error> {
-    let failed = |error: sqlx::Error| explain(place, &error);
     let mut db = connect(options, place).await?;
     match standing(place, &mut db).await? {
         Some(Standing::Current) => {}
@@ -106,35 +138,30 @@ pub(super) async fn prepare(
                 message: format!("there is no state store at {place}"),
             });
         }
-        _ => migrate(place, &mut db).await?,
+        _ => tokio::time::timeout(POSTGRES_MIGRATED_WITHIN, migrate(place, &mut db))
+            .await
+            .map_err(|_| mute(place))??,
     }
-    let identity: Option<String> = sqlx::query_scalar("SELECT identity FROM phasegate.state_store")
-        .fetch_optional(&mut db)
-        .await
-        .map_err(failed)?;
+    let identity = sqlx::query_scalar("SELECT identity FROM phasegate.state_store");
+    let identity: Option<String> = answered(place, identity.fetch_optional(&mut db)).await?;
     let _ = db.close().await;
     identity.ok_or_else(|| damaged(place, "its identity is missing"))
 }
 
 /// Where the schema stands, `None` where there is no store; newer and altered ones are errors.
 async fn standing(place: &str, db: &mut PgConnection) -> Result<Option<Standing>, Error> {
-    let failed = |error: sqlx::Error| explain(place, &error);
-    let is_there: bool = sqlx::query_scalar(
+    let is_there = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = 'phasegate' AND c.relname = 'state_migrations')",
-    )
-    .fetch_one(&mut *db)
-    .await
-    .map_err(failed)?;
+    );
+    let is_there: bool = answered(place, is_there.fetch_one(&mut *db)).await?;
     if !is_there {
         return Ok(None);
     }
-    let applied: Vec<schema::Applied> = sqlx::query_as(
+    let applied = sqlx::query_as(
         "SELECT version, success, checksum FROM phasegate.state_migrations ORDER BY version",
-    )
-    .fetch_all(db)
-    .await
-    .map_err(failed)?;
+    );
+    let applied: Vec<schema::Applied> = answered(place, applied.fetch_all(db)).await?;
     match schema::standing(&migrator(), &applied) {
         Standing::Newer { found, known } => Err(Error::Newer {
             message: format!(
