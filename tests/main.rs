@@ -12,6 +12,7 @@ mod dry_run;
 mod examples;
 mod failures;
 mod gates;
+mod giving_up;
 mod graph;
 mod house;
 mod kills;

@@ -180,6 +180,30 @@ fn parked_rows_are_hidden_and_so_is_the_one_that_is_too_many() {
 }
 
 #[test]
+fn what_going_back_would_lose_is_named_as_far_as_it_may_be() {
+    for redact in [&[][..], &["--redact"], &["--redact=keys"]] {
+        for bed in beds("redacted losses", Refused::Constraint, "") {
+            bed.phasegate(&["run", "plan.yaml", "--to", "sync"]).expect(0);
+            bed.sql(&format!(
+                "INSERT INTO leads_v2 VALUES ('{KEY}', 'mine'), ('only.{KEY}', 'mine')"
+            ));
+            let back = ["rollback", "leads", "--yes", "-vvv"];
+            let ran = bed.phasegate(&[&back, redact].concat()).expect(9);
+            let all = said(&ran) + &bed.everything(&[]) + &bed.journal();
+            stands(&all, "2 rows on the new side of leads differ", true);
+            stands(&all, KEY, redact != ["--redact=keys"]);
+            stands(&said(&ran), "their keys: (redacted)", redact == ["--redact=keys"]);
+            // What was recorded can still be kept from being shown.
+            let hidden = bed.everything(&["--redact=keys"]);
+            stands(&hidden, "their keys: (redacted)", true);
+            stands(&hidden, KEY, false);
+            bed.phasegate(&["rollback", "leads", "--yes", "--accept-loss", "leads"]).expect(0);
+            bed.phasegate(&["history", "leads", "--verify", "--redact=keys"]).expect(0);
+        }
+    }
+}
+
+#[test]
 fn a_way_back_that_does_not_lead_back_tells_of_a_row_as_far_as_it_may() {
     let Some(server) = services::postgres("redacted findings") else { return };
     let plan = PLAN

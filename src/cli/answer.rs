@@ -107,6 +107,8 @@ pub struct Found {
     pub findings: Vec<Diagnostic>,
     /// The files that findings point into.
     pub sources: Vec<Source>,
+    /// What stays as it is, in lines.
+    pub stays: Vec<String>,
 }
 
 impl Failure {
@@ -161,6 +163,9 @@ impl Failure {
         text.push('\n');
         for cause in &self.causes {
             text.push_str(&indented("cause", cause, colour));
+        }
+        if !self.found.stays.is_empty() {
+            text.push_str(&indented("what stays", &self.found.stays.join("\n"), colour));
         }
         for help in &self.help {
             text.push_str(&indented("help", help, colour));

@@ -23,6 +23,7 @@ mod select;
 mod session;
 mod settings;
 mod signals;
+mod staying;
 mod suggest;
 mod trouble;
 mod wiring;

@@ -14,7 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::{Chunk, Key};
 use crate::bounds::message::SAMPLES_MAX;
-use crate::run::{Difference, Digest, Timestamp};
+use crate::run::{Difference, DifferenceKind, Digest, Timestamp};
+
+/// Which of the rows that differ are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// Whichever come first.
+    Any,
+    /// Those that the new side has: what going back would lose. Those that it lacks may be many more, and would take all the room.
+    OfNewSide,
+}
 
 /// The result of comparing some rows both ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +50,14 @@ impl Compared {
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.missing == 0 && self.extra == 0 && self.different == 0 && self.pending == 0
+    }
+
+    /// Keeps a difference to be shown, if it is to be named and there is room.
+    pub fn name(&mut self, difference: Difference, named: Named) {
+        let is_wanted = named == Named::Any || difference.kind != DifferenceKind::Missing;
+        if is_wanted && self.samples.len() < SAMPLES_MAX {
+            self.samples.push(difference);
+        }
     }
 
     /// Adds another chunk's result to this one.

@@ -17,7 +17,7 @@ pub(super) fn lost_rows(mapping: &str, found: &Compared) -> Error {
     );
     let mut error = lost(mapping, &why);
     if let Error::Failed(failure) = &mut error {
-        failure.private.push(Private::key(keys).instead("their keys: (redacted)"));
+        failure.private.push(Private::keys(keys));
     }
     error
 }

@@ -484,15 +484,14 @@ pub trait Verifier: Send + Sync {
 
     /// Compares one chunk as [`compare_chunk`](Self::compare_chunk) does, to tell what of the new side going back would lose. A row
     /// whose values can't be worked out is no error: where the new side has its key it counts as different, and else not at
-    /// all. Rows of the new side whose keys are parked may be left out.
+    /// all. Rows of the new side whose keys are parked may be left out. The differences that it gives are of rows that the new side
+    /// has.
     async fn compare_losing(
         &self,
         mapping: &Mapping,
         direction: Direction,
         chunk: &Chunk,
-    ) -> Result<Compared, Error> {
-        self.compare_chunk(mapping, direction, chunk).await
-    }
+    ) -> Result<Compared, Error>;
 
     /// Compares less than everything: how many rows there are, or so many of them.
     async fn compare_partly(

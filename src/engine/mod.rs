@@ -40,7 +40,7 @@ pub use drive::drive;
 pub use locks::{locks, seize};
 pub use parked::parked;
 pub use patience::patiently;
-pub use probe::{behind, capture_broken};
+pub use probe::{behind, capture_broken, live_syncs};
 pub use relay::{Relays, captured};
 pub use stakes::{Stake, stakes};
 pub use start::{Started, ask, inspect, load, may_ask, start, survey};

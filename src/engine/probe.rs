@@ -181,7 +181,8 @@ async fn parked(
 
 /// The mappings that are kept in step now, under the names that hold now: from their dual-write until it is stopped, its old side
 /// is dropped, or with `forward` put aside.
-pub(super) fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
+#[must_use]
+pub fn live_syncs(state: &State) -> Vec<(Mapping, Direction)> {
     let steps = state.program().steps();
     let is_over = |name: &MappingName, direction: Direction| {
         steps.iter().filter(|step| state.is_applied(&step.id)).any(|step| match &step.action {

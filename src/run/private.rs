@@ -26,6 +26,11 @@ impl Private {
         Self { from: Redact::Keys, text: text.into(), instead: None }
     }
 
+    /// The end of a sentence that names rows by their keys.
+    pub fn keys(said: impl Into<String>) -> Self {
+        Self::key(said).instead(format!("their keys: {HIDDEN}"))
+    }
+
     /// A part that holds a value.
     pub fn value(text: impl Into<String>) -> Self {
         Self { from: Redact::Values, text: text.into(), instead: None }

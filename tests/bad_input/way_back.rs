@@ -218,6 +218,7 @@ fn rows_that_can_not_be_converted_keep_nobody_from_going_back() {
             bed.phasegate(&["rollback", "bad", "--yes"]).expect(if extra > 0 { 9 } else { 0 });
         if extra > 0 {
             mentions(&ran, &["1 row on the new side of m differ from the old side"]);
+            mentions(&ran, &["undoing would lose them; its key: 900"]);
             mentions(&ran, &["rollback bad --accept-loss m", "abort bad --leave --reason"]);
             bed.phasegate(&["rollback", "bad", "--yes", "--accept-loss", "m"]).expect(0);
         }
@@ -230,6 +231,105 @@ fn rows_that_can_not_be_converted_keep_nobody_from_going_back() {
     bed.phasegate(&["rollback", "bad", "--yes"]).expect(0);
     bed.database.run("INSERT INTO t VALUES (900, 'c', 1)");
     assert_eq!(bed.database.value(LEFT), "0");
+}
+
+/// What can't be compared may be lost, and is named like what differs: one row, and all of them.
+#[test]
+fn rows_that_can_not_be_compared_any_more_are_named_too() {
+    let Some(bed) = Bed::new("rows that can't be compared") else { return };
+    let step = ("CREATE TABLE made (id int PRIMARY KEY, v int, n int);", "DROP TABLE made;");
+    let mapping = MOVED.replace("table: u", "table: made");
+    let computed = format!("{mapping}    columns: {{ v: \"substr(v, 2)::int\" }}\n");
+    for (meanwhile, rows, keys) in [
+        (
+            "ALTER TABLE t DISABLE TRIGGER USER; UPDATE t SET v = 'bad' WHERE id = 77; ALTER TABLE t ENABLE TRIGGER USER",
+            "1 row on the new side of m differ",
+            "; its key: 77",
+        ),
+        (
+            "ALTER TABLE made ALTER v TYPE point USING point(v, v)",
+            "200 rows on the new side of m differ",
+            "; 5 of their keys: 1; 2; 3; 4; 5",
+        ),
+    ] {
+        bed.begin(TABLES, &plan(&computed, step, "forward"));
+        bed.phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+        bed.database.run(meanwhile);
+        let ran = bed.phasegate(&["rollback", "bad", "--yes"]).expect(9);
+        mentions(&ran, &[rows, keys, "rollback bad --accept-loss m"]);
+        bed.phasegate(&["rollback", "bad", "--yes", "--accept-loss", "m"]).expect(0);
+        assert_eq!(bed.database.value("SELECT to_regclass('made') IS NULL"), "t");
+        assert_eq!(bed.database.value(LEFT), "0");
+    }
+}
+
+/// What the new side alone has, and what is said of that.
+const ALONE: [(&str, &str); 3] = [
+    ("INSERT INTO made VALUES (900, 'late', 1)", "1 row on the new side of m differ|its key: 900"),
+    (
+        "INSERT INTO made VALUES (0, 'early', 1), (900, 'late', 1)",
+        "2 rows on the new side of m differ|their keys: 0; 900",
+    ),
+    (
+        "INSERT INTO made VALUES (901, '', 1), (902, '', 1), (903, '', 1), (904, '', 1), (905, '', 1), (906, '', 1)",
+        "6 rows on the new side of m differ|5 of their keys: 901; 902; 903; 904; 905",
+    ),
+];
+
+/// Goes back with rows that the new side alone has, before anything is copied and behind that. The rows that are only on the old side, of
+/// which nothing is lost, may be many more, and say nothing of those that would be.
+#[track_caller]
+fn losses_are_named(begin: impl Fn(), run: impl Fn(&str), phasegate: impl Fn(&[&str]) -> Ran) {
+    for to in ["sync", "copy"] {
+        for (alone, said) in ALONE {
+            begin();
+            phasegate(&["run", "plan.yaml", "--to", to]).expect(0);
+            run(alone);
+            let ran = phasegate(&["rollback", "bad", "--yes"]).expect(9);
+            let (rows, keys) = said.split_once('|').unwrap();
+            mentions(&ran, &[rows, keys]);
+            mentions(&ran, &["rollback bad --accept-loss m", "abort bad --leave --reason"]);
+            mentions(&phasegate(&["status", "bad"]).expect(0), &[keys]);
+            phasegate(&["rollback", "bad", "--yes", "--accept-loss", "m"]).expect(0);
+        }
+    }
+    begin();
+    phasegate(&["run", "plan.yaml", "--to", "copy"]).expect(0);
+    run("DELETE FROM made WHERE id < 50; UPDATE made SET v = 'other' WHERE id = 77");
+    let ran = phasegate(&["rollback", "bad", "--yes"]).expect(9);
+    mentions(&ran, &["1 row on the new side of m differ", "its key: 77"]);
+}
+
+#[test]
+fn what_going_back_would_lose_is_named() {
+    let Some(bed) = Bed::new("what would be lost") else { return };
+    let plan = plan(&MOVED.replace("table: u", "table: made"), MADE, "forward");
+    let begin = || bed.begin(TABLES, &plan);
+    losses_are_named(begin, |statements| bed.database.run(statements), |args| bed.phasegate(args));
+}
+
+#[test]
+fn on_sqlite_what_going_back_would_lose_is_named_too() {
+    let sandbox = Sandbox::new();
+    let plan = plan(&MOVED.replace("table: u", "table: made"), MADE, "forward")
+        .replace("engine: postgres", "engine: sqlite")
+        .replace("\"${env:APP_URL}\"", "sqlite:app.db");
+    sandbox.write("plan.yaml", &plan);
+    let begin = || {
+        let _ = std::fs::remove_dir_all(sandbox.path(".phasegate"));
+        let _ = std::fs::remove_file(sandbox.path("app.db"));
+        sandbox.sql(
+            "app.db",
+            "CREATE TABLE t (id int NOT NULL PRIMARY KEY, v text, n int);
+            WITH RECURSIVE g (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < 200)
+            INSERT INTO t SELECT i, 'v' || i, i FROM g",
+        );
+    };
+    losses_are_named(
+        begin,
+        |statements| sandbox.sql("app.db", statements),
+        |args| sandbox.run(args),
+    );
 }
 
 const GATED: &str = "  - id: ready2

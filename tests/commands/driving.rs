@@ -284,7 +284,7 @@ fn a_watched_run_that_nobody_drives_is_shown_once() {
 }
 
 #[test]
-fn an_untouched_run_can_be_aborted_and_a_touched_one_left_with_a_reason() {
+fn a_run_that_has_changed_something_is_not_aborted_but_left_with_a_reason() {
     let sandbox = sandbox(APPROVAL);
     sandbox.run(&["run", "plan.yaml"]).expect(4);
     let refused = sandbox.run(&["abort", "customers"]);
@@ -294,6 +294,7 @@ fn an_untouched_run_can_be_aborted_and_a_touched_one_left_with_a_reason() {
     let left = document(&sandbox.run(&leave).expect(0));
     assert_eq!(left["state"], "aborted");
     assert!(left["stays"].as_array().is_some_and(|stays| !stays.is_empty()), "{left:#}");
+    assert_eq!(left["stays_on"]["app"][0], "create", "{left:#}");
     assert_eq!(sandbox.ours("app.db"), ["phasegate_runs"]);
 }
 

@@ -127,10 +127,17 @@ fn from_every_point_before_the_end_everything_can_be_taken_back() {
     bed.graph.cypher("CREATE (:User {id: 99999})");
     let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(9);
     assert!(format!("{refused}").contains("--accept-loss users"), "{refused}");
+    assert!(format!("{refused}").contains("undoing would lose them; its key: 99999"), "{refused}");
     let accepted = ["rollback", "social-graph", "--yes", "--accept-loss", "users"];
     bed.phasegate(&accepted).expect(0);
     assert_eq!(bed.graph.number("MATCH (n:User)"), 0);
     bed.nothing_is_left("accepted");
+    // Nor is it lost among thousands of rows that are still to be copied.
+    bed.phasegate(&["run", PLAN, "--new", "--to", "sync-users"]).expect(0);
+    bed.graph.cypher("CREATE (:User {id: 99999})");
+    let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(9);
+    assert!(format!("{refused}").contains("1 row on the new side of users"), "{refused}");
+    assert!(format!("{refused}").contains("its key: 99999"), "{refused}");
 }
 
 #[test]
@@ -152,6 +159,7 @@ fn a_sync_that_was_stopped_can_be_taken_back_where_both_sides_are_the_same() {
     bed.database.run("UPDATE users SET bio = 'nobody follows' WHERE id = 5");
     let refused = bed.phasegate(&["rollback", "social-graph", "--yes"]).expect(9);
     assert!(format!("{refused}").contains("--accept-loss users"), "{refused}");
+    assert!(format!("{refused}").contains("undoing would lose them; its key: 5"), "{refused}");
     bed.database.run("UPDATE users SET bio = 'Bio of 5' WHERE id = 5");
     bed.phasegate(&["retry", "social-graph"]).expect(0);
     assert_eq!(bed.graph.number("MATCH (n:User)"), 0);

@@ -22,19 +22,24 @@ impl Bed {
         let runtime = Runtime::new().unwrap();
         let graph = runtime.block_on(async { Graph::new(url.as_str(), "", "").unwrap() });
         let bed = Self { sandbox: Sandbox::new(), url, runtime, graph, _turn: turn };
-        bed.cypher("MATCH (n) DETACH DELETE n");
+        bed.begin(begin);
+        Some(bed)
+    }
+
+    /// Takes everything away, and makes what a case begins with.
+    pub fn begin(&self, begin: &str) {
+        self.cypher("MATCH (n) DETACH DELETE n");
         for (list, kind) in [
             ("SHOW CONSTRAINTS YIELD name", "CONSTRAINT"),
             ("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP'", "INDEX"),
         ] {
-            for name in bed.texts(&format!("{list} RETURN name AS it")) {
-                bed.cypher(&format!("DROP {kind} `{name}`"));
+            for name in self.texts(&format!("{list} RETURN name AS it")) {
+                self.cypher(&format!("DROP {kind} `{name}`"));
             }
         }
         for statement in begin.split(';').filter(|statement| !statement.trim().is_empty()) {
-            bed.cypher(statement);
+            self.cypher(statement);
         }
-        Some(bed)
     }
 
     pub fn cypher(&self, statement: &str) {
@@ -65,6 +70,18 @@ impl Bed {
             self.texts(&format!("SHOW INDEXES YIELD name, type {is_theirs} RETURN name AS it"));
         names.sort();
         names
+    }
+
+    /// Everything that is not ours: indexes, and each node with its labels, what it is known by and its relationships.
+    pub fn dump(&self) -> Vec<String> {
+        let mut lines = self.texts(
+            "MATCH (n) WHERE none(l IN labels(n) WHERE l STARTS WITH 'phasegate') \
+             RETURN reduce(all = '', l IN labels(n) | all + ':' + l) + ' ' + coalesce(toString(n.id), '-') + ' ' + \
+             coalesce(n.name, '-') + ' ' + size(keys(n)) + ' ' + COUNT { (n)--() } AS it",
+        );
+        lines.extend(self.schema());
+        lines.sort();
+        lines
     }
 
     /// What there is of ours, by labels and names.

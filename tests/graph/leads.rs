@@ -220,8 +220,15 @@ fn until_the_old_label_is_dropped_everything_can_be_taken_back() {
     bed.cypher("CREATE (:LeadV2 {id: 9999})");
     let refused = phasegate(&bed, &["rollback", "lead-graph", "--yes"]).expect(9);
     assert!(format!("{refused}").contains("--accept-loss leads"), "{refused}");
+    assert!(format!("{refused}").contains("undoing would lose them; its key: 9999"), "{refused}");
     phasegate(&bed, &["rollback", "lead-graph", "--yes", "--accept-loss", "leads"]).expect(0);
     assert_eq!(bed.number("MATCH (n:LeadV2)"), 0);
+    // Nor is it lost among thousands of nodes that are still to be copied.
+    phasegate(&bed, &["run", PLAN, "--new", "--to", "sync-leads"]).expect(0);
+    bed.cypher("CREATE (:LeadV2 {id: 9999})");
+    let refused = phasegate(&bed, &["rollback", "lead-graph", "--yes"]).expect(9);
+    assert!(format!("{refused}").contains("1 row on the new side of leads"), "{refused}");
+    assert!(format!("{refused}").contains("its key: 9999"), "{refused}");
 }
 
 #[test]

@@ -114,6 +114,44 @@ fn two_plans_over_different_tables_with_a_mapping_of_one_name_come_one_after_the
     assert_eq!(bed.number("SELECT count(*) FROM other_v2"), 1);
 }
 
+/// What stands in the way names the run, whose it is and where, whichever store it is in; from another store it can be brought here.
+#[test]
+fn two_plans_over_one_table_come_one_after_the_other_wherever_their_runs_are_kept() {
+    let Some(bed) = Bed::new("one table in two plans", MOVE) else { return };
+    let other = format!("{HEAD}{MOVE}").replace("name: leads", "name: other");
+    let other = other.replace("leads_v2", "leads_v3").replace("  leads:", "  others:");
+    bed.sandbox.write("other.yaml", &other.replace("mapping: leads", "mapping: others"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let there = ["--state", "first.db"];
+    bed.phasegate(&[&there[..], &["run", "plan.yaml", "--to", "copy"]].concat()).expect(0);
+    let run = &bed.phasegate(&[&there[..], &["status", "leads", "--format", "json"]].concat());
+    let run = run.json()["run"].as_str().unwrap().to_owned();
+    for here in ["first.db", "second.db"] {
+        let begin = ["--state", here, "run", "other.yaml"];
+        let refused = bed.phasegate(&begin).expect(5);
+        mentions(&refused, &[&format!("held by run {run} of plan leads"), host.trim(), "first.db"]);
+        mentions(&refused, &["both work on table leads"]);
+        let holder = bed.phasegate(&[&begin[..], &["--format", "json"]].concat()).expect(5).json();
+        assert_eq!(holder["holder"]["plan"], "leads", "{holder:#}");
+        assert_eq!(holder["holder"]["over"], "table leads", "{holder:#}");
+        assert_eq!(holder["holder"]["run"], run, "{holder:#}");
+        assert_eq!(bed.number("SELECT count(*) FROM pg_tables WHERE tablename = 'leads_v3'"), 0);
+    }
+    let refused = bed.phasegate(&["--state", "second.db", "run", "other.yaml"]).expect(5);
+    mentions(&refused, &[&format!("first.db state export {run} --out FILE"), "state import FILE"]);
+
+    // As it says: the first goes on here, and when it is over the second has its turn.
+    bed.phasegate(&["--state", "first.db", "state", "export", &run, "--out", "leads.jsonl"])
+        .expect(0);
+    bed.phasegate(&["--state", "second.db", "state", "import", "leads.jsonl"]).expect(0);
+    bed.phasegate(&["--state", "second.db", "run", "other.yaml"]).expect(5);
+    bed.phasegate(&["--state", "second.db", "run", "plan.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v2"), 400);
+    bed.phasegate(&["--state", "second.db", "run", "other.yaml"]).expect(0);
+    assert_eq!(bed.number("SELECT count(*) FROM leads_v3"), 400);
+    assert_eq!(bed.number("SELECT count(*) FROM phasegate.runs WHERE state = 'completed'"), 2);
+}
+
 /// A copy beside a statement that may take as long as it likes.
 const BESIDE: &str = r"mappings:
   leads:

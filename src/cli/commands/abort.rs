@@ -1,12 +1,12 @@
 //! `abort`: gives a run up.
 
-use serde_json::json;
-
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Abort;
 use crate::cli::drive::{Journey, drive};
-use crate::cli::session::{OpenRun, Session};
-use crate::run::{self, Command, Ending, Standing};
+use crate::cli::session::Session;
+use crate::cli::staying::{Staying, Syncs};
+use crate::report::words;
+use crate::run::{Command, Ending, Standing};
 
 pub async fn perform(session: &Session, args: Abort) -> Result<Answer, Failure> {
     let mut run = session.open(&args.run.run).await?;
@@ -17,25 +17,17 @@ pub async fn perform(session: &Session, args: Abort) -> Result<Answer, Failure> 
     if run.driver().is_some() {
         return Ok(super::recorded(session, &run, "Given up: its driver ends it."));
     }
-    let stays = if args.leave { staying(&run) } else { Vec::new() };
+    // Of a run that has changed nothing, nothing stays.
+    let stays = Staying::of(run.state(), Syncs::Go);
     let mut answer = drive(session, run, &Journey::ending(Ending::Aborted)).await?;
-    if !stays.is_empty() {
+    let lines = stays.lines();
+    if !lines.is_empty() {
         answer.human.push_str("\nWhat stays as these steps left it:\n");
-        for step in &stays {
+        for line in lines {
             answer.human.push_str("  ");
-            answer.human.push_str(step);
+            answer.human.push_str(&words::visible(&line));
             answer.human.push('\n');
         }
     }
-    Ok(answer.with("stays", json!(stays)))
-}
-
-/// The steps whose changes stay where they are, those that failed in part and those in doubt among them.
-fn staying(open: &OpenRun) -> Vec<String> {
-    run::changed(open.state())
-        .map(|step| match &step.description {
-            Some(description) => format!("{} ({}): {description}", step.id, step.action.name()),
-            None => format!("{} ({})", step.id, step.action.name()),
-        })
-        .collect()
+    Ok(answer.with_all(stays.document()))
 }

@@ -1,11 +1,14 @@
 //! `rollback`: shows what will be undone, asks, and undoes it in reverse order, in the same run.
 
+use serde_json::{Value, json};
+
 use crate::cli::answer::{Answer, Failure};
 use crate::cli::args::Rollback;
 use crate::cli::confirm::{self, Agreed};
 use crate::cli::drive::{Journey, drive};
 use crate::cli::exit::Exit;
 use crate::cli::session::{OpenRun, Session};
+use crate::cli::staying::{Staying, Syncs};
 use crate::cli::suggest;
 use crate::report::{Tone, steps, words};
 use crate::run::{self, Command, Ending, MappingName, Standing, to_undo};
@@ -45,11 +48,12 @@ fn mappings(run: &OpenRun, typed: &[String]) -> Result<Vec<MappingName>, Failure
     Ok(mappings)
 }
 
-/// Nobody is asked to confirm what can't be done. The core refuses it too.
+/// Nobody is asked to confirm what can't be done: what can't be undone is said, and with it what stays where it is. The core refuses
+/// it too.
 fn refuse_past_no_return(open: &OpenRun) -> Result<(), Failure> {
     let state = open.state();
-    let gone: Vec<String> = run::beyond_return(state)
-        .map(|step| format!("{}: {}", step.id, step.irreversible.as_deref().unwrap_or_default()))
+    let gone: Vec<(&str, &str)> = run::beyond_return(state)
+        .map(|step| (step.id.as_str(), step.irreversible.as_deref().unwrap_or_default()))
         .collect();
     if gone.is_empty() {
         return Ok(());
@@ -58,8 +62,17 @@ fn refuse_past_no_return(open: &OpenRun) -> Result<(), Failure> {
         Exit::NotPermitted,
         "the run is past its point of no return: what these steps did can't be undone",
     );
-    failure.causes = gone;
-    Err(failure.help(format!("`{}` goes on to the end", open.line.go_on(state))))
+    failure.causes = gone.iter().map(|(step, reason)| format!("{step}: {reason}")).collect();
+    let gone: Vec<Value> =
+        gone.iter().map(|(step, reason)| json!({ "step": step, "reason": reason })).collect();
+    let stays = Staying::of(state, Syncs::Stay);
+    failure.found.stays = stays.lines();
+    failure.body = stays.document();
+    let leave = open.line.of("abort {run} --leave --reason 'why'");
+    Err(failure
+        .with("irreversible", json!(gone))
+        .help(format!("`{}` goes on to the end", open.line.go_on(state)))
+        .help(format!("`{leave}` ends the run where it is")))
 }
 
 /// The steps in the order in which they will be undone, each with its statements.

@@ -17,13 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::pair::Crossing;
 use super::{Crossed, Rows, STUB, Unfit};
-use crate::bounds::message::SAMPLES_MAX;
 use crate::bounds::verify::{
     CROSSING_COUNT_EVERY, CROSSING_KEYS_AT_ONCE, CROSSING_LOOKS, STUB_LOOKS,
 };
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Cell, Chunk, Key};
-use crate::copy::compare::Compared;
+use crate::copy::compare::{Compared, Named};
 use crate::copy::row::{Datum, Row, Unlike, unlike};
 use crate::driver::Error;
 use crate::run::{Difference, DifferenceKind, Mapping};
@@ -108,7 +107,7 @@ impl Crossing {
             if unkeyed > 0 {
                 found.0.extra += unkeyed;
                 found.0.rows += unkeyed;
-                told(&mut found.0, DifferenceKind::Extra, "(no key)".to_owned());
+                told(&mut found.0, (DifferenceKind::Extra, named(whole)), "(no key)".to_owned());
             }
             // They go with the relationships, and so are nothing that going back would lose.
             if !whole {
@@ -132,7 +131,7 @@ impl Crossing {
         let count = (page.rows.len() + page.unfit.len()) as u64;
         let differing = unlike(page.rows, held.rows).into_iter().map(|one| one.key).collect();
         let mut compared = Compared { rows: count, ..Compared::default() };
-        can_not_cross(&mut compared, &page.unfit);
+        can_not_cross(&mut compared, &page.unfit, named(whole));
         let keys = self.settled(crossed, differing, (whole, &mut compared)).await?;
         Ok((compared, keys))
     }
@@ -188,9 +187,7 @@ impl Crossing {
                 DifferenceKind::Extra => compared.extra += 1,
                 DifferenceKind::Different => compared.different += 1,
             }
-            if compared.samples.len() < SAMPLES_MAX {
-                compared.samples.push(difference);
-            }
+            compared.name(difference, named(whole));
         }
         Ok(keys)
     }
@@ -292,7 +289,7 @@ impl Crossing {
             page.rows.into_iter().map(|Row { key, .. }| key).collect();
         keys.extend(held);
         let mut compared = Compared { rows: keys.len() as u64, ..Compared::default() };
-        can_not_cross(&mut compared, &page.unfit);
+        can_not_cross(&mut compared, &page.unfit, Named::Any);
         self.settled(&crossed, keys.into_iter().collect(), (false, &mut compared)).await?;
         compared.took_us = watch.elapsed_us();
         Ok(compared)
@@ -311,18 +308,20 @@ fn by_key(rows: &[Row]) -> BTreeMap<&Vec<Datum>, Vec<&Row>> {
     all
 }
 
+/// Whole rows are compared where it is asked what would be lost with them.
+const fn named(whole: bool) -> Named {
+    if whole { Named::OfNewSide } else { Named::Any }
+}
+
 /// Rows that the new side can't have.
-fn can_not_cross(compared: &mut Compared, unfit: &[Unfit]) {
+fn can_not_cross(compared: &mut Compared, unfit: &[Unfit], named: Named) {
     compared.missing += unfit.len() as u64;
     for Unfit { key, reason } in unfit {
         let key = format!("{} (can't be copied: {reason})", key.join(", "));
-        told(compared, DifferenceKind::Missing, key);
+        told(compared, (DifferenceKind::Missing, named), key);
     }
 }
 
-pub(super) fn told(compared: &mut Compared, kind: DifferenceKind, key: String) {
-    if compared.samples.len() < SAMPLES_MAX {
-        let difference = Difference { kind, key, columns: Vec::new(), values: Vec::new() };
-        compared.samples.push(difference);
-    }
+pub(super) fn told(compared: &mut Compared, (kind, named): (DifferenceKind, Named), key: String) {
+    compared.name(Difference { kind, key, columns: Vec::new(), values: Vec::new() }, named);
 }

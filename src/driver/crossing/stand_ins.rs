@@ -4,7 +4,7 @@ use super::Crossed;
 use super::compare::told;
 use super::pair::Crossing;
 use crate::bounds::verify::STUB_LOOKS;
-use crate::copy::compare::Compared;
+use crate::copy::compare::{Compared, Named};
 use crate::driver::{Applied, Error, Fence, Work};
 use crate::run::{DifferenceKind, Mapping, RowKind, plural};
 
@@ -48,7 +48,7 @@ impl Crossing {
         compared.rows += stubs;
         let what = plural(stubs, "node");
         let key = format!("({what} of {} that only relationships refer to)", labels.join(", "));
-        told(compared, DifferenceKind::Extra, key);
+        told(compared, (DifferenceKind::Extra, Named::Any), key);
         Ok(())
     }
 

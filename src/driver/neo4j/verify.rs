@@ -13,11 +13,10 @@ use super::ledger::{get, unsigned};
 use super::shape::{Pattern, Shape, Which, hold};
 use super::source::{columns, read_key};
 use super::{Neo4j, catalogue, chunks, sink, survey, values};
-use crate::bounds::message::SAMPLES_MAX;
 use crate::bounds::verify::{GRAPH_FIRST_WAIT, GRAPH_KEYS_MAX, GRAPH_LOOKS};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::Compared;
+use crate::copy::compare::{Compared, Named};
 use crate::copy::row::{Datum, Row, Unlike, unlike};
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{DifferenceKind, Direction, FailureClass, Mapping, Method, RunId, StepId};
@@ -61,7 +60,7 @@ impl Verifier for Neo4j {
         _direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        Box::pin(compare(self, &Shape::of(mapping)?, chunk)).await
+        Box::pin(compare(self, &Shape::of(mapping)?, (chunk, Named::Any))).await
     }
 
     /// What the mapping doesn't list goes with a copy, too.
@@ -71,7 +70,8 @@ impl Verifier for Neo4j {
         _direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        Box::pin(compare(self, &Shape::of(mapping)?.with_whole_copies(), chunk)).await
+        let shape = Shape::of(mapping)?.with_whole_copies();
+        Box::pin(compare(self, &shape, (chunk, Named::OfNewSide))).await
     }
 
     async fn compare_partly(
@@ -155,13 +155,17 @@ impl Verifier for Neo4j {
 }
 
 /// Compares the rows of both sides in a range of keys.
-async fn compare(neo4j: &Neo4j, shape: &Shape, chunk: &Chunk) -> Result<Compared, Error> {
+async fn compare(
+    neo4j: &Neo4j,
+    shape: &Shape,
+    (chunk, named): (&Chunk, Named),
+) -> Result<Compared, Error> {
     let watch = Stopwatch::start();
     let mut reader = neo4j.connections.read().await?;
     let sides = both_in(&mut reader, shape, chunk).await?;
     // Without the waits before what differs is read again, which say nothing of the size of a chunk.
     let took_us = watch.elapsed_us();
-    let compared = Box::pin(judged(&mut reader, shape, sides)).await?;
+    let compared = Box::pin(judged(&mut reader, shape, sides, named)).await?;
     if chunk.hi.is_none() {
         Box::pin(survey::all_comparable(&mut reader, shape)).await?;
     }
@@ -250,10 +254,11 @@ async fn judged(
     reader: &mut Reader<'_>,
     shape: &Shape,
     [old, new]: [Vec<Row>; 2],
+    named: Named,
 ) -> Result<Compared, Error> {
     let rows = old.len().max(new.len()) as u64;
     let differing = settled(reader, shape, unlike(old, new)).await?;
-    Ok(counted(&differing, rows))
+    Ok(counted(&differing, rows, named))
 }
 
 /// What still differs when it was read again.
@@ -298,7 +303,7 @@ async fn both_among(
     Ok((read_rows(shape, old)?, read_rows(shape, new)?))
 }
 
-fn counted(differing: &[Unlike], rows: u64) -> Compared {
+fn counted(differing: &[Unlike], rows: u64, named: Named) -> Compared {
     let mut compared = Compared { rows, ..Compared::default() };
     for difference in differing.iter().flat_map(Unlike::differences) {
         match difference.kind {
@@ -306,9 +311,7 @@ fn counted(differing: &[Unlike], rows: u64) -> Compared {
             DifferenceKind::Extra => compared.extra += 1,
             DifferenceKind::Different => compared.different += 1,
         }
-        if compared.samples.len() < SAMPLES_MAX {
-            compared.samples.push(difference);
-        }
+        compared.name(difference, named);
     }
     compared
 }
@@ -335,7 +338,7 @@ async fn sample(
             rows.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
         for keys in keys.chunks(GRAPH_KEYS_MAX) {
             let (old, new) = both_among(reader, shape, keys).await?;
-            compared.add(Box::pin(judged(reader, shape, [old, new])).await?);
+            compared.add(Box::pin(judged(reader, shape, [old, new], Named::Any)).await?);
         }
     }
     Ok(compared)

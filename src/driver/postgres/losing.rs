@@ -26,9 +26,9 @@ use super::source::as_text;
 use super::verify::{by_index, compare, tables};
 use crate::bounds::verify::KEYS_AT_ONCE;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::Compared;
-use crate::driver::{Error, Verifier as _};
-use crate::run::{Direction, Mapping};
+use crate::copy::compare::{Compared, Named};
+use crate::driver::Error;
+use crate::run::{Difference, DifferenceKind, Direction, Mapping};
 
 impl Postgres {
     /// Compares what the new side has in a chunk.
@@ -38,7 +38,7 @@ impl Postgres {
         direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        match self.compare_chunk(mapping, direction, chunk).await {
+        match self.compare_naming(mapping, direction, (chunk, Named::OfNewSide)).await {
             Ok(compared) if compared.extra + compared.different == 0 => return Ok(compared),
             Ok(compared) if !self.has_parked(mapping).await? => return Ok(compared),
             Err(error) if !is_about_values(&error) => return Err(error),
@@ -138,7 +138,7 @@ async fn compare_keys(
             continue;
         }
         say(conn, "SAVEPOINT phasegate_compared").await?;
-        match compare(conn, statements, &Pick::Keys(some)).await {
+        match compare(conn, statements, (&Pick::Keys(some), Named::OfNewSide)).await {
             Ok(compared) => {
                 say(conn, "RELEASE SAVEPOINT phasegate_compared").await?;
                 sum.add(compared);
@@ -147,8 +147,7 @@ async fn compare_keys(
                 say(conn, "ROLLBACK TO SAVEPOINT phasegate_compared").await?;
                 let is_of_all = matches!(&error, Error::Failed(it) if it.code.as_deref().is_some_and(is_about_types));
                 if some.len() == 1 || is_of_all {
-                    let rows = some.len() as u64;
-                    sum.add(Compared { rows, different: rows, ..Compared::default() });
+                    sum.add(not_compared(some));
                 } else {
                     let (one, other) = some.split_at(some.len() / 2);
                     left.extend([one, other]);
@@ -158,6 +157,19 @@ async fn compare_keys(
         }
     }
     Ok(sum)
+}
+
+/// What can't be compared counts as different. Of its columns nothing is known.
+fn not_compared(keys: &[Key]) -> Compared {
+    let rows = keys.len() as u64;
+    let mut compared = Compared { rows, different: rows, ..Compared::default() };
+    for key in keys {
+        let (columns, values) = (Vec::new(), Vec::new());
+        let one =
+            Difference { kind: DifferenceKind::Different, key: key.to_string(), columns, values };
+        compared.name(one, Named::OfNewSide);
+    }
+    compared
 }
 
 async fn say(conn: &mut PgConnection, words: &'static str) -> Result<(), Error> {

@@ -22,7 +22,7 @@ use crate::bounds::message::{SAMPLES_MAX, VALUES_MAX};
 use crate::bounds::verify::{DRAWN_FROM, DRAWN_FROM_ALL_MAX};
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::Compared;
+use crate::copy::compare::{Compared, Named};
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
@@ -58,16 +58,7 @@ impl Verifier for Postgres {
         direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        let mut reader = self.connections.snapshot_of(&tables(mapping)).await?;
-        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
-        let schema = self.connections.schema();
-        let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
-        if *chunk != ALL {
-            by_index(reader.conn()?).await?;
-        }
-        let compared = compare(reader.conn()?, &statements, &Pick::Chunk(chunk)).await?;
-        reader.release().await;
-        Ok(compared)
+        self.compare_naming(mapping, direction, (chunk, Named::Any)).await
     }
 
     async fn compare_losing(
@@ -91,12 +82,12 @@ impl Verifier for Postgres {
         let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
         let conn = reader.conn()?;
         let compared = match method {
-            Method::Full => compare(conn, &statements, &Pick::Chunk(&ALL)).await?,
+            Method::Full => compare(conn, &statements, (&Pick::Chunk(&ALL), Named::Any)).await?,
             Method::Counts => count(conn, &statements).await?,
             Method::Sample(size) => {
                 let keys = sample(conn, (mapping, &shape), size).await?;
                 by_index(conn).await?;
-                compare(conn, &statements, &Pick::Keys(&keys)).await?
+                compare(conn, &statements, (&Pick::Keys(&keys), Named::Any)).await?
             }
         };
         reader.release().await;
@@ -155,6 +146,28 @@ impl Verifier for Postgres {
     }
 }
 
+impl Postgres {
+    /// Compares a chunk both ways, in one snapshot.
+    pub(super) async fn compare_naming(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        (chunk, named): (&Chunk, Named),
+    ) -> Result<Compared, Error> {
+        let mut reader = self.connections.snapshot_of(&tables(mapping)).await?;
+        let shape = prepared::shape(&self.shapes, reader.conn()?, mapping).await?;
+        let schema = self.connections.schema();
+        let statements = Statements::of(reader.conn()?, schema, (&shape, direction)).await?;
+        if *chunk != ALL {
+            by_index(reader.conn()?).await?;
+        }
+        let pick = (&Pick::Chunk(chunk), named);
+        let compared = compare(reader.conn()?, &statements, pick).await?;
+        reader.release().await;
+        Ok(compared)
+    }
+}
+
 /// The tables of a mapping, the old one first.
 pub(super) fn tables(mapping: &Mapping) -> Vec<&str> {
     let mut tables = vec![mapping.from.table.as_str()];
@@ -206,7 +219,7 @@ fn bound_sql(shape: &Shape, range: &Chunk, rows: u32) -> String {
 pub(super) async fn compare(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
-    pick: &Pick<'_>,
+    (pick, named): (&Pick<'_>, Named),
 ) -> Result<Compared, Error> {
     let watch = Stopwatch::start();
     let found = |found: Found| format!("count(*) FILTER (WHERE found = {})", found as u8);
@@ -230,8 +243,9 @@ pub(super) async fn compare(
         pending: count(5)?,
         ..Compared::default()
     };
-    if compared.missing + compared.extra + compared.different > 0 {
-        compared.samples = samples(conn, statements, pick).await?;
+    let any = if named == Named::Any { compared.missing } else { 0 };
+    if any + compared.extra + compared.different > 0 {
+        compared.samples = samples(conn, statements, (pick, named)).await?;
     }
     compared.took_us = watch.elapsed_us();
     Ok(compared)
@@ -243,14 +257,19 @@ pub(super) async fn compare(
 async fn samples(
     conn: &mut PgConnection,
     statements: &Statements<'_>,
-    pick: &Pick<'_>,
+    (pick, named): (&Pick<'_>, Named),
 ) -> Result<Vec<Difference>, Error> {
     let shape = statements.shape;
     let keys: Vec<String> = (0..shape.keys.len()).map(|at| format!("x{at}")).collect();
-    let (right, pending, extra) = (Found::Right as u8, Found::Pending as u8, Found::Extra as u8);
+    let mut passed_by = vec![Found::Right, Found::Pending];
+    if named == Named::OfNewSide {
+        passed_by.push(Found::Missing);
+    }
+    let passed_by: Vec<String> = passed_by.iter().map(|found| (*found as u8).to_string()).collect();
+    let (passed_by, extra) = (passed_by.join(", "), Found::Extra as u8);
     let listed = as_text(&keys);
     let order = keys.iter().map(|x| format!("phasegate_found.{x}")).collect::<Vec<_>>().join(", ");
-    let chosen = format!("found NOT IN ({right}, {pending}) ORDER BY found = {extra}, {order}");
+    let chosen = format!("found NOT IN ({passed_by}) ORDER BY found = {extra}, {order}");
     let sql = format!(
         "SELECT {listed} FROM {} WHERE {chosen} LIMIT {SAMPLES_MAX}",
         statements.judged(pick)

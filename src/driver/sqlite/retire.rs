@@ -30,6 +30,7 @@ use super::trigger_sql::trigger;
 use super::verify::Rows;
 use super::{catalogue, foreign_keys, ledger};
 use crate::copy::chunk::Chunk;
+use crate::copy::compare::Named;
 use crate::driver::lost::lost_rows;
 use crate::driver::{Applied, Error, Fence, Losses, Retirer, TxKind, Work};
 use crate::run::{Direction, FailureClass, Mapping, Permit, Retire, RetireShape, RetiredColumn};
@@ -386,7 +387,8 @@ async fn unretire(
 async fn prove_equal(conn: &mut SqliteConnection, resolved: &Resolved) -> Result<(), Error> {
     let shape = &resolved.shape;
     let everything = Chunk { lo: None, hi: None };
-    let found = Rows::all(shape, Direction::Forward, &everything).compare(conn).await?;
+    let rows = Rows::all(shape, Direction::Forward, &everything);
+    let found = rows.compare(conn, Named::Any).await?;
     if found.is_clean() {
         return Ok(());
     }

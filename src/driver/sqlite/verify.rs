@@ -23,7 +23,7 @@ use crate::bounds::message::{SAMPLES_MAX, VALUE_CHARS_MAX, VALUES_MAX};
 use crate::bounds::verify::SQLITE_SHOWN_OF_MAX;
 use crate::clock::Stopwatch;
 use crate::copy::chunk::{Chunk, Key};
-use crate::copy::compare::Compared;
+use crate::copy::compare::{Compared, Named};
 use crate::driver::{Basis, Error, Fence, TxKind, Verifier};
 use crate::run::{
     ColumnValues, Difference, DifferenceKind, Direction, Mapping, Method, OnDelete, RunId,
@@ -55,18 +55,16 @@ impl Verifier for Sqlite {
         direction: Direction,
         chunk: &Chunk,
     ) -> Result<Compared, Error> {
-        let mut reader = self.connections.snapshot().await?;
-        let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
-        let rows = Rows {
-            shape: &shape,
-            direction,
-            old: shape.in_chunk(Which::Old, chunk),
-            new: shape.in_chunk(Which::New, chunk),
-            chunk,
-        };
-        let compared = rows.compare(reader.conn()).await?;
-        reader.release().await;
-        Ok(compared)
+        self.compare_naming(mapping, direction, (chunk, Named::Any)).await
+    }
+
+    async fn compare_losing(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        chunk: &Chunk,
+    ) -> Result<Compared, Error> {
+        self.compare_naming(mapping, direction, (chunk, Named::OfNewSide)).await
     }
 
     async fn compare_partly(
@@ -80,12 +78,12 @@ impl Verifier for Sqlite {
         let everything = Chunk { lo: None, hi: None };
         let mut rows = Rows::all(&shape, direction, &everything);
         let compared = match method {
-            Method::Full => rows.compare(reader.conn()).await?,
+            Method::Full => rows.compare(reader.conn(), Named::Any).await?,
             Method::Counts => rows.count(reader.conn()).await?,
             Method::Sample(size) => {
                 rows.old = sampled(reader.conn(), &shape, Which::Old, size).await?;
                 rows.new = sampled(reader.conn(), &shape, Which::New, size).await?;
-                rows.compare(reader.conn()).await?
+                rows.compare(reader.conn(), Named::Any).await?
             }
         };
         reader.release().await;
@@ -142,6 +140,29 @@ impl Verifier for Sqlite {
         }
         .await;
         finish(tx, repaired).await
+    }
+}
+
+impl Sqlite {
+    /// Compares a chunk both ways, in one snapshot.
+    async fn compare_naming(
+        &self,
+        mapping: &Mapping,
+        direction: Direction,
+        (chunk, named): (&Chunk, Named),
+    ) -> Result<Compared, Error> {
+        let mut reader = self.connections.snapshot().await?;
+        let shape = prepared::shape(&self.shapes, reader.conn(), mapping).await?;
+        let rows = Rows {
+            shape: &shape,
+            direction,
+            old: shape.in_chunk(Which::Old, chunk),
+            new: shape.in_chunk(Which::New, chunk),
+            chunk,
+        };
+        let compared = rows.compare(reader.conn(), named).await?;
+        reader.release().await;
+        Ok(compared)
     }
 }
 
@@ -224,7 +245,11 @@ impl<'a> Rows<'a> {
     }
 
     /// Compares them both ways.
-    pub(super) async fn compare(&self, conn: &mut SqliteConnection) -> Result<Compared, Error> {
+    pub(super) async fn compare(
+        &self,
+        conn: &mut SqliteConnection,
+        named: Named,
+    ) -> Result<Compared, Error> {
         let watch = Stopwatch::start();
         let [old_rows, missing, different] = self.numbers(conn, self.forward_sql()).await?;
         let [new_rows, extra, _] = match self.backward_sql() {
@@ -233,8 +258,8 @@ impl<'a> Rows<'a> {
         };
         let rows = old_rows.max(new_rows);
         let mut compared = Compared { rows, missing, extra, different, ..Compared::default() };
-        if missing + different > 0 {
-            compared.samples = self.forward_samples(conn).await?;
+        if different > 0 || missing > 0 && named == Named::Any {
+            compared.samples = self.forward_samples(conn, named).await?;
         }
         if extra > 0 && compared.samples.len() < SAMPLES_MAX {
             let mut extras = self.backward_samples(conn).await?;
@@ -336,7 +361,11 @@ impl<'a> Rows<'a> {
         ))
     }
 
-    async fn forward_samples(&self, conn: &mut SqliteConnection) -> Result<Vec<Difference>, Error> {
+    async fn forward_samples(
+        &self,
+        conn: &mut SqliteConnection,
+        named: Named,
+    ) -> Result<Vec<Difference>, Error> {
         let shape = self.shape;
         let width = shape.keys.len();
         let right = shape.is_right(self.direction, Naming::Pair);
@@ -357,8 +386,12 @@ impl<'a> Rows<'a> {
             }
             written.push((write.column.clone(), beside_key.contains(&place)));
         }
+        let chosen = match named {
+            Named::Any => format!("q0 IS NULL OR NOT ({right})"),
+            Named::OfNewSide => format!("q0 IS NOT NULL AND NOT ({right})"),
+        };
         let sql = format!(
-            "SELECT {} FROM {} WHERE q0 IS NULL OR NOT ({right}) LIMIT {SAMPLES_MAX}",
+            "SELECT {} FROM {} WHERE {chosen} LIMIT {SAMPLES_MAX}",
             items.join(", "),
             self.joined("LEFT JOIN")
         );

@@ -1,9 +1,10 @@
 //! `dual_write`: the sync goes in, or out again.
 
+use crate::copy::compare::Compared;
 use crate::driver::{
-    Finding, Gone, Losses, Severity, Survey, SurveyedMapping, SyncState, Work, emptying,
+    Error, Finding, Gone, Losses, Severity, Survey, SurveyedMapping, SyncState, Work, emptying,
 };
-use crate::run::{Direction, FailureClass, Mapping, Outcome, Way};
+use crate::run::{Direction, FailureClass, Mapping, Outcome, Private, Way, keys_said, plural};
 
 use super::pass::{Resume, compare_all};
 use super::{Fault, Job, application, outbox, outcome};
@@ -75,7 +76,8 @@ pub(super) async fn take_out(job: &Job, work: &Work) -> Result<Outcome, Fault> {
         let whole =
             compare_all(job, None, Resume::Losing).await.map_err(|it| or_give_up(job, it))?;
         if whole.compared.extra > 0 || whole.compared.different > 0 {
-            return Err(only_new(job, whole.compared.extra + whole.compared.different));
+            let rows = whole.compared.extra + whole.compared.different;
+            return Err(only_new(job, rows, &whole.compared));
         }
         work.compared_under = Some(whole.sync);
     }
@@ -96,17 +98,16 @@ pub(super) fn or_give_up(job: &Job, fault: Fault) -> Fault {
     }
 }
 
-/// The refusal of an undo that would lose what only the new side has.
-pub(super) fn only_new(job: &Job, rows: u64) -> Fault {
+/// The refusal of an undo that would lose what only the new side has: so many rows, and the first few of their keys.
+pub(super) fn only_new(job: &Job, rows: u64, compared: &Compared) -> Fault {
     let name = job.step.action.mapping().map_or("", |mapping| mapping.as_str());
-    Fault::failed(
-        FailureClass::Unsafe,
-        format!(
-            "{} on the new side of {name} differ from the old side; undoing would lose them",
-            crate::run::plural(rows, "row")
-        ),
-    )
-    .with_help(format!(
+    let keys = keys_said(rows, &compared.samples);
+    let message = format!(
+        "{} on the new side of {name} differ from the old side; undoing would lose them; {keys}",
+        plural(rows, "row")
+    );
+    let error = Error::failed(FailureClass::Unsafe, message).with_private(Private::keys(keys));
+    Fault::from(error).with_help(format!(
         "bring them over, or give them up: `phasegate rollback RUN --accept-loss {name}`; `phasegate abort RUN --leave --reason \
          …` ends the run and leaves them"
     ))

@@ -30,7 +30,7 @@ pub(super) async fn undo(job: &Job) -> Result<Outcome, Fault> {
         let compared = whole.compared;
         if !compared.is_clean() {
             let rows = compared.missing + compared.extra + compared.different;
-            return Err(dual_write::only_new(job, rows));
+            return Err(dual_write::only_new(job, rows, &compared));
         }
         work.compared_under = Some(whole.sync);
     }
