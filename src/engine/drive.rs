@@ -151,9 +151,23 @@ struct Shut {
 
 /// Something that a task of the loop came to.
 enum Came {
-    Step { step: StepId, attempt: u32, way: Way, end: End },
-    Gate { gate: StepId, version: u64, seen: Observations },
-    Recheck { step: StepId, ledger: Result<Traced, Failure>, seen: Vec<(StepId, Observations)> },
+    Step {
+        step: StepId,
+        attempt: u32,
+        way: Way,
+        end: End,
+    },
+    Gate {
+        gate: StepId,
+        version: u64,
+        seen: Observations,
+    },
+    Recheck {
+        step: StepId,
+        attempts: u32,
+        ledger: Result<Traced, Failure>,
+        seen: Vec<(StepId, Observations)>,
+    },
 }
 
 struct Drive<'a> {
@@ -304,6 +318,7 @@ impl Drive<'_> {
             .collect();
         let (drivers, store) = (self.ctx.drivers.clone(), self.ctx.store.clone());
         let run = self.state().run().clone();
+        let attempts = self.state().step(&step).attempts;
         let target = self.state().program().step(&step).and_then(|step| step.target.clone());
         let id = step.clone();
         let asking = self.tasks.spawn(async move {
@@ -317,7 +332,7 @@ impl Drive<'_> {
                     seen.push((gate, questions.ask(&drivers, &store).await));
                 }
             }
-            Came::Recheck { step, ledger: ledger.map_err(failure_of), seen }
+            Came::Recheck { step, attempts, ledger: ledger.map_err(failure_of), seen }
         });
         self.asking.insert(id, asking);
     }
@@ -448,10 +463,10 @@ impl Drive<'_> {
                 self.feed(&Input::Probed { gate: gate.clone(), seen: seen.clone() }).await?;
                 self.note_gate(gate, version, &seen).await
             }
-            Came::Recheck { step, ledger, seen } => {
+            Came::Recheck { step, attempts, ledger, seen } => {
                 self.asking.remove(&step);
                 let jitter = jitter();
-                self.feed(&Input::Rechecked { step, ledger, jitter, seen }).await
+                self.feed(&Input::Rechecked { step, attempts, ledger, jitter, seen }).await
             }
         }
     }

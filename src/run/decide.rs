@@ -13,8 +13,9 @@ use super::gate::{self, ConditionVerdict, GateReport, Observations};
 use super::marked::Traced;
 use super::name::{StepId, TargetName};
 use super::operator;
+use super::planted::{Fault, is_planted};
 use super::program::Step;
-use super::ready::{Goal, is_stale, startable};
+use super::ready::{Goal, is_stale, is_unheard, startable};
 use super::record::{
     Actor, Ending, Event, Evidence, Failure, FailureClass, Outcome, PermitRecord, Record, Way,
 };
@@ -53,6 +54,8 @@ pub enum Input {
     Rechecked {
         /// The step.
         step: StepId,
+        /// How many attempts there had been when that was asked: it says nothing of a later one.
+        attempts: u32,
         /// How much of it the ledger already has, or why that can't be told.
         ledger: Result<Traced, Failure>,
         /// A random number from 0 to 1, to spread retries.
@@ -105,10 +108,18 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             ended(state, (step, *attempt, *way), result, *jitter, now)
         }
         Input::Probed { gate, seen } => probed(state, gate, seen, now),
-        Input::Rechecked { step, ledger, jitter, seen } => {
+        Input::Rechecked { step, attempts, .. }
+            if state.step(step).attempts != *attempts && !is_planted(Fault::ReadingUnchecked) =>
+        {
+            Vec::new()
+        }
+        Input::Rechecked { step, ledger, jitter, seen, .. } => {
             match (ledger, guarded(state, step, now)) {
                 (_, None) => Vec::new(),
                 (Err(failure), Some(step)) => vec![unread(state, step, failure, *jitter, now)],
+                (Ok(traced), Some(step)) if is_unheard(state, step, now) => {
+                    vec![heard(state, step, *traced, now)]
+                }
                 (Ok(traced), Some(step)) => {
                     let is_told_done = resolve::leaves_nothing_to_do(state, step);
                     let traced = if is_told_done { Traced::Whole } else { *traced };
@@ -152,7 +163,8 @@ fn ended(
     now: Timestamp,
 ) -> Vec<Event> {
     let known = state.step(step);
-    let is_current = known.progress == Progress::Running { way } && known.attempts == attempt;
+    let is_this = known.attempts == attempt || is_planted(Fault::AttemptUnchecked);
+    let is_current = known.progress == Progress::Running { way } && is_this;
     // A gate is opened by its conditions and by nothing else.
     let is_gate = state.program().step(step).is_none_or(|step| gate::gate_of(step).is_some());
     if !is_current || is_gate {
@@ -267,12 +279,30 @@ fn refresh(state: &State, gate: &StepId, seen: &Observations, now: Timestamp) ->
         .collect()
 }
 
-/// A guarded step that could start now, or that a process which is gone had started: what it was permitted by has passed.
+/// A guarded step that could start now, or that a process which is gone had started: what it was permitted by has passed. Or a step that
+/// may have been done.
 fn guarded<'a>(state: &'a State, step: &StepId, now: Timestamp) -> Option<&'a Step> {
     let step = state.program().step(step)?;
-    let may_go = state.paused().is_none() && !schedule::is_halted(state);
     let is_due = startable(state, step, now) || is_stale(state, step, now);
-    (gate::is_guarded(step) && gate::gate_of(step).is_none() && may_go && is_due).then_some(step)
+    let is_due = gate::is_guarded(step) && is_due && !schedule::is_halted(state);
+    let is_gate = gate::gate_of(step).is_some();
+    let may_go = state.paused().is_none() && !is_gate;
+    (may_go && (is_due || is_unheard(state, step, now))).then_some(step)
+}
+
+/// What the ledger has of a step whose gate has shut since: all of it, which is begun once more only to be recorded, or not, and then it
+/// waits for its gate.
+fn heard(state: &State, step: &Step, traced: Traced, now: Timestamp) -> Event {
+    let known = state.step(&step.id);
+    if traced != Traced::Whole {
+        return shut_out(&step.id, known.attempts, traced, now);
+    }
+    Event::StepStarted {
+        step: step.id.clone(),
+        attempt: known.attempts + 1,
+        way: Way::Forward,
+        permit: known.permit.clone(),
+    }
 }
 
 /// The ledger could not be asked, so nobody knows whether the step has been done. Unknown starts nothing.

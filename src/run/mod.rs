@@ -20,6 +20,7 @@ mod marked;
 mod name;
 mod operator;
 mod parked;
+mod parting;
 mod people;
 mod permit;
 mod planted;

@@ -8,6 +8,7 @@ use super::decide::{Decided, ending};
 use super::gate::{self, gate_of};
 use super::name::{GroupName, MappingName, RunId, StepId};
 use super::people::{Unfillable, unfillable};
+use super::planted::{Fault, is_planted};
 use super::program::{Identity, Program, Step};
 use super::record::{Actor, Ending, Event, Pin, Proof, Tuning, Way};
 use super::resolve;
@@ -474,7 +475,7 @@ fn amend(state: &State, pin: &Pin, by: &Actor) -> Decided {
             Some(now) => against.extend(needs_unmet(state, now)),
         }
     }
-    if !against.is_empty() {
+    if !against.is_empty() && !is_planted(Fault::AmendedBlindly) {
         return Err(Refusal::new(RefusalKind::Findings, against.join("; ")).with_help(
             "only steps that have not begun can be replaced; `phasegate rollback RUN` undoes the others",
         ));

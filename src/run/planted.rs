@@ -18,6 +18,22 @@ pub(super) enum Fault {
     UndoneTooEarly,
     /// A step of which something is committed passes for one that has done nothing, once it has failed.
     TracesForgotten,
+    /// The end of an attempt counts for any attempt at the step.
+    AttemptUnchecked,
+    /// What was read for a step counts for any attempt at it.
+    ReadingUnchecked,
+    /// Nobody asks the ledger for what may have been done behind a gate that has shut since.
+    LedgerUnasked,
+    /// Sides are compared, though the run itself has parted them.
+    PartedCompared,
+    /// A comparison of a part is as good as a whole one.
+    PartialOpens,
+    /// Evidence counts under whatever sync it was made.
+    SyncForgotten,
+    /// Nothing has to have been well for any time.
+    SoakForgotten,
+    /// An amendment changes what has begun.
+    AmendedBlindly,
 }
 
 /// Whether a fault is planted.

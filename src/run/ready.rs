@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use super::decide::ending;
 use super::gate::{GateReport, gate_of, is_guarded};
 use super::name::StepId;
+use super::parting::would_part_compared;
 use super::permit::Permit;
 use super::planted::{Fault, is_planted};
 use super::program::{Program, Step};
-use super::record::{Ending, Evidence, Failure, Way};
+use super::record::{Ending, Evidence, Failure, FailureClass, Way};
 use super::schedule;
 use super::state::{Progress, Standing, State};
 use super::time::Timestamp;
@@ -33,10 +34,10 @@ pub enum Effect {
         /// The gate.
         gate: StepId,
     },
-    /// Ask the ledger for a guarded step, and read again what its releasing gates ask, since it could start now. Not for one
-    /// that this process is performing.
+    /// Ask the ledger for a guarded step, and read again what its releasing gates ask, since it could start now; or for any step that may
+    /// have been done and whose gate has shut since. Not for one that this process is performing.
     Recheck {
-        /// The destructive step.
+        /// The step.
         step: StepId,
         /// Its gates.
         gates: Vec<StepId>,
@@ -120,7 +121,8 @@ impl Goal {
 }
 
 /// Whether an attempt at a step could begin at `now`: it waits, and everything it needs has succeeded. What is guarded waits for its gates
-/// too where it does not need them itself: one of them may have shut since what stands between has been done.
+/// too where it does not need them itself: one of them may have shut since what stands between has been done. And what parts two sides waits
+/// while they are compared: a gate may have them compared anew at any time.
 pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
     let waits = match &state.step(&step.id).progress {
         Progress::Pending => true,
@@ -132,7 +134,25 @@ pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
     waits
         && *state.standing() == Standing::Forward
         && step.needs.iter().all(is_done)
+        && !would_part_compared(state, step)
         && (!is_guarded(step) || state.program().releasing_gates(&step.id).all(is_done))
+}
+
+/// Whether an attempt at a step may have been committed of which nobody has heard, and a gate before the step has shut since. What it has
+/// changed may be what keeps the gate shut, so the ledger is asked all the same: what it has is done, and only has to be learned of.
+pub(super) fn is_unheard(state: &State, step: &Step, now: Timestamp) -> bool {
+    let known = state.step(&step.id);
+    let Progress::Retrying { way: Way::Forward, at, failure } = &known.progress else {
+        return false;
+    };
+    let is_shut = |need: &&StepId| state.step(need).progress != Progress::Succeeded;
+    *at <= now
+        && known.may_be_done
+        && !is_planted(Fault::LedgerUnasked)
+        // Once the ledger has said that only parts of it are done, it is held for stale, and not asked again until an operator wants that.
+        && (failure.class != FailureClass::Stale || known.tried == 0)
+        && *state.standing() == Standing::Forward
+        && state.program().releasing_gates(&step.id).any(|gate| is_shut(&gate))
 }
 
 /// What is to be performed now. Attempts that the journal says have begun are among it, whether this process began them or
@@ -148,7 +168,7 @@ pub fn ready(state: &State, goal: &Goal, now: Timestamp) -> Vec<Effect> {
             effects.extend(under_way(state, goal, now));
         }
         effects.extend(wake_up(state, goal, now).map(Effect::WakeAt));
-        if *state.standing() == Standing::Forward && !schedule::is_halted(state) {
+        if *state.standing() == Standing::Forward {
             effects.extend(gates_and_guarded(state, goal, now));
         }
     }
@@ -227,9 +247,14 @@ fn gates_and_guarded<'a>(
 ) -> impl Iterator<Item = Effect> + 'a {
     // What may not begin for want of room is not judged before there is some: a permit counts for a moment only.
     let mut room = schedule::Room::of(state, goal);
+    let is_halted = schedule::is_halted(state);
     state.program().steps().iter().filter(|step| goal.includes(&step.id)).filter_map(move |step| {
-        let is_due = || gate_of(step).is_none() && is_guarded(step) && startable(state, step, now);
-        if schedule::is_waiting_gate(state, &step.id) {
+        let is_guarded = || gate_of(step).is_none() && is_guarded(step);
+        let is_due = || {
+            !is_halted && is_guarded() && startable(state, step, now)
+                || is_unheard(state, step, now)
+        };
+        if !is_halted && schedule::is_waiting_gate(state, &step.id) {
             Some(Effect::ProbeGate { gate: step.id.clone() })
         } else if is_due() && room.take(state.program(), step) {
             Some(recheck(state, &step.id))

@@ -8,6 +8,7 @@ use super::adopt::Adoption;
 use super::digest::Digest;
 use super::mapping::Mapping;
 use super::name::{GroupName, MappingName, RunId, StepId, TargetName};
+use super::planted::{Fault, is_planted};
 use super::program::{Program, Step};
 use super::record::{
     Actor, Ending, Evidence, Failure, Outcome, PermitRecord, Pin, Resolution, Tuning, Way,
@@ -383,6 +384,9 @@ impl State {
         match &step.action {
             Action::Retire(retire) => {
                 retire.mapping == *mapping && self.direction(mapping) == Some(Direction::Forward)
+            }
+            Action::StopDualWrite { mapping: of } => {
+                of == mapping && !is_planted(Fault::PartedCompared)
             }
             Action::Drop { mapping: of } => of == mapping,
             _ => false,

@@ -8,6 +8,7 @@ mod adopting;
 mod fixture;
 mod gates;
 mod operator;
+mod parting;
 mod resolving;
 mod simulation;
 mod turns;

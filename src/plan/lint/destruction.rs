@@ -1,6 +1,7 @@
 //! Nothing is destroyed without a gate, and no gate lets it without fresh evidence.
 //!
-//! Evidence about a mapping's objects is a full comparison of that mapping; about others, any verify. Nodes of a graph take their
+//! Evidence about a mapping's objects is a full comparison of that mapping; about others, any verify that can pass: one of a part can't,
+//! unless policy lets it. Nodes of a graph take their
 //! relationships along, so that these want evidence, too. After a `retire` the sides can't be compared again, so the gate in front of the
 //! retire counts for what comes behind it.
 
@@ -10,16 +11,23 @@ use crate::diagnostic::known as codes;
 use crate::run::{Hazard, Method, Phase};
 use crate::sql;
 
-use super::super::document::{ActionDef, RelationDef, SideDef};
+use super::super::document::{ActionDef, CheckDef, RelationDef, SideDef, VerifyDef};
 use super::super::reports::Reports;
 use super::super::resolve::View;
 
 /// Applies the rule.
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     let owners = Owners::of(view);
+    let partial = view.surroundings.policy.allow_partial_verify;
     let verifies: Vec<usize> = view
         .all()
-        .filter(|(at, _)| matches!(view.action(*at), Some(ActionDef::Verify(_))))
+        .filter(|(at, _)| match view.action(*at) {
+            Some(ActionDef::Verify(VerifyDef { check: CheckDef::Mapping { method, .. } })) => {
+                partial || method.value == Method::Full
+            }
+            Some(ActionDef::Verify(_)) => true,
+            _ => false,
+        })
         .map(|(at, _)| at)
         .collect();
     for (at, step) in view.all() {
@@ -52,7 +60,6 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
             {
                 gates.extend(view.graph.releasing_gates(*retire));
             }
-            let partial = view.surroundings.policy.allow_partial_verify;
             let counting: Vec<usize> = view.lives[mapping]
                 .verifies
                 .iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::action::{Action, Gate, Method, QueryCheck, Verify};
 use super::super::name::{MappingName, StepId};
+use super::super::parting::may_be_parted;
 use super::super::planted::{Fault, is_planted};
 use super::super::program::{Phase, Step};
 use super::super::record::{Evidence, Verdict};
@@ -49,8 +50,10 @@ pub(in crate::run) fn stale_verifies(
     let is_past = |step: &Step, ms: u64| {
         evidence(step).is_none_or(|known| age_ms(state, step, known, now) > ms)
     };
+    let is_parted =
+        |step: &&Step| step.action.mapping().is_some_and(|mapping| may_be_parted(state, mapping));
     let verifies: Vec<&Step> =
-        judged_verifies(state, gate).filter(|step| frozen_at(state, step).is_none()).collect();
+        judged_verifies(state, gate).filter(|step| !is_parted(step)).collect();
     let is_due = |step: &&Step| is_void(step) || limit.is_some_and(|limit| is_past(step, limit));
     if !verifies.iter().any(is_due) {
         return Vec::new();
@@ -75,6 +78,7 @@ enum SyncSince {
 fn sync_since(state: &State, verify: &Step, evidence: &Evidence, seen: &Observations) -> SyncSince {
     let now = verify.action.mapping().and_then(|mapping| seen.syncs.get(mapping));
     match now {
+        _ if is_planted(Fault::SyncForgotten) => SyncSince::Same,
         // What was kept in step until it was put aside was looked at then.
         _ if frozen_at(state, verify).is_some() => SyncSince::Same,
         None => SyncSince::Same,
@@ -91,10 +95,17 @@ fn time_to_use_ms(limit: u64) -> u64 {
 }
 
 /// When the evidence of a verify stopped ageing: at the start of the step after which the sides of its mapping can't be compared
-/// any more. A forward `retire` parts them.
+/// any more. A forward `retire` parts them, and so does `stop_dual_write`.
 fn frozen_at(state: &State, verify: &Step) -> Option<Timestamp> {
     let mapping = verify.action.mapping()?;
     state.step(&state.parted_by(mapping)?.id).started_at
+}
+
+/// Whether the sync of a mapping has ended without anything being put aside: nothing that follows is about those sides, and what was found
+/// while they were in step stays so at any age. It may have been too old when they parted: that takes no gate.
+fn is_over(state: &State, verify: &Step) -> bool {
+    let parted = verify.action.mapping().and_then(|mapping| state.parted_by(mapping));
+    parted.is_some_and(|step| matches!(step.action, Action::StopDualWrite { .. }))
 }
 
 fn age_ms(state: &State, verify: &Step, evidence: &Evidence, now: Timestamp) -> u64 {
@@ -128,6 +139,10 @@ pub(super) fn verified(
         let have = format!("no full PASS of mapping {}", missing.join(", "));
         return Some(condition.judged(ConditionVerdict::Fail, have));
     }
+    if !guarded.is_empty() && !is_vouched_for(state, &verifies) {
+        let have = "no PASS, only results of a part";
+        return Some(condition.judged(ConditionVerdict::Fail, have));
+    }
     let mut oldest: u64 = 0;
     for step in &verifies {
         let Some(evidence) = &state.step(&step.id).evidence else {
@@ -140,6 +155,9 @@ pub(super) fn verified(
         }
         if let Some((verdict, have)) = other_sync(state, step, evidence, seen) {
             return Some(condition.judged(verdict, have));
+        }
+        if is_over(state, step) {
+            continue;
         }
         let age = age_ms(state, step, evidence, now);
         oldest = oldest.max(age);
@@ -190,10 +208,21 @@ fn other_sync(
     }
 }
 
-/// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, one
-/// pass of any kind will do, which the caller has looked for.
-fn wanting_mappings<'a>(state: &State, verifies: &[&Step], guarded: &[&'a Step]) -> Vec<&'a str> {
+/// Whether one of several results is more than a PARTIAL, or policy lets that do. A result that is not there yet is missed for itself.
+fn is_vouched_for(state: &State, verifies: &[&Step]) -> bool {
     let partial_will_do = state.program().policy().allow_partial_verify;
+    let is_part = |step: &&Step| {
+        let evidence = state.step(&step.id).evidence.as_ref();
+        evidence.is_some_and(|evidence| evidence.verdict == Verdict::Partial)
+    };
+    partial_will_do || !verifies.iter().all(is_part) || is_planted(Fault::PartialOpens)
+}
+
+/// Mappings whose objects the released steps touch and which no full PASS vouches for; for released work on no mapping, a PASS of
+/// anything will do, which the caller looks for.
+fn wanting_mappings<'a>(state: &State, verifies: &[&Step], guarded: &[&'a Step]) -> Vec<&'a str> {
+    let partial_will_do =
+        state.program().policy().allow_partial_verify || is_planted(Fault::PartialOpens);
     let vouched = |mapping: &MappingName| {
         verifies.iter().any(|step| {
             let full = match &step.action {
@@ -224,7 +253,7 @@ pub struct Judged<'a> {
     pub evidence: Option<&'a Evidence>,
     /// How old that is, in milliseconds; 0 without a result.
     pub age_ms: u64,
-    /// Whether it grows no older: its mapping's old side was put aside, and the sides have parted.
+    /// Whether it grows no older and can't be made anew: the sides of its mapping have parted.
     pub stands_still: bool,
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::action::{Action, Direction, Soak, UnusedFor, UsedBy};
 use super::super::name::{MappingName, StepId};
+use super::super::planted::{Fault, is_planted};
 use super::super::record::Event;
 use super::super::state::{Progress, State};
 use super::super::time::Timestamp;
@@ -29,7 +30,7 @@ pub(super) fn soaked(state: &State, soak: &Soak, now: Timestamp) -> Condition {
         return condition
             .judged(ConditionVerdict::Fail, format!("{} has not ended well", soak.after));
     };
-    let passed = now.since_ms(since);
+    let passed = if is_planted(Fault::SoakForgotten) { cut } else { now.since_ms(since) };
     condition.holds_at = (passed < cut).then(|| since.plus_ms(cut));
     let verdict = if passed >= cut { ConditionVerdict::Pass } else { ConditionVerdict::Fail };
     condition.judged(verdict, duration(passed))

@@ -237,8 +237,7 @@ impl World {
             }
             Effect::Recheck { step, gates } => {
                 let seen = gates.into_iter().map(|gate| (gate, self.seen.clone())).collect();
-                let ledger = Ok(self.traced(&step));
-                self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+                self.recheck(step.as_str(), seen);
             }
             Effect::WakeAt(at) => self.now = self.now.max(at),
             Effect::Finish { .. } => {
@@ -248,9 +247,20 @@ impl World {
     }
 
     pub(super) fn recheck(&mut self, step: &str, seen: Vec<(StepId, Observations)>) -> Vec<Event> {
+        let ledger = Ok(self.traced(&step.into()));
+        self.reread(step, ledger, seen)
+    }
+
+    /// What was read just now for a guarded step.
+    pub(super) fn reread(
+        &mut self,
+        step: &str,
+        ledger: Result<Traced, Failure>,
+        seen: Vec<(StepId, Observations)>,
+    ) -> Vec<Event> {
         let step = StepId::from(step);
-        let ledger = Ok(self.traced(&step));
-        self.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen })
+        let attempts = self.state.step(&step).attempts;
+        self.feed(&Input::Rechecked { step, attempts, ledger, jitter: 0.5, seen })
     }
 
     pub(super) fn traced(&self, step: &StepId) -> Traced {

@@ -545,3 +545,39 @@ fn changes_that_wait_between_opening_and_start_shut_the_gate() {
     world.go();
     assert!(world.state.is_ended());
 }
+
+#[test]
+fn what_destroys_without_a_mapping_takes_a_pass_too() {
+    let scrubbing = || {
+        let mut steps = leads_steps(gate(), gate());
+        steps.truncate(5);
+        let scrub = step("scrub", Phase::Contract, &["switch"], Action::Sql(script("DELETE")));
+        steps.push(Step { hazard: Hazard::Destructive("removes rows".into()), ..scrub });
+        steps
+    };
+    let partly = |world: &mut World| {
+        while !matches!(world.is("compare"), Progress::Running { .. }) {
+            world.feed(&Input::Tick);
+            for effect in ready(&world.state, &Goal::End, world.now) {
+                if !matches!(&effect, Effect::Perform { step, .. } if step.as_str() == "compare") {
+                    world.perform(effect);
+                }
+            }
+        }
+        let mut outcome = world.outcome(&"compare".into(), Way::Forward);
+        outcome.evidence.as_mut().unwrap().verdict = Verdict::Partial;
+        let (step, attempt, way) = ("compare".into(), 1, Way::Forward);
+        let result = Observation::Done(outcome);
+        world.feed(&Input::Ended { step, attempt, way, result, jitter: 0.5 });
+        world.go();
+    };
+    let mut world = World::new(scrubbing());
+    partly(&mut world);
+    assert_eq!(world.missing("switch"), [ConditionKind::VerifiedWithin]);
+    assert!(!world.has("scrub"));
+    // Unless policy says so.
+    let policy = Policy { allow_partial_verify: true, ..Policy::default() };
+    let mut world = World::under(scrubbing(), policy);
+    partly(&mut world);
+    assert!(world.state.is_ended());
+}

@@ -94,7 +94,7 @@ fn what_the_ledger_says_at_last_is_known_though_the_gate_is_shut() {
     world.wait(10_000);
     let recheck = |world: &mut World, ledger| {
         let seen = vec![("end".into(), Observations::default())];
-        world.feed(&Input::Rechecked { step: "drop".into(), ledger, jitter: 0.5, seen })
+        world.reread("drop", ledger, seen)
     };
     recheck(&mut world, Err(failure(FailureClass::Unreachable)));
     let back = || Command::Rollback { accept_loss: Vec::new() };

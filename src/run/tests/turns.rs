@@ -123,8 +123,7 @@ fn what_may_have_been_committed_when_the_connection_was_lost_counts_as_done() {
     // That nobody can ask the ledger says nothing new, before an attempt as behind the death of whoever made one.
     let unread = |world: &mut World| {
         let ledger = Err(failure(FailureClass::Unreachable));
-        let (step, seen) = ("drop".into(), Vec::new());
-        world.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+        world.reread("drop", ledger, Vec::new());
         assert!(matches!(world.is("drop"), Progress::Retrying { .. }), "{:?}", world.is("drop"));
         assert!(world.ask("ana", rollback(&[])).is_err());
         world.wait(10_000);
@@ -150,8 +149,7 @@ fn what_had_begun_when_its_gate_shut_is_not_taken_for_undone() {
         world.wait(10_000);
         let gate = StepId::from("end");
         let seen = vec![(gate, Observations::default())];
-        let (step, ledger) = ("drop".into(), Ok(traced));
-        let events = world.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+        let events = world.reread("drop", Ok(traced), seen);
         let failed = events.iter().find_map(|event| match event {
             Event::StepFailed { failure, committed, .. } => Some((failure, *committed)),
             _ => None,
@@ -359,8 +357,7 @@ fn a_ledger_that_can_not_be_read_is_asked_a_bounded_number_of_times() {
     for _ in 0..10 {
         world.wait(1_000);
         let ledger = Err(failure(FailureClass::Unreachable));
-        let (step, seen) = ("retire".into(), Vec::new());
-        world.feed(&Input::Rechecked { step, ledger, jitter: 0.5, seen });
+        world.reread("retire", ledger, Vec::new());
     }
     assert!(matches!(world.is("retire"), Progress::Failed { .. }), "{:?}", world.is("retire"));
     assert_eq!(world.state.step(&"retire".into()).attempts, 3);
@@ -445,4 +442,44 @@ fn what_had_begun_going_forward_takes_no_room_on_the_way_back() {
     world.ask("ana", rollback(&[])).unwrap();
     world.go();
     assert_eq!(world.ended(), Some(Ending::RolledBack));
+}
+
+#[test]
+fn what_a_voided_gate_has_let_go_is_undone_before_what_stands_before_the_gate() {
+    let stop = |mapping: &str| Action::StopDualWrite { mapping: mapping.into() };
+    let mut steps = leads_steps(gate(), gate());
+    steps.truncate(5);
+    steps.push(step("stop", Phase::Contract, &["switch"], stop("leads")));
+    let late = step("late", Phase::Contract, &["switch"], Action::Sql(script("DELETE")));
+    steps.push(Step { hazard: Hazard::Destructive("removes rows".into()), ..late });
+    let mut world = World::new(steps.clone());
+    world.up_to("late");
+    world.fails("late", Way::Forward, FailureClass::Refused);
+    assert!(world.has("stop"));
+    // What the gate lets go is something else now, so that it has to open again. What it had let go has been done all the same.
+    steps[6].digest = Digest::of_bytes(b"deletes something else");
+    let amend = Command::Amend { pin: Box::new(pin(steps, Policy::default())) };
+    world.ask("ana", amend).unwrap();
+    assert_eq!(*world.is("switch"), Progress::Pending);
+    world.ask("ana", rollback(&[])).unwrap();
+    world.feed(&Input::Tick);
+    assert_eq!(world.performs(), ["stop"]);
+    assert!(world.has("copy") && world.has("compare"), "they are undone before the sync is back");
+    world.go();
+    assert_eq!(world.ended(), Some(Ending::RolledBack));
+}
+
+#[test]
+fn what_was_read_before_an_attempt_says_nothing_of_it_however_late_it_comes() {
+    let end = Gate { approvals: approvals("dba", 1), ..gate() };
+    let mut world = World::new(leads_steps(gate(), end));
+    world.go();
+    world.approve("dee", "end").unwrap();
+    world.up_to("drop");
+    // The permit is too old to begin by, and the attempt is under way all the same.
+    world.wait(10_000);
+    let seen = vec![("end".into(), world.seen.clone())];
+    let (step, attempts, ledger) = ("drop".into(), 0, Ok(Traced::Nothing));
+    let late = Input::Rechecked { step, attempts, ledger, jitter: 0.5, seen };
+    assert_eq!(world.feed(&late), [], "another attempt begins beside it");
 }
