@@ -8,7 +8,7 @@ use crate::services;
 mod middle;
 mod pooler;
 mod refused;
-mod standby;
+pub mod standby;
 mod way_back;
 
 const HEAD: &str = "apiVersion: phasegate/v1

@@ -5,6 +5,7 @@ mod adopted;
 mod amended;
 pub mod bed;
 mod differences;
+mod failover;
 mod gates;
 mod limits;
 mod proof;

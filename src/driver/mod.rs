@@ -187,6 +187,12 @@ pub trait Session: Send + Sync + fmt::Debug {
         self.identity().await.map(|_| ())
     }
 
+    /// What stands for the database's history: another text where it may lack transactions that were committed there before, because
+    /// another server took its place or it was made anew. Nothing where no database of this kind tells such a thing.
+    async fn lineage(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// An unfinished claim of another run that overlaps with this one, or this run's own where another state store has it now
     /// ([`Shared::Run`], but for what [`Claim::adopts`] allows), if there is any. Changes nothing.
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error>;

@@ -70,6 +70,10 @@ impl Session for Redacted {
         self.hide(self.inner.identity().await)
     }
 
+    async fn lineage(&self) -> Result<Option<String>, Error> {
+        self.hide(self.inner.lineage().await)
+    }
+
     async fn answers(&self) -> Result<(), Error> {
         self.hide(self.inner.answers().await)
     }

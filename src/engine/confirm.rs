@@ -15,7 +15,10 @@ use crate::bounds::message::STEPS_NAMED_MAX;
 use crate::driver::{
     Adoption, Claim, Error as DriverError, Fence, Head, Holder, Shared, SharedDriver,
 };
-use crate::run::{FailureClass, Progress, RunId, Standing, State, StepId, TargetName, Way};
+use crate::run::{
+    FailureClass, Looked, Observations, Progress, RunId, Standing, State, StepId, TargetName, Way,
+    in_doubt,
+};
 use crate::store::{self, Lease, SharedStore};
 
 use super::patience::{patiently, within};
@@ -36,7 +39,7 @@ pub(super) async fn confirm(
         .program()
         .steps()
         .iter()
-        .filter(|step| step.target.as_ref() == Some(target) && step.action.changes_data())
+        .filter(|step| state.program().enters(step, target) && step.action.changes_data())
         .map(|step| &step.id)
         .filter(|id| state.step(id).progress == Progress::Succeeded)
         .collect();
@@ -67,6 +70,51 @@ pub(super) async fn confirm(
                 database: name the one that has them; if they are lost for good, go back with phasegate rollback, and run \
                 the plan anew";
     Err(at(target, DriverError::failed(FailureClass::Stale, message).with_help(help)))
+}
+
+/// What the databases that were entered say of their history, and where that is news, which steps their ledgers have of those whose end
+/// nobody recorded. Whoever drove the run before is ended everywhere by now, so that nothing of it can come behind.
+pub(super) async fn look(ctx: &Context, state: &State) -> Result<Looked, Error> {
+    let mut looked = Looked::default();
+    for (target, driver) in &ctx.drivers {
+        let asked = patiently(|| is_signalled(ctx), || driver.lineage());
+        let lineage = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
+        looked.lineages.extend(lineage.map(|lineage| (target.clone(), lineage)));
+    }
+    if !looked.is_news(state) {
+        return Ok(looked);
+    }
+    for step in in_doubt(state) {
+        let on = step.target.as_ref().and_then(|target| ctx.drivers.get_key_value(target));
+        let Some((target, driver)) = on else { continue };
+        let is_applied = || driver.is_applied(state.run(), &step.id, Way::Forward);
+        let asked = patiently(|| is_signalled(ctx), is_applied);
+        if within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))? {
+            looked.done.insert(step.id.clone());
+        }
+    }
+    Ok(looked)
+}
+
+/// Fails where a database was followed by another since the run was entered there: nothing that is known of it here can be relied on.
+pub(super) fn goes_on(state: &State, seen: &Observations) -> Result<(), Error> {
+    for (target, lineage) in &seen.lineages {
+        let source = match lineage {
+            Err(failure) if failure.class == FailureClass::Stale => {
+                DriverError::Failed(failure.clone())
+            }
+            Ok(now) if state.lineage(target) != Some(now) => {
+                let before = state.lineage(target).unwrap_or("nothing that is known");
+                let message = format!("the database is {now} now, and was {before}");
+                DriverError::failed(FailureClass::Stale, message).with_help(
+                    "its last transactions may be lost; the same command goes on, and compares anew what was compared before",
+                )
+            }
+            Ok(_) | Err(_) => continue,
+        };
+        return Err(at(target, source));
+    }
+    Ok(())
 }
 
 /// The head that a target keeps of a run, which the journal has. Fails where it hasn't: with who drives the run now, if that is

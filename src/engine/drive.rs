@@ -18,9 +18,9 @@ use crate::bounds::engine::{
 use crate::clock::Stopwatch;
 use crate::driver;
 use crate::run::{
-    Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Observation, Observations,
-    Permit, Progress as StepAt, RunId, Standing, State, StepId, Stop, Target, TargetName, Traced,
-    Tuning, Way, ready, report, stop,
+    Effect, Ending, Failure, FailureClass, GateReport, Goal, Input, Looked, Observation,
+    Observations, Permit, Progress as StepAt, RunId, Standing, State, StepId, Stop, Target,
+    TargetName, Traced, Tuning, Way, ready, report, stop,
 };
 use crate::store::{self, Lease};
 
@@ -97,6 +97,11 @@ async fn drive_leased(
             return Ok(Driven::Stopped(Stop::ReachedGoal));
         }
     }
+    let looked = confirm::look(ctx, &journal.state).await;
+    if looked.is_err() && is_signalled(ctx) {
+        return Ok(Driven::Interrupted(*ctx.signal.borrow()));
+    }
+    let looked = looked?;
     let (tell, told) = mpsc::channel(PROGRESS_QUEUE);
     let targets = journal.state.program().targets().clone();
     let claimed = all_claimed(journal.state.program());
@@ -127,7 +132,7 @@ async fn drive_leased(
     if let Some(before) = before.filter(|before| before.holder.id != ctx.claimant.id) {
         drive.note_takeover(&before);
     }
-    let driven = drive.run().await;
+    let driven = drive.run(looked).await;
     drive.quiet(matches!(driven, Err(Error::TakenOver(_)))).await;
     drive.relays.stop().await;
     driven
@@ -200,7 +205,8 @@ struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    async fn run(&mut self) -> Result<Driven, Error> {
+    async fn run(&mut self, looked: Looked) -> Result<Driven, Error> {
+        self.feed(&Input::Looked(looked)).await?;
         loop {
             let foreign = self.journal.catch_up().await?;
             self.learn(&foreign)?;
@@ -460,11 +466,13 @@ impl Drive<'_> {
             }
             Came::Gate { gate, version, seen } => {
                 self.asking.remove(&gate);
+                confirm::goes_on(self.state(), &seen)?;
                 self.feed(&Input::Probed { gate: gate.clone(), seen: seen.clone() }).await?;
                 self.note_gate(gate, version, &seen).await
             }
             Came::Recheck { step, attempts, ledger, seen } => {
                 self.asking.remove(&step);
+                seen.iter().try_for_each(|(_, seen)| confirm::goes_on(self.state(), seen))?;
                 let jitter = jitter();
                 self.feed(&Input::Rechecked { step, attempts, ledger, jitter, seen }).await
             }
@@ -514,12 +522,6 @@ impl Drive<'_> {
             other => other?,
         };
         self.learn(&entries)
-    }
-
-    fn note_takeover(&self, before: &Lease) {
-        let from =
-            format!("{} (pid {} on {})", before.holder.name, before.holder.pid, before.holder.host);
-        self.ctx.observer.observe(&Event::TookOver { from }, self.state());
     }
 
     /// Before returning, for whatever reason: attempts under way are told to end and waited for; what they came to is found

@@ -16,6 +16,7 @@ use crate::store::SharedStore;
 
 use super::Context;
 use super::patience::{patiently, within};
+use super::step::failure_of;
 use super::window;
 
 /// What a gate's conditions ask of the targets and of the clock, gathered before anything is awaited.
@@ -30,6 +31,8 @@ pub(super) struct Questions {
     /// The mappings whose changes are captured for another database, by the one they are captured in; where the gate asks how far
     /// those are behind.
     behind: Option<BTreeMap<TargetName, Vec<Mapping>>>,
+    /// The databases that the gate depends on: where something was done that it needs, or is to be done that it lets go.
+    on: BTreeSet<TargetName>,
     tables: BTreeMap<TargetName, Vec<String>>,
 }
 
@@ -49,10 +52,11 @@ impl Questions {
         let other_policy = (ctx.other_policy)(program);
         let tables = tables_behind(program, gate);
         let (parks, syncs) = (parks(state), live_syncs(state));
+        let on = databases_of(program, gate);
         let Some(Action::Gate(gate)) = program.step(gate).map(|step| &step.action) else {
             let (queries, uses) = (Vec::new(), Vec::new());
             let (window, behind) = (None, None);
-            return Self { queries, other_policy, window, uses, parks, syncs, behind, tables };
+            return Self { queries, other_policy, window, uses, parks, syncs, behind, on, tables };
         };
         let queries = gate.queries.iter().map(|query| (query.target.clone(), query.query.clone()));
         Self {
@@ -63,6 +67,7 @@ impl Questions {
             parks,
             behind: asks_behind(gate).then(|| captured(&syncs)),
             syncs,
+            on,
             tables,
         }
     }
@@ -96,6 +101,10 @@ impl Questions {
             }
             seen.unused.push(last_use(drivers, used).await);
         }
+        for (target, driver) in drivers.iter().filter(|(target, _)| self.on.contains(*target)) {
+            let told = asked(|| driver.lineage()).await.map_err(failure_of).transpose();
+            seen.lineages.extend(told.map(|told| (target.clone(), told)));
+        }
         for (mapping, direction) in &self.syncs {
             let found = match for_looking(drivers, mapping) {
                 Some(driver) => sync_now(&driver, mapping, *direction).await,
@@ -127,6 +136,14 @@ impl Questions {
         }
         seen
     }
+}
+
+/// The databases of the steps that a gate needs, and of those that it lets go.
+fn databases_of(program: &Program, gate: &StepId) -> BTreeSet<TargetName> {
+    let needed = program.needed_by(gate);
+    let needed = needed.iter().filter_map(|id| program.step(id));
+    let steps = needed.chain(program.released_by(gate));
+    steps.flat_map(|step| program.databases(step)).cloned().collect()
 }
 
 /// The database of a mapping, or both as one, for whoever changes nothing.

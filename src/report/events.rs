@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::engine::event::Event as Seen;
 use crate::run::{Action, Event, Outcome, State, StepId, Way};
 
+use super::history::sentence;
 use super::paint::{Colour, Tone};
 use super::steps::{self, failure_story};
 use super::words;
@@ -103,6 +104,12 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         Event::GateShut { gate, reasons } => {
             Some(Line::new("shut", Tone::Warn, format!("{gate}: {}", reasons.join("; "))))
         }
+        // The first look is nothing to tell.
+        Event::LineageSeen { before, void, lost, .. }
+            if before.is_some() || !(void.is_empty() && lost.is_empty()) =>
+        {
+            Some(Line::new("changed", Tone::Warn, sentence(event)))
+        }
         Event::Paused { reason } => {
             let reason = reason.as_deref().unwrap_or("no reason given");
             Some(Line::new("paused", Tone::Warn, reason))
@@ -126,6 +133,7 @@ fn recorded(event: &Event, state: &State) -> Option<Line> {
         | Event::PlanAmended { .. }
         | Event::RetryAsked { .. }
         | Event::GateReached { .. }
+        | Event::LineageSeen { .. }
         | Event::UsageSeen { .. }
         | Event::Approved { .. }
         | Event::Rejected { .. }

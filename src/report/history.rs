@@ -146,6 +146,17 @@ pub fn sentence(event: &Event) -> String {
         Event::LockReleased { lock, holder, reason } => {
             format!("took lock {lock} away from {holder}: {reason}")
         }
+        Event::LineageSeen { target, before, now, void, lost } => {
+            let what = match before {
+                None => format!("looked at {target}: it is {now}"),
+                Some(before) => format!(
+                    "{target} may have lost its last transactions: it is {now} now, and was {before}"
+                ),
+            };
+            let void = told("what was found is void, and is found again", void);
+            let lost = told("what was found is void, and can't be found again", lost);
+            format!("{what}{void}{lost}")
+        }
         Event::UsageSeen { mapping, usage } => {
             format!(
                 "the old side of {mapping}: {} uses counted; its time unused counts from here",
@@ -181,6 +192,11 @@ fn names(steps: &[StepId]) -> String {
         return "nothing".to_owned();
     }
     steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Something about steps, where there are any.
+fn told(what: &str, steps: &[StepId]) -> String {
+    if steps.is_empty() { String::new() } else { format!("; {what}: {}", names(steps)) }
 }
 
 const fn attempt_at(way: Way) -> &'static str {

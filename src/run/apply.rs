@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::action::{Action, QueryCheck, Verify};
 use super::adopt::{self, Adoption};
+use super::lineage;
 use super::name::StepId;
 use super::operator;
 use super::planted::{Fault, is_planted};
@@ -59,6 +60,7 @@ pub fn begin(first: &Record) -> Result<State, ApplyError> {
         accepted_losses: Vec::new(),
         usage: BTreeMap::new(),
         adoption: None,
+        lineages: BTreeMap::new(),
     })
 }
 
@@ -114,6 +116,7 @@ pub fn apply(state: &mut State, record: &Record) -> Result<(), ApplyError> {
         | Event::Approved { .. }
         | Event::Rejected { .. }
         | Event::Revoked { .. } => apply_gate(state, record),
+        Event::LineageSeen { .. } => lineage::apply(state, &record.event, at),
         Event::UsageSeen { mapping, usage } => {
             let baseline = Baseline { usage: usage.clone(), since: at };
             state.usage.insert(mapping.clone(), baseline);
@@ -148,6 +151,7 @@ const fn voids_permits(event: &Event) -> bool {
             | Event::Rejected { .. }
             | Event::Revoked { .. }
             | Event::StepDiffers { .. }
+            | Event::LineageSeen { .. }
             | Event::Paused { .. }
             | Event::RollbackBegun { .. }
             | Event::AbortBegun { .. }

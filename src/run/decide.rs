@@ -10,6 +10,7 @@ use super::adopt::Traces;
 use super::command::{Command, Refusal};
 use super::digest::Digest;
 use super::gate::{self, ConditionVerdict, GateReport, Observations};
+use super::lineage::{self, Looked};
 use super::marked::Traced;
 use super::name::{StepId, TargetName};
 use super::operator;
@@ -63,6 +64,8 @@ pub enum Input {
         /// What was read, by gate.
         seen: Vec<(StepId, Observations)>,
     },
+    /// The databases were looked at, before anything goes on there.
+    Looked(Looked),
     /// An operator asks for something.
     Asked(Command),
     /// What the targets have of a run whose journal is lost was read.
@@ -131,6 +134,7 @@ pub fn decide(state: &State, input: &Input, goal: &Goal, by: &Actor, now: Timest
             vec![Event::RunAdopted { traces: traces.clone() }]
         }
         Input::Adopted(_) => Vec::new(),
+        Input::Looked(looked) => lineage::looked(state, looked),
         Input::Asked(command) => return operator::answer(state, command, by, now),
         Input::Finished => finished(state),
     })

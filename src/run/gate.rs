@@ -10,10 +10,11 @@ use serde_json::json;
 use super::action::{Action, Approvals, Gate, GateQuery, Value};
 use super::digest::Digest;
 use super::expect::check;
+use super::lineage::may_lack;
 use super::name::{GroupName, MappingName, StepId, TargetName};
 use super::planted::{Fault, is_planted};
 use super::program::Step;
-use super::record::Proof;
+use super::record::{Failure, Proof};
 use super::state::{Decision, DecisionVerdict, Progress, State};
 use super::time::Timestamp;
 use super::usage::Unused;
@@ -28,7 +29,7 @@ mod waits;
 pub use asked::{Asked, asks};
 pub use behind::Behind;
 pub use evidence::{Judged, judged};
-pub(super) use evidence::{judged_verifies, stale_verifies};
+pub(super) use evidence::{is_judged, judged_verifies, stale_verifies};
 pub(super) use waits::usage_to_keep;
 
 /// What was read from the targets for a gate, since the pure part can't look.
@@ -49,6 +50,8 @@ pub struct Observations {
     pub behind: Option<BTreeMap<TargetName, Result<Behind, String>>>,
     /// The sync of each mapping that is kept in step now; or why nothing can be told of it.
     pub syncs: BTreeMap<MappingName, Result<SyncSeen, String>>,
+    /// What each database that the gate depends on says of its lineage; or why that can't be told.
+    pub lineages: BTreeMap<TargetName, Result<String, Failure>>,
     /// What the targets are, and what the released work touches there.
     pub targets: BTreeMap<TargetName, Result<TargetFacts, String>>,
 }
@@ -356,6 +359,16 @@ fn targets(
     );
     let mut identities = BTreeMap::new();
     let mut changed = Vec::new();
+    for (target, lineage) in &seen.lineages {
+        match lineage {
+            Ok(now) if state.lineage(target) == Some(now) => {}
+            Ok(_) => changed.push(may_lack(target)),
+            Err(failure) => {
+                let have = format!("{target} could not be read: {}", failure.message);
+                return Some(condition.judged(ConditionVerdict::Unknown, have));
+            }
+        }
+    }
     for (target, facts) in &seen.targets {
         match facts {
             Ok(facts) => {

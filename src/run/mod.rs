@@ -15,6 +15,7 @@ mod difference;
 mod digest;
 mod expect;
 mod gate;
+mod lineage;
 mod mapping;
 mod marked;
 mod name;
@@ -61,6 +62,7 @@ pub use gate::{
     Asked, Behind, Condition, ConditionKind, ConditionVerdict, GateReport, Judged, Observations,
     SyncSeen, TargetFacts, asks, is_guarded, judged, report,
 };
+pub use lineage::{Looked, in_doubt};
 pub use mapping::{
     CopyColumns, End, Ends, Mapping, OnDelete, OnExisting, Parking, Relation, RowKind, Winner,
 };

@@ -12,6 +12,8 @@ pub(super) enum Fault {
     RejectionForgotten,
     /// Evidence never grows too old.
     EvidenceAgeless,
+    /// Evidence counts on, though a database may have lost what it is about.
+    LineageForgotten,
     /// A step begins though something that it needs has not succeeded.
     NeedForgotten,
     /// A step is undone before those that needed it.

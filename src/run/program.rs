@@ -382,6 +382,14 @@ impl Program {
         self.databases(step).any(|one| one == target)
     }
 
+    /// Whether a database's own ledger has a step that is done: where it works, and for the sync of a mapping between two databases
+    /// in both.
+    #[must_use]
+    pub fn enters(&self, step: &Step, target: &TargetName) -> bool {
+        let is_twice = matches!(step.action, Action::DualWrite(_) | Action::StopDualWrite { .. });
+        step.target.as_ref() == Some(target) || is_twice && self.works_on(step, target)
+    }
+
     /// The mappings of which the plan lets rows be parked. What a relay carries may always be.
     pub fn parks(&self) -> impl Iterator<Item = &MappingName> {
         let by_copies = self.parts.steps.iter().filter_map(|step| match &step.action {

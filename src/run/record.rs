@@ -236,6 +236,22 @@ pub enum Event {
         /// Which conditions, in words.
         reasons: Vec<String>,
     },
+    /// A database is not what it was when it was looked at last, and may lack what was committed there since; or it is looked at for
+    /// the first time.
+    LineageSeen {
+        /// The database.
+        target: TargetName,
+        /// What it said of itself before; nothing when nobody had asked.
+        before: Option<String>,
+        /// What it says now.
+        now: String,
+        /// Verify steps whose evidence is void, and which run again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        void: Vec<StepId>,
+        /// Verify steps whose evidence is void, and whose sides have parted, so that they can't run again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<StepId>,
+    },
     /// Counters of a table that was put aside, from which the time counts that nobody has used it. Recorded when it is first
     /// looked at and when they have moved since.
     UsageSeen {

@@ -32,6 +32,7 @@ pub struct State {
     pub(super) accepted_losses: Vec<MappingName>,
     pub(super) usage: BTreeMap<MappingName, Baseline>,
     pub(super) adoption: Option<Adoption>,
+    pub(super) lineages: BTreeMap<TargetName, String>,
 }
 
 /// Why a run is paused.
@@ -321,6 +322,12 @@ impl State {
     #[must_use]
     pub fn usage(&self, mapping: &MappingName) -> Option<&Baseline> {
         self.usage.get(mapping)
+    }
+
+    /// What a database last said of itself: another text where it may lack what was committed there before.
+    #[must_use]
+    pub fn lineage(&self, target: &TargetName) -> Option<&str> {
+        self.lineages.get(target).map(String::as_str)
     }
 
     /// The step that put a mapping's old side aside, while that holds.

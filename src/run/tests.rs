@@ -7,6 +7,7 @@ use super::*;
 mod adopting;
 mod fixture;
 mod gates;
+mod lineage;
 mod operator;
 mod parting;
 mod resolving;

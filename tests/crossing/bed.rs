@@ -95,9 +95,13 @@ impl Bed {
 
     /// Databases with nothing but what a script makes.
     pub fn new(test: &str, script: &str) -> Option<Self> {
-        let server = services::postgres(test)?;
+        Self::on(test, &services::postgres(test)?, script)
+    }
+
+    /// The same on a server of the test's own.
+    pub fn on(test: &str, server: &str, script: &str) -> Option<Self> {
         let graph = Graph::new(test, "")?;
-        let database = Database::on(&server, script);
+        let database = Database::on(server, script);
         graph.sandbox.write("phasegate.yaml", PROJECT);
         let graph_url = graph.url.clone();
         Some(Self { database, graph, graph_url })

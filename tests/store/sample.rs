@@ -123,6 +123,8 @@ pub fn every_event() -> Vec<Event> {
         json!({ "kind": "rejected", "gate": "ready", "work": digest('b'), "reason": "not today" }),
         json!({ "kind": "revoked", "gate": "ready" }),
         json!({ "kind": "usage_seen", "mapping": "leads", "usage": { "counters": "7", "count": 12, "is_in_use": true } }),
+        json!({ "kind": "lineage_seen", "target": "app", "before": null, "now": "timeline 1" }),
+        json!({ "kind": "lineage_seen", "target": "app", "before": "timeline 1", "now": "timeline 2", "void": ["compare"], "lost": ["ask"] }),
         json!({ "kind": "paused", "reason": "lunch" }),
         json!({ "kind": "resumed" }),
         json!({ "kind": "tuned", "step": "copy", "tuning": tuning }),
@@ -163,6 +165,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Revoked { .. } => "revoked",
         Event::LockReleased { .. } => "lock_released",
         Event::UsageSeen { .. } => "usage_seen",
+        Event::LineageSeen { .. } => "lineage_seen",
         Event::Paused { .. } => "paused",
         Event::Resumed => "resumed",
         Event::Tuned { .. } => "tuned",
@@ -173,7 +176,7 @@ pub fn kind(event: &Event) -> &'static str {
 }
 
 /// How many kinds [`kind`] tells apart.
-pub const KINDS: usize = 25;
+pub const KINDS: usize = 26;
 
 fn evidence(verdict: &str) -> Value {
     json!({

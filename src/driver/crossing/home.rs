@@ -21,6 +21,10 @@ impl Session for Crossing {
         self.home().identity().await
     }
 
+    async fn lineage(&self) -> Result<Option<String>, Error> {
+        self.home().lineage().await
+    }
+
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         self.home().holder(claim).await
     }

@@ -35,6 +35,12 @@ impl Session for Neo4j {
         Ok(Identity { system, database, role: self.connections.user().to_owned() })
     }
 
+    /// A database that was made anew has another store id. One that was started from an older copy of the same store can't be told from it.
+    async fn lineage(&self) -> Result<Option<String>, Error> {
+        let Identity { system, database, .. } = self.identity().await?;
+        Ok(Some(format!("store {system} of database {database}")))
+    }
+
     async fn holder(&self, claim: &Claim) -> Result<Option<Holder>, Error> {
         match claim::elsewhere(&self.connections, claim).await? {
             Some(holder) => Ok(Some(holder)),

@@ -461,6 +461,11 @@ impl Reader<'_> {
         self.held.live.conn()
     }
 
+    /// The timeline that the server writes.
+    pub(super) fn timeline(&self) -> Result<i64, Error> {
+        self.held.live.timeline()
+    }
+
     /// A name in our own schema, qualified and quoted.
     pub(super) fn ours(&self, name: &str) -> String {
         self.held.connections.ours(name)

@@ -67,6 +67,8 @@ pub(super) struct Live {
     name: String,
     /// The server's `deadlock_timeout` in milliseconds.
     pub deadlock_ms: u64,
+    /// The timeline that the server writes; none on a standby.
+    timeline: Option<i64>,
     ender: Arc<Ender>,
     idle: Stopwatch,
 }
@@ -159,11 +161,18 @@ impl Live {
                 return Err(pooled());
             }
         }
+        let timeline = row.try_get(3).map_err(failed("prepare the connection"))?;
         if access == Access::Full {
-            ender.goes_on(row.try_get(3).map_err(failed("prepare the connection"))?)?;
+            ender.goes_on(timeline)?;
         }
         let (ender, idle) = (Arc::clone(ender), Stopwatch::start());
-        Ok(Self { sqlx: Some(sqlx), session, name: String::new(), deadlock_ms, ender, idle })
+        let (sqlx, name) = (Some(sqlx), String::new());
+        Ok(Self { sqlx, session, name, deadlock_ms, timeline, ender, idle })
+    }
+
+    /// The timeline that the server writes. It stays the same while the session lasts.
+    pub(super) fn timeline(&self) -> Result<i64, Error> {
+        self.timeline.ok_or_else(|| standby(false))
     }
 
     /// The connection.
@@ -213,6 +222,7 @@ impl Live {
             session: self.session.clone(),
             name: self.name.clone(),
             deadlock_ms: self.deadlock_ms,
+            timeline: self.timeline,
             ender: Arc::clone(&self.ender),
             idle: Stopwatch::start(),
         })

@@ -53,6 +53,24 @@ impl Session for Postgres {
         Ok(identity)
     }
 
+    /// A promoted standby writes another timeline, and so does a server that was restored to a moment. The database is known by its number,
+    /// which one that was made anew under the old name doesn't have.
+    async fn lineage(&self) -> Result<Option<String>, Error> {
+        let mut reader = self.connections.read().await?;
+        let timeline = reader.timeline()?;
+        let row = sqlx::query(
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()), oid::text FROM pg_database
+             WHERE datname = current_database()",
+        )
+        .fetch_one(reader.conn()?)
+        .await
+        .map_err(failed("read who the server is"))?;
+        let text = |at| row.try_get::<String, _>(at).map_err(failed("read who the server is"));
+        let (system, database) = (text(0)?, text(1)?);
+        reader.release().await;
+        Ok(Some(format!("timeline {timeline} of system {system}, database {database}")))
+    }
+
     async fn answers(&self) -> Result<(), Error> {
         self.connections.answers().await
     }

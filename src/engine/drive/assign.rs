@@ -123,6 +123,10 @@ impl Drive<'_> {
             permit,
             driver,
             fences,
+            lineages: program
+                .databases(&step)
+                .filter_map(|on| Some((on.clone(), state.lineage(on)?.to_owned())))
+                .collect(),
             planned: name.as_ref().and_then(|name| program.mappings().get(name).cloned()),
             mapping: name.as_ref().and_then(|name| state.mapping(name)),
             beside: live_syncs(state)

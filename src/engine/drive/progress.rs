@@ -5,7 +5,7 @@ use crate::bounds::engine::WRITE_PROGRESS_EVERY_MS;
 use crate::clock::Stopwatch;
 use crate::engine::Error;
 use crate::engine::event::{Event, Progress};
-use crate::store::StepProgress;
+use crate::store::{Lease, StepProgress};
 
 impl Drive<'_> {
     pub(super) async fn drain_progress(&mut self) -> Result<(), Error> {
@@ -45,5 +45,12 @@ impl Drive<'_> {
             })
             .collect();
         Ok(self.ctx.store.put_progress(self.state().run(), &rows).await?)
+    }
+
+    /// From whom the run was taken over.
+    pub(super) fn note_takeover(&self, before: &Lease) {
+        let from =
+            format!("{} (pid {} on {})", before.holder.name, before.holder.pid, before.holder.host);
+        self.ctx.observer.observe(&Event::TookOver { from }, self.state());
     }
 }

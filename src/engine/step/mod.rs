@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) driver: SharedDriver,
     /// One for each worker slot; the first is the step's own.
     pub(super) fences: Vec<Fence>,
+    /// What the databases it works on were said to be when the run was last entered there.
+    pub(super) lineages: BTreeMap<TargetName, String>,
     /// The mapping under the names of the plan.
     pub(super) planned: Option<Mapping>,
     /// The mapping under the names that hold now.

@@ -112,6 +112,7 @@ async fn basis(job: &Job) -> Result<(Digest, Digest), Fault> {
     let depends = json!({
         "mapping": mapping,
         "direction": job.direction,
+        "lineages": job.lineages,
         "tables": basis.tables,
         "sync": basis.sync,
     });

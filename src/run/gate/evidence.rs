@@ -8,7 +8,7 @@ use super::super::parting::may_be_parted;
 use super::super::planted::{Fault, is_planted};
 use super::super::program::{Phase, Step};
 use super::super::record::{Evidence, Verdict};
-use super::super::state::State;
+use super::super::state::{Progress, State};
 use super::super::time::Timestamp;
 use super::super::words::duration;
 use super::asked::pass_needed;
@@ -21,15 +21,18 @@ pub(in crate::run) fn judged_verifies<'a>(
     gate: &StepId,
 ) -> impl Iterator<Item = &'a Step> + use<'a> {
     let needed = state.program().needed_by(gate);
-    state.program().steps().iter().filter(move |step| {
-        needed.contains(&step.id)
-            && step.phase >= Phase::Verify
-            && match &step.action {
-                Action::Verify(Verify::Mapping { .. }) => true,
-                Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.is_none(),
-                _ => false,
-            }
-    })
+    let steps = state.program().steps().iter();
+    steps.filter(move |step| needed.contains(&step.id) && is_judged(step))
+}
+
+/// Whether gates look at what a step finds. What stands in an earlier phase, or is captured, is judged once, when it runs.
+pub(in crate::run) fn is_judged(step: &Step) -> bool {
+    step.phase >= Phase::Verify
+        && match &step.action {
+            Action::Verify(Verify::Mapping { .. }) => true,
+            Action::Verify(Verify::Query(QueryCheck { capture, .. })) => capture.is_none(),
+            _ => false,
+        }
 }
 
 /// Verify steps to run again, when the evidence of any is too old or was made under another sync. Those past half of the limit
@@ -146,7 +149,7 @@ pub(super) fn verified(
     let mut oldest: u64 = 0;
     for step in &verifies {
         let Some(evidence) = &state.step(&step.id).evidence else {
-            let have = format!("{} has no result", step.id);
+            let have = no_result(state, step);
             return Some(condition.judged(ConditionVerdict::Unknown, have));
         };
         if evidence.verdict == Verdict::Fail {
@@ -182,6 +185,19 @@ pub(super) fn verified(
         }
     }
     Some(condition.judged(ConditionVerdict::Pass, format!("PASS, {} old", duration(oldest))))
+}
+
+/// Why there is nothing to judge by. A verify that has ended and found nothing had what it found taken away.
+fn no_result(state: &State, verify: &Step) -> String {
+    let id = &verify.id;
+    if state.step(id).progress == Progress::Succeeded {
+        format!(
+            "what {id} found is void, since a database may have lost its last transactions, and can't be found again: its sides \
+             have parted"
+        )
+    } else {
+        format!("{id} has no result")
+    }
 }
 
 /// What is wrong with evidence that was made under another sync than that of now, if it was.
