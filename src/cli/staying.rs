@@ -93,6 +93,6 @@ fn said(state: &State, step: &Step) -> String {
     let action = step.action.name();
     let is_whole = state.step(&step.id).progress == Progress::Succeeded;
     let rest = if is_whole { "" } else { ", not finished" };
-    let description = step.description.iter().map(|it| format!(": {it}")).collect::<String>();
+    let description = step.description.as_ref().map_or(String::new(), |it| format!(": {it}"));
     format!("{} ({action}{rest}){description}", step.id)
 }

@@ -158,12 +158,17 @@ fn is_lost(state: &State, target: &TargetName, head: &Head) -> bool {
 
 /// What of another store's claim on a target is this store's to take over: the run came from there, or its journal there is lost.
 pub(super) fn adopts(
-    state: &State,
+    (state, target): (&State, &TargetName),
     taken_up_to: Option<u64>,
     head: Option<Head>,
     newest: Option<&Head>,
 ) -> Option<Adoption> {
-    let anew = state.adoption().and(newest).cloned();
+    // Only over what the lost journal left: what was entered since counts as it stands.
+    let is_lost = match &head {
+        Some(head) => is_lost(state, target, head),
+        None => state.is_being_adopted(),
+    };
+    let anew = newest.filter(|_| is_lost).cloned();
     taken_up_to.map(|up_to_token| Adoption { up_to_token, head, anew })
 }
 
@@ -260,7 +265,7 @@ async fn is_ours_in(
 ) -> Result<(), Error> {
     let Some(mut claim) = claim(ctx, state.program(), state.run(), target) else { return Ok(()) };
     let head = known((ctx, state), (target, driver), &claim).await?;
-    claim.adopts = adopts(state, taken_up_to, head, None);
+    claim.adopts = adopts((state, target), taken_up_to, head, None);
     let asked = patiently(|| is_signalled(ctx), || driver.holder(&claim));
     let holder = within(ANSWER_WITHIN_MS, asked).await.map_err(|source| at(target, source))?;
     match holder.filter(|holder| holder.over == Shared::Run) {

@@ -79,7 +79,7 @@ async fn drive_leased(
         let Some(mut claim) = claim(ctx, program, run, target) else { continue };
         let state = &journal.state;
         let head = confirm::known((ctx, state), (target, driver), &claim).await?;
-        claim.adopts = confirm::adopts(state, taken_up_to, head, Some(&journal.head));
+        claim.adopts = confirm::adopts((state, target), taken_up_to, head, Some(&journal.head));
         confirm::confirm(ctx, &journal.state, (target, driver)).await?;
         claims.push((target, driver, claim));
     }
@@ -243,6 +243,9 @@ impl Drive<'_> {
             return Ok(Wake::Idle);
         }
         self.feed(&Input::Tick).await?;
+        if !self.amended.is_empty() {
+            return Ok(Wake::Now);
+        }
         let now = self.ctx.store.now().await?;
         let mut wake = Wake::Idle;
         for effect in ready(self.state(), &self.goal, now) {

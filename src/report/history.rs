@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::run::{Event, Evidence, MappingName, Outcome, PermitRecord, Pin, StepId, Verdict, Way};
+use crate::run::{
+    Event, Evidence, MappingName, Outcome, PermitRecord, Pin, StepId, TargetName, Verdict, Way,
+};
 use crate::store::Entry;
 
 use super::paint::{Colour, Tone};
@@ -81,21 +83,13 @@ pub fn sentence(event: &Event) -> String {
             format!("began to go on without the journal that was lost: {from}")
         }
         Event::RunAdopted { traces } => {
-            let done = traces.steps.iter().map(|trace| trace.step.clone()).collect::<Vec<_>>();
-            let done = if done.is_empty() { "no step".to_owned() } else { names(&done) };
+            let found: Vec<StepId> = traces.steps.iter().map(|it| it.step.clone()).collect();
+            let found = names(&found);
             format!(
-                "read what the targets have of the run: {done}; approvals and evidence are void"
+                "read what the targets have of the run: {found}; approvals and evidence are void"
             )
         }
-        Event::PlanAmended { pin, changed, voided } => {
-            let voided = if voided.is_empty() {
-                String::new()
-            } else {
-                format!("; approvals void at {}", names(voided))
-            };
-            let changed = if changed.is_empty() { "no step".to_owned() } else { names(changed) };
-            format!("amended the plan to {}: changed {changed}{voided}", plan(pin))
-        }
+        Event::PlanAmended { pin, changed, voided } => amended(pin, changed, voided),
         Event::StepStarted { step, attempt, way, permit } => {
             format!("{step}: {} {attempt} began{}", attempt_at(*way), permitted(permit.as_ref()))
         }
@@ -147,12 +141,7 @@ pub fn sentence(event: &Event) -> String {
             format!("took lock {lock} away from {holder}: {reason}")
         }
         Event::LineageSeen { target, before, now, void, lost } => {
-            let what = match before {
-                None => format!("looked at {target}: it is {now}"),
-                Some(before) => format!(
-                    "{target} may have lost its last transactions: it is {now} now, and was {before}"
-                ),
-            };
+            let what = looked_at(target, before.as_deref(), now);
             let void = told("what was found is void, and is found again", void);
             let lost = told("what was found is void, and can't be found again", lost);
             format!("{what}{void}{lost}")
@@ -194,6 +183,23 @@ fn names(steps: &[StepId]) -> String {
     steps.iter().map(StepId::as_str).collect::<Vec<_>>().join(", ")
 }
 
+fn amended(pin: &Pin, changed: &[StepId], voided: &[StepId]) -> String {
+    let voided = told("approvals void at", voided).replacen(": ", " ", 1);
+    let changed = if changed.is_empty() { "no step".to_owned() } else { names(changed) };
+    format!("amended the plan to {}: changed {changed}{voided}", plan(pin))
+}
+
+fn looked_at(target: &TargetName, before: Option<&str>, now: &str) -> String {
+    match before {
+        None => format!("looked at {target}: it is {now}"),
+        Some(before) => {
+            format!(
+                "{target} may have lost its last transactions: it is {now} now, and was {before}"
+            )
+        }
+    }
+}
+
 /// Something about steps, where there are any.
 fn told(what: &str, steps: &[StepId]) -> String {
     if steps.is_empty() { String::new() } else { format!("; {what}: {}", names(steps)) }
@@ -209,7 +215,7 @@ const fn attempt_at(way: Way) -> &'static str {
 fn permitted(permit: Option<&PermitRecord>) -> String {
     match permit {
         None => String::new(),
-        Some(permit) if permit.gates.is_empty() => ", permitted by the rollback".to_owned(),
+        Some(permit) if permit.gates.is_empty() => ", for what the ledger has already".to_owned(),
         Some(permit) => {
             let gates: Vec<&str> = permit.gates.iter().map(|(gate, _)| gate.as_str()).collect();
             format!(", permitted by {}", gates.join(", "))

@@ -166,7 +166,7 @@ impl<'a> Told<'a> {
         let trace = self.by_step.get(&step.id);
         let is_settled = self.needed.contains(&step.id);
         let may_park = matches!(&step.action, Action::Backfill(backfill)
-            if backfill.park_max.is_some() && self.parted_by(state, &backfill.mapping).is_none());
+            if backfill.park_max.is_some() && !self.is_retired(state, &backfill.mapping));
         if is_settled && !may_park {
             return Some(self.succeeded(step));
         }
@@ -203,7 +203,9 @@ impl<'a> Told<'a> {
             self.needed.contains(&step.id)
                 || self.by_step.get(&step.id).is_some_and(|it| it.done == Traced::Whole)
         };
-        let mut released = state.program().released_by(&gate.id).peekable();
+        // What only looks leaves no trace, and runs again by itself.
+        let released = state.program().released_by(&gate.id);
+        let mut released = released.filter(|step| step.action.changes_data()).peekable();
         let is_needed = self.needed.contains(&gate.id);
         is_needed && (released.peek().is_none() || released.all(is_done))
     }
@@ -238,6 +240,14 @@ impl<'a> Told<'a> {
             }
             _ => (!is_looked_at).then_some(over),
         }
+    }
+
+    /// Whether a mapping's old side was put aside, after which its rows are copied no more.
+    fn is_retired(&self, state: &State, mapping: &MappingName) -> bool {
+        state.program().steps().iter().any(|step| {
+            self.by_step.contains_key(&step.id)
+                && matches!(&step.action, Action::Retire(retire) if retire.mapping == *mapping)
+        })
     }
 
     /// The step of which there is a trace, and since which both sides of a mapping can't be compared.

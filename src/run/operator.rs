@@ -33,7 +33,7 @@ pub(super) fn answer(state: &State, command: &Command, by: &Actor, now: Timestam
         return Err(Refusal::new(RefusalKind::Usage, message)
             .with_help("`phasegate run --new PLAN` starts another"));
     }
-    if state.is_being_adopted() {
+    if state.is_being_adopted() && !matches!(command, Command::ReleaseLock { .. }) {
         return Err(usage("what the targets have of the run has not been read yet")
             .with_help("`phasegate state adopt PLAN` goes on with that"));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::action::{Action, QueryCheck, Verify};
 use super::decide::ending;
 use super::gate::{GateReport, gate_of, is_guarded};
 use super::name::StepId;
@@ -135,7 +136,23 @@ pub(super) fn startable(state: &State, step: &Step, now: Timestamp) -> bool {
         && *state.standing() == Standing::Forward
         && step.needs.iter().all(is_done)
         && !would_part_compared(state, step)
+        && has_captured(state, step)
         && (!is_guarded(step) || state.program().releasing_gates(&step.id).all(is_done))
+}
+
+/// Whether the value that a verify is held against has been captured. It need not need that step: where a value is lost it is captured
+/// again, and whatever stands between was done long ago.
+fn has_captured(state: &State, step: &Step) -> bool {
+    let Action::Verify(Verify::Query(QueryCheck { within: Some(within), .. })) = &step.action
+    else {
+        return true;
+    };
+    state.program().steps().iter().all(|it| match &it.action {
+        Action::Verify(Verify::Query(QueryCheck { capture: Some(name), .. })) => {
+            *name != within.of || state.step(&it.id).progress == Progress::Succeeded
+        }
+        _ => true,
+    })
 }
 
 /// Whether an attempt at a step may have been committed of which nobody has heard, and a gate before the step has shut since. What it has

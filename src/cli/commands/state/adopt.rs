@@ -58,6 +58,7 @@ fn not_lost(run: &OpenRun) -> Failure {
         run.id
     ))
     .help(format!("`{}` goes on with it", run.line.go_on(run.state())))
+    .help("where that says that this is an older copy, and the newer one is lost, adopt into a new state store: `phasegate --state NEW state adopt PLAN`")
 }
 
 /// Finds the run in the targets, makes sure that it may be taken, and begins a journal for it.
@@ -118,15 +119,16 @@ fn choose(remnants: &Remnants, pin: &Pin, typed: Option<&str>) -> Result<RunId, 
     }
 }
 
-/// What the ledgers have is told by the plan that they were written under. While a plan was being amended one target may have the
-/// new one already; nothing of it had begun then, so either will do.
+/// What the ledgers have is told by the plan that they were written under: that of the target that knows most of the journal. One
+/// that an amendment has left out, or not come to yet, still has the plan from before.
 fn refuse_other_plan(
     run: &RunId,
     found: &BTreeMap<&TargetName, &Remnant>,
     pin: &Pin,
 ) -> Result<(), Failure> {
     let ours = pin.program.digest().as_str();
-    if found.values().any(|one| one.digest == ours) {
+    let newest = found.values().max_by_key(|one| one.head.as_ref().map(|head| head.version));
+    if newest.is_some_and(|one| one.digest == ours) {
         return Ok(());
     }
     let mut failure = Failure::new(
@@ -164,7 +166,9 @@ fn refuse_living(
     found: &BTreeMap<&TargetName, &Remnant>,
     host: &str,
 ) -> Result<(), Failure> {
-    let living = |one: &&&Remnant| one.host == host && process::is_there(one.pid);
+    // Ids come again: in a container this process may have the very one that the last had.
+    let is_other = |pid: u32| pid != std::process::id() && process::is_there(pid);
+    let living = |one: &&&Remnant| one.host == host && is_other(one.pid);
     let Some(one) = found.values().find(living) else { return Ok(()) };
     Err(Failure::new(Exit::Held, format!("run {run} may be under way: {}", holder(one)))
         .help("that process has not ended; if it is this run's driver, stop it first")
@@ -182,7 +186,13 @@ async fn refuse_whole(
     for place in places.into_iter().filter(|place| *place != desk.store.place()) {
         // One that can't be opened from here (it is away, damaged, or its password is not known) may well be lost.
         let Ok(other) = store::open(place, Create::Never).await else { continue };
-        let has = other.version(run).await.is_ok();
+        let mut has = other.version(run).await.is_ok();
+        // An older copy of it, put where it was, is not what the targets know.
+        for head in found.values().filter_map(|one| one.head.as_ref()) {
+            let before = head.version.saturating_sub(1);
+            let last = other.read(run, before, 1).await.ok().and_then(|mut all| all.pop());
+            has &= last.is_some_and(|last| last.hash == head.hash);
+        }
         other.close().await;
         if has {
             return Err(Failure::new(
