@@ -21,8 +21,8 @@ use crate::sandbox::{Ran, wait_for};
 
 /// How soon a process ends whose store is mute: what it may wait for an answer, thrice that.
 const ENDS_WITHIN: Duration = Duration::from_secs(3 * ANSWER_WITHIN.as_secs());
-/// The same of one that opens the store meanwhile: a statement of that may take 20 s.
-const OPENS_WITHIN: Duration = Duration::from_secs(3 * 20);
+/// The same of one that opens the store meanwhile: a statement of that may take 20 s, thrice that.
+const OPENS_WITHIN: Duration = Duration::from_mins(1);
 
 /// The beginning of the copy is about to be durable.
 const STARTS: &[&str] = &[r#""kind":"step_started","step":"copy-leads""#, "COMMIT\0"];
