@@ -11,7 +11,7 @@ use crate::diagnostic::known as codes;
 use crate::run::{Hazard, Method, Phase};
 use crate::sql;
 
-use super::super::document::{ActionDef, CheckDef, RelationDef, SideDef, VerifyDef};
+use super::super::document::{ActionDef, CheckDef, RelationDef, SideDef};
 use super::super::reports::Reports;
 use super::super::resolve::View;
 
@@ -19,17 +19,16 @@ use super::super::resolve::View;
 pub fn check(view: &View<'_>, reports: &mut Reports) {
     let owners = Owners::of(view);
     let partial = view.surroundings.policy.allow_partial_verify;
-    let verifies: Vec<usize> = view
-        .all()
-        .filter(|(at, _)| match view.action(*at) {
-            Some(ActionDef::Verify(VerifyDef { check: CheckDef::Mapping { method, .. } })) => {
-                partial || method.value == Method::Full
-            }
-            Some(ActionDef::Verify(_)) => true,
-            _ => false,
-        })
-        .map(|(at, _)| at)
-        .collect();
+    let all = view.all().filter_map(|(at, _)| match view.action(at) {
+        Some(ActionDef::Verify(verify)) => Some((at, &verify.check)),
+        _ => None,
+    });
+    let (verifies, of_a_part): (Vec<_>, Vec<_>) = all.partition(|(_, check)| match check {
+        CheckDef::Mapping { method, .. } => partial || method.value == Method::Full,
+        _ => true,
+    });
+    let verifies: Vec<usize> = verifies.into_iter().map(|(at, _)| at).collect();
+    let others = if of_a_part.is_empty() { "verify" } else { "verify of more than a part" };
     for (at, step) in view.all() {
         let Hazard::Destructive(what) = view.hazard(at) else { continue };
         let phase = view.graph.nodes()[at].phase;
@@ -51,7 +50,7 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
         }
         let touched = owners.of_step(view, at);
         if touched.is_empty() {
-            evidence(view, at, &releasing, &verifies, None, reports);
+            evidence(view, at, &releasing, (&verifies, others), reports);
         }
         for mapping in touched {
             let mut gates = releasing.clone();
@@ -66,7 +65,8 @@ pub fn check(view: &View<'_>, reports: &mut Reports) {
                 .filter(|(_, method)| partial || *method == Method::Full)
                 .map(|(at, _)| *at)
                 .collect();
-            evidence(view, at, &gates, &counting, Some(mapping), reports);
+            let wanted = format!("full verify of `{}`", view.mapping(mapping).name.value);
+            evidence(view, at, &gates, (&counting, &wanted), reports);
         }
     }
 }
@@ -76,15 +76,10 @@ fn evidence(
     view: &View<'_>,
     at: usize,
     gates: &[usize],
-    verifies: &[usize],
-    mapping: Option<usize>,
+    (verifies, wanted): (&[usize], &str),
     reports: &mut Reports,
 ) {
     let step = view.step(at);
-    let wanted = mapping.map_or_else(
-        || "verify".to_owned(),
-        |mapping| format!("full verify of `{}`", view.mapping(mapping).name.value),
-    );
     let before: Vec<usize> =
         verifies.iter().copied().filter(|verify| view.graph.is_before(*verify, at)).collect();
     if before.is_empty() {
